@@ -1,0 +1,7 @@
+"""Dynamic networks, what they cost, and how they train; knows no orchestration."""
+
+from methods.api import Method
+from methods.dense import Dense
+
+METHODS: dict[str, type[Method]] = {"dense": Dense}
+"""Every method by the name that studies use; a new one is added here by hand."""

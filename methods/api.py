@@ -1,0 +1,164 @@
+"""The contract between a method and everything that trains, prices and compares it.
+
+Three ideas carry it: a method is a value (`Method`), a network prices itself (`Output.macs`), and
+there is one clock (`progress` in [0, 1], see `Phase`).
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import pydantic
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from methods.errors import MethodError
+
+Images = Float[Tensor, "batch channels height width"]
+Labels = Int[Tensor, " batch"]
+
+
+class Output(NamedTuple):
+    """Logits, and what each sample costs in the deployed network, in MACs."""
+
+    logits: Float[Tensor, "batch classes"]
+    macs: Float[Tensor, " batch"]
+
+
+class Network(nn.Module):
+    """A network that prices itself: `forward(images) -> Output`."""
+
+    def forward(self, images: Images) -> Output:
+        raise NotImplementedError
+
+
+N = TypeVar("N", bound=Network)
+M = TypeVar("M", bound="Method")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is built for: image shape and number of classes."""
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share one optimiser setting; None takes the recipe's."""
+
+    parameters: Sequence[nn.Parameter]
+    lr_scale: float = 1.0
+    weight_decay: float | None = None
+    momentum: float | None = None
+
+
+def all_alike(net: Network) -> Sequence[Group]:
+    """Every parameter that trains, under the recipe's settings."""
+    return [Group([p for p in net.parameters() if p.requires_grad])]
+
+
+def stand_still(net: Network, progress: float) -> None:
+    """The advance of a phase in which nothing is scheduled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase(Generic[N]):
+    """A stretch of training under one loss.
+
+    `progress` is the fraction of *this phase* that is done, in [0, 1].
+    """
+
+    name: str
+    share: float
+    """Fraction of the trial's epochs; the shares of a method sum to 1."""
+    loss: Callable[[N, Images, Labels], Tensor]
+    parameters: Callable[[N], Sequence[Group]] = all_alike
+    advance: Callable[[N, float], None] = stand_still
+    """Called before each optimiser step."""
+    lr: float | None = None
+    """Peak learning rate of this phase; None takes the recipe's."""
+    schedule: Literal["cosine", "step", "constant"] | None = None
+    """Learning-rate schedule of this phase; None takes the recipe's."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Annotation of a hyperparameter: the range that a sweep searches unless the study narrows it.
+
+    Numbers take `low` and `high` (inclusive) with `log` or `step`; closed choices take `choices`.
+    A field without this annotation keeps its default unless the study opens it.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    step: float | None = None
+    choices: tuple[Any, ...] | None = None
+
+
+class Method(pydantic.BaseModel):
+    """Base of every method's configuration: a frozen value whose fields are its hyperparameters.
+
+    Bounds stand in the annotation as pydantic's `Field(ge=..., le=...)`, the default search range
+    as `Search(...)`, the paper's value as the default, the meaning as the line under the field.
+    """
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def of(cls: type[M], params: Mapping[str, Any]) -> M:
+        """The method with these hyperparameters, defaults for the rest.
+
+        Raises:
+            MethodError: an unknown field, or a value outside its bounds.
+        """
+        try:
+            return cls(**params)
+        except pydantic.ValidationError as error:
+            raise MethodError(explain(cls, error)) from None
+
+    def build(self, task: Task) -> Any:
+        """A freshly initialised network for `task`; draws from torch's global generator."""
+        raise NotImplementedError
+
+    def phases(self, smoothing: float = 0.0) -> Sequence[Phase[Any]]:
+        """The stretches of training, in order; `smoothing` softens the labels of cross-entropy."""
+        raise NotImplementedError
+
+    def deploy(self, net: Any) -> nn.Module:
+        """The network as shipped, images -> logits: it executes what `net` says it costs.
+
+        A new module in evaluation mode; `net` is left as it was.
+        """
+        raise NotImplementedError
+
+    def floor(self, task: Task) -> int:
+        """The least MACs a sample can cost, in closed form or priced without training."""
+        raise NotImplementedError
+
+    def points(self, net: Any) -> Mapping[str, Any]:
+        """Operating points of the trained network: name -> Network. One, itself, by default."""
+        return {"": net}
+
+
+def explain(model: type[pydantic.BaseModel], error: pydantic.ValidationError) -> str:
+    """A validation error as one sentence: what must hold, what was found, what would do."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        names = list(model.model_fields)
+        near = difflib.get_close_matches(where, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{model.__name__} has no field {where!r}; {hint}valid: {', '.join(names)}"
+    if not where:
+        return f"{model.__name__}: {first['msg'].removeprefix('Value error, ')}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{model.__name__}.{where}: {message}, got {first['input']!r}"

@@ -1,0 +1,38 @@
+"""What a user can do wrong, as one tree; the command line prints any of it in one line.
+
+IsoflopError
+├── MethodError     a hyperparameter, a shape or a method that cannot be
+├── DataError       a data set that is missing, unlabelled or too small
+├── StudyError      a study file that cannot be run as written
+├── StorageError    a folder, a ledger or an MLflow store that cannot be used
+└── ClusterError    resources that no machine at hand has
+Diverged            a trial whose loss is not finite: ends the trial, never the sweep
+"""
+
+
+class IsoflopError(Exception):
+    """A mistake of the user: says what must hold, what was found, what would do."""
+
+
+class MethodError(IsoflopError):
+    """A hyperparameter, a shape or a method that cannot be."""
+
+
+class DataError(IsoflopError):
+    """A data set that is missing, unlabelled or too small."""
+
+
+class StudyError(IsoflopError):
+    """A study file that cannot be run as written."""
+
+
+class StorageError(IsoflopError):
+    """A folder, a ledger or an MLflow store that cannot be used."""
+
+
+class ClusterError(IsoflopError):
+    """Resources that no machine at hand has."""
+
+
+class Diverged(Exception):
+    """A loss that is not finite; the trial has failed and says where."""

@@ -1,0 +1,151 @@
+"""The one convention of cost: multiply-accumulates of convolutions and matrix products.
+
+Normalisation (it folds away), bias, activations, pooling and indexing are free. fvcore counts one
+multiply-add as one flop, so its flops are our MACs; torch's FlopCounterMode counts two.
+"""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss as it is imported
+    from fvcore.nn.flop_count import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
+
+COUNTED = ("conv", "linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "mv", "einsum", "tensordot")
+RECURRENT = ("lstm", "lstm_cell")
+
+
+def macs(module: nn.Module, *inputs: Tensor) -> int:
+    """MACs of one call of `module` on these inputs in evaluation mode, by fvcore's trace.
+
+    The trace freezes control flow and drops what no output depends on: a network that decides by
+    its data must return what it decided from, or be counted by `executed_macs`.
+
+    Raises:
+        NotImplementedError: a matrix product that has no rule here.
+    """
+    with _quiet(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.trace: deprecated, and every Python branch
+        analysis = FlopCountAnalysis(module, inputs)
+        analysis.set_op_handle(**HANDLES)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        counts = analysis.by_operator()
+    return sum(int(counts[name]) for name in (*COUNTED, *RECURRENT) if name in counts)
+
+
+def executed_macs(module: nn.Module, *inputs: Tensor) -> int:
+    """MACs that really ran in one eager call in evaluation mode, over the whole batch.
+
+    The independent witness: half of what FlopCounterMode sees, and the LSTM, which it does not.
+    """
+    counter = FlopCounterMode(display=False)
+    with _quiet(module), _recurrent(module, counter) as missed, counter:
+        module(*inputs)
+    flops = counter.get_total_flops()
+    if flops % 2:
+        raise AssertionError(f"FlopCounterMode counts two per MAC, but found {flops}")
+    return int(flops // 2) + sum(missed)
+
+
+@contextlib.contextmanager
+def _quiet(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every part's own mode is put back."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+@contextlib.contextmanager
+def _recurrent(module: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]:
+    """What the counter misses of every LSTM call, in MACs."""
+    missed: list[int] = []
+    before: list[int] = []
+
+    def enter(_part: nn.Module, _inputs: Any) -> None:
+        before.append(counter.get_total_flops())
+
+    def leave(part: nn.Module, inputs: Any, _outputs: Any) -> None:
+        seen = (counter.get_total_flops() - before.pop()) // 2
+        missed.append(_lstm_macs(part, inputs[0]) - seen)
+
+    parts = [part for part in module.modules() if isinstance(part, nn.LSTM | nn.LSTMCell)]
+    hooks = [part.register_forward_pre_hook(enter) for part in parts]
+    hooks += [part.register_forward_hook(leave) for part in parts]
+    try:
+        yield missed
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _lstm_macs(part: nn.Module, inputs: Tensor) -> int:
+    steps = inputs.numel() // inputs.shape[-1]  # time and batch
+    weights = [p for name, p in part.named_parameters() if name.startswith("weight")]
+    return steps * sum(weight.numel() for weight in weights)
+
+
+def _lstm(inputs: list[Any], _outputs: list[Any]) -> int:
+    sequence, weights = get_shape(inputs[0]), inputs[2].node().inputs()
+    matrices = [shape for weight in weights if len(shape := get_shape(weight)) == 2]
+    return math.prod(sequence[:-1]) * sum(math.prod(shape) for shape in matrices)
+
+
+def _lstm_cell(inputs: list[Any], _outputs: list[Any]) -> int:
+    batch = math.prod(get_shape(inputs[0])[:-1])
+    return batch * sum(math.prod(get_shape(weight)) for weight in inputs[2:4])
+
+
+def _baddbmm(inputs: list[Any], _outputs: list[Any]) -> int:
+    return math.prod(get_shape(inputs[1])) * int(get_shape(inputs[2])[-1])
+
+
+def _mv(inputs: list[Any], _outputs: list[Any]) -> int:
+    return math.prod(get_shape(inputs[0]))
+
+
+def _matmul(inputs: list[Any], outputs: list[Any]) -> int:
+    return math.prod(get_shape(outputs[0])) * int(get_shape(inputs[0])[-1])
+
+
+def _tensordot(inputs: list[Any], outputs: list[Any]) -> int:
+    left, right, out = (math.prod(get_shape(value)) for value in (*inputs[:2], outputs[0]))
+    return out * math.isqrt(left * right // out)  # times the product of the contracted axes
+
+
+def _einsum(inputs: list[Any], _outputs: list[Any]) -> int:
+    equation = str(inputs[0].toIValue()).replace(" ", "")
+    terms = equation.split("->")[0].split(",")
+    shapes = [get_shape(value) for value in inputs[1].node().inputs()]
+    if len(terms) > 2 or "." in equation:
+        raise NotImplementedError(
+            f"einsum is counted for two operands without an ellipsis, but got {equation!r}; "
+            f"write it as products of two"
+        )
+    if len(terms) == 1:
+        return 0
+    axes = {a: n for term, dims in zip(terms, shapes, strict=True) for a, n in zip(term, dims)}  # noqa: B905
+    return math.prod(axes.values())
+
+
+HANDLES: dict[str, Callable[[list[Any], list[Any]], int]] = {
+    "aten::lstm": _lstm,
+    "aten::lstm_cell": _lstm_cell,
+    "aten::baddbmm": _baddbmm,
+    "aten::mv": _mv,
+    "aten::matmul": _matmul,
+    "aten::tensordot": _tensordot,
+    "aten::einsum": _einsum,
+}

@@ -1,0 +1,237 @@
+"""Residual networks as functions of their parts: CIFAR's by depth 6n+2, ImageNet's by table.
+
+He et al., Deep Residual Learning (arXiv 1512.03385). We differ in two places, as SkipNet does: a
+stage starts with a projection (1x1 convolution and norm) instead of zero padding, and a bottleneck
+strides in its 3x3 convolution.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from methods.api import Images, Task
+from methods.errors import MethodError
+
+Family = Literal["cifar", "imagenet"]
+Convolution = Callable[..., nn.Module]
+"""Called as nn.Conv2d: (inputs, outputs, size, stride=, padding=, bias=False)."""
+Features = Float[Tensor, "batch channels height width"]
+
+LARGE = 64
+"""Images wider than this, in pixels, go through ImageNet's stem in either family."""
+LAYOUTS: dict[int, tuple[Sequence[int], bool]] = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
+}
+"""ImageNet depth -> blocks of each stage, and whether they are bottlenecks."""
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions around a shortcut; the last ReLU is inside."""
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int = 1, conv: Convolution = nn.Conv2d
+    ) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.stride = stride
+        self.conv1 = conv(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv(outputs, outputs, 3, stride=1, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.projection = _projection(inputs, outputs, stride, conv)
+
+    def shortcut(self, features: Features) -> Features:
+        """The features themselves, or their projection at the start of a stage; no ReLU."""
+        return features if self.projection is None else self.projection(features)  # type: ignore[no-any-return]
+
+    def forward(self, features: Features, shortcut: Features | None = None) -> Features:
+        """The block with its shortcut, which is computed here unless it is given."""
+        shortcut = self.shortcut(features) if shortcut is None else shortcut
+        inner = F.relu(self.norm1(self.conv1(features)))
+        return F.relu(shortcut + self.norm2(self.conv2(inner)))
+
+
+class Bottleneck(nn.Module):
+    """A 3x3 convolution between two 1x1 ones, four times narrower than its outputs."""
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int = 1, conv: Convolution = nn.Conv2d
+    ) -> None:
+        super().__init__()
+        inner = outputs // 4
+        self.outputs = outputs
+        self.stride = stride
+        self.conv1 = conv(inputs, inner, 1, stride=1, padding=0, bias=False)
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv2 = conv(inner, inner, 3, stride=stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(inner)
+        self.conv3 = conv(inner, outputs, 1, stride=1, padding=0, bias=False)
+        self.norm3 = nn.BatchNorm2d(outputs)
+        self.projection = _projection(inputs, outputs, stride, conv)
+
+    def shortcut(self, features: Features) -> Features:
+        """The features themselves, or their projection at the start of a stage; no ReLU."""
+        return features if self.projection is None else self.projection(features)  # type: ignore[no-any-return]
+
+    def forward(self, features: Features, shortcut: Features | None = None) -> Features:
+        """The block with its shortcut, which is computed here unless it is given."""
+        shortcut = self.shortcut(features) if shortcut is None else shortcut
+        inner = F.relu(self.norm1(self.conv1(features)))
+        inner = F.relu(self.norm2(self.conv2(inner)))
+        return F.relu(shortcut + self.norm3(self.conv3(inner)))
+
+
+class ResNet(nn.Module):
+    """A stem, a flat list of blocks, and a linear head on the mean over the map."""
+
+    def __init__(
+        self, stem: nn.Module, blocks: Iterable[Block | Bottleneck], head: nn.Linear
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.blocks = nn.ModuleList(blocks)
+        self.head = head
+
+    def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
+        features = self.stem(images)
+        for block in self.blocks:
+            features = block(features)
+        return self.classify(features)
+
+    def classify(self, features: Features) -> Float[Tensor, "batch classes"]:
+        """Logits from the last feature map."""
+        return self.head(features.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def resnet(
+    task: Task,
+    depth: int,
+    width: float = 1.0,
+    *,
+    family: Family = "cifar",
+    conv: Convolution = nn.Conv2d,
+) -> ResNet:
+    """A freshly initialised ResNet for `task`; `width` multiplies every channel count.
+
+    Raises:
+        MethodError: a depth that the family has not, or images too small for it.
+    """
+    check_depth(depth, family)
+    least = 8 if family == "cifar" else LARGE
+    if min(task.height, task.width) < least:
+        raise MethodError(
+            f"a {family} ResNet needs images of at least {least} px, but {task.name} has "
+            f"{task.height}x{task.width}" + ("; use family cifar" if family == "imagenet" else "")
+        )
+    base, counts, bottleneck = _layout(depth, family)
+    widths = [scaled(base * 2**stage, width) for stage in range(len(counts))]
+    large = family == "imagenet" or max(task.height, task.width) > LARGE
+    stem = _large_stem(task, widths[0], conv) if large else _small_stem(task, widths[0], conv)
+    blocks = _blocks(widths, counts, bottleneck, conv)
+    net = ResNet(stem, blocks, nn.Linear(blocks[-1].outputs, task.classes))
+    initialise(net)
+    return net
+
+
+def check_depth(depth: int, family: Family) -> None:
+    """Refuse a depth that the family has not.
+
+    Raises:
+        MethodError: says which depths would do.
+    """
+    if family == "cifar" and (depth < 8 or depth % 6 != 2):
+        below = max(8, depth - (depth - 2) % 6)
+        near = f"{below} or {below + 6}" if depth >= 8 else "8"
+        raise MethodError(f"a cifar ResNet has depth 6n+2 from 8 up, got {depth}; try {near}")
+    if family == "imagenet" and depth not in LAYOUTS:
+        raise MethodError(f"an imagenet ResNet has depth {sorted(LAYOUTS)}, got {depth}")
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels times width, to the nearest multiple of 4, at least 4."""
+    return max(4, 4 * int(channels * width / 4 + 0.5))
+
+
+def initialise(module: nn.Module) -> None:
+    """Convolutions from N(0, 2 / (k^2 outputs)); everything else keeps torch's default."""
+    for part in module.modules():
+        if type(part) is nn.Conv2d:
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
+def fold(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode in which each convolution has taken in the norm that follows it.
+
+    A norm follows a convolution where it is registered right after it in the same module.
+    """
+    folded = copy.deepcopy(module).eval().requires_grad_(False)
+    for part in folded.modules():
+        children = list(part.named_children())
+        for (before, conv), (after, norm) in zip(children, children[1:], strict=False):
+            if type(conv) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d):
+                setattr(part, before, fuse_conv_bn_eval(conv, norm))
+                setattr(part, after, nn.Identity())
+    return folded
+
+
+def _layout(depth: int, family: Family) -> tuple[int, Sequence[int], bool]:
+    if family == "cifar":
+        return 16, [(depth - 2) // 6] * 3, False
+    counts, bottleneck = LAYOUTS[depth]
+    return 64, counts, bottleneck
+
+
+def _blocks(
+    widths: Sequence[int], counts: Sequence[int], bottleneck: bool, conv: Convolution
+) -> list[Block | Bottleneck]:
+    blocks: list[Block | Bottleneck] = []
+    inputs, kind = widths[0], Bottleneck if bottleneck else Block
+    for stage, (width, count) in enumerate(zip(widths, counts, strict=True)):
+        outputs = width * 4 if bottleneck else width
+        for position in range(count):
+            stride = 2 if stage > 0 and position == 0 else 1
+            blocks.append(kind(inputs, outputs, stride, conv))
+            inputs = outputs
+    return blocks
+
+
+def _projection(
+    inputs: int, outputs: int, stride: int, conv: Convolution
+) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(
+        conv(inputs, outputs, 1, stride=stride, padding=0, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+def _small_stem(task: Task, width: int, conv: Convolution) -> nn.Sequential:
+    return nn.Sequential(
+        conv(task.channels, width, 3, stride=1, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+    )
+
+
+def _large_stem(task: Task, width: int, conv: Convolution) -> nn.Sequential:
+    return nn.Sequential(
+        conv(task.channels, width, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+
+
+def blank(task: Task, device: torch.device | str = "cpu") -> Images:
+    """One image of zeros in the task's shape, to price static parts on."""
+    return torch.zeros(1, task.channels, task.height, task.width, device=device)

@@ -1,0 +1,186 @@
+"""Samples of one split as normalised batches: resident on the device, or decoded as they come."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from methods.api import Images, Labels
+from methods.sources import Part
+
+Pixels = UInt8[Tensor, "batch height width channels"]
+
+
+class Shift(NamedTuple):
+    """Per sample: pixels down, pixels right, and whether it is mirrored left to right."""
+
+    down: Int[Tensor, " batch"]
+    right: Int[Tensor, " batch"]
+    mirror: Bool[Tensor, " batch"]
+
+    def rows(self, start: int, stop: int) -> "Shift":
+        return Shift(*(draw[start:stop] for draw in self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Random crop from an image padded with black on every side, and a fair mirror flip.
+
+    An epoch's draws are made at its start, so `generator` moves on by whole epochs.
+    """
+
+    pad: int
+    """Pixels."""
+    flip: bool
+    generator: torch.Generator
+
+    def draw(self, samples: int) -> Shift:
+        """Shifts in [-pad, pad] and flips for `samples` samples."""
+
+        def uniform(low: int, high: int) -> Tensor:
+            place = self.generator.device
+            return torch.randint(low, high + 1, (samples,), generator=self.generator, device=place)
+
+        down, right = uniform(-self.pad, self.pad), uniform(-self.pad, self.pad)
+        return Shift(down, right, uniform(0, int(self.flip)).bool())
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where a split's pixels are."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where `take` wants its rows and leaves its pixels."""
+
+    def take(self, rows: Int[Tensor, " batch"], shift: Shift | None) -> Pixels: ...
+
+
+@dataclass(frozen=True)
+class Resident:
+    """All pixels in one tensor on the device."""
+
+    pixels: UInt8[Tensor, "samples height width channels"]
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
+    def take(self, rows: Int[Tensor, " batch"], shift: Shift | None) -> Pixels:
+        """The pixels of these rows, shifted in the same gather."""
+        return self.pixels[rows] if shift is None else shifted(self.pixels, rows, shift)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Pixels decoded from their source batch by batch, on the host."""
+
+    part: Part
+    index: Int[np.ndarray, " samples"]
+    """Rows of the part that this split holds."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def take(self, rows: Int[Tensor, " batch"], shift: Shift | None) -> Pixels:
+        """The pixels of these rows, decoded and shifted."""
+        pixels = torch.from_numpy(self.part.pixels(self.index[rows.numpy()]))
+        return pixels if shift is None else shifted(pixels, torch.arange(len(rows)), shift)
+
+
+class Split:
+    """Labelled images in a fixed order, handed out as normalised float32 batches.
+
+    Batches have channels-last strides. Both kinds of store give equal batches for equal data.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        labels: Labels,
+        mean: Float[Tensor, " channels"],
+        std: Float[Tensor, " channels"],
+    ) -> None:
+        """A split whose batches come out on the device of `labels`; mean and std are in pixels."""
+        self.store = store
+        self.labels = labels
+        self._mean = mean.to(labels.device).view(1, -1, 1, 1)
+        self._scale = std.to(labels.device).reciprocal().view(1, -1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: torch.Generator | None = None,
+        augment: Augment | None = None,
+        drop_short: bool = False,
+    ) -> Iterator[tuple[Images, Labels]]:
+        """One pass over the split, in an order drawn from `shuffle` or in its own.
+
+        `drop_short` leaves out a last batch as `count_batches` says.
+        """
+        order, shift = self._draws(shuffle, augment)
+        for index in range(count_batches(len(self), batch_size, drop_short=drop_short)):
+            start, stop = index * batch_size, (index + 1) * batch_size
+            rows = order[start:stop]
+            pixels = self.store.take(rows, shift.rows(start, stop) if shift else None)
+            yield self._normalised(pixels), self.labels[rows.to(self.labels.device)]
+
+    def head(self, samples: int) -> tuple[Images, Labels]:
+        """The first samples, at most as many as there are, as they are evaluated."""
+        rows = torch.arange(min(samples, len(self)), device=self.store.device)
+        return self._normalised(self.store.take(rows, None)), self.labels[:samples]
+
+    def _draws(
+        self, shuffle: torch.Generator | None, augment: Augment | None
+    ) -> tuple[Tensor, Shift | None]:
+        place = self.store.device
+        if shuffle is None:
+            order = torch.arange(len(self))
+        else:
+            order = torch.randperm(len(self), generator=shuffle, device=shuffle.device)
+        if augment is None:
+            return order.to(place), None
+        return order.to(place), Shift(*(draw.to(place) for draw in augment.draw(len(self))))
+
+    def _normalised(self, pixels: Pixels) -> Images:
+        images = pixels.to(self.labels.device).permute(0, 3, 1, 2).float()
+        return images.sub_(self._mean).mul_(self._scale)
+
+
+def count_batches(samples: int, batch_size: int, *, drop_short: bool = False) -> int:
+    """Batches in one pass over `samples`.
+
+    Under `drop_short` a last batch of one sample, or of less than half the size, is left out
+    unless it is the only one: batch statistics of a few samples disturb training, and shuffling
+    leaves out others in every epoch.
+    """
+    full, rest = divmod(samples, batch_size)
+    short = drop_short and full > 0 and (rest == 1 or 2 * rest < batch_size)
+    return full + (rest > 0 and not short)
+
+
+def shifted(
+    pixels: UInt8[Tensor, "samples height width channels"],
+    rows: Int[Tensor, " batch"],
+    shift: Shift,
+) -> Pixels:
+    """Rows of `pixels`, mirrored and then moved; black comes in at the edges. One gather."""
+    _, height, width, channels = pixels.shape
+    y = torch.arange(height, device=pixels.device) - shift.down[:, None]  # batch height
+    x = torch.arange(width, device=pixels.device) - shift.right[:, None]  # batch width
+    seen_y, seen_x = (y >= 0) & (y < height), (x >= 0) & (x < width)
+    x = torch.where(shift.mirror[:, None], width - 1 - x, x).clamp_(0, width - 1)
+    line = rows[:, None] * height + y.clamp_(0, height - 1)  # batch height
+    index = line[:, :, None] * width + x[:, None, :]  # batch height width
+    picked = pixels.view(-1, channels).index_select(0, index.view(-1))
+    seen = seen_y[:, :, None] & seen_x[:, None, :]  # batch height width
+    return picked.view(*index.shape, channels).mul_(seen[..., None])

@@ -1,0 +1,397 @@
+"""The training loop: a generator of epochs that knows nobody who listens.
+
+Stopping is ceasing to iterate; pausing is keeping `Epoch.state()` and handing it back later. A
+trial that was paused equals one that was not, bit for bit on one CPU.
+"""
+
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pydantic
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from methods.api import Group, Method, Network, Phase, explain
+from methods.data import Augment, Data, check
+from methods.errors import Diverged, MethodError
+from methods.schedules import SCHEDULES, warmup
+from methods.splits import count_batches
+
+_log = logging.getLogger(__name__)
+
+
+class Recipe(pydantic.BaseModel):
+    """How a network is trained, whatever its method."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    epochs: Annotated[int, Field(ge=1)] = 164
+    """Passes over the training split, all phases together (164 are 64k steps on CIFAR)."""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Samples per optimiser step."""
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    """Peak learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Nesterov's momentum instead of the heavy ball's."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """L2 penalty, added to the gradient."""
+    decay_norm: bool = True
+    """Whether biases and normalisation weights decay too, as published."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each label that is spread over all classes."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """Learning rate over a phase; `step` divides it by 10 at a half and at three quarters."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Fraction of a phase in which the learning rate rises from a tenth of its peak."""
+    augment: bool = True
+    """Random shifts, and flips where the classes allow them."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward pass; `auto` is bf16 on a GPU and fp32 elsewhere."""
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "Recipe":
+        """The recipe with these settings, defaults for the rest.
+
+        Raises:
+            MethodError: an unknown field, or a value outside its bounds.
+        """
+        try:
+            return cls(**params)
+        except pydantic.ValidationError as error:
+            raise MethodError(explain(cls, error)) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What one pass over the training split did."""
+
+    index: int
+    """Epochs done, from 1."""
+    epochs: int
+    """Epochs of the whole trial."""
+    phase: str
+    phase_done: bool
+    """Whether this was the last epoch of its phase."""
+    progress: float
+    """Fraction of the whole trial that is done."""
+    loss: float
+    """Mean training loss per sample."""
+    lr: float
+    """Learning rate of the last step, before any group's scale."""
+    seconds: float
+    """Training time of this epoch."""
+    net: Network
+    """The network itself, not a copy."""
+    state: Callable[[], dict[str, Any]]
+    """A checkpoint of this moment, copied to the host; ask for it before the next epoch."""
+
+
+def train(
+    method: Method,
+    data: Data,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: str | torch.device = "cpu",
+    state: Mapping[str, Any] | None = None,
+) -> Iterator[Epoch]:
+    """Trains a fresh network of `method`, or goes on from the `state` of an epoch.
+
+    Initialisation, order, augmentation and whatever layers draw derive from `seed` alone; torch's
+    global generators are left as they were found. The trial's length is that of its checkpoint.
+
+    Raises:
+        MethodError: fewer epochs than phases, or the checkpoint of another method.
+        DataError: one class, or fewer samples than a batch.
+        Diverged: a loss or a weight that is not finite.
+    """
+    check(data, recipe.batch_size)
+    phases = method.phases(recipe.label_smoothing)
+    epochs = recipe.epochs if state is None else _checked_length(state, method, recipe)
+    plan = plan_epochs(phases, epochs)
+    place = torch.device(device)
+    randomness = _Randomness.of(seed, place)
+    with randomness.initialising():
+        net: Network = method.build(data.task)
+    net = net.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trial = _Trial(method, data, recipe, place, net, randomness, epochs)
+    return _epochs(trial, plan, state)
+
+
+def plan_epochs(phases: Sequence[Phase[Any]], epochs: int) -> list[tuple[Phase[Any], int, int]]:
+    """Phase, first epoch and end of each phase: shares rounded cumulatively, one epoch at least.
+
+    Raises:
+        MethodError: fewer epochs than phases, or shares that do not sum to 1.
+    """
+    shares = [phase.share for phase in phases]
+    if abs(sum(shares) - 1.0) > 1e-6 or min(shares) <= 0:
+        raise MethodError(f"the shares of a method's phases must sum to 1, but got {shares}")
+    if epochs < len(phases):
+        names = ", ".join(phase.name for phase in phases)
+        raise MethodError(
+            f"each phase needs an epoch, but got (epochs={epochs}) for {len(phases)} phases "
+            f"({names}); raise epochs"
+        )
+    ends = [int(share * epochs + 0.5) for share in np.cumsum(shares)]
+    ends[-1] = epochs
+    for index in range(len(ends)):
+        earliest = index + 1 if index == 0 else ends[index - 1] + 1
+        latest = epochs - (len(ends) - 1 - index)
+        ends[index] = min(max(ends[index], earliest), latest)
+    return list(zip(phases, [0, *ends[:-1]], ends, strict=True))
+
+
+@dataclass
+class _Randomness:
+    """The generators of one trial, and the state of torch's global ones between its epochs."""
+
+    place: torch.device
+    seeds: tuple[int, int, int, int]
+    """Of initialisation, layers, order and augmentation."""
+    order: torch.Generator = field(default_factory=torch.Generator)
+    augment: torch.Generator = field(default_factory=torch.Generator)
+    layers: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, seed: int, place: torch.device) -> "_Randomness":
+        children = np.random.SeedSequence(seed).spawn(4)
+        seeds = [int(child.generate_state(1, np.uint64)[0] >> np.uint64(1)) for child in children]
+        own = cls(place, (seeds[0], seeds[1], seeds[2], seeds[3]))
+        own.order.manual_seed(seeds[2])
+        own.augment.manual_seed(seeds[3])
+        return own
+
+    @contextlib.contextmanager
+    def initialising(self) -> Iterator[None]:
+        """Inside, torch's global generators start from the seed of initialisation."""
+        with self._forked():
+            torch.manual_seed(self.seeds[0])
+            yield
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Inside, torch's global generators go on from where training left them."""
+        with self._forked():
+            if not self.layers:
+                torch.manual_seed(self.seeds[1])
+            else:
+                torch.set_rng_state(self.layers["cpu"])
+                if self.place.type == "cuda" and "cuda" in self.layers:
+                    torch.cuda.set_rng_state(self.layers["cuda"], self.place)
+            yield
+            self.layers = {"cpu": torch.get_rng_state()}
+            if self.place.type == "cuda":
+                self.layers["cuda"] = torch.cuda.get_rng_state(self.place)
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            "order": self.order.get_state(),
+            "augment": self.augment.get_state(),
+            **{f"layers_{name}": tensor.clone() for name, tensor in self.layers.items()},
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.order.set_state(state["order"].cpu())
+        self.augment.set_state(state["augment"].cpu())
+        names = [name for name in state if name.startswith("layers_")]
+        self.layers = {name.removeprefix("layers_"): state[name].cpu() for name in names}
+
+    def _forked(self) -> contextlib.AbstractContextManager[None]:
+        devices = [self.place] if self.place.type == "cuda" else []
+        return torch.random.fork_rng(devices=devices)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    method: Method
+    data: Data
+    recipe: Recipe
+    place: torch.device
+    net: Network
+    randomness: _Randomness
+    epochs: int
+
+    def state(self, index: int, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        return {
+            "method": _identity(self.method),
+            "epochs": self.epochs,
+            "epoch": index,
+            "net": _on_host(self.net.state_dict()),
+            "optimiser": _on_host(optimiser.state_dict()),
+            "generators": self.randomness.state(),
+        }
+
+
+def _epochs(
+    trial: _Trial, plan: list[tuple[Phase[Any], int, int]], state: Mapping[str, Any] | None
+) -> Iterator[Epoch]:
+    done = 0
+    if state is not None:
+        done = int(state["epoch"])
+        trial.net.load_state_dict(state["net"])
+        trial.randomness.restore(state["generators"])
+    for phase, start, end in plan:
+        if done >= end:
+            continue
+        optimiser = _optimiser(phase.parameters(trial.net), trial.recipe, phase)
+        if state is not None and start < done:
+            optimiser.load_state_dict(dict(state["optimiser"]))
+        for index in range(max(start, done), end):
+            began = time.perf_counter()
+            with trial.randomness.training():
+                loss, lr = _one_epoch(trial, phase, optimiser, index, (start, end))
+            yield Epoch(
+                index=index + 1,
+                epochs=trial.epochs,
+                phase=phase.name,
+                phase_done=index + 1 == end,
+                progress=(index + 1) / trial.epochs,
+                loss=loss,
+                lr=lr,
+                seconds=time.perf_counter() - began,
+                net=trial.net,
+                state=functools.partial(trial.state, index + 1, optimiser),
+            )
+
+
+def _one_epoch(
+    trial: _Trial,
+    phase: Phase[Any],
+    optimiser: torch.optim.Optimizer,
+    index: int,
+    span: tuple[int, int],
+) -> tuple[float, float]:
+    """Mean loss and last learning rate of epoch `index` of a phase that spans `span` epochs."""
+    recipe, split, net = trial.recipe, trial.data.train, trial.net
+    steps = count_batches(len(split), recipe.batch_size, drop_short=True)
+    batches = split.batches(
+        recipe.batch_size,
+        shuffle=trial.randomness.order,
+        augment=_augment(trial) if recipe.augment else None,
+        drop_short=True,
+    )
+    losses, sizes, lr = [], [], 0.0
+    net.train()
+    for step, (images, labels) in enumerate(batches):
+        progress = (index - span[0] + step / steps) / (span[1] - span[0])
+        lr = learning_rate(recipe, phase, progress)
+        for group in optimiser.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        phase.advance(net, progress)
+        optimiser.zero_grad()
+        with torch.autocast(trial.place.type, torch.bfloat16, enabled=_bf16(trial)):
+            loss = phase.loss(net, images.to(trial.place), labels.to(trial.place))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(loss.detach())
+        sizes.append(len(labels))
+    return _mean(losses, sizes, net, phase.name, index + 1), lr
+
+
+def learning_rate(recipe: Recipe, phase: Phase[Any], progress: float) -> float:
+    """Learning rate at `progress` of a phase, before any group's scale."""
+    peak = recipe.lr if phase.lr is None else phase.lr
+    shape = SCHEDULES[phase.schedule or recipe.schedule]
+    return peak * warmup(progress, recipe.warmup) * shape(progress)
+
+
+def _optimiser(groups: Sequence[Group], recipe: Recipe, phase: Phase[Any]) -> torch.optim.Optimizer:
+    """A fresh SGD; fused, since a step is then one kernel over all parameters."""
+    settings = [part for group in groups for part in _settings(group, recipe)]
+    if not settings:
+        raise MethodError(f"phase {phase.name!r} must train some parameters, but got none")
+    fused = all(p.is_floating_point() for part in settings for p in part["params"])
+    return torch.optim.SGD(
+        settings,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        fused=fused,
+    )
+
+
+def _settings(group: Group, recipe: Recipe) -> list[dict[str, Any]]:
+    momentum = recipe.momentum if group.momentum is None else group.momentum
+    decay = recipe.weight_decay if group.weight_decay is None else group.weight_decay
+    common = {
+        "lr_scale": group.lr_scale,
+        "momentum": momentum,
+        "nesterov": recipe.nesterov and momentum > 0,
+        "weight_decay": decay,
+    }
+    if recipe.decay_norm or group.weight_decay is not None:
+        parts = [(list(group.parameters), decay)]
+    else:
+        parts = [
+            ([p for p in group.parameters if p.ndim > 1], decay),
+            ([p for p in group.parameters if p.ndim <= 1], 0.0),
+        ]
+    return [{**common, "params": ps, "weight_decay": wd} for ps, wd in parts if ps]
+
+
+def _augment(trial: _Trial) -> Augment:
+    return Augment(pad=trial.data.pad, flip=trial.data.flip, generator=trial.randomness.augment)
+
+
+def _bf16(trial: _Trial) -> bool:
+    wanted = trial.recipe.precision
+    return wanted == "bf16" or (wanted == "auto" and trial.place.type == "cuda")
+
+
+def _mean(losses: list[Tensor], sizes: list[int], net: Network, phase: str, epoch: int) -> float:
+    """Mean loss per sample; the device is waited for here, once an epoch.
+
+    Raises:
+        Diverged: a loss or a weight that is not finite.
+    """
+    values = torch.stack(losses).double().cpu()
+    bad = (~values.isfinite()).nonzero().flatten()
+    if len(bad):
+        step = int(bad[0])
+        raise Diverged(
+            f"loss is {values[step].item()} at epoch {epoch}, step {step + 1} of phase {phase}"
+        )
+    if not bool(torch.stack([p.detach().isfinite().all() for p in net.parameters()]).all()):
+        raise Diverged(f"weights are not finite after epoch {epoch} of phase {phase}")
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    return float((values * weights).sum() / weights.sum())
+
+
+def _checked_length(state: Mapping[str, Any], method: Method, recipe: Recipe) -> int:
+    if state["method"] != _identity(method):
+        raise MethodError(
+            f"a checkpoint continues the method that wrote it, {state['method']}, "
+            f"but got {_identity(method)}"
+        )
+    epochs = int(state["epochs"])
+    if epochs != recipe.epochs:
+        _log.warning("the checkpoint's %d epochs stand, not the recipe's %d", epochs, recipe.epochs)
+    return epochs
+
+
+def _identity(method: Method) -> str:
+    return f"{type(method).__name__} {method.model_dump_json()}"
+
+
+def _on_host(value: Any) -> Any:
+    """A copy in host memory; containers become plain ones, which torch loads weights-only."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _on_host(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_on_host(item) for item in value]
+    return value

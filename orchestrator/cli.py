@@ -1,0 +1,183 @@
+"""The commands. A user's mistake is one line and exit code 2; a traceback is a bug of ours."""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from methods.errors import IsoflopError, MethodError
+
+app = typer.Typer(
+    name="isoflop",
+    help="Which dynamic CNN is best at your compute budget? One study file in, an honest "
+    "equal-FLOPs leaderboard out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Out = Annotated[Path, typer.Option(help="Folder that holds a folder per study.")]
+Store = Annotated[
+    str | None,
+    typer.Option("--mlflow", help="MLflow tracking URI.", show_default="SQLite in --out"),
+]
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
+    out: Out = Path("runs"),
+    mlflow: Store = None,
+    address: Annotated[
+        str, typer.Option(help="Ray cluster; 'local' starts one on this machine.")
+    ] = "local",
+) -> None:
+    """Search, confirm and print the board; the same command goes on after any interruption."""
+    from orchestrator import study as studies
+    from orchestrator import sweep
+    from orchestrator.progress import Progress
+
+    what = studies.load(study)
+    progress = Progress(what, console)
+    console.print(f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False)
+    try:
+        with progress.shown():
+            outcome = sweep.run(what, out, uri=mlflow, address=address, listener=progress)
+    except KeyboardInterrupt:
+        console.print("\nStopped; nothing is lost. Go on with the same command:")
+        console.print(f"  isoflop {' '.join(sys.argv[1:])}", soft_wrap=True, highlight=False)
+        raise typer.Exit(130) from None
+    if not outcome.fresh:
+        console.print("Everything is done already; this is the board.")
+    _print_board(outcome)
+
+
+@app.command()
+def board(
+    study: Annotated[str, typer.Argument(help="The study file, or the study's name.")],
+    out: Out = Path("runs"),
+    mlflow: Store = None,
+) -> None:
+    """Print the board of a finished or running study, from the MLflow store alone."""
+    from orchestrator import sweep
+
+    _print_board(sweep.show(study, out, uri=mlflow))
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method, for its hyperparameters.")] = None,
+) -> None:
+    """List the methods, or one method's hyperparameters, ranges and defaults."""
+    from methods import METHODS
+    from orchestrator.study import nearest
+
+    if name is not None and name not in METHODS:
+        raise MethodError(f"no method is called {name!r}; {nearest(name, list(METHODS))}")
+    _methods_table() if name is None else _method_card(name)
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="A method's name; see `isoflop methods`.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="field=value, of the method or recipe.FIELD; repeatable."),
+    ] = None,
+    data: Annotated[str, typer.Option(help="Data set: a name or a path.")] = "digits",
+    epochs: Annotated[int, typer.Option(help="Passes over the training split.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="All randomness derives from it.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+) -> None:
+    """Train one method by hand, print its curve and its operating points on validation."""
+    from orchestrator.hand import by_hand
+
+    for line in by_hand(method, set_ or [], data, epochs, seed, device):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a study file."""
+    from orchestrator.study import Study
+
+    print(json.dumps(Study.model_json_schema(), indent=2))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `isoflop` command."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        app(list(arguments) if arguments is not None else None)
+    except IsoflopError as error:
+        print(f"isoflop: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _print_board(outcome: Any) -> None:
+    from orchestrator.report import terminal
+
+    console.print(terminal(outcome.board))
+    console.print(f"\nReport:  {_near(outcome.report)}", highlight=False, soft_wrap=True)
+    server = outcome.uri if outcome.uri.startswith("http") else "http://127.0.0.1:5000"
+    if not outcome.uri.startswith("http"):
+        console.print(
+            f"MLflow:  mlflow server --backend-store-uri {outcome.uri} --port 5000",
+            highlight=False, soft_wrap=True,
+        )
+    if outcome.link:
+        console.print(f"   then  {server}/{outcome.link}", highlight=False, soft_wrap=True)
+
+
+def _near(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _methods_table() -> None:
+    from methods import METHODS
+
+    table = Table()
+    for column in ("method", "what it is", "searched"):
+        table.add_column(column)
+    for name, method in METHODS.items():
+        first = (method.__doc__ or "").strip().splitlines()[0]
+        searched = [field for field, span in _searched(name).items() if span]
+        table.add_row(name, first, ", ".join(searched))
+    console.print(table)
+    console.print("isoflop methods NAME shows one method's hyperparameters.")
+
+
+def _method_card(name: str) -> None:
+    from methods import METHODS
+
+    method = METHODS[name]
+    doc = (sys.modules[method.__module__].__doc__ or "").strip()
+    console.print(f"[bold]{name}[/]", highlight=False)
+    console.print(doc, highlight=False, markup=False)
+    table = Table()
+    for column in ("field", "default", "searched", "meaning"):
+        table.add_column(column)
+    spans = _searched(name)
+    for field, info in method.model_fields.items():
+        meaning = " ".join((info.description or "").split())
+        table.add_row(field, str(info.default), spans[field], meaning)
+    console.print(table)
+
+
+def _searched(name: str) -> dict[str, str]:
+    from methods import METHODS
+    from orchestrator.space import described
+
+    return {field: described(info) for field, info in METHODS[name].model_fields.items()}

@@ -1,0 +1,84 @@
+"""Ray: what it is told at start, what a worker finds in its environment, what fits."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+import torch
+
+from methods.errors import ClusterError
+from orchestrator.study import Resources
+
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # a spinning barrier makes shared cores 10 times slower
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the sweep, not the trial
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the ledger is the state
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+
+
+def preflight(resources: Resources, address: str) -> None:
+    """Refuse what this machine cannot hold, before Ray is started.
+
+    Raises:
+        ClusterError: a trial needs more CPUs or GPUs than the machine has.
+    """
+    if address == "local":
+        _fits(resources, [(float(_cores()), float(torch.cuda.device_count()))])
+
+
+@contextlib.contextmanager
+def started(resources: Resources, address: str) -> Iterator[int]:
+    """A running Ray, and how many trials at once it holds.
+
+    Raises:
+        ClusterError: no cluster at the address, or no node that holds one trial.
+    """
+    threads = {"OMP_NUM_THREADS": str(max(1, int(resources.cpu)))}
+    os.environ.update(ENVIRONMENT | threads)
+    try:
+        ray.init(
+            address=address,
+            num_cpus=_cores() if address == "local" else None,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=None if address == "local" else {"env_vars": ENVIRONMENT | threads},
+        )
+    except (ConnectionError, ValueError) as error:
+        raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from None
+    try:
+        nodes = [
+            (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+        yield _fits(resources, nodes)
+    finally:
+        ray.shutdown()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _fits(resources: Resources, nodes: list[tuple[float, float]]) -> int:
+    """How many trials run at once; the study may ask for fewer."""
+    slots = 0
+    for cpus, gpus in nodes:
+        by_cpu = int(cpus / resources.cpu)
+        slots += min(by_cpu, int(gpus / resources.gpu)) if resources.gpu else by_cpu
+    if slots == 0:
+        cpus, gpus = max(c for c, _ in nodes), max(g for _, g in nodes)
+        raise ClusterError(
+            f"a trial must fit one node, but it asks for {resources.cpu:g} CPUs and "
+            f"{resources.gpu:g} GPUs and the largest node has {cpus:g} CPUs and {gpus:g} GPUs; "
+            "lower `resources` in the study"
+        )
+    return min(slots, resources.concurrency or slots)

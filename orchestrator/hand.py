@@ -1,0 +1,75 @@
+"""One method trained by hand, without Ray, a study or a store."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import yaml
+
+from methods import METHODS
+from methods.data import load
+from methods.errors import ClusterError, MethodError
+from methods.evaluate import evaluate
+from methods.train import Recipe, train
+from orchestrator.space import PREFIX, parts
+from orchestrator.study import nearest
+from orchestrator.trainable import measure
+
+BATCH = 64
+"""Batch size by hand unless `recipe.batch_size` is set: the embedded data sets are small."""
+
+
+def by_hand(
+    method: str, settings: Sequence[str], data: str, epochs: int, seed: int, device: str
+) -> Iterator[str]:
+    """Trains a method on a data set, a line per epoch, then a line per operating point.
+
+    Raises:
+        MethodError: an unknown method or field, or a value outside its bounds.
+        DataError: a data set that cannot be trained on.
+        ClusterError: a device that this machine does not have.
+    """
+    if method not in METHODS:
+        raise MethodError(f"no method is called {method!r}; {nearest(method, list(METHODS))}")
+    own = [PREFIX + field for field in Recipe.model_fields]
+    params = {f"{PREFIX}epochs": epochs, f"{PREFIX}batch_size": BATCH}
+    params |= _settings(settings, list(METHODS[method].model_fields) + own)
+    chosen, recipe = parts(method, params)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ClusterError(f"device {device!r} must be at hand, but there is no GPU; use cpu")
+    loaded = load(data, seed=seed, device=device)
+    yield f"{chosen!r} on {data}: {loaded.task}"
+    phases = len(chosen.phases())
+    for epoch in train(chosen, loaded, recipe, seed=seed, device=device):
+        seen = evaluate(epoch.net, loaded.validation, device=device)
+        yield (
+            f"epoch {epoch.index}/{epoch.epochs} {epoch.phase}: loss {epoch.loss:.4f}, "
+            f"validation {100 * seen.accuracy:.2f} % at {seen.macs_mean / 1e6:.4g} MMACs "
+            f"({epoch.seconds:.2f} s)"
+        )
+        if epoch.phase_done:
+            name = epoch.phase if phases > 1 else ""
+            for point in measure(chosen, epoch.net, name, loaded, device, test=False):
+                yield _point(point)
+
+
+def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:
+    params = {}
+    for setting in settings:
+        field, equals, value = setting.partition("=")
+        if not equals:
+            raise MethodError(f"--set takes field=value, but got {setting!r}")
+        if field not in valid:
+            raise MethodError(f"no field is called {field!r}; {nearest(field, valid)}")
+        params[field] = yaml.safe_load(value)
+    return params
+
+
+def _point(point: dict[str, Any]) -> str:
+    name = point["point"] or "network"
+    alarm = f"; {point['alarm']}" if "alarm" in point else ""
+    return (
+        f"{name}: validation {100 * point['val_acc']:.2f} %, MMACs mean "
+        f"{point['val_macs_mean'] / 1e6:.4g}, p95 {point['val_macs_p95'] / 1e6:.4g}, max "
+        f"{point['val_macs_max'] / 1e6:.4g}; price equals what runs{alarm}"
+    )

@@ -1,0 +1,94 @@
+"""What a handful of seeds lets us say: t-intervals, Welch's test, Holm's correction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean over seeds with its t-interval; a number that `n` does not allow is None."""
+
+    n: int
+    mean: float | None
+    sd: float | None
+    lo: float | None
+    hi: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of one sample less the mean of another, with Welch's interval and p-value."""
+
+    state: Literal["tested", "not testable", "too few seeds"]
+    difference: float | None
+    lo: float | None = None
+    hi: float | None = None
+    p: float | None = None
+
+
+def summary(values: Sequence[float], confidence: float = 0.95) -> Summary:
+    """The mean of independent seeds; sd from two seeds on, a t-interval from three.
+
+    The bootstrap is no substitute here: at n=3 its 95 % interval covers 70 %.
+    """
+    n = len(values)
+    if n == 0:
+        return Summary(0, None, None, None, None)
+    mean, variance = _moments(values)
+    if n == 1:
+        return Summary(1, mean, None, None, None)
+    sd = float(np.sqrt(variance))
+    if n == 2:
+        return Summary(n, mean, sd, None, None)
+    half = _quantile(confidence, n - 1) * sd / float(np.sqrt(n))
+    return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def welch(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Difference:
+    """`mean(a) - mean(b)` without assuming equal variances (Welch, 1947).
+
+    Two samples without any variance are `not testable`: a t statistic would be a division by
+    zero, and p = 0 a claim that nothing supports.
+    """
+    if not a or not b:
+        return Difference("too few seeds", None)
+    (mean_a, variance_a), (mean_b, variance_b) = _moments(a), _moments(b)
+    difference = mean_a - mean_b
+    if min(len(a), len(b)) < 2:
+        return Difference("too few seeds", difference)
+    part_a, part_b = variance_a / len(a), variance_b / len(b)
+    error = float(np.sqrt(part_a + part_b))
+    if error < 1e-12:  # accuracies are fractions of a test set: this is no spread but rounding
+        return Difference("not testable", difference)
+    weight = part_a / (part_a + part_b)
+    freedom = 1 / (weight**2 / (len(a) - 1) + (1 - weight) ** 2 / (len(b) - 1))
+    half = _quantile(confidence, freedom) * error
+    p = float(2 * stats.t.sf(abs(difference) / error, freedom))
+    return Difference("tested", difference, difference - half, difference + half, p)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Each p-value adjusted for being one of a family (Holm, 1979); None is not in the family."""
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    floor = 0.0
+    for done, (p, i) in enumerate(known):
+        floor = max(floor, min(1.0, (len(known) - done) * p))
+        adjusted[i] = floor
+    return adjusted
+
+
+def _moments(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and unbiased variance; equal values have exactly none."""
+    array = np.asarray(values, dtype=np.float64)
+    if np.ptp(array) == 0:
+        return float(array[0]), 0.0
+    return float(array.mean()), float(array.var(ddof=1))
+
+
+def _quantile(confidence: float, freedom: float) -> float:
+    return float(stats.t.ppf(0.5 + confidence / 2, freedom))

@@ -1,0 +1,338 @@
+"""What was planned, started and ended: Optuna's storage, a write-ahead log, and the lock.
+
+Nothing is lost when any process dies. A search trial exists once it stands in Optuna's journal,
+with its parameters; its end is logged before Optuna hears it, and told again at the next start if
+it did not. Interrupted trials stay RUNNING in the journal and are served again under their name.
+"""
+
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from methods.errors import StorageError, StudyError
+from orchestrator.rows import Role, Row
+from orchestrator.space import Space
+from orchestrator.study import Study
+from orchestrator.wal import Log
+
+STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
+REFUSED = "refused: "
+"""How the reason of a trial that took no worker begins."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A trial to be run: all that a worker needs to know, and what it was chosen for."""
+
+    trial: str
+    method: str
+    role: Role
+    config: str
+    seed: int
+    params: Mapping[str, Any]
+    budgets: tuple[float, ...] = ()
+    point: str = ""
+
+    @property
+    def config_hash(self) -> str:
+        """Twelve hex digits of the method and all its parameters."""
+        content = json.dumps([self.method, dict(self.params)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+@dataclass
+class Record:
+    """One trial as the log tells it."""
+
+    start: dict[str, Any]
+    attempts: int = 0
+    step: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    end: dict[str, Any] | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the trial ended before it took a worker."""
+        return self.end is not None and str(self.end["reason"] or "").startswith(REFUSED)
+
+
+class Ledger:
+    """The one writer of a study's folder; a second driver is refused.
+
+    Raises:
+        StorageError: the folder cannot be written, or another driver holds it.
+        StudyError: the folder belongs to another study of the same name.
+    """
+
+    def __init__(self, folder: Path, study: Study, provenance: Mapping[str, Any]) -> None:
+        self.folder = folder.absolute()
+        self.study = study
+        self.records: dict[str, Record] = {}
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
+        self._lock = _claimed(self.folder, study)
+        self._log = Log(self.wal)
+        for event in self._log.events():
+            self._note(event)
+        self._studies = _optuna_studies(self.folder / "optuna.journal", study)
+        self._tell_what_ended()
+        self._append({"event": "study", "study": study.name, "hash": study.hash,
+                      "provenance": dict(provenance)})
+
+    @property
+    def wal(self) -> Path:
+        """The write-ahead log."""
+        return self.folder / "wal.jsonl"
+
+    def close(self) -> None:
+        """Let another driver in."""
+        self._log.close()
+        self._lock.close()
+
+    def numbers(self, method: str) -> int:
+        """How many search trials a method has, refused ones included."""
+        return len(self._trials(method))
+
+    def ran(self, method: str) -> int:
+        """How many search trials of a method have taken a worker, or wait for one."""
+        refused = sum(
+            record.refused
+            for record in self.records.values()
+            if record.start["method"] == method and record.start["role"] == "search"
+        )
+        return self.numbers(method) - refused
+
+    def history(self, method: str, before: int) -> list[FrozenTrial] | None:
+        """The search trials numbered below `before`, or None while one of them runs."""
+        trials = self._trials(method)[:before]
+        return trials if all(trial.state.is_finished() for trial in trials) else None
+
+    def add(self, space: Space, searched: Mapping[str, Any]) -> Ticket:
+        """Commit one new search trial, before anything runs."""
+        study = self._studies[space.method]
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING, params=dict(searched), distributions=dict(space.free)
+            )
+        )
+        return _search_ticket(space, self._trials(space.method)[-1])
+
+    def interrupted(self, spaces: Mapping[str, Space]) -> list[Ticket]:
+        """Search trials that were committed and have no end, oldest first."""
+        return [
+            _search_ticket(space, trial)
+            for method, space in spaces.items()
+            for trial in self._trials(method)
+            if trial.state == TrialState.RUNNING
+        ]
+
+    def ended(self, trial: str) -> bool:
+        """Whether a trial has an end."""
+        return trial in self.records and self.records[trial].end is not None
+
+    def start(self, ticket: Ticket) -> None:
+        """A trial is about to take a worker, once more if it was interrupted."""
+        known = self.records.get(ticket.trial)
+        self._append({
+            "event": "start", "trial": ticket.trial, "role": ticket.role,
+            "method": ticket.method, "params": dict(ticket.params), "seed": ticket.seed,
+            "attempt": 1 + (known.attempts if known else 0), "config": ticket.config,
+            "config_hash": ticket.config_hash, "budgets": list(ticket.budgets),
+            "point": ticket.point,
+        })
+
+    def epoch(self, trial: str, step: int, when: int, metrics: Mapping[str, float]) -> None:
+        """One point of a trial's curve; what a resumed trial repeats is known already."""
+        if step > self.records[trial].step:
+            self._append({"event": "epoch", "trial": trial, "step": step,
+                          "metrics": dict(metrics)}, when)
+
+    def end(
+        self,
+        trial: str,
+        state: str,
+        *,
+        reason: str | None = None,
+        seconds: float = 0.0,
+        points: Sequence[Mapping[str, Any]] = (),
+        device: str = "",
+    ) -> None:
+        """A trial's end, for good: into the log first, then to Optuna."""
+        record = self.records[trial]
+        if record.end is not None:
+            return
+        self._append({
+            "event": "end", "trial": trial, "state": state, "reason": reason,
+            "seconds": seconds, "epochs": record.step, "points": [dict(p) for p in points],
+            "device": device,
+        })
+        if record.start["role"] == "search":
+            self._tell(record)
+
+    def rows(self) -> list[Row]:
+        """Every trial that ended, one row per operating point."""
+        return [
+            row
+            for name in sorted(self.records)
+            if self.records[name].end is not None
+            for row in _rows(self.study.name, self.records[name])
+        ]
+
+    def replay(self, listener: Callable[[dict[str, Any]], None]) -> None:
+        """Tell a listener all that happened so far; it hears the rest as it happens."""
+        for record in self.records.values():
+            for event in (record.start, *record.curve[-1:], record.end):
+                if event is not None:
+                    listener(event)
+        self.listeners.append(listener)
+
+    def _trials(self, method: str) -> list[FrozenTrial]:
+        return self._studies[method].get_trials(deepcopy=False)
+
+    def _append(self, event: dict[str, Any], when: int | None = None) -> None:
+        event["time"] = time.time_ns() // 1_000_000 if when is None else when
+        self._log.append(event)
+        self._note(event)
+        for listener in self.listeners:
+            listener(event)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "start":
+            record = self.records.setdefault(event["trial"], Record(event))
+            record.attempts += 1
+        elif kind == "epoch":
+            record = self.records[event["trial"]]
+            record.step = max(record.step, event["step"])
+            record.curve.append(event)
+        elif kind == "end":
+            self.records[event["trial"]].end = event
+
+    def _tell_what_ended(self) -> None:
+        for method in self.study.methods:
+            for trial in self._trials(method):
+                record = self.records.get(f"{method}-{trial.number:05d}")
+                if trial.state == TrialState.RUNNING and record and record.end:
+                    self._tell(record)
+
+    def _tell(self, record: Record) -> None:
+        end = record.end
+        assert end is not None, "only what ended is told"
+        values = None
+        if end["state"] == "COMPLETE":
+            point = end["points"][-1]
+            values = [1.0 - point["val_acc"], point["val_macs_mean"]]
+        number = int(record.start["trial"].rsplit("-", 1)[1])
+        self._studies[record.start["method"]].tell(number, values, STATES[end["state"]])
+
+
+def derive(study: Study, config: str, index: int) -> int:
+    """The seed of one run: from the study's seed, the trial's identity and the seed index."""
+    text = f"{study.seed}/{config}/{index}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _search_ticket(space: Space, trial: FrozenTrial) -> Ticket:
+    name = f"{space.method}-{trial.number:05d}"
+    return Ticket(name, space.method, "search", name, 0, space.params(trial.params))
+
+
+def _claimed(folder: Path, study: Study) -> Any:
+    """The lock of the study's folder, held as long as it is open."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise StorageError(
+            f"{folder} must be a folder that can be written, but: {error.strerror}; "
+            "choose another with --out"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise StorageError(
+            f"one driver runs a study at a time, but another one holds {folder}; "
+            "wait for it, or stop it"
+        ) from None
+    written = folder / "study.json"
+    if not written.exists():
+        aside = written.with_suffix(".tmp")
+        aside.write_text(json.dumps({"hash": study.hash, **study.model_dump(mode="json")}, indent=1))
+        aside.rename(written)
+    elif (found := json.loads(written.read_text())["hash"]) != study.hash:
+        lock.close()
+        raise StudyError(
+            f"the name {study.name!r} is taken in {folder.parent} by a different study "
+            f"(hash {found}, this one has {study.hash}); give this one another name, "
+            "or another folder with --out"
+        )
+    return lock
+
+
+def _optuna_studies(journal: Path, study: Study) -> dict[str, optuna.Study]:
+    """One Optuna study per method, in one journal file; a torn last line is cut off first."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for stale in journal.parent.glob(journal.name + ".lock*"):
+        stale.unlink()  # our own lock is held: whoever left it is dead
+    _cut_torn_line(journal)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+    return {
+        method: optuna.create_study(
+            storage=storage,
+            study_name=f"{study.name}/{method}",
+            directions=["minimize", "minimize"],
+            load_if_exists=True,
+        )
+        for method in study.methods
+    }
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _rows(study: str, record: Record) -> list[Row]:
+    start, end = record.start, record.end
+    assert end is not None, "only what ended has rows"
+    points = end["points"] if end["state"] == "COMPLETE" else [{"point": ""}]
+    return [
+        Row(
+            study=study,
+            method=start["method"],
+            trial=start["trial"],
+            config=start["config"],
+            config_hash=start["config_hash"],
+            role=start["role"],
+            point=point["point"],
+            seed=start["seed"],
+            state=end["state"],
+            reason=end["reason"],
+            params=start["params"],
+            epochs=end["epochs"],
+            seconds=end["seconds"],
+            val_acc=point.get("val_acc"),
+            val_macs_mean=point.get("val_macs_mean"),
+            val_macs_p95=point.get("val_macs_p95"),
+            val_macs_max=point.get("val_macs_max"),
+            test_acc=point.get("test_acc"),
+            test_macs_mean=point.get("test_macs_mean"),
+            test_macs_p95=point.get("test_macs_p95"),
+            test_macs_max=point.get("test_macs_max"),
+            budgets=tuple(start["budgets"]),
+        )
+        for point in points
+    ]

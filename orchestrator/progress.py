@@ -1,0 +1,134 @@
+"""What a person sees while a sweep runs: a live table in a terminal, plain lines elsewhere."""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.ledger import REFUSED
+from orchestrator.study import Study
+
+
+@dataclass
+class _Counts:
+    """One method's trials so far."""
+
+    running: dict[str, int] = field(default_factory=dict)
+    ended: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    best: float | None = None
+    best_macs: float = 0.0
+
+
+class Progress:
+    """Hears the ledger's events and shows where the sweep stands."""
+
+    def __init__(self, study: Study, console: Console) -> None:
+        self._study = study
+        self._console = console
+        self._counts = {method: _Counts() for method in study.methods}
+        self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._ended_before = 0
+        self._live = False
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """One event of the ledger."""
+        with self._lock:
+            kind = event["event"]
+            if kind == "start":
+                self._start(event)
+            elif kind == "epoch":
+                self._find(event["trial"]).running[event["trial"]] = event["step"]
+            elif kind == "end":
+                self._end(event)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show progress until the block ends."""
+        self._began = time.monotonic()
+        if not self._console.is_terminal:
+            self._live = True
+            yield
+            return
+        with Live(get_renderable=self._table, console=self._console, refresh_per_second=4):
+            yield
+
+    def _find(self, trial: str) -> _Counts:
+        return self._counts[self._method(trial)]
+
+    def _method(self, trial: str) -> str:
+        return max((m for m in self._counts if trial.startswith(f"{m}-")), key=len)
+
+    def _start(self, event: dict[str, Any]) -> None:
+        self._find(event["trial"]).running[event["trial"]] = 0
+
+    def _end(self, event: dict[str, Any]) -> None:
+        counts = self._find(event["trial"])
+        counts.running.pop(event["trial"], None)
+        reason = str(event["reason"] or "")
+        if reason.startswith(REFUSED):
+            counts.refused += 1
+        else:
+            counts.ended[event["state"]] += 1
+        for point in event["points"]:
+            if counts.best is None or point["val_acc"] > counts.best:
+                counts.best, counts.best_macs = point["val_acc"], point["val_macs_mean"]
+        if self._live:
+            self._console.print(self._line(event), highlight=False, soft_wrap=True)
+
+    def _line(self, event: dict[str, Any]) -> str:
+        done, planned = self._done(), self._planned()
+        figures = event["reason"] or "; ".join(
+            f"{point['point'] + ': ' if point['point'] else ''}"
+            f"{100 * point['val_acc']:.1f} % validation at {point['val_macs_mean'] / 1e6:.3g} MMACs"
+            for point in event["points"]
+        )
+        return f"[{done}/{planned}] {event['trial']} {event['state']}: {figures}".replace("[", "\\[")
+
+    def _done(self) -> int:
+        return sum(sum(counts.ended.values()) for counts in self._counts.values())
+
+    def _planned(self) -> int:
+        study = self._study
+        each = study.search.trials + study.confirm.seeds * len(study.budgets)
+        return max(each * len(study.methods), self._done())
+
+    def _left(self) -> str:
+        done = self._done() - self._ended_before
+        if done < 2:
+            return "time left: not known yet"
+        seconds = (time.monotonic() - self._began) / done * (self._planned() - self._done())
+        return f"time left: {_clock(seconds)} at most"
+
+    def _table(self) -> Group:
+        with self._lock:
+            table = Table(title=f"{self._study.name}: trials", title_justify="left")
+            table.add_column("method")
+            for column in ("done", "running", "failed", "refused"):
+                table.add_column(column, justify="right")
+            table.add_column("best on validation")
+            for method, counts in self._counts.items():
+                best = "none yet" if counts.best is None else (
+                    f"{100 * counts.best:.1f} % at {counts.best_macs / 1e6:.3g} MMACs"
+                )
+                failed = counts.ended["FAIL"]
+                done = sum(counts.ended.values()) - failed
+                table.add_row(method, str(done), str(len(counts.running)), str(failed),
+                              str(counts.refused), best)
+            foot = f"{self._done()} of at most {self._planned()} trials, {self._left()}"
+            return Group(table, Text(foot))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

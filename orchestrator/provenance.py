@@ -1,0 +1,60 @@
+"""Where a board's numbers come from: study, code, versions, machine."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestrator.study import Study
+
+PACKAGES = ("isoflop", "torch", "ray", "optuna", "mlflow", "fvcore", "numpy", "scipy", "moocore")
+
+
+def provenance(study: Study) -> dict[str, Any]:
+    """All that must be the same for the numbers to be the same; no clock, no path."""
+    return {
+        "study": study.model_dump(mode="json"),
+        "study_hash": study.hash,
+        "commit": _commit(),
+        "convention": "MACs of convolutions and matrix products, gates and routing included "
+        "(fvcore FLOPs); normalisation, bias, activations and pooling are free",
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+    }
+
+
+def _commit() -> str:
+    """The commit of the code that runs, `+` where files differ from it; empty outside git."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--", str(here), str(here.parent / "methods"))
+    except FileNotFoundError:
+        return ""
+    return commit + ("+" if commit and changed else "")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

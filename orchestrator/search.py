@@ -1,0 +1,211 @@
+"""What runs next: equal effort over the methods, then the configurations to confirm.
+
+A proposal is a pure function of the seed, the trial's number and the trials that are numbered at
+least `lag` before it; so the same study makes the same trials, however the workers race.
+"""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from ray.tune.search import Searcher
+
+from methods.api import Task
+from orchestrator.ledger import REFUSED, Ledger, Ticket, derive
+from orchestrator.rows import cap, choose
+from orchestrator.space import Space, parts
+from orchestrator.study import Study
+
+logger = logging.getLogger(__name__)
+
+REFUSALS = 20
+"""Refused trials, as a multiple of the planned ones, after which a method's search ends."""
+
+
+class StudySearch(Searcher):
+    """Serves Ray Tune with the trials of one study and keeps its ledger."""
+
+    def __init__(
+        self, ledger: Ledger, spaces: Mapping[str, Space], task: Task, lag: int, settings: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._study = ledger.study
+        self._spaces = spaces
+        self._task = task
+        self._lag = lag
+        self._settings = dict(settings)
+        self._running: dict[str, Ticket] = {}
+        self._again = ledger.interrupted(spaces)
+        self._served: set[str] = set()
+        self.reasons: dict[str, str] = {}
+        """Why Tune gave a trial up, by Tune's own name; filled by the sweep's callback."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial of search and confirm has an end."""
+        return not self._again and self._next() == Searcher.FINISHED
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's configuration, None to wait, or FINISHED."""
+        ticket = self._next()
+        if not isinstance(ticket, Ticket):
+            return ticket
+        if ticket in self._again:
+            self._again.remove(ticket)
+        self._ledger.start(ticket)
+        self._served.add(ticket.trial)
+        self._running[trial_id] = ticket
+        return {**self._settings, **wire(self._study, ticket)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """One epoch of a running trial."""
+        self._epoch(self._running[trial_id], result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The end of a trial: by its own word, or because its workers died."""
+        ticket = self._running.pop(trial_id)
+        if result is not None and "step" in result:
+            self._epoch(ticket, result)
+        end = (result or {}).get("end")
+        if end and not error:
+            self._ledger.end(ticket.trial, **end)
+        else:
+            reason = self.reasons.pop(trial_id, "the worker was lost")
+            self._ledger.end(ticket.trial, "FAIL", reason=reason)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the state."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is the state."""
+
+    def _epoch(self, ticket: Ticket, result: Mapping[str, Any]) -> None:
+        if result.get("metrics"):
+            self._ledger.epoch(ticket.trial, result["step"], result["time"], result["metrics"])
+
+    def _next(self) -> Ticket | str | None:
+        if self._again:
+            return self._again[0]
+        methods = [m for m in self._study.methods if not self._searched(m)]
+        for method in sorted(methods, key=self._ledger.ran):
+            if ticket := self._propose(method):
+                return ticket
+        if any(not self._searched(m) for m in methods) or self._searching():
+            return None
+        for ticket in confirm_plan(self._ledger):
+            if ticket.trial not in self._served and not self._ledger.ended(ticket.trial):
+                return ticket
+        return str(Searcher.FINISHED)
+
+    def _searching(self) -> bool:
+        return any(ticket.role == "search" for ticket in self._running.values())
+
+    def _searched(self, method: str) -> bool:
+        planned = self._study.search.trials
+        if self._ledger.ran(method) >= planned:
+            return True
+        return self._ledger.numbers(method) >= planned * (1 + REFUSALS)
+
+    def _propose(self, method: str) -> Ticket | None:
+        """The method's next trial that fits a budget; None while one that it builds on runs."""
+        space = self._spaces[method]
+        while not self._searched(method):
+            number = self._ledger.numbers(method)
+            history = self._ledger.history(method, number - self._lag)
+            if history is None:
+                return None
+            searched = propose(space, history, self._study, number)
+            ticket = self._ledger.add(space, searched)
+            if (reason := self._refusal(ticket)) is None:
+                return ticket
+            self._ledger.start(ticket)
+            self._ledger.end(ticket.trial, "FAIL", reason=REFUSED + reason)
+        if self._ledger.ran(method) < self._study.search.trials:
+            logger.warning("%s: the search ended early, too many trials were refused", method)
+        return None
+
+    def _refusal(self, ticket: Ticket) -> str | None:
+        """Why a trial cannot hold any budget, known from its static floor alone."""
+        floor = parts(ticket.method, ticket.params)[0].floor(self._task)
+        largest = self._study.budgets[-1]
+        if floor <= cap(largest):
+            return None
+        return f"costs {floor / 1e6:.4g} MMACs at least, the largest budget is {largest:g}"
+
+
+def propose(
+    space: Space, history: Sequence[FrozenTrial], study: Study, number: int
+) -> dict[str, Any]:
+    """Free parameters of trial `number`; the first one has the published values.
+
+    One sampler per proposal, seeded by the study, the method and the number.
+    """
+    if number == 0 or not space.free:
+        return space.defaults()
+    seed = derive(study, f"{space.method}/sampler", number)
+    memory = optuna.create_study(
+        directions=["minimize", "minimize"], sampler=_sampler(study, seed)
+    )
+    memory.add_trials(list(history))
+    return dict(memory.ask(dict(space.free)).params)
+
+
+def confirm_plan(ledger: Ledger) -> list[Ticket]:
+    """The chosen configurations on fresh seeds; one chosen at two budgets runs once.
+
+    Seeds go round: every configuration gets its first seed before any gets its second.
+    """
+    study = ledger.study
+    choices = choose(ledger.rows(), study.budgets)
+    return [
+        Ticket(
+            trial=f"{config}-seed{index}",
+            method=own[0].method,
+            role="confirm",
+            config=config,
+            seed=index,
+            params=own[0].params,
+            budgets=tuple(choice.budget for choice in own),
+            point=own[0].point,
+        )
+        for index in range(1, study.confirm.seeds + 1)
+        for config in dict.fromkeys(choice.config for choice in choices)
+        if (own := [choice for choice in choices if choice.config == config])
+    ]
+
+
+def wire(study: Study, ticket: Ticket) -> dict[str, Any]:
+    """What a worker is sent: names and numbers."""
+    return {
+        "trial": ticket.trial,
+        "method": ticket.method,
+        "params": dict(ticket.params),
+        "role": ticket.role,
+        "seed": derive(study, ticket.config, ticket.seed),
+    }
+
+
+def _sampler(study: Study, seed: int) -> optuna.samplers.BaseSampler:
+    name = study.search.sampler
+    if name == "auto":
+        name = "gp" if study.search.trials < 200 else "tpe"
+    start = max(4, min(10, study.search.trials // 3))
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed)
+    if name == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=start, deterministic_objective=False
+        )

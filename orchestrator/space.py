@@ -1,0 +1,214 @@
+"""A method's annotations, narrowed by the study, as Optuna distributions."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+import pydantic
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic.fields import FieldInfo
+
+from methods import METHODS
+from methods.api import Method, Search, Task
+from methods.errors import MethodError, StudyError
+from methods.train import Recipe
+from orchestrator.study import Choices, Narrowing, Range, Study, nearest
+
+PREFIX = "recipe."
+"""Marks the shared training settings among a trial's parameters."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a method's trials may be: fixed parameters, and distributions of the others."""
+
+    method: str
+    fixed: Mapping[str, Any]
+    free: Mapping[str, BaseDistribution]
+
+    def params(self, searched: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix."""
+        method, recipe = parts(self.method, {**self.fixed, **searched})
+        flat = method.model_dump(mode="json")
+        flat |= {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
+        return flat
+
+    def defaults(self) -> dict[str, Any]:
+        """The published values of the free parameters, moved into the space where they lie out."""
+        method, recipe = METHODS[self.method], Recipe
+        values = {}
+        for name, distribution in self.free.items():
+            model: type[pydantic.BaseModel] = recipe if name.startswith(PREFIX) else method
+            default = model.model_fields[name.removeprefix(PREFIX)].default
+            values[name] = _inside(default, distribution)
+        return values
+
+    def floor(self, task: Task) -> int:
+        """The least MACs of any configuration: smallest numbers, every choice."""
+        return min(
+            parts(self.method, {**self.fixed, **corner})[0].floor(task)
+            for corner in itertools.islice(self._corners(), 256)
+        )
+
+    def _corners(self) -> Iterator[dict[str, Any]]:
+        ends = [
+            d.choices if isinstance(d, CategoricalDistribution) else (d.low,)  # type: ignore[attr-defined]
+            for d in self.free.values()
+        ]
+        for corner in itertools.product(*ends):
+            yield dict(zip(self.free, corner, strict=True))
+
+
+def parts(method: str, params: Mapping[str, Any]) -> tuple[Method, Recipe]:
+    """A trial's flat parameters as its method and its recipe.
+
+    Raises:
+        MethodError: a parameter outside its bounds.
+    """
+    own = {name: value for name, value in params.items() if not name.startswith(PREFIX)}
+    shared = {
+        name.removeprefix(PREFIX): value
+        for name, value in params.items()
+        if name.startswith(PREFIX)
+    }
+    return METHODS[method].of(own), Recipe.of(shared)
+
+
+def spaces(study: Study) -> dict[str, Space]:
+    """The space of every method of a study.
+
+    Raises:
+        StudyError: an unknown method or field, or a range outside the method's bounds.
+    """
+    for name in study.methods:
+        if name not in METHODS:
+            raise StudyError(f"no method is called {name!r}; {nearest(name, list(METHODS))}")
+    return {name: _space(name, fields, study.recipe) for name, fields in study.methods.items()}
+
+
+def described(field: FieldInfo) -> str:
+    """A field's own search range as text; empty where it keeps its default."""
+    own = _own_range(field)
+    if own is None:
+        return ""
+    if own.low is None or own.high is None:
+        return " | ".join(str(choice) for choice in own.choices or _closed(field))
+    extra = ", log" if own.log else f", step {own.step:g}" if own.step else ""
+    return f"{own.low:g} to {own.high:g}{extra}"
+
+
+def _space(
+    method: str, fields: Mapping[str, Narrowing], recipe: Mapping[str, Narrowing]
+) -> Space:
+    model = METHODS[method]
+    _known(f"method {method!r}", model, fields)
+    _known("the recipe", Recipe, recipe)
+    fixed: dict[str, Any] = {}
+    free: dict[str, BaseDistribution] = {}
+    for name, field in model.model_fields.items():
+        _place(name, field, fields.get(name, _own_range(field)), fixed, free)
+    for name, field in Recipe.model_fields.items():
+        _place(PREFIX + name, field, recipe.get(name), fixed, free)
+    space = Space(method, fixed, free)
+    _in_bounds(space)
+    return space
+
+
+def _known(owner: str, model: type[pydantic.BaseModel], fields: Mapping[str, Any]) -> None:
+    for name in fields:
+        if name not in model.model_fields:
+            raise StudyError(
+                f"{owner} has no field {name!r}; {nearest(name, list(model.model_fields))}"
+            )
+
+
+def _own_range(field: FieldInfo) -> Search | None:
+    return next((mark for mark in field.metadata if isinstance(mark, Search)), None)
+
+
+def _place(
+    name: str,
+    field: FieldInfo,
+    narrowing: Range | Choices | Search | Any | None,
+    fixed: dict[str, Any],
+    free: dict[str, BaseDistribution],
+) -> None:
+    if narrowing is None:
+        return
+    if isinstance(narrowing, Search) and narrowing.choices is None and narrowing.low is None:
+        narrowing = Choices(choices=list(_closed(field)))
+    if isinstance(narrowing, Choices) or getattr(narrowing, "choices", None):
+        free[name] = CategoricalDistribution(tuple(narrowing.choices))
+    elif isinstance(narrowing, Range | Search):
+        free[name] = _numbers(name, field, narrowing)
+    else:
+        fixed[name] = narrowing
+    if name in free and free[name].single():
+        value = free.pop(name)
+        fixed[name] = value.choices[0] if isinstance(value, CategoricalDistribution) else value.low  # type: ignore[attr-defined]
+
+
+def _closed(field: FieldInfo) -> tuple[Any, ...]:
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    return (False, True)
+
+
+def _numbers(name: str, field: FieldInfo, span: Range | Search) -> BaseDistribution:
+    own = _own_range(field)
+    low, high = span.low, span.high
+    if field.annotation not in (int, float):
+        raise StudyError(f"{name} takes one of {list(_closed(field))}, not a range; use `choices:`")
+    if low is None or high is None:
+        raise StudyError(f"{name} needs both `low` and `high`")
+    step = span.step if span.step is not None else (own.step if own and not span.log else None)
+    if field.annotation is float:
+        return FloatDistribution(float(low), float(high), log=span.log, step=step)
+    if int(low) != low or int(high) != high:
+        raise StudyError(f"{name} takes whole numbers, but got (low={low}, high={high})")
+    stride = int(step) if step else 1
+    return IntDistribution(int(low), int(high) - (int(high) - int(low)) % stride, span.log, stride)
+
+
+def _in_bounds(space: Space) -> None:
+    """Every end of every range is a value that the method takes."""
+    base = {**space.fixed, **space.defaults()}
+    for name, distribution in space.free.items():
+        ends = (
+            distribution.choices
+            if isinstance(distribution, CategoricalDistribution)
+            else (distribution.low, distribution.high)  # type: ignore[attr-defined]
+        )
+        for end in ends:
+            _takes(space.method, {**base, name: end})
+    _takes(space.method, base)
+
+
+def _takes(method: str, params: Mapping[str, Any]) -> None:
+    try:
+        chosen, recipe = parts(method, params)
+    except MethodError as error:
+        raise StudyError(f"method {method!r}: {error}") from None
+    phases = len(chosen.phases())
+    if recipe.epochs < phases:
+        raise StudyError(
+            f"method {method!r} trains in {phases} phases and needs at least {phases} epochs, "
+            f"but the recipe has {recipe.epochs}"
+        )
+
+
+def _inside(value: Any, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return value if value in distribution.choices else distribution.choices[0]
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    clipped = min(max(value, low), high)
+    if step and not distribution.log:  # type: ignore[attr-defined]
+        clipped = min(low + math.floor((clipped - low) / step + 0.5) * step, high)
+    return int(clipped) if isinstance(distribution, IntDistribution) else float(clipped)

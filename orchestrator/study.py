@@ -1,0 +1,206 @@
+"""The study file: which methods, on what data, at which budgets, with how much effort."""
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from methods.errors import StudyError
+
+Scalar = bool | int | float | str
+
+
+class Strict(pydantic.BaseModel):
+    """A frozen part of a study that refuses what it does not know."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Range(Strict):
+    """Numbers from `low` to `high`, both included."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | float | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if not self.low <= self.high:
+            raise ValueError(f"`low <= high` must hold, but got (low={self.low}, high={self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a log range must start above 0, but got low={self.low}")
+        if self.log and self.step is not None:
+            raise ValueError("a range is either log or stepped, not both")
+        return self
+
+
+class Choices(Strict):
+    """One of a closed list of values."""
+
+    choices: Annotated[list[Scalar], Field(min_length=1)]
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, dict):
+        return "choices" if "choices" in value else "range"
+    return "choices" if isinstance(value, Choices) else (
+        "range" if isinstance(value, Range) else "fixed"
+    )
+
+
+Narrowing = Annotated[
+    Annotated[Range, pydantic.Tag("range")]
+    | Annotated[Choices, pydantic.Tag("choices")]
+    | Annotated[Scalar, pydantic.Tag("fixed")],
+    pydantic.Discriminator(_kind),
+]
+"""A fixed value, a range, or a list of choices."""
+
+
+class SearchPlan(Strict):
+    """How each method's hyperparameters are searched."""
+
+    trials: Annotated[int, Field(ge=1)] = 20
+    """Trials that run, per method; refused ones come on top."""
+    sampler: Literal["auto", "tpe", "gp", "nsga2", "random"] = "auto"
+    """`auto` is gp under 200 trials per method, tpe from there on."""
+
+
+class ConfirmPlan(Strict):
+    """How the chosen configurations are retrained before the test split is read."""
+
+    seeds: Annotated[int, Field(ge=1)] = 5
+    """Fresh seeds per chosen configuration; groups need at least 5."""
+
+
+class Resources(Strict):
+    """What one trial takes, and what a worker's death costs; no part of the study's hash."""
+
+    cpu: Annotated[float, Field(gt=0)] = 1
+    """CPU cores per trial; whole numbers also set its threads."""
+    gpu: Annotated[float, Field(ge=0)] = 0
+    """GPUs per trial; a fraction packs several trials on one."""
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    """Trials at once; by default as many as fit."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """Starts that a trial is given again after its worker died."""
+
+
+class Study(Strict):
+    """One study: everything that decides its numbers."""
+
+    version: Literal[1] = 1
+    """Version of this format."""
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,46}$")]
+    """Lower-case letters, digits and dashes: folder, MLflow experiment and Kubernetes name."""
+    data: str
+    """A data set's name or a path."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """All randomness derives from it."""
+    budgets: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """Budgets in million MACs (fvcore FLOPs) per image, inclusive."""
+    primary: float | None = None
+    """The budget at which methods are tested against dense; by default the largest."""
+    recipe: dict[str, Narrowing] = Field(default_factory=dict)
+    """Training settings shared by all methods; fixed, or opened for search."""
+    methods: Annotated[dict[str, dict[str, Narrowing]], Field(min_length=1)]
+    """Per method, the fields to fix or narrow; the rest has the method's own ranges."""
+    search: SearchPlan = SearchPlan()
+    confirm: ConfirmPlan = ConfirmPlan()
+    resources: Resources = Resources()
+
+    @pydantic.model_validator(mode="after")
+    def _primary_is_a_budget(self) -> "Study":
+        if self.primary is not None and self.primary not in self.budgets:
+            raise ValueError(
+                f"`primary` must be one of the budgets {self.budgets}, but got {self.primary}"
+            )
+        if sorted(set(self.budgets)) != self.budgets:
+            raise ValueError(f"budgets must rise, without repeats, but got {self.budgets}")
+        return self
+
+    @property
+    def primary_budget(self) -> float:
+        """The declared primary budget, in million MACs."""
+        return self.budgets[-1] if self.primary is None else self.primary
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits of all that decides the study's numbers."""
+        content = self.model_dump(mode="json", exclude={"resources"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load(path: Path) -> Study:
+    """The study in a YAML file.
+
+    Raises:
+        StudyError: no such file, no YAML, or a field that cannot be as written.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise StudyError(f"a study file must exist, but there is none at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path} must hold `field: value` lines, found {type(content).__name__}")
+    try:
+        return Study.model_validate(_numbers(content))
+    except pydantic.ValidationError as error:
+        raise StudyError(f"{path}: {_sentence(error)}") from None
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """The hint that follows a misspelt name: the closest valid one, and all of them."""
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"valid: {', '.join(valid)}"
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text; a study means the number."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _sentence(error: pydantic.ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("range", "choices"))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        name = str(first["loc"][-1])
+        return f"{where} is no field of a study; {nearest(name, _siblings(first['loc']))}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    if first["type"] == "string_pattern_mismatch":
+        message = "must start with a lower-case letter, then letters, digits or dashes, 47 at most"
+    if first["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, got {first['input']!r}"
+
+
+def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+    parts: dict[str, type[Strict]] = {
+        "search": SearchPlan, "confirm": ConfirmPlan, "resources": Resources,
+        "range": Range, "choices": Choices,
+    }
+    owners = [parts[part] for part in loc[:-1] if isinstance(part, str) and part in parts]
+    return list((owners[-1] if owners else Study).model_fields)

@@ -1,0 +1,244 @@
+"""One study from file to board: check, search, confirm, report; the same call goes on after any end."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune import Callback, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
+
+from methods.api import Task
+from methods.data import Data, check, load
+from methods.errors import StorageError, StudyError
+from orchestrator import cluster, store
+from orchestrator import study as studies
+from orchestrator.leaderboard import Board, leaderboard
+from orchestrator.ledger import Ledger
+from orchestrator.provenance import provenance
+from orchestrator.report import write_report
+from orchestrator.rows import Row, cap
+from orchestrator.search import StudySearch
+from orchestrator.space import Space, parts, spaces
+from orchestrator.study import Study
+from orchestrator.trainable import Trial
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep ends in."""
+
+    board: Board
+    report: Path
+    uri: str
+    """The MLflow store."""
+    link: str | None
+    """The board in MLflow's pages, from `#` on; None where the store did not answer."""
+    fresh: bool
+    """Whether anything was left to run."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that passed every check that needs no worker."""
+
+    study: Study
+    spaces: Mapping[str, Space]
+    task: Task
+
+
+def prepare(study: Study) -> Prepared:
+    """Checks all of a study that can be checked before a worker is taken.
+
+    Raises:
+        StudyError, MethodError, DataError, ClusterError: what must hold and does not.
+    """
+    found = spaces(study)
+    data = load(study.data, seed=study.seed)
+    for space in found.values():
+        _trainable(space, data)
+    _affordable(study, found, data.task)
+    return Prepared(study, found, data.task)
+
+
+def run(
+    study: Study,
+    out: Path,
+    *,
+    uri: str | None = None,
+    address: str = "local",
+    listener: Listener | None = None,
+) -> Outcome:
+    """Runs what a study has left to run and makes its board.
+
+    Raises:
+        IsoflopError: the study, the data, the folder, the store or the resources do not do.
+        KeyboardInterrupt: stopped by hand; the same call goes on from there.
+    """
+    ready = prepare(study)
+    cluster.preflight(study.resources, address)
+    folder = out.absolute() / study.name
+    place = uri or default_uri(out)
+    facts = provenance(study)
+    _writable(out)
+    store.check(place)
+    ledger = Ledger(folder, study, facts)
+    try:
+        store.claim(place, study.name, study.hash)
+        projector = store.Projector(ledger.wal, place, study.name)
+        projector.start()
+        try:
+            fresh = _train(ledger, ready, address, listener)
+        finally:
+            if not projector.flush(timeout=120):
+                logger.warning("MLflow does not hold everything yet; the same command goes on")
+            projector.stop()
+        rows = ledger.rows()
+    finally:
+        ledger.close()
+    board, report = publish(study, rows, facts, folder)
+    try:
+        link = store.write_board(place, study.name, board, report.parent, board.verdict)
+    except Exception as error:  # the board stands in the folder; the view can be written again
+        logger.warning("MLflow did not take the board: %s", error)
+        link = None
+    return Outcome(board, report, place, link, fresh)
+
+
+def show(study: str, out: Path, *, uri: str | None = None) -> Outcome:
+    """The board of a study, of what its MLflow store holds now.
+
+    Raises:
+        StorageError: the store does not answer.
+        StudyError: it holds no study of this name.
+    """
+    place = uri or default_uri(out)
+    if uri is None and not (out / "mlflow.db").exists():
+        raise StudyError(f"{out} holds no studies yet; `isoflop run` makes one, --out names another")
+    store.check(place)
+    name = studies.load(Path(study)).name if study.endswith((".yaml", ".yml")) else study
+    what, facts = store.read_study(place, name)
+    folder = out.absolute() / name
+    board, report = publish(Study.model_validate(what), store.read_rows(place, name), facts, folder)
+    return Outcome(board, report, place, store.link(place, name), fresh=False)
+
+
+def default_uri(out: Path) -> str:
+    """The SQLite store that the studies of one folder share."""
+    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
+
+
+def publish(
+    study: Study, rows: Iterable[Row], facts: Mapping[str, Any], folder: Path
+) -> tuple[Board, Path]:
+    """The board of these rows, and its report in the study's folder."""
+    rows = list(rows)
+    board = leaderboard(rows, study.budgets, primary=study.primary_budget)
+    return board, write_report(board, rows, dict(facts), folder / "report", {})
+
+
+def _writable(out: Path) -> None:
+    """Refuse an output folder before anything is written into it."""
+    nearest = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise StorageError(f"--out must be a folder that can be written, but {nearest} is not")
+
+
+class _Reasons(Callback):
+    """Tells the search why Tune gave a trial up."""
+
+    def __init__(self, search: StudySearch) -> None:
+        self._search = search
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = str(trial.get_error() or "")
+        last = error.strip().splitlines()[-1] if error.strip() else ""
+        self._search.reasons[trial.trial_id] = f"its workers died: {last}"[:500]
+
+
+def _train(
+    ledger: Ledger, ready: Prepared, address: str, listener: Listener | None
+) -> bool:
+    """Search and confirm; False where nothing was left to do."""
+    study = ledger.study
+    lag = study.resources.concurrency or 2
+    search = StudySearch(ledger, ready.spaces, ready.task, lag, _settings(ledger))
+    if search.finished:
+        return False
+    if listener:
+        ledger.replay(listener)
+    with cluster.started(study.resources, address) as slots:
+        _tune(search, study, slots, ledger.folder)
+    return True
+
+
+def _settings(ledger: Ledger) -> dict[str, Any]:
+    study = ledger.study
+    return {
+        "data": _absolute(study.data),
+        "data_seed": study.seed,
+        "folder": str(ledger.folder),
+        "device": "cuda" if study.resources.gpu else "cpu",
+        "threads": max(1, int(study.resources.cpu)),
+    }
+
+
+def _tune(search: StudySearch, study: Study, slots: int, folder: Path) -> ResultGrid:
+    trial = tune.with_resources(
+        Trial, {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
+    )
+    tuner = Tuner(
+        trial,
+        tune_config=TuneConfig(
+            search_alg=search,
+            num_samples=-1,
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+        ),
+        run_config=RunConfig(
+            name="tune",
+            storage_path=str(folder / ".ray"),
+            verbose=0,
+            callbacks=[_Reasons(search)],
+            failure_config=FailureConfig(max_failures=study.resources.retries),
+        ),
+    )
+    return tuner.fit()
+
+
+def _absolute(data: str) -> str:
+    return str(Path(data).absolute()) if Path(data).exists() else data
+
+
+def _trainable(space: Space, data: Data) -> None:
+    """No batch that a trial may have exceeds the training split."""
+    distribution = space.free.get("recipe.batch_size")
+    sizes = [parts(space.method, {**space.fixed, **space.defaults()})[1].batch_size]
+    if distribution is not None:
+        sizes += list(getattr(distribution, "choices", [getattr(distribution, "high", 0)]))
+    check(data, max(sizes))
+
+
+def _affordable(study: Study, found: Mapping[str, Space], task: Task) -> None:
+    """The largest budget holds the cheapest configuration of one method at least."""
+    floors = {name: space.floor(task) for name, space in found.items()}
+    for name, floor in floors.items():
+        if floor > cap(study.budgets[-1]):
+            logger.warning(
+                "%s costs %.4g MMACs at least and fits no budget", name, floor / 1e6
+            )
+    cheapest = min(floors, key=floors.__getitem__)
+    if floors[cheapest] > cap(study.budgets[-1]):
+        raise StudyError(
+            f"a budget must hold one configuration at least, but the largest is "
+            f"{study.budgets[-1]:g} MMACs and the cheapest ({cheapest}) costs "
+            f"{floors[cheapest] / 1e6:.4g}; raise `budgets` or widen the methods' ranges"
+        )
+
+

@@ -1,0 +1,221 @@
+"""One trial in a worker: build, train, evaluate, prove the price, keep checkpoints, replay.
+
+The science is a plain generator of results; Ray's part is a shell of a few lines around it, whose
+actors are reused from trial to trial.
+"""
+
+import functools
+import logging
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from methods.api import Method, Network
+from methods.data import Data, load
+from methods.errors import Diverged
+from methods.evaluate import Evaluation, evaluate
+from methods.macs import executed_macs
+from methods.train import Epoch, train
+from orchestrator.space import parts
+
+logger = logging.getLogger(__name__)
+
+PROOF = 64
+"""Validation images on which the price is compared with what the deployed network executes."""
+INTERVAL = 5.0
+"""Seconds between two checkpoints, at least; the end of a phase always has one."""
+
+
+class Trial(tune.Trainable):
+    """Ray's shell: one step is one result of `results`."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """A fresh actor's first trial."""
+        torch.set_num_threads(max(1, int(config["threads"])))
+        self._results = results(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """A used actor's next trial; a GPU whose context may be broken gets a fresh actor."""
+        if self.config["device"] != "cpu" and getattr(self, "_failed", False):
+            return False
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The next epoch's result."""
+        result = next(self._results)
+        self._failed = bool(result["end"]) and result["end"]["state"] == "FAIL"
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: trials keep their own checkpoints, which outlive the driver."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: a trial finds its own checkpoint when it starts."""
+
+
+def results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The epochs of a trial, the last of them with its `end`; errors end it as failed.
+
+    After a restart the last result that was kept comes again first, with its own time, so that a
+    driver that died before it heard an epoch hears it now.
+    """
+    try:
+        yield from _results(config)
+    except Diverged as error:
+        yield _failure(f"diverged: {error}")
+    except Exception as error:  # a trial may fail, the sweep may not
+        logger.exception("%s failed", config["trial"])
+        yield _failure(f"{type(error).__name__}: {error}")
+
+
+def measure(
+    method: Method, net: Network, name: str, data: Data, device: str, *, test: bool
+) -> list[dict[str, Any]]:
+    """Every operating point of a network: validation figures, and test figures if asked for.
+
+    Raises:
+        RuntimeError: the deployed network does not execute what the network says it costs.
+    """
+    points = []
+    for own, view in method.points(net).items():
+        point: dict[str, Any] = {"point": "/".join(part for part in (name, own) if part)}
+        point |= _figures("val", evaluate(view, data.validation, device=device))
+        if test:
+            point |= _figures("test", evaluate(view, data.test, device=device))
+        images = data.validation.head(PROOF)[0].to(device)
+        prove(method, view, images)
+        if alarm := method.alarm(view, images):
+            logger.warning("%s: %s", point["point"] or "network", alarm)
+            point["alarm"] = alarm
+        points.append(point)
+    return points
+
+
+def prove(method: Method, net: Network, images: torch.Tensor) -> None:
+    """Compares the price of a batch with what the deployed network executes on it.
+
+    Raises:
+        RuntimeError: they differ, by one MAC or more.
+    """
+    was_training = net.training
+    net.eval()
+    with torch.no_grad():
+        said = int(net(images).macs.sum().item())
+    executed = executed_macs(method.deploy(net), images)
+    net.train(was_training)
+    if said != executed:
+        raise RuntimeError(
+            f"the price must equal what runs, but the network says {said} MACs for "
+            f"{len(images)} images and the deployed network executes {executed}"
+        )
+
+
+def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    folder = Path(config["folder"]) / "trials" / config["trial"]
+    kept = _latest(folder)
+    if kept:
+        yield kept["result"]
+        if kept["result"]["end"]:
+            return
+    method, recipe = parts(config["method"], config["params"])
+    device = config["device"]
+    data = _data(config["data"], config["data_seed"], device)
+    points = list(kept["points"]) if kept else []
+    seconds = float(kept["seconds"]) if kept else 0.0
+    began, saved = time.monotonic(), time.monotonic()
+    phases = len(method.phases())
+    state = kept["train"] if kept else None
+    for epoch in train(method, data, recipe, seed=config["seed"], device=device, state=state):
+        seen = evaluate(epoch.net, data.validation, device=device)
+        if epoch.phase_done:
+            name = epoch.phase if phases > 1 else ""
+            test = config["role"] == "confirm"
+            points += measure(method, epoch.net, name, data, device, test=test)
+        seconds, began = seconds + time.monotonic() - began, time.monotonic()
+        result = _result(epoch, seen, seconds, points, device)
+        if result["end"] or epoch.phase_done or time.monotonic() - saved > INTERVAL:
+            saved = time.monotonic()
+            _keep(folder, {"train": epoch.state(), "points": points, "seconds": seconds,
+                           "result": result})
+        yield result
+
+
+def _result(
+    epoch: Epoch, seen: Evaluation, seconds: float, points: list[dict[str, Any]], device: str
+) -> dict[str, Any]:
+    done = epoch.index == epoch.epochs
+    return {
+        "step": epoch.index,
+        "time": time.time_ns() // 1_000_000,
+        "metrics": {
+            "curve/train_loss": epoch.loss,
+            "curve/val_acc": seen.accuracy,
+            "curve/val_loss": seen.loss,
+            "curve/macs_mean_m": seen.macs_mean / 1e6,
+            "curve/lr": epoch.lr,
+            "curve/seconds": epoch.seconds,
+        },
+        "done": done,
+        "end": {"state": "COMPLETE", "reason": None, "seconds": seconds, "points": list(points),
+                "device": device_name(device)} if done else None,
+    }
+
+
+def _failure(reason: str) -> dict[str, Any]:
+    end = {"state": "FAIL", "reason": " ".join(reason.split())}
+    return {"step": 0, "time": 0, "metrics": {}, "done": True, "end": end}
+
+
+def _figures(split: str, seen: Evaluation) -> dict[str, float]:
+    return {
+        f"{split}_acc": seen.accuracy,
+        f"{split}_loss": seen.loss,
+        f"{split}_macs_mean": seen.macs_mean,
+        f"{split}_macs_std": seen.macs_std,
+        f"{split}_macs_p95": seen.macs_p95,
+        f"{split}_macs_max": seen.macs_max,
+    }
+
+
+def device_name(device: str) -> str:
+    """The hardware's name, for the record."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return platform.processor() or platform.machine()
+
+
+@functools.lru_cache(maxsize=1)
+def _data(name: str, seed: int, device: str) -> Data:
+    """The data set, loaded once per worker."""
+    return load(name, seed=seed, device=device)
+
+
+def _keep(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write aside, then rename; the former checkpoint stays as the second."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / "next.pt"
+    torch.save(dict(content), aside)
+    last = folder / "last.pt"
+    if last.exists():
+        last.replace(folder / "previous.pt")
+    aside.replace(last)
+
+
+def _latest(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None."""
+    for path in (folder / "last.pt", folder / "previous.pt"):
+        try:
+            kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            continue
+        except Exception as error:  # a torn file has many ways to fail
+            logger.warning("%s cannot be read (%s): an older one is tried", path.name, error)
+            continue
+        return kept
+    return None

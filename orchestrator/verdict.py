@@ -1,0 +1,167 @@
+"""The board in words: one plain sentence, and what a reader must know before believing it."""
+
+from collections.abc import Iterable
+
+from orchestrator.board import RANKED_FROM, Board, Cell, Comparison
+
+
+def verdict(board: Board) -> str:
+    """Who is ahead at the primary budget, and how far that may be believed."""
+    at = f"At {mmacs(board.primary)} MMACs"
+    if not board.confirmed:
+        done = sum(effort.complete for effort in board.effort)
+        return (
+            f"Not confirmed yet: {plural(done, 'search trial')} complete; test figures come only "
+            "from confirm runs on fresh seeds."
+        )
+    cells = [board.cell(name, board.primary) for name in board.methods]
+    measured = [cell for cell in cells if cell.n]
+    if not measured:
+        return f"{at}, the primary budget, no method has a confirmed point yet."
+    leader = (
+        next((c for c in measured if c.group == "A"), measured[0])
+        if any(c.group for c in measured)
+        else measured[0]
+    )
+    base = board.cell(board.baseline, board.primary)
+    if not base.n:
+        sentence = (
+            f"{at} {leader.method} has the highest mean test accuracy, {_figure(leader)}, but "
+            f"{board.baseline} has no confirmed point there: no gain over it can be stated"
+        )
+    elif len(measured) == 1:
+        sentence = (
+            f"{at} only {board.baseline} has a confirmed point, {_figure(base)}: there is nothing "
+            "to compare it with"
+        )
+    elif leader.method == board.baseline:
+        sentence = f"{at} {_baseline_leads(board, base, measured)}"
+    else:
+        sentence = f"{at} {_challenger_leads(board, leader, base, measured)}"
+    return f"{sentence}{_reservations(leader, base)}."
+
+
+def notes(board: Board) -> Iterable[str]:
+    """What weakens the board, a sentence each: overruns, lost and collapsed seeds, uneven effort."""
+    if not board.confirmed:
+        return
+    for cell in board.cells:
+        where = f"{cell.method} at {mmacs(cell.budget)} MMACs"
+        if cell.overrun:
+            yield (
+                f"{where} overruns its budget on test: {macs_text(cell.macs_mean)} MMACs measured."
+            )
+        if cell.collapsed:
+            yield f"{where}: {len(cell.collapsed)} of {plural(cell.n, 'seed')} collapsed, counted."
+        if cell.failed:
+            yield (
+                f"{where}: {plural(len(cell.failed), 'confirm seed')} gave no figure; the mean is "
+                "over the others and may flatter."
+            )
+        if cell.state == "not confirmed yet":
+            yield f"{where} is not confirmed yet."
+    yield from _uneven(board)
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """A fraction in [0, 1] as a percentage, without the sign."""
+    return "–" if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def points(difference: float | None) -> str:
+    """A difference of fractions in signed percentage points."""
+    return "–" if difference is None else f"{100 * difference:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def mmacs(budget: float) -> str:
+    """A budget in MMACs, as short as it is exact."""
+    return f"{budget:,.12g}"
+
+
+def macs_text(macs: float | None) -> str:
+    """MACs as MMACs with three to four significant digits."""
+    if macs is None:
+        return "–"
+    value = macs / 1e6
+    digits = 3 if value < 1 else 2 if value < 100 else 1 if value < 1000 else 0
+    return f"{value:,.{digits}f}" if value >= 0.01 else f"{value:.2g}"
+
+
+def p_text(p: float | None) -> str:
+    """A p-value with its relation; never 'p = 0'."""
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """'1 seed', '2 seeds'."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _figure(cell: Cell) -> str:
+    return f"{percent(cell.accuracy.mean)} % ({plural(cell.n, 'seed')})"
+
+
+def _baseline_leads(board: Board, base: Cell, measured: list[Cell]) -> str:
+    close = [c.method for c in measured if c is not base and c.group == "A"]
+    if not base.group:
+        return f"the static baseline {base.method} has the highest mean, {_figure(base)}"
+    if close:
+        return (
+            f"the static baseline {base.method} has the highest mean, {_figure(base)}, and "
+            f"{_listed(close)} {'is' if len(close) == 1 else 'are'} not separable from it"
+        )
+    return f"no method reaches the static baseline {base.method}, {_figure(base)}"
+
+
+def _challenger_leads(board: Board, leader: Cell, base: Cell, measured: list[Cell]) -> str:
+    gain = board.gain(leader.method, board.primary)
+    assert gain is not None
+    head = f"{_figure(leader)} against {_figure(base)}"
+    if _separated(gain, board) and leader.group and base.group:
+        close = [c.method for c in measured if c is not leader and c.group == leader.group]
+        tail = f"; {_listed(close)} cannot be told from it" if close else ""
+        return f"{leader.method} beats {base.method} by {_gain(gain)}: {head}{tail}"
+    known = f", a gain of {_gain(gain)}" if gain.result.difference is not None else ""
+    lead = f"{leader.method} has the highest mean test accuracy, {head}{known}"
+    if leader.group and base.group:
+        return f"{lead}, but cannot be told from {base.method}"
+    return lead
+
+
+def _separated(gain: Comparison, board: Board) -> bool:
+    return gain.p_holm is not None and gain.p_holm < 1 - board.confidence
+
+
+def _gain(gain: Comparison) -> str:
+    result = gain.result
+    text = f"{points(result.difference)} points"
+    if result.lo is None:
+        return f"{text} ({result.state})"
+    return f"{text} (interval {points(result.lo)} to {points(result.hi)}, p {p_text(gain.p_holm)})"
+
+
+def _reservations(leader: Cell, base: Cell) -> str:
+    """What of the leading cells must be said in the same breath."""
+    text = ""
+    few = min(cell.n for cell in (leader, base) if cell.n)
+    if few < RANKED_FROM:
+        text += f"; with fewer than {RANKED_FROM} seeds nothing is ranked"
+    if leader.overrun:
+        text += f"; {leader.method} overruns the budget on test"
+    return text
+
+
+def _uneven(board: Board) -> Iterable[str]:
+    """Search effort that differs by more than a fifth between methods."""
+    trials = [effort.search for effort in board.effort]
+    if max(trials) > 1.2 * min(trials):
+        yield (
+            f"Effort is uneven: {min(trials)} to {max(trials)} search trials per method; the larger "
+            "search has the better odds."
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from toy import Logits, Toy, ToyNet
+
+from methods.api import Network, Output
+from methods.data import Data, load
+from methods.evaluate import accuracy_of, evaluate, latency
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return load("digits")
+
+
+@pytest.fixture
+def net(data: Data) -> ToyNet:
+    torch.manual_seed(0)
+    return Toy().build(data.task)
+
+
+class Priced(Network):
+    """Says class 3, and costs 1, 2, 3, ... MACs over the samples that it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, images: torch.Tensor) -> Output:
+        costs = torch.arange(self.seen + 1, self.seen + len(images) + 1).double()
+        self.seen += len(images)
+        return Output(F.one_hot(torch.full((len(images),), 3), 10).float(), costs)
+
+
+def test_numbers_are_those_of_one_big_batch(net: ToyNet, data: Data) -> None:
+    split = data.validation
+    images, labels = split.head(10**6)
+    with torch.no_grad():
+        output = net.eval()(images)
+    got = evaluate(net, split, batch_size=50)
+    assert got.accuracy == float((output.logits.argmax(1) == labels).double().mean())
+    assert got.loss == pytest.approx(float(F.cross_entropy(output.logits.double(), labels)))
+    assert np.array_equal(got.macs, output.macs.numpy())
+    assert np.array_equal(got.predictions, output.logits.argmax(1).numpy())
+    assert np.array_equal(got.labels, labels.numpy())
+    assert got.macs_mean == float(output.macs.mean())
+    assert got.macs_std == pytest.approx(float(output.macs.std(correction=0)))
+
+
+def test_cost_statistics_are_observed_values(data: Data) -> None:
+    got = evaluate(Priced(), data.validation, batch_size=64)
+    count = len(data.validation)
+    assert got.macs.tolist() == list(range(1, count + 1))
+    assert got.macs_mean == (count + 1) / 2
+    assert got.macs_max == count
+    assert got.macs_p95 in got.macs
+    assert np.mean(got.macs <= got.macs_p95) >= 0.95
+    assert np.mean(got.macs <= got.macs_p95 - 1) < 0.95
+    assert got.accuracy == float((data.validation.labels == 3).double().mean())
+
+
+def test_costs_above_the_reach_of_float32_stay_exact(data: Data) -> None:
+    class Dear(Priced):
+        def forward(self, images: torch.Tensor) -> Output:
+            logits, costs = super().forward(images)
+            return Output(logits, costs + 2.0**40)
+
+    assert evaluate(Dear(), data.validation).macs_max == 2.0**40 + len(data.validation)
+
+
+def test_nothing_is_left_behind(net: ToyNet, data: Data) -> None:
+    net.train()
+    net.norm.eval()
+    weights = {name: value.clone() for name, value in net.state_dict().items()}
+    generator = torch.get_rng_state()
+    evaluate(net, data.validation)
+    accuracy_of(Logits(net), data.validation)
+    latency(net, data.validation.head(2)[0], rounds=2, warmup=1)
+    assert net.training
+    assert not net.norm.training
+    assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_modes_come_back_after_an_error(net: ToyNet, data: Data) -> None:
+    net.train()
+    with pytest.raises(RuntimeError):
+        latency(net, torch.zeros(1, 5, 8, 8))
+    assert net.training
+
+
+def test_a_deployed_network_is_scored_alike(net: ToyNet, data: Data) -> None:
+    deployed = Toy().deploy(net)
+    assert accuracy_of(deployed, data.test, batch_size=33) == evaluate(net, data.test).accuracy
+
+
+def test_latency_is_positive_time(net: ToyNet, data: Data) -> None:
+    got = latency(Toy().deploy(net), data.test.head(4)[0], rounds=5, warmup=1)
+    assert got.median > 0
+    assert got.spread >= 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_counts_the_same(data: Data) -> None:
+    net = Toy().build(data.task)
+    here = evaluate(net, data.test)
+    there = evaluate(net.cuda(), load("digits", device="cuda").test, device="cuda")
+    assert there.macs_mean == here.macs_mean
+    assert there.loss == pytest.approx(here.loss, rel=1e-3)

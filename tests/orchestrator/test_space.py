@@ -1,0 +1,77 @@
+"""Annotations, narrowed by the study, become distributions; nonsense is refused at load."""
+
+from typing import Any
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from methods import METHODS
+from methods.api import Task
+from methods.errors import StudyError
+from orchestrator.space import spaces
+from orchestrator.study import Study
+
+TASK = Task("digits", 1, 8, 8, 10)
+
+
+def study(methods: dict[str, Any], recipe: dict[str, Any] | None = None) -> Study:
+    return Study.model_validate(
+        {"name": "s", "data": "digits", "budgets": [1], "methods": methods,
+         "recipe": {"epochs": 4, **(recipe or {})}}
+    )
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_has_a_space_of_its_own(name: str) -> None:
+    space = spaces(study({name: {}}))[name]
+    assert space.free, "a method without a search range cannot be searched"
+    assert space.params(space.defaults())["recipe.epochs"] == 4
+
+
+def test_the_study_narrows_fixes_and_opens() -> None:
+    space = spaces(
+        study(
+            {"skipnet": {"alpha": {"low": 0.01, "high": 1, "log": True}, "gate": "rnn",
+                         "depth": {"choices": [8, 14]}}},
+            {"lr": {"low": 0.01, "high": 0.1, "log": True},
+             "batch_size": {"low": 16, "high": 64, "step": 16}},
+        )
+    )["skipnet"]
+    assert space.free["alpha"] == FloatDistribution(0.01, 1, log=True)
+    assert space.free["depth"] == CategoricalDistribution((8, 14))
+    assert space.free["recipe.lr"] == FloatDistribution(0.01, 0.1, log=True)
+    assert space.free["recipe.batch_size"] == IntDistribution(16, 64, step=16)
+    assert space.fixed["gate"] == "rnn"
+    defaults = space.defaults()
+    assert defaults["alpha"] == 0.1
+    assert defaults["depth"] in (8, 14)
+    assert defaults["recipe.batch_size"] == 64
+
+
+def test_the_floor_is_the_cheapest_corner() -> None:
+    space = spaces(study({"dense": {"depth": {"choices": [14, 8]}, "width": {"low": 0.5, "high": 1}}}))
+    least = METHODS["dense"].of({"depth": 8, "width": 0.5}).floor(TASK)
+    assert space["dense"].floor(TASK) == least
+
+
+@pytest.mark.parametrize(
+    ("methods", "recipe", "sentence"),
+    [
+        ({"skipnt": {}}, {}, "did you mean 'skipnet'?"),
+        ({"skipnet": {"alhpa": 1}}, {}, "did you mean 'alpha'?"),
+        ({"skipnet": {"alpha": {"low": -1, "high": 1}}}, {}, "SkipNet.alpha"),
+        ({"skipnet": {"gate": "lstm"}}, {}, "SkipNet.gate"),
+        ({"skipnet": {"gate": {"low": 1, "high": 2}}}, {}, "use `choices:`"),
+        ({"dense": {"depth": 9}}, {}, "6n+2"),
+        ({"dense": {}}, {"lrr": 1}, "did you mean 'lr'?"),
+        ({"dense": {}}, {"lr": {"low": 0, "high": 1}}, "Recipe.lr"),
+        ({"skipnet": {}}, {"epochs": 1}, "at least 2 epochs"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    methods: dict[str, Any], recipe: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(StudyError) as caught:
+        spaces(study(methods, recipe))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,68 @@
+"""A study file says what it means, or is refused in one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from methods.errors import StudyError
+from orchestrator.study import Choices, Range, Study, load
+
+GOOD = """
+name: tiny
+data: digits
+budgets: [0.5, 1]
+recipe: {epochs: 3, lr: {low: 1e-3, high: 1e-1, log: true}}
+methods:
+  dense: {width: {choices: [0.25, 0.5]}, depth: 8}
+"""
+
+
+def study(tmp_path: Path, text: str) -> Study:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    return load(path)
+
+
+def test_values_ranges_and_choices_are_told_apart(tmp_path: Path) -> None:
+    what = study(tmp_path, GOOD)
+    assert what.recipe["lr"] == Range(low=1e-3, high=1e-1, log=True)
+    assert what.recipe["epochs"] == 3
+    assert what.methods["dense"]["width"] == Choices(choices=[0.25, 0.5])
+    assert what.primary_budget == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("budgets:", "budgetts:"), "budgetts is no field of a study; did you mean 'budgets'?"),
+        (("[0.5, 1]", "[0]"), "greater than 0"),
+        (("[0.5, 1]", "[2, 1]"), "budgets must rise"),
+        (("name: tiny", "name: Tiny Study"), "lower-case"),
+        (("low: 1e-3, high: 1e-1", "low: 1, high: 0.1"), "`low <= high` must hold"),
+        (("low: 1e-3, high", "hihg: 1, low: 0.1, high"), "did you mean 'high'?"),
+        (("data: digits", "data: digits\nsearch: {trails: 3}"), "did you mean 'trials'?"),
+        (("data: digits", "data: digits\nprimary: 3"), "`primary` must be one of the budgets"),
+        (("data: digits", "data: [1"), "is not YAML"),
+        (("data: digits\n", ""), "data is missing"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    tmp_path: Path, change: tuple[str, str], sentence: str
+) -> None:
+    with pytest.raises(StudyError) as caught:
+        study(tmp_path, GOOD.replace(*change))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="there is none at"):
+        load(tmp_path / "none.yaml")
+
+
+def test_the_hash_is_that_of_the_numbers(tmp_path: Path) -> None:
+    what = study(tmp_path, GOOD)
+    elsewhere = study(tmp_path, GOOD + "resources: {cpu: 4, concurrency: 7}\n")
+    other = study(tmp_path, GOOD + "seed: 1\n")
+    assert what.hash == elsewhere.hash
+    assert what.hash != other.hash

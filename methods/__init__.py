@@ -2,6 +2,7 @@
 
 from methods.api import Method
 from methods.dense import Dense
+from methods.skipnet import SkipNet
 
-METHODS: dict[str, type[Method]] = {"dense": Dense}
+METHODS: dict[str, type[Method]] = {"dense": Dense, "skipnet": SkipNet}
 """Every method by the name that studies use; a new one is added here by hand."""

@@ -95,10 +95,10 @@ class Search:
     A field without this annotation keeps its default unless the study opens it.
     """
 
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     log: bool = False
-    step: float | None = None
+    step: int | float | None = None
     choices: tuple[Any, ...] | None = None
 
 
@@ -147,6 +147,10 @@ class Method(pydantic.BaseModel):
     def points(self, net: Any) -> Mapping[str, Any]:
         """Operating points of the trained network: name -> Network. One, itself, by default."""
         return {"": net}
+
+    def alarm(self, _net: Any, _images: Images) -> str | None:
+        """What looks wrong in how the network treats these images, in one sentence, if anything."""
+        return None
 
 
 def explain(model: type[pydantic.BaseModel], error: pydantic.ValidationError) -> str:

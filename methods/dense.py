@@ -1,25 +1,24 @@
 """The static baseline: a plain ResNet, scaled by depth and width. Read this method first."""
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
-from typing import Annotated, Self
+from functools import partial
+from typing import Annotated
 
 import pydantic
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from methods.api import Images, Labels, Method, Network, Output, Phase, Search, Task
-from methods.macs import macs
-from methods.resnet import Family, ResNet, blank, check_depth, fold, resnet
 from methods.errors import MethodError
+from methods.resnet import Family, ResNet, check_depth, costs, fold, resnet
 
 
 class StaticNet(Network):
     """A backbone that costs the same for every sample."""
 
-    def __init__(self, backbone: nn.Module, cost: int) -> None:
+    def __init__(self, backbone: ResNet, cost: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.cost = cost
@@ -27,9 +26,7 @@ class StaticNet(Network):
 
     def forward(self, images: Images) -> Output:
         logits = self.backbone(images)
-        price = torch.full(
-            (len(images),), self.cost, dtype=torch.float64, device=images.device
-        )
+        price = torch.full((len(images),), self.cost, dtype=torch.float64, device=images.device)
         return Output(logits, price)
 
 
@@ -45,7 +42,7 @@ class Dense(Method):
     imagenet: four stages from 64 channels."""
 
     @pydantic.model_validator(mode="after")
-    def _depth_exists(self) -> Self:
+    def _depth_exists(self) -> "Dense":
         try:
             check_depth(self.depth, self.family)
         except MethodError as error:
@@ -66,13 +63,11 @@ class Dense(Method):
 
     def deploy(self, net: StaticNet) -> ResNet:
         """The backbone with its norms folded into the convolutions."""
-        folded = fold(net.backbone)
-        assert isinstance(folded, ResNet)
-        return folded
+        return fold(net.backbone)
 
     def floor(self, task: Task) -> int:
         """MACs of any sample."""
-        return _price(task, self.depth, self.width, self.family)
+        return costs(task, self.depth, self.width, self.family).total
 
 
 def cross_entropy(
@@ -80,10 +75,3 @@ def cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy of the batch, in nats."""
     return F.cross_entropy(net(images).logits, labels, label_smoothing=smoothing)
-
-
-@lru_cache(maxsize=1024)
-def _price(task: Task, depth: int, width: float, family: Family) -> int:
-    with torch.device("meta"):
-        backbone = resnet(task, depth, width, family=family)
-    return macs(backbone, blank(task, "meta"))

@@ -32,7 +32,7 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
     Raises:
         NotImplementedError: a matrix product that has no rule here.
     """
-    with _quiet(module), warnings.catch_warnings():
+    with quiet(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit.trace: deprecated, and every Python branch
         analysis = FlopCountAnalysis(module, inputs)
         analysis.set_op_handle(**HANDLES)
@@ -47,7 +47,7 @@ def executed_macs(module: nn.Module, *inputs: Tensor) -> int:
     The independent witness: half of what FlopCounterMode sees, and the LSTM, which it does not.
     """
     counter = FlopCounterMode(display=False)
-    with _quiet(module), _recurrent(module, counter) as missed, counter:
+    with quiet(module), _recurrent(module, counter) as missed, counter:
         module(*inputs)
     flops = counter.get_total_flops()
     if flops % 2:
@@ -56,7 +56,7 @@ def executed_macs(module: nn.Module, *inputs: Tensor) -> int:
 
 
 @contextlib.contextmanager
-def _quiet(module: nn.Module) -> Iterator[None]:
+def quiet(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every part's own mode is put back."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
@@ -98,37 +98,37 @@ def _lstm_macs(part: nn.Module, inputs: Tensor) -> int:
 
 
 def _lstm(inputs: list[Any], _outputs: list[Any]) -> int:
-    sequence, weights = get_shape(inputs[0]), inputs[2].node().inputs()
-    matrices = [shape for weight in weights if len(shape := get_shape(weight)) == 2]
+    sequence, weights = _shape(inputs[0]), inputs[2].node().inputs()
+    matrices = [shape for weight in weights if len(shape := _shape(weight)) == 2]
     return math.prod(sequence[:-1]) * sum(math.prod(shape) for shape in matrices)
 
 
 def _lstm_cell(inputs: list[Any], _outputs: list[Any]) -> int:
-    batch = math.prod(get_shape(inputs[0])[:-1])
-    return batch * sum(math.prod(get_shape(weight)) for weight in inputs[2:4])
+    batch = math.prod(_shape(inputs[0])[:-1])
+    return batch * sum(math.prod(_shape(weight)) for weight in inputs[2:4])
 
 
 def _baddbmm(inputs: list[Any], _outputs: list[Any]) -> int:
-    return math.prod(get_shape(inputs[1])) * int(get_shape(inputs[2])[-1])
+    return math.prod(_shape(inputs[1])) * int(_shape(inputs[2])[-1])
 
 
 def _mv(inputs: list[Any], _outputs: list[Any]) -> int:
-    return math.prod(get_shape(inputs[0]))
+    return math.prod(_shape(inputs[0]))
 
 
 def _matmul(inputs: list[Any], outputs: list[Any]) -> int:
-    return math.prod(get_shape(outputs[0])) * int(get_shape(inputs[0])[-1])
+    return math.prod(_shape(outputs[0])) * int(_shape(inputs[0])[-1])
 
 
 def _tensordot(inputs: list[Any], outputs: list[Any]) -> int:
-    left, right, out = (math.prod(get_shape(value)) for value in (*inputs[:2], outputs[0]))
+    left, right, out = (math.prod(_shape(value)) for value in (*inputs[:2], outputs[0]))
     return out * math.isqrt(left * right // out)  # times the product of the contracted axes
 
 
 def _einsum(inputs: list[Any], _outputs: list[Any]) -> int:
     equation = str(inputs[0].toIValue()).replace(" ", "")
     terms = equation.split("->")[0].split(",")
-    shapes = [get_shape(value) for value in inputs[1].node().inputs()]
+    shapes = [_shape(value) for value in inputs[1].node().inputs()]
     if len(terms) > 2 or "." in equation:
         raise NotImplementedError(
             f"einsum is counted for two operands without an ellipsis, but got {equation!r}; "
@@ -138,6 +138,10 @@ def _einsum(inputs: list[Any], _outputs: list[Any]) -> int:
         return 0
     axes = {a: n for term, dims in zip(terms, shapes, strict=True) for a, n in zip(term, dims)}  # noqa: B905
     return math.prod(axes.values())
+
+
+def _shape(value: Any) -> list[int]:
+    return [int(size) for size in get_shape(value)]
 
 
 HANDLES: dict[str, Callable[[list[Any], list[Any]], int]] = {

@@ -6,8 +6,10 @@ strides in its 3x3 convolution.
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -17,7 +19,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from methods.api import Images, Task
 from methods.errors import MethodError
+from methods.macs import macs
 
+M = TypeVar("M", bound=nn.Module)
 Family = Literal["cifar", "imagenet"]
 Convolution = Callable[..., nn.Module]
 """Called as nn.Conv2d: (inputs, outputs, size, stride=, padding=, bias=False)."""
@@ -52,7 +56,7 @@ class Block(nn.Module):
 
     def shortcut(self, features: Features) -> Features:
         """The features themselves, or their projection at the start of a stage; no ReLU."""
-        return features if self.projection is None else self.projection(features)  # type: ignore[no-any-return]
+        return features if self.projection is None else self.projection(features)
 
     def forward(self, features: Features, shortcut: Features | None = None) -> Features:
         """The block with its shortcut, which is computed here unless it is given."""
@@ -81,7 +85,7 @@ class Bottleneck(nn.Module):
 
     def shortcut(self, features: Features) -> Features:
         """The features themselves, or their projection at the start of a stage; no ReLU."""
-        return features if self.projection is None else self.projection(features)  # type: ignore[no-any-return]
+        return features if self.projection is None else self.projection(features)
 
     def forward(self, features: Features, shortcut: Features | None = None) -> Features:
         """The block with its shortcut, which is computed here unless it is given."""
@@ -101,6 +105,11 @@ class ResNet(nn.Module):
         self.stem = stem
         self.blocks = nn.ModuleList(blocks)
         self.head = head
+
+    @property
+    def units(self) -> Sequence[Block | Bottleneck]:
+        """The blocks in order, for those who call their shortcut and their body apart."""
+        return cast("Sequence[Block | Bottleneck]", self.blocks)
 
     def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
         features = self.stem(images)
@@ -169,19 +178,80 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
 
-def fold(module: nn.Module) -> nn.Module:
-    """A copy in evaluation mode in which each convolution has taken in the norm that follows it.
+class Costs(NamedTuple):
+    """MACs of one sample in each part of a ResNet."""
+
+    stem: int
+    blocks: tuple[int, ...]
+    """Each block with its projection."""
+    shortcuts: tuple[int, ...]
+    """Each block's projection alone; 0 where the shortcut is the identity."""
+    head: int
+    outputs: tuple[tuple[int, int, int], ...]
+    """Channels, height and width of the map that each block hands on."""
+
+    @property
+    def total(self) -> int:
+        """MACs of the whole network."""
+        return self.stem + sum(self.blocks) + self.head
+
+
+@lru_cache(maxsize=256)
+def costs(task: Task, depth: int, width: float = 1.0, family: Family = "cifar") -> Costs:
+    """What each part of `resnet(task, depth, width)` costs, by fvcore, without a trained network.
+
+    Raises:
+        MethodError: a depth that the family has not, or images too small for it.
+    """
+    with torch.device("meta"):
+        skeleton = resnet(task, depth, width, family=family)
+    net = skeleton.to_empty(device="cpu").eval()
+    price = Pricer()
+    features = torch.zeros(1, task.channels, task.height, task.width)
+    stem, features = price(net.stem, features)
+    blocks: list[int] = []
+    shortcuts: list[int] = []
+    outputs: list[tuple[int, int, int]] = []
+    for block in net.units:
+        if block.projection is None:
+            shortcuts.append(0)
+        else:
+            shortcuts.append(price(block.projection, features)[0])
+        cost, features = price(block, features)
+        blocks.append(cost)
+        outputs.append((features.shape[1], features.shape[2], features.shape[3]))
+    head, _ = price(net.head, features.mean((2, 3)))
+    return Costs(stem, tuple(blocks), tuple(shortcuts), head, tuple(outputs))
+
+
+class Pricer:
+    """Prices parts on zeros, equal parts at equal shapes once; hands on zeros of the new shape."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, torch.Size], tuple[int, torch.Size]] = {}
+
+    def __call__(self, part: nn.Module, features: Tensor) -> tuple[int, Tensor]:
+        key = (repr(part), features.shape)
+        if key not in self._known:
+            with torch.no_grad():
+                self._known[key] = macs(part, features), part(features).shape
+        cost, shape = self._known[key]
+        return cost, torch.zeros(shape)
+
+
+def fold(module: M) -> M:
+    """A copy to ship: evaluation mode, channels last, each norm taken in by its convolution.
 
     A norm follows a convolution where it is registered right after it in the same module.
     """
     folded = copy.deepcopy(module).eval().requires_grad_(False)
     for part in folded.modules():
         children = list(part.named_children())
-        for (before, conv), (after, norm) in zip(children, children[1:], strict=False):
+        for (before, conv), (after, norm) in itertools.pairwise(children):
             if type(conv) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d):
                 setattr(part, before, fuse_conv_bn_eval(conv, norm))
                 setattr(part, after, nn.Identity())
-    return folded
+    return folded.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
 def _layout(depth: int, family: Family) -> tuple[int, Sequence[int], bool]:
@@ -205,9 +275,7 @@ def _blocks(
     return blocks
 
 
-def _projection(
-    inputs: int, outputs: int, stride: int, conv: Convolution
-) -> nn.Sequential | None:
+def _projection(inputs: int, outputs: int, stride: int, conv: Convolution) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
     return nn.Sequential(
@@ -230,8 +298,3 @@ def _large_stem(task: Task, width: int, conv: Convolution) -> nn.Sequential:
         nn.ReLU(),
         nn.MaxPool2d(3, stride=2, padding=1),
     )
-
-
-def blank(task: Task, device: torch.device | str = "cpu") -> Images:
-    """One image of zeros in the task's shape, to price static parts on."""
-    return torch.zeros(1, task.channels, task.height, task.width, device=device)

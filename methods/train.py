@@ -10,66 +10,21 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-import pydantic
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from methods.api import Group, Method, Network, Phase, explain
+from methods.api import Method, Network, Phase
 from methods.data import Augment, Data, check
 from methods.errors import Diverged, MethodError
-from methods.schedules import SCHEDULES, warmup
+from methods.recipe import Recipe, learning_rate, optimiser
 from methods.splits import count_batches
 
+__all__ = ["Epoch", "Recipe", "plan_epochs", "train"]
+
 _log = logging.getLogger(__name__)
-
-
-class Recipe(pydantic.BaseModel):
-    """How a network is trained, whatever its method."""
-
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-    epochs: Annotated[int, Field(ge=1)] = 164
-    """Passes over the training split, all phases together (164 are 64k steps on CIFAR)."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    """Samples per optimiser step."""
-    lr: Annotated[float, Field(gt=0)] = 0.1
-    """Peak learning rate."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD."""
-    nesterov: bool = True
-    """Nesterov's momentum instead of the heavy ball's."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """L2 penalty, added to the gradient."""
-    decay_norm: bool = True
-    """Whether biases and normalisation weights decay too, as published."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each label that is spread over all classes."""
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """Learning rate over a phase; `step` divides it by 10 at a half and at three quarters."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Fraction of a phase in which the learning rate rises from a tenth of its peak."""
-    augment: bool = True
-    """Random shifts, and flips where the classes allow them."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; `auto` is bf16 on a GPU and fp32 elsewhere."""
-
-    @classmethod
-    def of(cls, params: Mapping[str, Any]) -> "Recipe":
-        """The recipe with these settings, defaults for the rest.
-
-        Raises:
-            MethodError: an unknown field, or a value outside its bounds.
-        """
-        try:
-            return cls(**params)
-        except pydantic.ValidationError as error:
-            raise MethodError(explain(cls, error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,19 +132,18 @@ class _Randomness:
     def initialising(self) -> Iterator[None]:
         """Inside, torch's global generators start from the seed of initialisation."""
         with self._forked():
-            torch.manual_seed(self.seeds[0])
+            self._seed(self.seeds[0])
             yield
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
         """Inside, torch's global generators go on from where training left them."""
         with self._forked():
-            if not self.layers:
-                torch.manual_seed(self.seeds[1])
-            else:
+            self._seed(self.seeds[1])
+            if self.layers:
                 torch.set_rng_state(self.layers["cpu"])
-                if self.place.type == "cuda" and "cuda" in self.layers:
-                    torch.cuda.set_rng_state(self.layers["cuda"], self.place)
+            if "cuda" in self.layers and self.place.type == "cuda":
+                torch.cuda.set_rng_state(self.layers["cuda"], self.place)
             yield
             self.layers = {"cpu": torch.get_rng_state()}
             if self.place.type == "cuda":
@@ -208,6 +162,12 @@ class _Randomness:
         names = [name for name in state if name.startswith("layers_")]
         self.layers = {name.removeprefix("layers_"): state[name].cpu() for name in names}
 
+    def _seed(self, seed: int) -> None:
+        torch.default_generator.manual_seed(seed)
+        if self.place.type == "cuda":
+            with torch.cuda.device(self.place):
+                torch.cuda.manual_seed(seed)
+
     def _forked(self) -> contextlib.AbstractContextManager[None]:
         devices = [self.place] if self.place.type == "cuda" else []
         return torch.random.fork_rng(devices=devices)
@@ -223,13 +183,13 @@ class _Trial:
     randomness: _Randomness
     epochs: int
 
-    def state(self, index: int, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    def state(self, index: int, sgd: torch.optim.Optimizer) -> dict[str, Any]:
         return {
             "method": _identity(self.method),
             "epochs": self.epochs,
             "epoch": index,
             "net": _on_host(self.net.state_dict()),
-            "optimiser": _on_host(optimiser.state_dict()),
+            "optimiser": _on_host(sgd.state_dict()),
             "generators": self.randomness.state(),
         }
 
@@ -245,13 +205,13 @@ def _epochs(
     for phase, start, end in plan:
         if done >= end:
             continue
-        optimiser = _optimiser(phase.parameters(trial.net), trial.recipe, phase)
+        sgd = optimiser(phase.parameters(trial.net), trial.recipe, phase)
         if state is not None and start < done:
-            optimiser.load_state_dict(dict(state["optimiser"]))
+            sgd.load_state_dict(dict(state["optimiser"]))
         for index in range(max(start, done), end):
             began = time.perf_counter()
             with trial.randomness.training():
-                loss, lr = _one_epoch(trial, phase, optimiser, index, (start, end))
+                loss, lr = _one_epoch(trial, phase, sgd, index, (start, end))
             yield Epoch(
                 index=index + 1,
                 epochs=trial.epochs,
@@ -262,14 +222,14 @@ def _epochs(
                 lr=lr,
                 seconds=time.perf_counter() - began,
                 net=trial.net,
-                state=functools.partial(trial.state, index + 1, optimiser),
+                state=functools.partial(trial.state, index + 1, sgd),
             )
 
 
 def _one_epoch(
     trial: _Trial,
     phase: Phase[Any],
-    optimiser: torch.optim.Optimizer,
+    sgd: torch.optim.Optimizer,
     index: int,
     span: tuple[int, int],
 ) -> tuple[float, float]:
@@ -287,59 +247,17 @@ def _one_epoch(
     for step, (images, labels) in enumerate(batches):
         progress = (index - span[0] + step / steps) / (span[1] - span[0])
         lr = learning_rate(recipe, phase, progress)
-        for group in optimiser.param_groups:
+        for group in sgd.param_groups:
             group["lr"] = lr * group["lr_scale"]
         phase.advance(net, progress)
-        optimiser.zero_grad()
+        sgd.zero_grad()
         with torch.autocast(trial.place.type, torch.bfloat16, enabled=_bf16(trial)):
             loss = phase.loss(net, images.to(trial.place), labels.to(trial.place))
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        sgd.step()
         losses.append(loss.detach())
         sizes.append(len(labels))
     return _mean(losses, sizes, net, phase.name, index + 1), lr
-
-
-def learning_rate(recipe: Recipe, phase: Phase[Any], progress: float) -> float:
-    """Learning rate at `progress` of a phase, before any group's scale."""
-    peak = recipe.lr if phase.lr is None else phase.lr
-    shape = SCHEDULES[phase.schedule or recipe.schedule]
-    return peak * warmup(progress, recipe.warmup) * shape(progress)
-
-
-def _optimiser(groups: Sequence[Group], recipe: Recipe, phase: Phase[Any]) -> torch.optim.Optimizer:
-    """A fresh SGD; fused, since a step is then one kernel over all parameters."""
-    settings = [part for group in groups for part in _settings(group, recipe)]
-    if not settings:
-        raise MethodError(f"phase {phase.name!r} must train some parameters, but got none")
-    fused = all(p.is_floating_point() for part in settings for p in part["params"])
-    return torch.optim.SGD(
-        settings,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov and recipe.momentum > 0,
-        fused=fused,
-    )
-
-
-def _settings(group: Group, recipe: Recipe) -> list[dict[str, Any]]:
-    momentum = recipe.momentum if group.momentum is None else group.momentum
-    decay = recipe.weight_decay if group.weight_decay is None else group.weight_decay
-    common = {
-        "lr_scale": group.lr_scale,
-        "momentum": momentum,
-        "nesterov": recipe.nesterov and momentum > 0,
-        "weight_decay": decay,
-    }
-    if recipe.decay_norm or group.weight_decay is not None:
-        parts = [(list(group.parameters), decay)]
-    else:
-        parts = [
-            ([p for p in group.parameters if p.ndim > 1], decay),
-            ([p for p in group.parameters if p.ndim <= 1], 0.0),
-        ]
-    return [{**common, "params": ps, "weight_decay": wd} for ps, wd in parts if ps]
 
 
 def _augment(trial: _Trial) -> Augment:

@@ -1,0 +1,1 @@
+"""Sweeps over methods: search, confirm, ledger, store, board; knows methods, not science."""

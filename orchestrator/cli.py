@@ -87,7 +87,7 @@ def methods(
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0917
     method: Annotated[str, typer.Argument(help="A method's name; see `isoflop methods`.")],
     set_: Annotated[
         list[str] | None,
@@ -101,7 +101,7 @@ def train(
     """Train one method by hand, print its curve and its operating points on validation."""
     from orchestrator.hand import by_hand
 
-    for line in by_hand(method, set_ or [], data, epochs, seed, device):
+    for line in by_hand(method, set_ or [], data=data, epochs=epochs, seed=seed, device=device):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -134,7 +134,8 @@ def _print_board(outcome: Any) -> None:
     if not outcome.uri.startswith("http"):
         console.print(
             f"MLflow:  mlflow server --backend-store-uri {outcome.uri} --port 5000",
-            highlight=False, soft_wrap=True,
+            highlight=False,
+            soft_wrap=True,
         )
     if outcome.link:
         console.print(f"   then  {server}/{outcome.link}", highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from orchestrator.study import Resources
 
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # a spinning barrier makes shared cores 10 times slower
-    "RAY_AUTH_MODE": "disabled",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output has no quiet level
     "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the sweep, not the trial
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -42,6 +42,8 @@ def started(resources: Resources, address: str) -> Iterator[int]:
     """
     threads = {"OMP_NUM_THREADS": str(max(1, int(resources.cpu)))}
     os.environ.update(ENVIRONMENT | threads)
+    if address == "local":
+        os.environ["RAY_AUTH_MODE"] = "disabled"
     try:
         ray.init(
             address=address,

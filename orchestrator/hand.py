@@ -20,7 +20,7 @@ BATCH = 64
 
 
 def by_hand(
-    method: str, settings: Sequence[str], data: str, epochs: int, seed: int, device: str
+    method: str, settings: Sequence[str], *, data: str, epochs: int, seed: int, device: str
 ) -> Iterator[str]:
     """Trains a method on a data set, a line per epoch, then a line per operating point.
 

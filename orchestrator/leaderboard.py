@@ -76,7 +76,9 @@ def leaderboard(
         verdict="",
         notes=(),
         cells=tuple(cells[name, budget] for budget in ladder for name in ordered),
-        gains=_gains(ordered, ladder, cells, primary, baseline, confidence),
+        gains=_gains(
+            ordered, ladder, cells, primary=primary, baseline=baseline, confidence=confidence
+        ),
         pairs=_pairs(ordered, ladder, cells, confidence),
         reach=tuple(_reach(ordered, ladder, cells)),
         area={name: _area([cells[name, b] for b in ladder], chance) for name in ordered},
@@ -126,11 +128,20 @@ def _cells(
             if choice is not None:
                 seeds = measured.get((name, choice.config, choice.point), [])
                 lost = tried.get((name, choice.config), set()) - {row.seed for row in seeds}
-            cells[name, budget] = _cell(name, budget, choice, seeds, lost, confidence, chance)
+            cells[name, budget] = _cell(
+                method=name,
+                budget=budget,
+                choice=choice,
+                seeds=seeds,
+                lost=lost,
+                confidence=confidence,
+                chance=chance,
+            )
     return cells
 
 
 def _cell(
+    *,
     method: str,
     budget: float,
     choice: Choice | None,
@@ -164,9 +175,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def _collapsed(
-    seeds: Sequence[Row], accuracies: Sequence[float], chance: float
-) -> tuple[int, ...]:
+def _collapsed(seeds: Sequence[Row], accuracies: Sequence[float], chance: float) -> tuple[int, ...]:
     """Seeds no better than 1.2 times guessing, or under half of the median."""
     if not accuracies:
         return ()
@@ -207,6 +216,7 @@ def _gains(
     names: Sequence[str],
     ladder: Sequence[float],
     cells: Grid,
+    *,
     primary: float,
     baseline: str,
     confidence: float,

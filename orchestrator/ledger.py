@@ -19,10 +19,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from methods.errors import StorageError, StudyError
-from orchestrator.rows import Role, Row
+from orchestrator.rows import Role, Row, trial_rows
 from orchestrator.space import Space
 from orchestrator.study import Study
-from orchestrator.wal import Log
+from orchestrator.wal import Log, cut_torn_line
 
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 REFUSED = "refused: "
@@ -84,8 +84,14 @@ class Ledger:
             self._note(event)
         self._studies = _optuna_studies(self.folder / "optuna.journal", study)
         self._tell_what_ended()
-        self._append({"event": "study", "study": study.name, "hash": study.hash,
-                      "provenance": dict(provenance)})
+        self._append(
+            {
+                "event": "study",
+                "study": study.name,
+                "hash": study.hash,
+                "provenance": dict(provenance),
+            }
+        )
 
     @property
     def wal(self) -> Path:
@@ -141,19 +147,28 @@ class Ledger:
     def start(self, ticket: Ticket) -> None:
         """A trial is about to take a worker, once more if it was interrupted."""
         known = self.records.get(ticket.trial)
-        self._append({
-            "event": "start", "trial": ticket.trial, "role": ticket.role,
-            "method": ticket.method, "params": dict(ticket.params), "seed": ticket.seed,
-            "attempt": 1 + (known.attempts if known else 0), "config": ticket.config,
-            "config_hash": ticket.config_hash, "budgets": list(ticket.budgets),
-            "point": ticket.point,
-        })
+        self._append(
+            {
+                "event": "start",
+                "trial": ticket.trial,
+                "role": ticket.role,
+                "method": ticket.method,
+                "params": dict(ticket.params),
+                "seed": ticket.seed,
+                "attempt": 1 + (known.attempts if known else 0),
+                "config": ticket.config,
+                "config_hash": ticket.config_hash,
+                "budgets": list(ticket.budgets),
+                "point": ticket.point,
+            }
+        )
 
     def epoch(self, trial: str, step: int, when: int, metrics: Mapping[str, float]) -> None:
         """One point of a trial's curve; what a resumed trial repeats is known already."""
         if step > self.records[trial].step:
-            self._append({"event": "epoch", "trial": trial, "step": step,
-                          "metrics": dict(metrics)}, when)
+            self._append(
+                {"event": "epoch", "trial": trial, "step": step, "metrics": dict(metrics)}, when
+            )
 
     def end(
         self,
@@ -169,11 +184,18 @@ class Ledger:
         record = self.records[trial]
         if record.end is not None:
             return
-        self._append({
-            "event": "end", "trial": trial, "state": state, "reason": reason,
-            "seconds": seconds, "epochs": record.step, "points": [dict(p) for p in points],
-            "device": device,
-        })
+        self._append(
+            {
+                "event": "end",
+                "trial": trial,
+                "state": state,
+                "reason": reason,
+                "seconds": seconds,
+                "epochs": record.step,
+                "points": [dict(p) for p in points],
+                "device": device,
+            }
+        )
         if record.start["role"] == "search":
             self._tell(record)
 
@@ -181,9 +203,9 @@ class Ledger:
         """Every trial that ended, one row per operating point."""
         return [
             row
-            for name in sorted(self.records)
-            if self.records[name].end is not None
-            for row in _rows(self.study.name, self.records[name])
+            for _, record in sorted(self.records.items())
+            if record.end is not None
+            for row in trial_rows(self.study.name, record.start, record.end)
         ]
 
     def replay(self, listener: Callable[[dict[str, Any]], None]) -> None:
@@ -266,7 +288,9 @@ def _claimed(folder: Path, study: Study) -> Any:
     written = folder / "study.json"
     if not written.exists():
         aside = written.with_suffix(".tmp")
-        aside.write_text(json.dumps({"hash": study.hash, **study.model_dump(mode="json")}, indent=1))
+        aside.write_text(
+            json.dumps({"hash": study.hash, **study.model_dump(mode="json")}, indent=1)
+        )
         aside.rename(written)
     elif (found := json.loads(written.read_text())["hash"]) != study.hash:
         lock.close()
@@ -283,7 +307,7 @@ def _optuna_studies(journal: Path, study: Study) -> dict[str, optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for stale in journal.parent.glob(journal.name + ".lock*"):
         stale.unlink()  # our own lock is held: whoever left it is dead
-    _cut_torn_line(journal)
+    cut_torn_line(journal)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
     return {
         method: optuna.create_study(
@@ -294,45 +318,3 @@ def _optuna_studies(journal: Path, study: Study) -> dict[str, optuna.Study]:
         )
         for method in study.methods
     }
-
-
-def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
-
-
-def _rows(study: str, record: Record) -> list[Row]:
-    start, end = record.start, record.end
-    assert end is not None, "only what ended has rows"
-    points = end["points"] if end["state"] == "COMPLETE" else [{"point": ""}]
-    return [
-        Row(
-            study=study,
-            method=start["method"],
-            trial=start["trial"],
-            config=start["config"],
-            config_hash=start["config_hash"],
-            role=start["role"],
-            point=point["point"],
-            seed=start["seed"],
-            state=end["state"],
-            reason=end["reason"],
-            params=start["params"],
-            epochs=end["epochs"],
-            seconds=end["seconds"],
-            val_acc=point.get("val_acc"),
-            val_macs_mean=point.get("val_macs_mean"),
-            val_macs_p95=point.get("val_macs_p95"),
-            val_macs_max=point.get("val_macs_max"),
-            test_acc=point.get("test_acc"),
-            test_macs_mean=point.get("test_macs_mean"),
-            test_macs_p95=point.get("test_macs_p95"),
-            test_macs_max=point.get("test_macs_max"),
-            budgets=tuple(start["budgets"]),
-        )
-        for point in points
-    ]

@@ -92,7 +92,9 @@ class Progress:
             f"{100 * point['val_acc']:.1f} % validation at {point['val_macs_mean'] / 1e6:.3g} MMACs"
             for point in event["points"]
         )
-        return f"[{done}/{planned}] {event['trial']} {event['state']}: {figures}".replace("[", "\\[")
+        return f"[{done}/{planned}] {event['trial']} {event['state']}: {figures}".replace(
+            "[", "\\["
+        )
 
     def _done(self) -> int:
         return sum(sum(counts.ended.values()) for counts in self._counts.values())
@@ -117,13 +119,21 @@ class Progress:
                 table.add_column(column, justify="right")
             table.add_column("best on validation")
             for method, counts in self._counts.items():
-                best = "none yet" if counts.best is None else (
-                    f"{100 * counts.best:.1f} % at {counts.best_macs / 1e6:.3g} MMACs"
+                best = (
+                    "none yet"
+                    if counts.best is None
+                    else (f"{100 * counts.best:.1f} % at {counts.best_macs / 1e6:.3g} MMACs")
                 )
                 failed = counts.ended["FAIL"]
                 done = sum(counts.ended.values()) - failed
-                table.add_row(method, str(done), str(len(counts.running)), str(failed),
-                              str(counts.refused), best)
+                table.add_row(
+                    method,
+                    str(done),
+                    str(len(counts.running)),
+                    str(failed),
+                    str(counts.refused),
+                    best,
+                )
             foot = f"{self._done()} of at most {self._planned()} trials, {self._left()}"
             return Group(table, Text(foot))
 

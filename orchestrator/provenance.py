@@ -9,16 +9,19 @@ from typing import Any
 
 import torch
 
+from methods.api import Task
 from orchestrator.study import Study
 
 PACKAGES = ("isoflop", "torch", "ray", "optuna", "mlflow", "fvcore", "numpy", "scipy", "moocore")
 
 
-def provenance(study: Study) -> dict[str, Any]:
+def provenance(study: Study, task: Task) -> dict[str, Any]:
     """All that must be the same for the numbers to be the same; no clock, no path."""
     return {
         "study": study.model_dump(mode="json"),
         "study_hash": study.hash,
+        "classes": task.classes,
+        "image": [task.channels, task.height, task.width],
         "commit": _commit(),
         "convention": "MACs of convolutions and matrix products, gates and routing included "
         "(fvcore FLOPs); normalisation, bias, activations and pooling are free",

@@ -67,6 +67,44 @@ class Choice:
     val_macs_mean: float
 
 
+FIGURES = tuple(
+    f"{split}_{figure}"
+    for split in ("val", "test")
+    for figure in ("acc", "macs_mean", "macs_p95", "macs_max")
+)
+"""What an operating point tells of a row."""
+
+
+def trial_rows(
+    study: str, start: Mapping[str, Any], end: Mapping[str, Any], run_id: str | None = None
+) -> list[Row]:
+    """The rows of one trial, from the events of its start and its end."""
+    points: Sequence[Mapping[str, Any]] = [{"point": ""}]
+    if end["state"] == "COMPLETE":
+        points = end["points"]
+    return [
+        Row(
+            study=study,
+            method=start["method"],
+            trial=start["trial"],
+            config=start["config"],
+            config_hash=start["config_hash"],
+            role=start["role"],
+            point=point["point"],
+            seed=start["seed"],
+            state=end["state"],
+            reason=end["reason"],
+            params=start["params"],
+            epochs=end["epochs"],
+            seconds=end["seconds"],
+            budgets=tuple(start["budgets"]),
+            run_id=run_id,
+            **{figure: point.get(figure) for figure in FIGURES},
+        )
+        for point in points
+    ]
+
+
 def cap(budget: float) -> float:
     """The budget in MACs; rounded, since 0.57 * 1e6 lies below 570,000."""
     return round(budget * 1e6, 3)
@@ -100,7 +138,7 @@ def choose(rows: Iterable[Row], budgets: Sequence[float]) -> list[Choice]:
         if row.role == "search":
             found.setdefault(row.method, []).append(row)
     choices = []
-    for method, candidates in sorted(found.items()):
+    for _, candidates in sorted(found.items()):
         for budget in sorted(set(budgets)):
             under = [row for row in candidates if _number(row.val_macs_mean) <= cap(budget)]
             if under:

@@ -4,6 +4,7 @@ A proposal is a pure function of the seed, the trial's number and the trials tha
 least `lag` before it; so the same study makes the same trials, however the workers race.
 """
 
+import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from orchestrator.ledger import REFUSED, Ledger, Ticket, derive
 from orchestrator.rows import cap, choose
 from orchestrator.space import Space, parts
 from orchestrator.study import Study
+from orchestrator.trainable import TOLD
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +28,16 @@ REFUSALS = 20
 """Refused trials, as a multiple of the planned ones, after which a method's search ends."""
 
 
-class StudySearch(Searcher):
+class StudySearch(Searcher):  # type: ignore[misc]
     """Serves Ray Tune with the trials of one study and keeps its ledger."""
 
     def __init__(
-        self, ledger: Ledger, spaces: Mapping[str, Space], task: Task, lag: int, settings: Mapping[str, Any]
+        self,
+        ledger: Ledger,
+        spaces: Mapping[str, Space],
+        task: Task,
+        lag: int,
+        settings: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self._ledger = ledger
@@ -48,7 +55,8 @@ class StudySearch(Searcher):
     @property
     def finished(self) -> bool:
         """Whether every trial of search and confirm has an end."""
-        return not self._again and self._next() == Searcher.FINISHED
+        searched = all(self._searched(method) for method in self._study.methods)
+        return searched and not self._again and not self._unconfirmed()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's configuration, None to wait, or FINISHED."""
@@ -64,21 +72,24 @@ class StudySearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """One epoch of a running trial."""
-        self._epoch(self._running[trial_id], result)
+        self._hear(self._running[trial_id], json.loads(result[TOLD]))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """The end of a trial: by its own word, or because its workers died."""
         ticket = self._running.pop(trial_id)
-        if result is not None and "step" in result:
-            self._epoch(ticket, result)
-        end = (result or {}).get("end")
-        if end and not error:
-            self._ledger.end(ticket.trial, **end)
+        told = json.loads(result[TOLD]) if result and not error else None
+        if told and told["end"]:
+            self._hear(ticket, told)
+            self._ledger.end(ticket.trial, **told["end"])
         else:
             reason = self.reasons.pop(trial_id, "the worker was lost")
             self._ledger.end(ticket.trial, "FAIL", reason=reason)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its parts for a restore that is never asked for."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
@@ -87,9 +98,9 @@ class StudySearch(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
 
-    def _epoch(self, ticket: Ticket, result: Mapping[str, Any]) -> None:
-        if result.get("metrics"):
-            self._ledger.epoch(ticket.trial, result["step"], result["time"], result["metrics"])
+    def _hear(self, ticket: Ticket, told: Mapping[str, Any]) -> None:
+        if told["metrics"]:
+            self._ledger.epoch(ticket.trial, told["step"], told["time"], told["metrics"])
 
     def _next(self) -> Ticket | str | None:
         if self._again:
@@ -100,10 +111,15 @@ class StudySearch(Searcher):
                 return ticket
         if any(not self._searched(m) for m in methods) or self._searching():
             return None
-        for ticket in confirm_plan(self._ledger):
-            if ticket.trial not in self._served and not self._ledger.ended(ticket.trial):
-                return ticket
-        return str(Searcher.FINISHED)
+        left = self._unconfirmed()
+        return left[0] if left else str(Searcher.FINISHED)
+
+    def _unconfirmed(self) -> list[Ticket]:
+        return [
+            ticket
+            for ticket in confirm_plan(self._ledger)
+            if ticket.trial not in self._served and not self._ledger.ended(ticket.trial)
+        ]
 
     def _searching(self) -> bool:
         return any(ticket.role == "search" for ticket in self._running.values())
@@ -151,9 +167,7 @@ def propose(
     if number == 0 or not space.free:
         return space.defaults()
     seed = derive(study, f"{space.method}/sampler", number)
-    memory = optuna.create_study(
-        directions=["minimize", "minimize"], sampler=_sampler(study, seed)
-    )
+    memory = optuna.create_study(directions=["minimize", "minimize"], sampler=_sampler(study, seed))
     memory.add_trials(list(history))
     return dict(memory.ask(dict(space.free)).params)
 

@@ -104,9 +104,7 @@ def described(field: FieldInfo) -> str:
     return f"{own.low:g} to {own.high:g}{extra}"
 
 
-def _space(
-    method: str, fields: Mapping[str, Narrowing], recipe: Mapping[str, Narrowing]
-) -> Space:
+def _space(method: str, fields: Mapping[str, Narrowing], recipe: Mapping[str, Narrowing]) -> Space:
     model = METHODS[method]
     _known(f"method {method!r}", model, fields)
     _known("the recipe", Recipe, recipe)
@@ -144,8 +142,9 @@ def _place(
         return
     if isinstance(narrowing, Search) and narrowing.choices is None and narrowing.low is None:
         narrowing = Choices(choices=list(_closed(field)))
-    if isinstance(narrowing, Choices) or getattr(narrowing, "choices", None):
-        free[name] = CategoricalDistribution(tuple(narrowing.choices))
+    choices = getattr(narrowing, "choices", None)
+    if choices:
+        free[name] = CategoricalDistribution(tuple(choices))
     elif isinstance(narrowing, Range | Search):
         free[name] = _numbers(name, field, narrowing)
     else:

@@ -51,8 +51,10 @@ class Choices(Strict):
 def _kind(value: object) -> str:
     if isinstance(value, dict):
         return "choices" if "choices" in value else "range"
-    return "choices" if isinstance(value, Choices) else (
-        "range" if isinstance(value, Range) else "fixed"
+    return (
+        "choices"
+        if isinstance(value, Choices)
+        else ("range" if isinstance(value, Range) else "fixed")
     )
 
 
@@ -182,7 +184,8 @@ def _numbers(value: Any) -> Any:
 
 
 def _sentence(error: pydantic.ValidationError) -> str:
-    first = error.errors()[0]
+    unknown = [found for found in error.errors() if found["type"] == "extra_forbidden"]
+    first = (unknown or error.errors())[0]  # a misspelt field is why the right one is missing
     where = ".".join(str(part) for part in first["loc"] if part not in ("range", "choices"))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
@@ -199,8 +202,11 @@ def _sentence(error: pydantic.ValidationError) -> str:
 
 def _siblings(loc: tuple[int | str, ...]) -> list[str]:
     parts: dict[str, type[Strict]] = {
-        "search": SearchPlan, "confirm": ConfirmPlan, "resources": Resources,
-        "range": Range, "choices": Choices,
+        "search": SearchPlan,
+        "confirm": ConfirmPlan,
+        "resources": Resources,
+        "range": Range,
+        "choices": Choices,
     }
     owners = [parts[part] for part in loc[:-1] if isinstance(part, str) and part in parts]
     return list((owners[-1] if owners else Study).model_fields)

@@ -1,4 +1,4 @@
-"""One study from file to board: check, search, confirm, report; the same call goes on after any end."""
+"""One study from file to board: check, search, confirm, report; run again, it goes on."""
 
 import logging
 import os
@@ -85,7 +85,7 @@ def run(
     cluster.preflight(study.resources, address)
     folder = out.absolute() / study.name
     place = uri or default_uri(out)
-    facts = provenance(study)
+    facts = provenance(study, ready.task)
     _writable(out)
     store.check(place)
     ledger = Ledger(folder, study, facts)
@@ -104,7 +104,7 @@ def run(
         ledger.close()
     board, report = publish(study, rows, facts, folder)
     try:
-        link = store.write_board(place, study.name, board, report.parent, board.verdict)
+        link = store.write_board(place, study.name, board, report.parent)
     except Exception as error:  # the board stands in the folder; the view can be written again
         logger.warning("MLflow did not take the board: %s", error)
         link = None
@@ -120,7 +120,9 @@ def show(study: str, out: Path, *, uri: str | None = None) -> Outcome:
     """
     place = uri or default_uri(out)
     if uri is None and not (out / "mlflow.db").exists():
-        raise StudyError(f"{out} holds no studies yet; `isoflop run` makes one, --out names another")
+        raise StudyError(
+            f"{out} holds no studies yet; `isoflop run` makes one, --out names another"
+        )
     store.check(place)
     name = studies.load(Path(study)).name if study.endswith((".yaml", ".yml")) else study
     what, facts = store.read_study(place, name)
@@ -139,7 +141,13 @@ def publish(
 ) -> tuple[Board, Path]:
     """The board of these rows, and its report in the study's folder."""
     rows = list(rows)
-    board = leaderboard(rows, study.budgets, primary=study.primary_budget)
+    board = leaderboard(
+        rows,
+        study.budgets,
+        primary=study.primary_budget,
+        chance=1 / facts["classes"],
+        methods=tuple(study.methods),
+    )
     return board, write_report(board, rows, dict(facts), folder / "report", {})
 
 
@@ -150,21 +158,25 @@ def _writable(out: Path) -> None:
         raise StorageError(f"--out must be a folder that can be written, but {nearest} is not")
 
 
-class _Reasons(Callback):
+class _Reasons(Callback):  # type: ignore[misc]
     """Tells the search why Tune gave a trial up."""
 
     def __init__(self, search: StudySearch) -> None:
         self._search = search
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(  # Tune's signature
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Any],  # noqa: ARG002
+        trial: Any,
+        **info: Any,  # noqa: ARG002
+    ) -> None:
         error = str(trial.get_error() or "")
         last = error.strip().splitlines()[-1] if error.strip() else ""
         self._search.reasons[trial.trial_id] = f"its workers died: {last}"[:500]
 
 
-def _train(
-    ledger: Ledger, ready: Prepared, address: str, listener: Listener | None
-) -> bool:
+def _train(ledger: Ledger, ready: Prepared, address: str, listener: Listener | None) -> bool:
     """Search and confirm; False where nothing was left to do."""
     study = ledger.study
     lag = study.resources.concurrency or 2
@@ -190,9 +202,7 @@ def _settings(ledger: Ledger) -> dict[str, Any]:
 
 
 def _tune(search: StudySearch, study: Study, slots: int, folder: Path) -> ResultGrid:
-    trial = tune.with_resources(
-        Trial, {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
-    )
+    trial = tune.with_resources(Trial, {"cpu": study.resources.cpu, "gpu": study.resources.gpu})
     tuner = Tuner(
         trial,
         tune_config=TuneConfig(
@@ -230,9 +240,7 @@ def _affordable(study: Study, found: Mapping[str, Space], task: Task) -> None:
     floors = {name: space.floor(task) for name, space in found.items()}
     for name, floor in floors.items():
         if floor > cap(study.budgets[-1]):
-            logger.warning(
-                "%s costs %.4g MMACs at least and fits no budget", name, floor / 1e6
-            )
+            logger.warning("%s costs %.4g MMACs at least and fits no budget", name, floor / 1e6)
     cheapest = min(floors, key=floors.__getitem__)
     if floors[cheapest] > cap(study.budgets[-1]):
         raise StudyError(
@@ -240,5 +248,3 @@ def _affordable(study: Study, found: Mapping[str, Space], task: Task) -> None:
             f"{study.budgets[-1]:g} MMACs and the cheapest ({cheapest}) costs "
             f"{floors[cheapest] / 1e6:.4g}; raise `budgets` or widen the methods' ranges"
         )
-
-

@@ -5,6 +5,7 @@ actors are reused from trial to trial.
 """
 
 import functools
+import json
 import logging
 import platform
 import time
@@ -29,9 +30,11 @@ PROOF = 64
 """Validation images on which the price is compared with what the deployed network executes."""
 INTERVAL = 5.0
 """Seconds between two checkpoints, at least; the end of a phase always has one."""
+TOLD = "told"
+"""Where a result of Tune's carries ours."""
 
 
-class Trial(tune.Trainable):
+class Trial(tune.Trainable):  # type: ignore[misc]
     """Ray's shell: one step is one result of `results`."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -47,10 +50,10 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next epoch's result."""
+        """The next epoch's result, as text: Tune flattens what is nested."""
         result = next(self._results)
         self._failed = bool(result["end"]) and result["end"]["state"] == "FAIL"
-        return result
+        return {"done": result["done"], TOLD: json.dumps(result)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: trials keep their own checkpoints, which outlive the driver."""
@@ -141,8 +144,10 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         result = _result(epoch, seen, seconds, points, device)
         if result["end"] or epoch.phase_done or time.monotonic() - saved > INTERVAL:
             saved = time.monotonic()
-            _keep(folder, {"train": epoch.state(), "points": points, "seconds": seconds,
-                           "result": result})
+            _keep(
+                folder,
+                {"train": epoch.state(), "points": points, "seconds": seconds, "result": result},
+            )
         yield result
 
 
@@ -162,8 +167,15 @@ def _result(
             "curve/seconds": epoch.seconds,
         },
         "done": done,
-        "end": {"state": "COMPLETE", "reason": None, "seconds": seconds, "points": list(points),
-                "device": device_name(device)} if done else None,
+        "end": {
+            "state": "COMPLETE",
+            "reason": None,
+            "seconds": seconds,
+            "points": list(points),
+            "device": device_name(device),
+        }
+        if done
+        else None,
     }
 
 

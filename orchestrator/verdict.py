@@ -35,14 +35,14 @@ def verdict(board: Board) -> str:
             "to compare it with"
         )
     elif leader.method == board.baseline:
-        sentence = f"{at} {_baseline_leads(board, base, measured)}"
+        sentence = f"{at} {_baseline_leads(base, measured)}"
     else:
         sentence = f"{at} {_challenger_leads(board, leader, base, measured)}"
     return f"{sentence}{_reservations(leader, base)}."
 
 
 def notes(board: Board) -> Iterable[str]:
-    """What weakens the board, a sentence each: overruns, lost and collapsed seeds, uneven effort."""
+    """What weakens the board, a sentence each: overruns, lost seeds, uneven effort."""
     if not board.confirmed:
         return
     for cell in board.cells:
@@ -65,12 +65,12 @@ def notes(board: Board) -> Iterable[str]:
 
 def percent(fraction: float | None, digits: int = 2) -> str:
     """A fraction in [0, 1] as a percentage, without the sign."""
-    return "–" if fraction is None else f"{100 * fraction:.{digits}f}"
+    return "-" if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
 def points(difference: float | None) -> str:
     """A difference of fractions in signed percentage points."""
-    return "–" if difference is None else f"{100 * difference:+.2f}".replace("-", "\N{MINUS SIGN}")
+    return "-" if difference is None else f"{100 * difference:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def mmacs(budget: float) -> str:
@@ -81,7 +81,7 @@ def mmacs(budget: float) -> str:
 def macs_text(macs: float | None) -> str:
     """MACs as MMACs with three to four significant digits."""
     if macs is None:
-        return "–"
+        return "-"
     value = macs / 1e6
     digits = 3 if value < 1 else 2 if value < 100 else 1 if value < 1000 else 0
     return f"{value:,.{digits}f}" if value >= 0.01 else f"{value:.2g}"
@@ -90,7 +90,7 @@ def macs_text(macs: float | None) -> str:
 def p_text(p: float | None) -> str:
     """A p-value with its relation; never 'p = 0'."""
     if p is None:
-        return "–"
+        return "-"
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
@@ -103,7 +103,7 @@ def _figure(cell: Cell) -> str:
     return f"{percent(cell.accuracy.mean)} % ({plural(cell.n, 'seed')})"
 
 
-def _baseline_leads(board: Board, base: Cell, measured: list[Cell]) -> str:
+def _baseline_leads(base: Cell, measured: list[Cell]) -> str:
     close = [c.method for c in measured if c is not base and c.group == "A"]
     if not base.group:
         return f"the static baseline {base.method} has the highest mean, {_figure(base)}"
@@ -122,7 +122,8 @@ def _challenger_leads(board: Board, leader: Cell, base: Cell, measured: list[Cel
     if _separated(gain, board) and leader.group and base.group:
         close = [c.method for c in measured if c is not leader and c.group == leader.group]
         tail = f"; {_listed(close)} cannot be told from it" if close else ""
-        return f"{leader.method} beats {base.method} by {_gain(gain)}: {head}{tail}"
+        gained = _gain(gain).removeprefix("+")
+        return f"{leader.method} beats {base.method} by {gained}: {head}{tail}"
     known = f", a gain of {_gain(gain)}" if gain.result.difference is not None else ""
     lead = f"{leader.method} has the highest mean test accuracy, {head}{known}"
     if leader.group and base.group:
@@ -158,8 +159,8 @@ def _uneven(board: Board) -> Iterable[str]:
     trials = [effort.search for effort in board.effort]
     if max(trials) > 1.2 * min(trials):
         yield (
-            f"Effort is uneven: {min(trials)} to {max(trials)} search trials per method; the larger "
-            "search has the better odds."
+            f"Effort is uneven: {min(trials)} to {max(trials)} search trials per method; "
+            "the larger search has the better odds."
         )
 
 

@@ -194,7 +194,9 @@ def augment(own: torch.Generator, pad: int = 2, flip: bool = True) -> Augment:
 
 def square_split(side: int) -> Split:
     pixels = torch.randint(1, 256, (20, side, side, 3), dtype=torch.uint8, generator=generator())
-    return Split(Resident(pixels), torch.zeros(20, dtype=torch.int64), torch.zeros(3), torch.ones(3))
+    return Split(
+        Resident(pixels), torch.zeros(20, dtype=torch.int64), torch.zeros(3), torch.ones(3)
+    )
 
 
 # Augmentation
@@ -375,6 +377,15 @@ def test_an_unreachable_hub_is_said_in_one_line(name: str) -> None:
     with pytest.raises(DataError, match="check the network") as caught:
         load(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DataError, match="OfflineModeIsEnabled"):
+        load("cifar10")
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 def test_a_parquet_file_without_labels_is_refused(tmp_path: Path) -> None:

@@ -41,8 +41,13 @@ class Toy(Method):
         return [
             Phase(name="early", share=0.5, loss=loss, advance=clock("early")),
             Phase(
-                name="late", share=0.5, loss=loss, advance=clock("late"),
-                parameters=late_groups, lr=0.02, schedule="constant",
+                name="late",
+                share=0.5,
+                loss=loss,
+                advance=clock("late"),
+                parameters=late_groups,
+                lr=0.02,
+                schedule="constant",
             ),
         ]
 

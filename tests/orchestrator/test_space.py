@@ -16,8 +16,13 @@ TASK = Task("digits", 1, 8, 8, 10)
 
 def study(methods: dict[str, Any], recipe: dict[str, Any] | None = None) -> Study:
     return Study.model_validate(
-        {"name": "s", "data": "digits", "budgets": [1], "methods": methods,
-         "recipe": {"epochs": 4, **(recipe or {})}}
+        {
+            "name": "s",
+            "data": "digits",
+            "budgets": [1],
+            "methods": methods,
+            "recipe": {"epochs": 4, **(recipe or {})},
+        }
     )
 
 
@@ -31,10 +36,17 @@ def test_every_method_has_a_space_of_its_own(name: str) -> None:
 def test_the_study_narrows_fixes_and_opens() -> None:
     space = spaces(
         study(
-            {"skipnet": {"alpha": {"low": 0.01, "high": 1, "log": True}, "gate": "rnn",
-                         "depth": {"choices": [8, 14]}}},
-            {"lr": {"low": 0.01, "high": 0.1, "log": True},
-             "batch_size": {"low": 16, "high": 64, "step": 16}},
+            {
+                "skipnet": {
+                    "alpha": {"low": 0.01, "high": 1, "log": True},
+                    "gate": "rnn",
+                    "depth": {"choices": [8, 14]},
+                }
+            },
+            {
+                "lr": {"low": 0.01, "high": 0.1, "log": True},
+                "batch_size": {"low": 16, "high": 64, "step": 16},
+            },
         )
     )["skipnet"]
     assert space.free["alpha"] == FloatDistribution(0.01, 1, log=True)
@@ -49,7 +61,9 @@ def test_the_study_narrows_fixes_and_opens() -> None:
 
 
 def test_the_floor_is_the_cheapest_corner() -> None:
-    space = spaces(study({"dense": {"depth": {"choices": [14, 8]}, "width": {"low": 0.5, "high": 1}}}))
+    space = spaces(
+        study({"dense": {"depth": {"choices": [14, 8]}, "width": {"low": 0.5, "high": 1}}})
+    )
     least = METHODS["dense"].of({"depth": 8, "width": 0.5}).floor(TASK)
     assert space["dense"].floor(TASK) == least
 

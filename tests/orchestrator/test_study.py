@@ -46,9 +46,7 @@ def test_values_ranges_and_choices_are_told_apart(tmp_path: Path) -> None:
         (("data: digits\n", ""), "data is missing"),
     ],
 )
-def test_a_mistake_is_one_sentence(
-    tmp_path: Path, change: tuple[str, str], sentence: str
-) -> None:
+def test_a_mistake_is_one_sentence(tmp_path: Path, change: tuple[str, str], sentence: str) -> None:
     with pytest.raises(StudyError) as caught:
         study(tmp_path, GOOD.replace(*change))
     assert sentence in str(caught.value)

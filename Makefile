@@ -1,0 +1,32 @@
+# `make quickstart` and `make test` set up what they need; a second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: quickstart test lint lock clean
+
+quickstart: $(READY)
+	$(BIN)/isoflop run studies/quickstart.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# The environment as it is now becomes the lock; a machine's own build of torch stays its own.
+lock: $(READY)
+	echo '# Every version that isoflop is run and tested with; made by `make lock`.' > requirements.lock
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "isoflop needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,mnist]'
+	touch $(READY)

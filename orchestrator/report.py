@@ -1,0 +1,363 @@
+"""The board as files (page, tables, figures, provenance) and as a table for the terminal.
+
+The same board and rows give the same bytes: nothing here reads a clock, a path or a machine.
+"""
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator import figures, verdict
+from orchestrator.board import Board, Cell
+from orchestrator.rows import Row
+
+EXCLUDED_SHOWN = 100
+"""Excluded rows listed one by one on the page; provenance.json has them all."""
+GLYPHS = {
+    "o": "M6 1.2a4.8 4.8 0 1 0 .01 0z",
+    "s": "M1.8 1.8h8.4v8.4h-8.4z",
+    "^": "M6 1l5 9.6H1z",
+    "D": "M6 .6L11.4 6 6 11.4.6 6z",
+    "v": "M6 11L1 1.4h10z",
+    "P": "M4 1h4v3h3v4H8v3H4V8H1V4h3z",
+    "X": "M3 1l3 3 3-3 2 2-3 3 3 3-2 2-3-3-3 3-2-2 3-3-3-3z",
+}
+
+
+def write_report(
+    board: Board,
+    rows: Iterable[Row],
+    provenance: Mapping[str, Any],
+    folder: Path,
+    links: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes the report's files into `folder`, each aside and then renamed; the page's path.
+
+    Of `links` (name -> address) the page shows web addresses alone: a path of this machine means
+    nothing to its reader.
+    """
+    everything = list(rows)
+    table = board_table(board)
+    evidence = {**provenance, "board": _facts(board)}
+    files = {
+        "leaderboard.csv": _csv(table),
+        "leaderboard.parquet": _parquet(table),
+        "seeds.csv": _csv(seeds_table(board)),
+        "pairs.csv": _csv(pairs_table(board)),
+        **figures.pareto_files(board, everything),
+        "forest.png": figures.forest_file(board),
+        "provenance.json": _json(evidence),
+        "report.html": page(board, everything, provenance, links or {}).encode(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        aside = folder / f".{name}.part"
+        aside.write_bytes(content)
+        aside.replace(folder / name)
+    return folder / "report.html"
+
+
+def terminal(board: Board, links: Mapping[str, str] | None = None) -> RenderableType:
+    """Verdict, board, notes and effort; readable in 80 columns and without colour."""
+    parts: list[RenderableType] = [Text(board.verdict, style="bold"), Text()]
+    parts.append(_terminal_board(board))
+    parts += [Text(f"! {note}") for note in board.notes]
+    parts += [Text(), _terminal_effort(board)]
+    parts += [Text(f"{name}: {where}", overflow="fold") for name, where in (links or {}).items()]
+    return Group(*parts)
+
+
+def board_table(board: Board) -> pd.DataFrame:
+    """One row per method and budget; accuracies as fractions, costs in MMACs, latency in ms."""
+    records = []
+    for cell in board.cells:
+        choice, gain = cell.choice, board.gain(cell.method, cell.budget)
+        records.append(
+            {
+                "method": cell.method,
+                "budget_mmac": cell.budget,
+                "primary": cell.budget == board.primary,
+                "state": cell.state,
+                "group": cell.group,
+                "n": cell.n,
+                "mean": cell.accuracy.mean,
+                "lo": cell.accuracy.lo,
+                "hi": cell.accuracy.hi,
+                "sd": cell.accuracy.sd,
+                "macs_mean_m": _millions(cell.macs_mean),
+                "macs_p95_m": _millions(cell.macs_p95),
+                "macs_max_m": _millions(cell.macs_max),
+                "overrun": cell.overrun,
+                "collapsed": len(cell.collapsed),
+                "failed": len(cell.failed),
+                "gain": gain.result.difference if gain else None,
+                "gain_lo": gain.result.lo if gain else None,
+                "gain_hi": gain.result.hi if gain else None,
+                "gain_p": gain.result.p if gain else None,
+                "gain_p_holm": gain.p_holm if gain else None,
+                "latency_b1_ms": _latency(cell, "latency_b1"),
+                "latency_b64_ms": _latency(cell, "latency_b64"),
+                "val_acc": choice.val_acc if choice else None,
+                "val_macs_mean_m": _millions(choice.val_macs_mean) if choice else None,
+                "config": choice.config if choice else "",
+                "config_hash": choice.config_hash if choice else "",
+                "point": choice.point if choice else "",
+                "params": json.dumps(dict(choice.params), sort_keys=True) if choice else "",
+            }
+        )
+    frame = pd.DataFrame.from_records(records)
+    numbers = frame.columns[list(frame.columns).index("mean") : list(frame.columns).index("config")]
+    floats = [name for name in numbers if name not in ("overrun", "collapsed", "failed")]
+    return frame.astype(dict.fromkeys(floats, "float64"))
+
+
+def seeds_table(board: Board) -> pd.DataFrame:
+    """One row per cell and seed: the raw figures under every mean."""
+    columns = ["method", "budget_mmac", "trial", "config", "point", "seed", "test_acc"]
+    columns += ["macs_mean_m", "macs_p95_m", "macs_max_m", "collapsed", "run_id"]
+    records = [
+        (
+            cell.method,
+            cell.budget,
+            row.trial,
+            row.config,
+            row.point,
+            row.seed,
+            row.test_acc,
+            _millions(row.test_macs_mean),
+            _millions(row.test_macs_p95),
+            _millions(row.test_macs_max),
+            row.seed in cell.collapsed,
+            row.run_id,
+        )
+        for cell in board.cells
+        for row in cell.seeds
+    ]
+    return pd.DataFrame(records, columns=columns)
+
+
+def pairs_table(board: Board) -> pd.DataFrame:
+    """Every pair of methods at every budget, Welch's test, Holm over the pairs of a budget."""
+    columns = ["budget_mmac", "method", "other", "state", "difference", "lo", "hi", "p", "p_holm"]
+    records = [
+        (c.budget, c.method, c.other, r.state, r.difference, r.lo, r.hi, r.p, c.p_holm)
+        for c in board.pairs
+        for r in [c.result]
+    ]
+    return pd.DataFrame(records, columns=columns)
+
+
+def page(
+    board: Board, rows: Iterable[Row], provenance: Mapping[str, Any], links: Mapping[str, str]
+) -> str:
+    """The report as one HTML page that fetches nothing and runs nothing."""
+    everything = list(rows)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    for helper in (verdict.percent, verdict.points, verdict.mmacs, verdict.macs_text):
+        environment.filters[helper.__name__] = helper
+    environment.filters.update(
+        p=lambda p: verdict.p_text(p).removeprefix("= "), half=_half, duration=_duration
+    )
+    reasons = Counter(excluded.reason.split(":")[0] for excluded in board.excluded)
+    return environment.get_template("report.html.j2").render(
+        board=board,
+        legend=_legend(board),
+        pareto=_pareto(board, everything),
+        forest=_per_budget(board, "forest"),
+        seeds=_per_budget(board, "seeds"),
+        targets=sorted({r.accuracy for r in board.reach if r.macs is not None}),
+        reach={(r.method, r.accuracy): r.macs for r in board.reach},
+        reasons=sorted(reasons.items(), key=lambda item: (-item[1], item[0])),
+        shown=board.excluded[:EXCLUDED_SHOWN],
+        provenance=_flat({k: v for k, v in provenance.items() if k != "study"}),
+        links={n: a for n, a in links.items() if a.startswith(("https://", "http://"))},
+    )
+
+
+def _pareto(board: Board, rows: list[Row]) -> list[str]:
+    size = (4.3, 3.6)
+    search, test = figures.search_panel(board, rows), figures.test_panel(board)
+    return [
+        figures.inline_svg(
+            search, size=size, prefix="search", label="Validation accuracy over MACs"
+        ),
+        figures.inline_svg(test, size=size, prefix="test", label="Test accuracy over MACs"),
+    ]
+
+
+def _per_budget(board: Board, kind: str) -> list[str]:
+    """A small panel per budget: gains ('forest') or raw seeds ('seeds')."""
+    draw = figures.forest_panel if kind == "forest" else figures.seeds_panel
+    lines = len(board.methods) - (kind == "forest")
+    if not lines:
+        return []
+    return [
+        figures.inline_svg(
+            draw(board, budget),
+            size=(4.3, 0.9 + 0.32 * lines),
+            prefix=f"{kind}{i}",
+            label=f"{kind} at {verdict.mmacs(budget)} MMACs",
+        )
+        for i, budget in enumerate(board.budgets)
+    ]
+
+
+def _legend(board: Board) -> list[tuple[str, str, str]]:
+    """Name, colour and glyph of each method."""
+    table = figures.marks(board)
+    return [
+        (name, colour if colour != figures.INK else "var(--ink)", GLYPHS[marker])
+        for name, (colour, marker) in sorted(table.items())
+    ]
+
+
+def _terminal_board(board: Board) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("budget", justify="right", no_wrap=True)
+    table.add_column("method", overflow="fold")
+    table.add_column("test acc %", justify="right", no_wrap=True)
+    table.add_column(f"over {board.baseline}", justify="right", no_wrap=True)
+    table.add_column("MMACs", justify="right", no_wrap=True)
+    table.add_column("seeds", justify="right", no_wrap=True)
+    table.add_column("standing", overflow="fold")
+    for budget in board.budgets:
+        for i, name in enumerate(board.methods):
+            cell = board.cell(name, budget)
+            mark = "*" if budget == board.primary else " "
+            table.add_row(
+                f"<={verdict.mmacs(budget)}{mark}" if i == 0 else "",
+                name,
+                _accuracy_text(cell),
+                _gain_text(board, cell),
+                verdict.macs_text(cell.macs_mean) + ("!" if cell.overrun else ""),
+                str(cell.n),
+                _standing(cell),
+                end_section=i == len(board.methods) - 1,
+            )
+    table.caption = (
+        f"* primary budget, in MMACs. ± {100 * board.confidence:g} % interval over seeds; gains in "
+        "points, Welch. MMACs (fvcore FLOPs) are measured on test, ! over budget. Methods of one "
+        "group cannot be told apart."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _terminal_effort(board: Board) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("effort", no_wrap=True)
+    for head in ("trials", "done", "pruned", "failed", "refused", "confirm", "epochs", "time"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for e in board.effort:
+        counts = (e.search, e.complete, e.pruned, e.failed, e.refused, e.confirm, e.epochs)
+        table.add_row(e.method, *(f"{count:,}" for count in counts), _duration(e.seconds))
+    return table
+
+
+def _accuracy_text(cell: Cell) -> str:
+    if not cell.n and cell.choice:
+        return f"validation {verdict.percent(cell.choice.val_acc)}"
+    mean, half = verdict.percent(cell.accuracy.mean), _half(cell)
+    return f"{mean} ±{half:>5}" if half else f"{mean}       " if cell.n else mean
+
+
+def _standing(cell: Cell) -> str:
+    if cell.state == "not confirmed yet":
+        return "unconfirmed"
+    return f"group {cell.group}" if cell.group else cell.state
+
+
+def _half(cell: Cell) -> str:
+    """Half width of the interval in points; '' where the seeds allow none."""
+    if cell.accuracy.hi is None or cell.accuracy.mean is None:
+        return ""
+    return f"{100 * (cell.accuracy.hi - cell.accuracy.mean):.2f}"
+
+
+def _gain_text(board: Board, cell: Cell) -> str:
+    gain = board.gain(cell.method, cell.budget)
+    if gain is None or gain.result.difference is None:
+        return "-"
+    text, hi = verdict.points(gain.result.difference), gain.result.hi
+    if hi is None:
+        return f"{text}       "
+    return f"{text} ±{100 * (hi - gain.result.difference):>5.2f}"
+
+
+def _duration(seconds: float) -> str:
+    """Device time in the unit that reads best."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:,.1f} h"
+
+
+def _latency(cell: Cell, name: str) -> float | None:
+    """Mean over seeds, ms."""
+    known = [value for row in cell.seeds if (value := getattr(row, name)) is not None]
+    return 1e3 * math.fsum(known) / len(known) if known else None
+
+
+def _millions(macs: float | None) -> float | None:
+    return None if macs is None else macs / 1e6
+
+
+def _facts(board: Board) -> dict[str, Any]:
+    """What the board was computed with, and every row that it left out."""
+    low, high = board.budgets[0], board.budgets[-1]
+    return {
+        "verdict": board.verdict,
+        "notes": list(board.notes),
+        "budgets_mmac": list(board.budgets),
+        "primary_mmac": board.primary,
+        "baseline": board.baseline,
+        "confidence": board.confidence,
+        "area": {"range_mmac": [low, high], "floor": board.chance, "values": board.area},
+        "excluded": [
+            {"trial": e.row.trial, "role": e.row.role, "point": e.row.point, "reason": e.reason}
+            for e in board.excluded
+        ],
+    }
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for key, item in sorted(value.items()):
+        if isinstance(item, Mapping):
+            pairs += _flat(item, f"{prefix}{key}.")
+        else:
+            words = ", ".join(map(str, item)) if isinstance(item, list | tuple) else str(item)
+            pairs.append((f"{prefix}{key}", words))
+    return pairs
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.10g").encode()
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, default=str) + "\n").encode()

@@ -1,0 +1,82 @@
+"""The commands as a person calls them: what they print, and how they refuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from orchestrator.cli import app
+
+ROOT = Path(__file__).parents[2]
+
+
+def isoflop(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from orchestrator.cli import main; main()", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["train", "skipnet", "--set", "alpha=-1"], "SkipNet.alpha"),
+        (["train", "skipnt"], "did you mean 'skipnet'?"),
+        (["train", "dense", "--set", "width"], "field=value"),
+        (["train", "dense", "--set", "widht=1"], "did you mean 'width'?"),
+        (["train", "dense", "--data", "./nowhere"], "nowhere"),
+        (["run", "nowhere.yaml"], "there is none at nowhere.yaml"),
+        (["methods", "dens"], "did you mean 'dense'?"),
+        (["board", "quickstart", "--out", "nowhere"], "isoflop run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(words: list[str], sentence: str) -> None:
+    done = isoflop(*words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.startswith("isoflop: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    done = isoflop("run", "studies/quickstart.yaml", "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "--out" in done.stderr
+
+
+def test_a_method_trains_by_hand() -> None:
+    done = isoflop("train", "dense", "--set", "depth=8", "--set", "recipe.lr=0.05", "--epochs", "2")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2/2" in done.stdout
+    assert "price equals what runs" in done.stdout
+
+
+def test_methods_shows_every_field() -> None:
+    from methods import METHODS
+
+    assert all(name in isoflop("methods").stdout for name in METHODS)
+    card = isoflop("methods", "skipnet").stdout
+    assert "alpha" in card
+    assert "log" in card
+
+
+def test_the_schema_takes_the_shipped_studies() -> None:
+    schema = json.loads(isoflop("schema").stdout)
+    for path in sorted((ROOT / "studies").rglob("*.yaml")):
+        jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+
+
+def test_every_command_is_documented() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert command.callback.__doc__
+        assert f"isoflop {command.name or command.callback.__name__}" in readme

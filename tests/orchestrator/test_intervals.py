@@ -1,0 +1,86 @@
+"""Intervals and tests against scipy, Holm against the closure principle."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from orchestrator.intervals import holm, summary, welch
+
+accuracies = st.integers(0, 10_000).map(lambda k: k / 10_000)
+samples = st.lists(accuracies, min_size=2, max_size=8)
+p_values = st.lists(st.none() | st.floats(0, 1), max_size=6)
+
+
+def test_the_number_of_seeds_decides_what_may_be_said():
+    assert summary([]).mean is None
+    assert (summary([0.7]).mean, summary([0.7]).sd) == (0.7, None)
+    two = summary([0.7, 0.8])
+    assert two.sd == pytest.approx(0.1 / 2**0.5)
+    assert two.lo is None
+    three = summary([0.7, 0.8, 0.9])
+    assert three.hi - three.mean == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
+
+
+@given(st.lists(accuracies, min_size=3, max_size=8))
+def test_interval_is_scipys(values):
+    ours = summary(values, 0.9)
+    if len(set(values)) == 1:
+        assert (ours.lo, ours.sd, ours.hi) == (values[0], 0.0, values[0])
+        return
+    lo, hi = stats.t.interval(0.9, len(values) - 1, np.mean(values), stats.sem(values))
+    assert (ours.lo, ours.hi) == pytest.approx((lo, hi), abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")  # scipy, on a constant sample
+@given(samples, samples)
+def test_welch_is_scipys_where_scipy_is_right(a, b):
+    ours = welch(a, b)
+    if len(set(a)) == len(set(b)) == 1:
+        assert ours.state == "not testable"
+        assert ours.p is None
+        return
+    theirs = stats.ttest_ind(a, b, equal_var=False)
+    interval = theirs.confidence_interval(0.95)
+    assert ours.p == pytest.approx(theirs.pvalue, abs=1e-9)
+    assert (ours.lo, ours.hi) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+@given(samples, samples)
+def test_welch_is_antisymmetric(a, b):
+    one, other = welch(a, b), welch(b, a)
+    assert one.difference == pytest.approx(-other.difference)
+    assert (one.p is None) == (other.p is None)
+    assert one.p is None or one.p == pytest.approx(other.p)
+
+
+def test_two_constants_are_not_testable_and_never_p_zero():
+    result = welch([0.9] * 5, [0.5] * 5)
+    assert (result.state, result.p, result.lo) == ("not testable", None, None)
+    assert result.difference == pytest.approx(0.4)
+
+
+def test_one_seed_has_a_difference_and_no_test():
+    result = welch([0.9], [0.5, 0.6])
+    assert (result.state, result.p) == ("too few seeds", None)
+    assert result.difference == pytest.approx(0.35)
+    assert welch([], [0.5]).difference is None
+
+
+@given(p_values)
+def test_holm_is_the_closure_of_bonferroni(values):
+    known = [i for i, p in enumerate(values) if p is not None]
+    families = [
+        family
+        for size in range(1, len(known) + 1)
+        for family in itertools.combinations(known, size)
+    ]
+    for i, adjusted in enumerate(holm(values)):
+        if values[i] is None:
+            assert adjusted is None
+            continue
+        bounds = [min(1, len(f) * min(values[j] for j in f)) for f in families if i in f]
+        assert adjusted == pytest.approx(max(bounds))

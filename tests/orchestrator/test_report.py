@@ -1,0 +1,208 @@
+"""The report's files, its bytes, its words, and the page in a real browser."""
+
+import io
+import json
+import random
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from boards import BUDGETS, study_rows
+from rich.console import Console
+
+from orchestrator.leaderboard import leaderboard
+from orchestrator.report import terminal, write_report
+
+PROVENANCE = {"study_hash": "ab12", "commit": "0123", "versions": {"torch": "2.13.0"}}
+FILES = {
+    "leaderboard.csv",
+    "leaderboard.parquet",
+    "seeds.csv",
+    "pairs.csv",
+    "pareto.png",
+    "pareto.svg",
+    "forest.png",
+    "provenance.json",
+    "report.html",
+}
+
+
+def write(rows, folder, **links):
+    board = leaderboard(rows, BUDGETS, primary=2, chance=0.1)
+    return board, write_report(board, rows, PROVENANCE, folder, links)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return write(study_rows(), folder)
+
+
+def text_of(rendered, width=80):
+    shown = io.StringIO()
+    Console(width=width, no_color=True, file=shown).print(rendered)
+    return shown.getvalue()
+
+
+def test_the_same_rows_give_the_same_bytes(report, tmp_path):
+    rows = study_rows()
+    random.Random(5).shuffle(rows)
+    _, again = write(rows, tmp_path / "again")
+    assert {path.name for path in again.parent.iterdir()} == FILES
+    for name in FILES:
+        assert (again.parent / name).read_bytes() == (report[1].parent / name).read_bytes(), name
+
+
+def test_the_tables_say_what_the_board_says(report):
+    board, page = report
+    table = pd.read_csv(page.parent / "leaderboard.csv")
+    assert len(table) == len(board.cells)
+    for cell, record in zip(board.cells, table.to_dict("records"), strict=True):
+        assert (record["method"], record["n"]) == (cell.method, cell.n)
+        assert record["mean"] == pytest.approx(cell.accuracy.mean)
+        assert record["macs_mean_m"] * 1e6 == pytest.approx(cell.macs_mean)
+    exact = pd.read_parquet(page.parent / "leaderboard.parquet")
+    pd.testing.assert_frame_equal(exact[["mean", "lo"]], table[["mean", "lo"]])
+    seeds = pd.read_csv(page.parent / "seeds.csv")
+    assert len(seeds) == sum(cell.n for cell in board.cells)
+    assert len(pd.read_csv(page.parent / "pairs.csv")) == len(board.pairs)
+
+
+def test_provenance_lists_every_row_left_out(report):
+    board, page = report
+    evidence = json.loads((page.parent / "provenance.json").read_text())
+    assert evidence["study_hash"] == "ab12"
+    assert len(evidence["board"]["excluded"]) == len(board.excluded) == 6
+
+
+def test_the_page_stands_alone(report):
+    board, path = report
+    html = path.read_text()
+    assert board.verdict in html.replace("&gt;", ">").replace("&lt;", "<").replace("&#39;", "'")
+    assert "<script" not in html
+    assert "@import" not in html
+    fetched = re.findall(r'(?:src|href)="([^"#]*)"', html)
+    assert all(where.startswith("data:") for where in fetched)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
+    assert "MACs (fvcore FLOPs)" in html
+
+
+def test_every_table_is_reached_by_keyboard_and_named(report):
+    class Tables(HTMLParser):
+        regions, tables = 0, 0
+
+        def handle_starttag(self, tag, attrs):
+            found = dict(attrs)
+            self.tables += tag == "table"
+            named = "aria-label" in found or "aria-labelledby" in found
+            self.regions += found.get("tabindex") == "0" and found.get("role") == "region" and named
+
+    parser = Tables()
+    parser.feed(report[1].read_text())
+    assert parser.tables == parser.regions > 4
+
+
+def test_a_path_of_this_machine_is_no_link(tmp_path):
+    _, page = write(study_rows(), tmp_path, store="sqlite:////home/me/x.db", site="https://a.org/b")
+    html = page.read_text()
+    assert "/home/me" not in html
+    assert 'href="https://a.org/b"' in html
+
+
+@pytest.mark.parametrize("seeds", [0, 1, 2, 3])
+def test_a_board_with_few_seeds_is_written(seeds, tmp_path):
+    board, page = write(study_rows(seeds=seeds), tmp_path)
+    html = page.read_text()
+    if seeds == 0:
+        assert "Not confirmed yet" in html
+        assert "validation" in text_of(terminal(board))
+        assert "not confirmed yet" in html
+    else:
+        assert "nothing is ranked" in html
+
+
+def test_an_empty_board_is_written(tmp_path):
+    board, page = write([], tmp_path)
+    assert "no point" in page.read_text()
+    assert "no point" in text_of(terminal(board))
+
+
+def test_markup_in_a_name_is_text(tmp_path):
+    rows = study_rows(methods=["dense", "skipnet"])
+    rows[13] = type(rows[13])(**{**vars(rows[13]), "reason": "<script>alert(1)</script>[bold]"})
+    _, page = write(rows, tmp_path)
+    assert "<script>" not in page.read_text()
+
+
+def test_the_terminal_keeps_to_80_columns_and_needs_no_colour(report):
+    board, _ = report
+    text = text_of(terminal(board, {"mlflow command": "mlflow ui"}))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines[:4]).replace("  ", " ").startswith(board.verdict[:60])
+    assert "…" not in text
+    assert "group A" in text
+    assert "mlflow command: mlflow ui" in text
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    switches = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-sync"
+    for switch in f"{switches} disable-background-networking disable-component-update".split():
+        options.add_argument(f"--{switch}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_the_page_whole(report, browser, width):
+    board, path = report
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(path.as_uri())
+    assert browser.execute_script("return innerWidth") == width
+    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(wide) == 0
+    assert browser.find_element("tag name", "h1").text == board.verdict
+    cut = """return [...document.querySelectorAll('section > .scroll')].filter(
+        e => e.scrollWidth > e.clientWidth + 1).length"""
+    if width == 1280:
+        assert browser.execute_script(cut) == 0
+    drawn = "return [...document.querySelectorAll('figure svg')].map(e => e.clientHeight)"
+    heights = browser.execute_script(drawn)
+    assert len(heights) == 2 + 2 * len(BUDGETS)
+    assert min(heights) > 80
+    overflow = """return [...document.querySelectorAll('figure svg')].flatMap(svg => {
+        const box = svg.getBoundingClientRect();
+        return [...svg.querySelectorAll('text')].filter(t => {
+            const b = t.getBoundingClientRect();
+            return b.right > box.right + 2 || b.left < box.left - 2;
+        }).map(t => t.textContent)})"""
+    assert browser.execute_script(overflow) == []
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.browser
+def test_details_open_by_keyboard(report, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(report[1].as_uri())
+    summary = browser.find_element("css selector", "details > summary")
+    summary.send_keys(Keys.ENTER)
+    assert browser.find_element("css selector", "details").get_attribute("open") is not None

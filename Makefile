@@ -19,7 +19,7 @@ lint: $(READY)
 # The environment as it is now becomes the lock; a machine's own build of torch stays its own.
 lock: $(READY)
 	echo '# Every version that isoflop is run and tested with; made by `make lock`.' > requirements.lock
-	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
+	$(BIN)/pip freeze --exclude-editable | sed 's/^\(torch==[^+]*\)+.*/\1/' >> requirements.lock
 
 clean:
 	rm -rf .venv build dist *.egg-info

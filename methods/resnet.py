@@ -26,6 +26,7 @@ Family = Literal["cifar", "imagenet"]
 Convolution = Callable[..., nn.Module]
 """Called as nn.Conv2d: (inputs, outputs, size, stride=, padding=, bias=False)."""
 Features = Float[Tensor, "batch channels height width"]
+Changed = Float[Tensor, "batch out_channels out_height out_width"]
 
 LARGE = 64
 """Images wider than this, in pixels, go through ImageNet's stem in either family."""
@@ -54,11 +55,11 @@ class Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.projection = _projection(inputs, outputs, stride, conv)
 
-    def shortcut(self, features: Features) -> Features:
+    def shortcut(self, features: Features) -> Changed:
         """The features themselves, or their projection at the start of a stage; no ReLU."""
         return features if self.projection is None else self.projection(features)
 
-    def forward(self, features: Features, shortcut: Features | None = None) -> Features:
+    def forward(self, features: Features, shortcut: Changed | None = None) -> Changed:
         """The block with its shortcut, which is computed here unless it is given."""
         shortcut = self.shortcut(features) if shortcut is None else shortcut
         inner = F.relu(self.norm1(self.conv1(features)))
@@ -83,11 +84,11 @@ class Bottleneck(nn.Module):
         self.norm3 = nn.BatchNorm2d(outputs)
         self.projection = _projection(inputs, outputs, stride, conv)
 
-    def shortcut(self, features: Features) -> Features:
+    def shortcut(self, features: Features) -> Changed:
         """The features themselves, or their projection at the start of a stage; no ReLU."""
         return features if self.projection is None else self.projection(features)
 
-    def forward(self, features: Features, shortcut: Features | None = None) -> Features:
+    def forward(self, features: Features, shortcut: Changed | None = None) -> Changed:
         """The block with its shortcut, which is computed here unless it is given."""
         shortcut = self.shortcut(features) if shortcut is None else shortcut
         inner = F.relu(self.norm1(self.conv1(features)))
@@ -109,7 +110,7 @@ class ResNet(nn.Module):
     @property
     def units(self) -> Sequence[Block | Bottleneck]:
         """The blocks in order, for those who call their shortcut and their body apart."""
-        return cast("Sequence[Block | Bottleneck]", self.blocks)
+        return cast("Sequence[Block | Bottleneck]", list(self.blocks))
 
     def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
         features = self.stem(images)

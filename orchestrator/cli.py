@@ -1,5 +1,6 @@
 """The commands. A user's mistake is one line and exit code 2; a traceback is a bug of ours."""
 
+import inspect
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -42,11 +44,12 @@ def run(
     ] = "local",
 ) -> None:
     """Search, confirm and print the board; the same command goes on after any interruption."""
-    from orchestrator import study as studies
+    from orchestrator.study import load
+
+    what = load(study)
     from orchestrator import sweep
     from orchestrator.progress import Progress
 
-    what = studies.load(study)
     progress = Progress(what, console)
     console.print(f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False)
     try:
@@ -149,32 +152,42 @@ def _near(path: Path) -> Path:
 def _methods_table() -> None:
     from methods import METHODS
 
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("method", "what it is", "searched"):
         table.add_column(column)
     for name, method in METHODS.items():
-        first = (method.__doc__ or "").strip().splitlines()[0]
         searched = [field for field, span in _searched(name).items() if span]
-        table.add_row(name, first, ", ".join(searched))
+        table.add_row(name, _paragraphs(method)[0], ", ".join(searched))
     console.print(table)
-    console.print("isoflop methods NAME shows one method's hyperparameters.")
+    console.print("`isoflop methods NAME` shows a method's hyperparameters and what it costs.")
 
 
 def _method_card(name: str) -> None:
     from methods import METHODS
+    from methods.api import Task
 
     method = METHODS[name]
-    doc = (sys.modules[method.__module__].__doc__ or "").strip()
-    console.print(f"[bold]{name}[/]", highlight=False)
-    console.print(doc, highlight=False, markup=False)
-    table = Table()
-    for column in ("field", "default", "searched", "meaning"):
+    for paragraph in _paragraphs(method):
+        console.print(paragraph + "\n", highlight=False, markup=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("field", no_wrap=True)
+    for column in ("default", "searched", "meaning"):
         table.add_column(column)
     spans = _searched(name)
     for field, info in method.model_fields.items():
+        default = f"{info.default:.3g}" if isinstance(info.default, float) else str(info.default)
         meaning = " ".join((info.description or "").split())
-        table.add_row(field, str(info.default), spans[field], meaning)
+        table.add_row(field, default, spans[field], meaning)
     console.print(table)
+    for task in (Task("digits", 1, 8, 8, 10), Task("cifar10", 3, 32, 32, 10)):
+        floor = method().floor(task) / 1e6
+        console.print(f"Least cost of the defaults on {task.name}: {floor:.4g} MMACs per image")
+
+
+def _paragraphs(method: type) -> list[str]:
+    """The docstring of a method's file, each paragraph as one line."""
+    text = inspect.cleandoc(sys.modules[method.__module__].__doc__ or "")
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
 def _searched(name: str) -> dict[str, str]:

@@ -214,7 +214,13 @@ class Ledger:
             for event in (record.start, *record.curve[-1:], record.end):
                 if event is not None:
                     listener(event)
+        listener({"event": "resumed"})
         self.listeners.append(listener)
+
+    def announce(self, event: dict[str, Any]) -> None:
+        """Tell the listeners what is no part of the record."""
+        for listener in self.listeners:
+            listener(event)
 
     def _trials(self, method: str) -> list[FrozenTrial]:
         return self._studies[method].get_trials(deepcopy=False)
@@ -223,8 +229,7 @@ class Ledger:
         event["time"] = time.time_ns() // 1_000_000 if when is None else when
         self._log.append(event)
         self._note(event)
-        for listener in self.listeners:
-            listener(event)
+        self.announce(event)
 
     def _note(self, event: dict[str, Any]) -> None:
         kind = event["event"]

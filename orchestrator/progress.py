@@ -36,15 +36,20 @@ class Progress:
         self._console = console
         self._counts = {method: _Counts() for method in study.methods}
         self._lock = threading.Lock()
+        self._confirm: int | None = None
         self._began = time.monotonic()
         self._ended_before = 0
-        self._live = False
+        self._talks = False
 
     def __call__(self, event: dict[str, Any]) -> None:
         """One event of the ledger."""
         with self._lock:
             kind = event["event"]
-            if kind == "start":
+            if kind == "resumed":
+                self._resumed()
+            elif kind == "plan":
+                self._confirm = event["confirm"]
+            elif kind == "start":
                 self._start(event)
             elif kind == "epoch":
                 self._find(event["trial"]).running[event["trial"]] = event["step"]
@@ -54,13 +59,21 @@ class Progress:
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         """Show progress until the block ends."""
-        self._began = time.monotonic()
         if not self._console.is_terminal:
-            self._live = True
             yield
             return
         with Live(get_renderable=self._table, console=self._console, refresh_per_second=4):
             yield
+
+    def _resumed(self) -> None:
+        """All that happened before was told: what comes now is news."""
+        for counts in self._counts.values():
+            counts.running.clear()
+        self._began = time.monotonic()
+        self._ended_before = self._done()
+        self._talks = not self._console.is_terminal
+        if self._talks and self._ended_before:
+            self._console.print(f"Going on after {self._ended_before} trials", highlight=False)
 
     def _find(self, trial: str) -> _Counts:
         return self._counts[self._method(trial)]
@@ -82,34 +95,39 @@ class Progress:
         for point in event["points"]:
             if counts.best is None or point["val_acc"] > counts.best:
                 counts.best, counts.best_macs = point["val_acc"], point["val_macs_mean"]
-        if self._live:
+        if self._talks:
             self._console.print(self._line(event), highlight=False, soft_wrap=True)
 
-    def _line(self, event: dict[str, Any]) -> str:
-        done, planned = self._done(), self._planned()
+    def _line(self, event: dict[str, Any]) -> Text:
         figures = event["reason"] or "; ".join(
             f"{point['point'] + ': ' if point['point'] else ''}"
             f"{100 * point['val_acc']:.1f} % validation at {point['val_macs_mean'] / 1e6:.3g} MMACs"
             for point in event["points"]
         )
-        return f"[{done}/{planned}] {event['trial']} {event['state']}: {figures}".replace(
-            "[", "\\["
-        )
+        return Text(f"[{self._where()}] {event['trial']} {event['state']}: {figures}")
+
+    def _where(self) -> str:
+        most = "at most " if self._confirm is None else ""
+        return f"{self._done()} of {most}{self._planned()}"
 
     def _done(self) -> int:
         return sum(sum(counts.ended.values()) for counts in self._counts.values())
 
     def _planned(self) -> int:
+        """Trials in all; until the search has ended, as many as there can be."""
         study = self._study
-        each = study.search.trials + study.confirm.seeds * len(study.budgets)
-        return max(each * len(study.methods), self._done())
+        methods = len(study.methods)
+        confirm = self._confirm
+        if confirm is None:
+            confirm = study.confirm.seeds * len(study.budgets) * methods
+        return max(study.search.trials * methods + confirm, self._done())
 
     def _left(self) -> str:
         done = self._done() - self._ended_before
         if done < 2:
             return "time left: not known yet"
         seconds = (time.monotonic() - self._began) / done * (self._planned() - self._done())
-        return f"time left: {_clock(seconds)} at most"
+        return f"time left: {_clock(seconds)}" + (" at most" if self._confirm is None else "")
 
     def _table(self) -> Group:
         with self._lock:
@@ -134,7 +152,7 @@ class Progress:
                     str(counts.refused),
                     best,
                 )
-            foot = f"{self._done()} of at most {self._planned()} trials, {self._left()}"
+            foot = f"{self._where()} trials, {self._left()}"
             return Group(table, Text(foot))
 
 

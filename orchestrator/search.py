@@ -65,6 +65,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
             return ticket
         if ticket in self._again:
             self._again.remove(ticket)
+        if ticket.role == "confirm":
+            self._ledger.announce({"event": "plan", "confirm": len(confirm_plan(self._ledger))})
         self._ledger.start(ticket)
         self._served.add(ticket.trial)
         self._running[trial_id] = ticket

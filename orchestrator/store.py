@@ -15,30 +15,33 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # by default a write blocks 246 s
+# MLflow's own retries block one write for 246 s, and send what may have arrived a second time.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from methods import METHODS
 from methods.errors import StorageError, StudyError
-from orchestrator import wal
+from orchestrator import layout, wal
 from orchestrator.board import Board
-from orchestrator.rows import Row, trial_rows
+from orchestrator.rows import Row
 
 logger = logging.getLogger(__name__)
+logging.getLogger("mlflow").setLevel(logging.WARNING)
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""One per method (Okabe and Ito), as far as they go."""
 ENDED = ("FINISHED", "FAILED")
-PERMANENT = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "MALFORMED_REQUEST")
-VIEW = "leaderboard"
+PASSING = (401, 403, 408, 429)
+"""Refusals (HTTP) that end when someone mends the server's settings; other 4xx are for good."""
+BATCH = 900
+"""Metrics in one write; MLflow takes 1,000 entities."""
 
 
 def check(uri: str) -> None:
@@ -50,14 +53,7 @@ def check(uri: str) -> None:
     if uri.startswith("sqlite:///"):
         _check_file(Path(uri.removeprefix("sqlite:///")))
     elif uri.startswith(("http://", "https://")):
-        try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
-                pass
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            raise StorageError(
-                f"the MLflow server must answer, but {uri} does not: {error}; "
-                "start it, or leave --mlflow out for a local store"
-            ) from None
+        _check_server(uri)
     elif uri.startswith(("postgresql", "mysql", "mssql")):
         with _storage_errors(uri):
             MlflowClient(uri).search_experiments(max_results=1)
@@ -71,7 +67,7 @@ def claim(uri: str, study: str, study_hash: str) -> str:
     """The id of the study's experiment, made if it is missing.
 
     Raises:
-        StudyError: the name belongs to a study of another hash.
+        StudyError: the name belongs to a study of another hash, or was deleted in MLflow.
         StorageError: the store cannot be used.
     """
     with _storage_errors(uri):
@@ -81,10 +77,16 @@ def claim(uri: str, study: str, study_hash: str) -> str:
             tags = {"study_hash": study_hash, "mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(study, _artifacts(uri, study), tags))
     found = experiment.tags.get("study_hash")
-    if found != study_hash or experiment.lifecycle_stage != "active":
+    if found != study_hash:
         raise StudyError(
             f"the name {study!r} is taken in this MLflow store by a different study (hash {found}, "
             f"this one has {study_hash}); give it another name, or another store with --mlflow"
+        )
+    if experiment.lifecycle_stage != "active":
+        raise StudyError(
+            f"study {study!r} was deleted in this MLflow store; bring it back with `mlflow "
+            f"experiments restore --experiment-id {experiment.experiment_id}`, or give the study "
+            "another name"
         )
     return str(experiment.experiment_id)
 
@@ -98,7 +100,7 @@ class Projector:
     def __init__(self, log: Path, uri: str, study: str) -> None:
         self._projection = _Projection(log, uri, study)
         self._wake = threading.Event()
-        self._stopping = False
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
 
     def start(self) -> None:
@@ -109,16 +111,20 @@ class Projector:
         """Whether all that the log holds now reached the store within `timeout` seconds."""
         goal = self._projection.size()
         deadline = time.monotonic() + timeout
+        self._wake.set()
         while self._projection.offset < goal and time.monotonic() < deadline:
-            self._wake.set()
             time.sleep(0.05)
         return self._projection.offset >= goal
 
     def stop(self) -> None:
         """End; runs of interrupted trials are marked as killed until they go on."""
-        self._stopping = True
+        self._stop.set()
         self._wake.set()
-        self._thread.join(timeout=30)
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+        if self._thread.is_alive():
+            logger.warning("MLflow still takes a write; the next run finishes what it leaves open")
+            return
         try:
             self._projection.mark_interrupted()
         except Exception as error:
@@ -126,22 +132,33 @@ class Projector:
 
     def _follow(self) -> None:
         pause = 0.5
-        while not self._stopping:
+        while not self._stop.is_set():
             try:
                 self._projection.advance()
-                pause = 0.5
-            except Exception as error:
-                logger.warning("MLflow did not take a write, again in %.0f s: %s", pause, error)
+            except Exception as error:  # nothing that MLflow does may stop the sweep
+                logger.warning("MLflow did not take a write, again in %.3g s: %s", pause, error)
                 self._projection.forget()
+                self._stop.wait(pause)
                 pause = min(2 * pause, 30.0)
-            self._wake.wait(pause)
-            self._wake.clear()
+            else:
+                pause = 0.5
+                self._wake.wait(pause)
+                self._wake.clear()
 
 
 def project(log: Path, uri: str, study: str) -> None:
-    """Brings everything the log holds into the store, here and now."""
-    projection = _Projection(log, uri, study)
-    projection.advance()
+    """Brings everything the log holds into the store, here and now.
+
+    Raises:
+        StudyError: the name belongs to another study there.
+        StorageError: the store cannot be used.
+    """
+    events, _ = wal.read(log)
+    for event in events:
+        if event["event"] == "study":
+            claim(uri, study, event["hash"])
+    with _storage_errors(uri):
+        _Projection(log, uri, study).advance()
 
 
 def read_rows(uri: str, study: str) -> list[Row]:
@@ -154,7 +171,12 @@ def read_rows(uri: str, study: str) -> list[Row]:
     with _storage_errors(uri):
         client = MlflowClient(uri)
         runs = _runs(client, _experiment(client, study), "tags.role LIKE 'trial-%'")
-    return [row for run in runs if "state" in run.data.tags for row in _rows(study, run)]
+    ended = {run.data.tags["trial"]: run for run in runs if "state" in run.data.tags}
+    return [
+        row
+        for _, run in sorted(ended.items())
+        for row in layout.rows(study, run.data.tags, run.info.run_id)
+    ]
 
 
 def read_study(uri: str, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -179,31 +201,41 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
     """The board as runs, artefacts, note and saved view; the same board again changes nothing.
 
     Returns the link of the view, from `#` on.
+
+    Raises:
+        StudyError: the store holds no study of this name.
+        StorageError: the store cannot be used.
     """
-    client = MlflowClient(uri)
-    experiment = _experiment(client, study)
-    old = {
-        run.data.tags["method"]: run
-        for run in _runs(client, experiment, "tags.role = 'leaderboard'")
-    }
-    for method in board.methods:
-        _board_run(client, experiment, board, method, old.pop(method, None))
-    for run in old.values():
-        client.delete_run(run.info.run_id)
-    report = _runs(client, experiment, "tags.role = 'report'")[0]
-    client.log_artifacts(report.info.run_id, str(folder))
-    client.set_tag(report.info.run_id, "mlflow.note.content", board.verdict)
-    identity = experiment.experiment_id
-    note = f"{board.verdict}\n\nThe report is an artefact of the run `report`."
-    client.set_experiment_tag(identity, "mlflow.note.content", note)
-    client.set_experiment_tag(identity, f"mlflow.sharedViewState.{VIEW}", _view(board))
-    return link(uri, study)
+    with _storage_errors(uri):
+        client = MlflowClient(uri)
+        experiment = _experiment(client, study)
+        identity = experiment.experiment_id
+        old = _runs(client, experiment, "tags.role = 'leaderboard'")
+        kept = {_board_run(client, experiment, board, method, old) for method in board.methods}
+        for run in old:
+            if run.info.run_id not in kept:
+                client.delete_run(run.info.run_id)
+        report = _report_run(client, experiment)
+        client.log_artifacts(report, str(folder))
+        client.set_tag(report, "mlflow.note.content", board.verdict)
+        page = f"#/experiments/{identity}/runs/{report}/artifacts/report.html"
+        note = f"{board.verdict}\n\n[The report]({page}) is an artefact of the run `report`."
+        client.set_experiment_tag(identity, "mlflow.note.content", note)
+        client.set_experiment_tag(
+            identity, f"mlflow.sharedViewState.{layout.VIEW}", layout.view(board)
+        )
+    return _link(identity)
 
 
 def link(uri: str, study: str) -> str:
-    """The saved view of a study in MLflow's pages, from `#` on."""
-    identity = _experiment(MlflowClient(uri), study).experiment_id
-    return f"#/experiments/{identity}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+    """The saved view of a study in MLflow's pages, from `#` on.
+
+    Raises:
+        StudyError: the store holds no study of this name.
+        StorageError: the store cannot be used.
+    """
+    with _storage_errors(uri):
+        return _link(_experiment(MlflowClient(uri), study).experiment_id)
 
 
 class _Projection:
@@ -216,6 +248,9 @@ class _Projection:
         self._experiment: Experiment | None = None
         self._runs: dict[str, Run] = {}
         self._open: dict[str, str] = {}
+        self._refused: set[str] = set()
+        self._refusals = log.with_name("mlflow-refused.jsonl")
+        self._refusals.unlink(missing_ok=True)  # this projection tries all of it again
         self.offset = 0
 
     def size(self) -> int:
@@ -233,18 +268,22 @@ class _Projection:
         events, offset = wal.read(self._log, self.offset)
         curves: dict[str, list[Metric]] = {}
         for event in events:
-            if event["event"] == "study":
-                self._guarded(event, self._begin, event)
-            elif self._known(event["trial"]):
+            kind, trial = event["event"], event.get("trial", "")
+            if kind == "study":
+                self._guarded(event, self._begin)
+            elif self._known(trial):
                 continue
-            elif event["event"] == "start":
-                self._guarded(event, self._start, event)
-            elif event["event"] == "epoch":
-                curves.setdefault(event["trial"], []).extend(_curve(event))
+            elif kind == "start":
+                self._guarded(event, self._start)
+            elif trial not in self._runs:
+                self._refuse(event, "the start of this trial was refused")
+            elif kind == "epoch":
+                curves.setdefault(trial, []).extend(_curve(event))
             else:
-                self._guarded(event, self._end, event, curves.pop(event["trial"], []))
+                self._log_metrics(trial, curves.pop(trial, []))
+                self._guarded(event, self._end)
         for trial, metrics in curves.items():
-            self._log_metrics(self._runs[trial].info.run_id, metrics)
+            self._log_metrics(trial, metrics)
         self.offset = offset
 
     def mark_interrupted(self) -> None:
@@ -254,82 +293,82 @@ class _Projection:
         self._open.clear()
 
     def _recall(self) -> None:
-        self._experiment = _experiment(self._client, self._study)
-        runs = _runs(self._client, self._experiment, "")
-        self._runs = {run.data.tags["key"]: run for run in runs if "key" in run.data.tags}
+        """Learn which runs there are; of two with one key, left by a lost answer, one goes."""
+        experiment = _experiment(self._client, self._study)
+        runs = [run for run in _runs(self._client, experiment, "") if "key" in run.data.tags]
+        self._runs = {}
+        for run in sorted(runs, key=lambda run: (run.info.status not in ENDED, run.info.run_id)):
+            if self._runs.setdefault(run.data.tags["key"], run) is not run:
+                self._client.delete_run(run.info.run_id)
+        self._experiment = experiment
 
     def _known(self, trial: str) -> bool:
         """Whether the store holds a trial with its end, from an earlier projection."""
         run = self._runs.get(trial)
         return run is not None and run.info.status in ENDED and trial not in self._open
 
-    def _guarded(self, event: Mapping[str, Any], write: Any, *arguments: Any) -> None:
+    def _guarded(
+        self, event: Mapping[str, Any], write: Callable[[Mapping[str, Any]], None]
+    ) -> None:
         """What the store refuses for good is set aside; all else is tried again."""
         try:
-            write(*arguments)
-        except MlflowException as error:
-            if error.error_code not in PERMANENT:
+            write(event)
+        except Exception as error:
+            if _passing(error):
                 raise
-            logger.error("MLflow refused an event of %s: %s", event.get("trial"), error)
-            with self._log.with_name("mlflow-refused.jsonl").open("a") as file:
-                file.write(json.dumps({"error": str(error), "event": dict(event)}) + "\n")
+            self._refuse(event, str(error))
+
+    def _refuse(self, event: Mapping[str, Any], reason: str) -> None:
+        content = json.dumps(dict(event), sort_keys=True)
+        if content in self._refused:
+            return
+        self._refused.add(content)
+        logger.error("MLflow refused an event of %s: %s", event.get("trial", "the study"), reason)
+        with self._refusals.open("a") as file:
+            file.write(json.dumps({"reason": reason, "event": dict(event)}) + "\n")
 
     def _begin(self, event: Mapping[str, Any]) -> None:
         run = self._run("report", {"role": "report"}, event["time"])
         if run.info.status not in ENDED:
-            self._client.log_dict(run.info.run_id, dict(event["provenance"]), "provenance.json")
             self._finish("report", "FINISHED", event["time"])
+        if "provenance" not in run.data.tags:
+            self._client.log_dict(run.info.run_id, dict(event["provenance"]), "provenance.json")
+            self._client.set_tag(run.info.run_id, "provenance", event["hash"])
+            self._runs["report"] = self._client.get_run(run.info.run_id)
 
     def _start(self, event: Mapping[str, Any]) -> None:
         method, trial = event["method"], event["trial"]
         parent = self._run(f"sweep/{method}", {"role": "sweep", "method": method}, event["time"])
         if parent.info.status not in ENDED:
             self._finish(f"sweep/{method}", "FINISHED", event["time"])
-        tags = {
-            "role": f"trial-{event['role']}",
-            "method": method,
-            "trial": trial,
-            "config": event["config"],
-            "config_hash": event["config_hash"],
-            "seed": str(event["seed"]),
-            "budget_mmac": json.dumps(event["budgets"]),
-            "params": json.dumps(event["params"], sort_keys=True),
-            "mlflow.parentRunId": parent.info.run_id,
-        }
+        tags = {**layout.start_tags(event), "mlflow.parentRunId": parent.info.run_id}
         run = self._run(trial, tags, event["time"])
+        self._open[trial] = run.info.run_id
         if run.info.status != "RUNNING":
             self._client.update_run(run.info.run_id, status="RUNNING")
-        self._open[trial] = run.info.run_id
         params = [Param(name, str(value)) for name, value in event["params"].items()]
         self._client.log_batch(run.info.run_id, params=params)
 
-    def _end(self, event: Mapping[str, Any], curve: Sequence[Metric]) -> None:
-        trial = event["trial"]
-        run = self._runs[trial].info.run_id
-        tags = [
-            RunTag("state", event["state"]),
-            RunTag("epochs", str(event["epochs"])),
-            RunTag("seconds", repr(event["seconds"])),
-            RunTag("device", event["device"]),
-            RunTag("points", json.dumps(event["points"])),
-        ]
-        if event["reason"]:
-            tags.append(RunTag("reason", event["reason"]))
-        self._log_metrics(run, curve)
-        figures = _figures(event)
-        self._client.log_batch(run, metrics=figures, tags=tags)
+    def _end(self, event: Mapping[str, Any]) -> None:
+        run = self._runs[event["trial"]]
+        figures = layout.figures(event["points"], run.data.tags.get("point", ""))
+        self._client.log_batch(
+            run.info.run_id,
+            metrics=[Metric(name, value, event["time"], 0) for name, value in figures.items()],
+            tags=[RunTag(name, value) for name, value in layout.end_tags(event).items()],
+        )
         status = "FAILED" if event["state"] == "FAIL" else "FINISHED"
-        self._finish(trial, status, event["time"])
+        self._finish(event["trial"], status, event["time"])
 
     def _run(self, key: str, tags: Mapping[str, str], start: int) -> Run:
         if key not in self._runs:
             assert self._experiment is not None, "the store was asked first"
-            colour = {"mlflow.runColor": _colour(tags["method"])} if "method" in tags else {}
+            own = {"mlflow.runColor": layout.colour(tags["method"])} if "method" in tags else {}
             self._runs[key] = self._client.create_run(
                 self._experiment.experiment_id,
                 start_time=start,
                 run_name=key.replace("sweep/", "sweep of "),
-                tags={"key": key, "study": self._study, **colour, **tags},
+                tags={"key": key, "study": self._study, **own, **tags},
             )
         return self._runs[key]
 
@@ -339,108 +378,76 @@ class _Projection:
         self._runs[key] = self._client.get_run(identity)
         self._open.pop(key, None)
 
-    def _log_metrics(self, run: str, metrics: Sequence[Metric]) -> None:
-        for first in range(0, len(metrics), 900):
-            self._client.log_batch(run, metrics=metrics[first : first + 900])
+    def _log_metrics(self, trial: str, metrics: Sequence[Metric]) -> None:
+        """In batches; of a batch that is refused for good, the bad one alone stays out."""
+        for first in range(0, len(metrics), BATCH):
+            batch = metrics[first : first + BATCH]
+            try:
+                self._client.log_batch(self._runs[trial].info.run_id, metrics=batch)
+            except Exception as error:
+                if _passing(error):
+                    raise
+                if len(batch) == 1:
+                    self._refuse({"trial": trial, **dict(batch[0])}, str(error))
+                else:
+                    half = len(batch) // 2
+                    self._log_metrics(trial, batch[:half])
+                    self._log_metrics(trial, batch[half:])
+
+
+def _passing(error: Exception) -> bool:
+    """Whether the same write may succeed later: the server is away, busy or closed to us."""
+    if isinstance(error, MlflowException):
+        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+        return not 400 <= status < 500 or status in PASSING
+    lasting = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
+    return isinstance(error, OSError) and not isinstance(error, lasting)
 
 
 def _curve(event: Mapping[str, Any]) -> Iterator[Metric]:
+    """With the event's own time: MLflow's SQL stores take the same point twice as once."""
     for name, value in event["metrics"].items():
         if math.isfinite(value):
             yield Metric(name, value, event["time"], event["step"])
 
 
-def _figures(event: Mapping[str, Any]) -> list[Metric]:
-    """Rounded for the eye; the tag `points` keeps every digit."""
-    metrics = []
-    for point in event["points"][-1:]:
-        for split in ("val", "test"):
-            if f"{split}_acc" in point:
-                mean = point[f"{split}_macs_mean"]
-                name = "macs" if split == "val" else "test_macs"
-                figures = {
-                    f"{split}/acc": round(point[f"{split}_acc"], 4),
-                    f"{name}/mean_m": round(mean / 1e6, 4),
-                    f"{name}/p95_m": round(point[f"{split}_macs_p95"] / 1e6, 4),
-                    f"{name}/max_m": round(point[f"{split}_macs_max"] / 1e6, 4),
-                    f"{name}/log10": round(math.log10(mean), 4),
-                }
-                metrics += [Metric(k, v, event["time"], 0) for k, v in figures.items()]
-    return metrics
-
-
 def _board_run(
-    client: MlflowClient, experiment: Experiment, board: Board, method: str, old: Run | None
-) -> None:
-    """One method's row of the board; made anew where a number changed."""
-    metrics, words = {}, {}
-    for budget in board.budgets:
-        cell = board.cell(method, budget)
-        words[f"at_{budget:g}m"] = cell.state + (f", group {cell.group}" if cell.group else "")
-        if cell.n and cell.accuracy.mean is not None and cell.macs_mean is not None:
-            metrics[f"acc/at_{budget:g}m"] = round(cell.accuracy.mean, 4)
-            metrics[f"macs/at_{budget:g}m"] = round(cell.macs_mean / 1e6, 4)
-            metrics[f"seeds/at_{budget:g}m"] = float(cell.n)
-    content = json.dumps([metrics, words], sort_keys=True)
-    if old is not None and old.data.tags.get("content") == content and old.info.status in ENDED:
-        return
-    if old is not None:
-        client.delete_run(old.info.run_id)
+    client: MlflowClient, experiment: Experiment, board: Board, method: str, old: Sequence[Run]
+) -> str:
+    """The id of one method's run of the board; a new one where a number changed."""
+    metrics, words = layout.board_run(board, method)
+    content = json.dumps([method, metrics, words], sort_keys=True)
+    for run in old:
+        if run.data.tags.get("content") == content and run.info.status in ENDED:
+            return str(run.info.run_id)
     tags = {
         "role": "leaderboard",
         "method": method,
         "study": board.study,
         "content": content,
-        "mlflow.runColor": _colour(method),
+        "mlflow.runColor": layout.colour(method),
         **words,
     }
     run = client.create_run(experiment.experiment_id, run_name=f"board: {method}", tags=tags)
     now = time.time_ns() // 1_000_000
     client.log_batch(run.info.run_id, [Metric(k, v, now, 0) for k, v in metrics.items()])
     client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
 
 
-def _view(board: Board) -> str:
-    """The state of MLflow's run table in which the board is readable; an undocumented format."""
-    columns = [
-        f"metrics.`{kind}/at_{budget:g}m`" for budget in board.budgets for kind in ("acc", "macs")
-    ]
-    state = {
-        "searchFilter": "tags.role = 'leaderboard'",
-        "orderByKey": f"metrics.`acc/at_{board.primary:g}m`",
-        "orderByAsc": False,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": ["tags.`method`", *columns],
-        "runsExpanded": {},
-        "runsPinned": [],
-        "runsHidden": [],
-        "viewMaximized": True,
-        "runListHidden": False,
-    }
-    view = {"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
-    return json.dumps(view)
+def _report_run(client: MlflowClient, experiment: Experiment) -> str:
+    runs = _runs(client, experiment, "tags.role = 'report'")
+    if runs:
+        return str(runs[0].info.run_id)
+    tags = {"key": "report", "role": "report", "study": experiment.name}
+    run = client.create_run(experiment.experiment_id, run_name="report", tags=tags)
+    client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
 
 
-def _rows(study: str, run: Run) -> list[Row]:
-    tags = run.data.tags
-    start = {
-        **{name: tags[name] for name in ("method", "trial", "config", "config_hash")},
-        "role": tags["role"].removeprefix("trial-"),
-        "seed": int(tags["seed"]),
-        "params": json.loads(tags["params"]),
-        "budgets": json.loads(tags["budget_mmac"]),
-    }
-    end = {
-        "state": tags["state"],
-        "reason": tags.get("reason"),
-        "epochs": int(tags["epochs"]),
-        "seconds": float(tags["seconds"]),
-        "points": json.loads(tags["points"]),
-    }
-    return trial_rows(study, start, end, run.info.run_id)
+def _link(experiment: str) -> str:
+    view = f"workflowType=machine_learning&viewStateShareKey={layout.VIEW}"
+    return f"#/experiments/{experiment}/runs?{view}"
 
 
 def _experiment(client: MlflowClient, study: str) -> Experiment:
@@ -451,40 +458,58 @@ def _experiment(client: MlflowClient, study: str) -> Experiment:
 
 
 def _runs(client: MlflowClient, experiment: Experiment, query: str) -> list[Run]:
-    """All active runs that match; the client alone would stop at a page."""
-    runs: list[Run] = []
+    """All active runs that match, oldest first, so that runs that come meanwhile shift no page."""
+    runs: dict[str, Run] = {}
     token = None
     while True:
         page = client.search_runs(
-            [experiment.experiment_id], query, ViewType.ACTIVE_ONLY, 1000, page_token=token
+            [experiment.experiment_id],
+            query,
+            ViewType.ACTIVE_ONLY,
+            1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
         )
-        runs += page
+        seen = len(runs)
+        runs.update({run.info.run_id: run for run in page})
+        if len(runs) != seen + len(page):
+            raise StorageError(f"MLflow gave runs of {experiment.name} twice; read again")
         token = page.token
         if not token:
-            return runs
-
-
-def _colour(method: str) -> str:
-    return COLOURS[list(METHODS).index(method) % len(COLOURS)] if method in METHODS else COLOURS[-1]
+            return list(runs.values())
 
 
 def _artifacts(uri: str, study: str) -> str | None:
     """Artefacts lie beside a local store, and where a server keeps them."""
     if not uri.startswith("sqlite:///"):
         return None
-    return (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" / study).as_uri()
+    place = Path(uri.removeprefix("sqlite:///")).absolute().parent
+    return (place / "mlartifacts" / study).as_uri()
 
 
 def _check_file(path: Path) -> None:
-    place = next(folder for folder in path.parents if folder.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise StorageError(f"the MLflow store needs a folder that can be written, {place} is not")
+    place = next(folder for folder in path.absolute().parents if folder.exists())
+    written = path if path.exists() else place
+    if not place.is_dir() or not os.access(place, os.W_OK) or not os.access(written, os.W_OK):
+        raise StorageError(f"the MLflow store must be writable, but {written} is not")
     if path.exists():
         try:
             with contextlib.closing(sqlite3.connect(path)) as database:
                 database.execute("SELECT name FROM sqlite_master LIMIT 1")
         except sqlite3.Error as error:
             raise StorageError(f"{path} must be an SQLite database, but: {error}") from None
+
+
+def _check_server(uri: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
+            pass
+        MlflowClient(uri).search_experiments(max_results=1)
+    except (urllib.error.URLError, OSError, ValueError, MlflowException) as error:
+        raise StorageError(
+            f"the MLflow server must answer, but {uri} does not: {error}; "
+            "start it, or leave --mlflow out for a local store"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,155 @@
+"""What a trial and a board look like in MLflow: tags, rounded figures and a saved view, as values.
+
+Tags keep every digit, so that the board can be made again from MLflow alone; metrics are rounded
+for the eye, since MLflow's pages print raw floats.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from methods import METHODS
+from orchestrator.board import Board
+from orchestrator.figures import INK, OKABE_ITO
+from orchestrator.rows import Row, trial_rows
+
+VIEW = "leaderboard"
+"""The saved view's name and key."""
+PIECE = 7_500
+"""Characters of a tag; MLflow cuts off what passes 8,000, with no more than a log line."""
+
+
+def colour(method: str) -> str:
+    """The method's colour, as the report of a study of all methods has it."""
+    others = sorted(name for name in METHODS if name != "dense")
+    if method not in others:
+        return INK
+    return OKABE_ITO[others.index(method) % len(OKABE_ITO)]
+
+
+def start_tags(event: Mapping[str, Any]) -> dict[str, str]:
+    """What a trial's start says, exactly."""
+    return {
+        "role": f"trial-{event['role']}",
+        **{name: event[name] for name in ("method", "trial", "config", "config_hash")},
+        "seed": str(event["seed"]),
+        "point": event.get("point", ""),
+        "budget_mmac": json.dumps(event["budgets"]),
+        **_pieces("params", json.dumps(event["params"], sort_keys=True)),
+    }
+
+
+def end_tags(event: Mapping[str, Any]) -> dict[str, str]:
+    """What a trial's end says, exactly."""
+    reason = {"reason": event["reason"][:PIECE]} if event["reason"] else {}
+    return {
+        "state": event["state"],
+        "epochs": str(event["epochs"]),
+        "seconds": repr(event["seconds"]),
+        "device": event["device"],
+        **reason,
+        **_pieces("points", json.dumps(event["points"])),
+    }
+
+
+def rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
+    """The rows of a trial that ended, from its tags."""
+    start = {
+        **{name: tags[name] for name in ("method", "trial", "config", "config_hash")},
+        "role": tags["role"].removeprefix("trial-"),
+        "seed": int(tags["seed"]),
+        "params": json.loads(_joined("params", tags)),
+        "budgets": json.loads(tags["budget_mmac"]),
+    }
+    end = {
+        "state": tags["state"],
+        "reason": tags.get("reason"),
+        "epochs": int(tags["epochs"]),
+        "seconds": float(tags["seconds"]),
+        "points": json.loads(_joined("points", tags)),
+    }
+    return trial_rows(study, start, end, run_id)
+
+
+def figures(points: list[dict[str, Any]], chosen: str) -> dict[str, float]:
+    """Rounded figures of the chosen operating point, else of the last; then of each by its name."""
+    if not points:
+        return {}
+    main = next((point for point in points if point["point"] == chosen), points[-1])
+    found = _figures(main)
+    if len(points) > 1:
+        for point in points:
+            found |= {f"{point['point']}/{name}": v for name, v in _figures(point).items()}
+    return found
+
+
+def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, str]]:
+    """One method's line of the board: rounded metrics, and a tag per budget in words."""
+    metrics, words = {}, {}
+    for budget in board.budgets:
+        cell, at = board.cell(method, budget), f"at_{budget:g}m"
+        parts = [cell.state, f"group {cell.group}" if cell.group else ""]
+        if cell.choice:
+            parts.append(f"{cell.choice.config} {cell.choice.point}".strip())
+        words[at] = ", ".join(part for part in parts if part)
+        if cell.n and cell.accuracy.mean is not None and cell.macs_mean is not None:
+            metrics[f"acc/{at}"] = round(cell.accuracy.mean, 4)
+            metrics[f"macs/{at}"] = round(cell.macs_mean / 1e6, 4)
+            metrics[f"seeds/{at}"] = float(cell.n)
+    return metrics, words
+
+
+def view(board: Board) -> str:
+    """The state of MLflow's run table in which the board is readable; an undocumented format."""
+    columns = [
+        f"metrics.`{kind}/at_{budget:g}m`" for budget in board.budgets for kind in ("acc", "macs")
+    ]
+    state = {
+        "searchFilter": "tags.role = 'leaderboard'",
+        "orderByKey": f"metrics.`acc/at_{board.primary:g}m`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": ["tags.`method`", *columns],
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "viewMaximized": True,
+        "runListHidden": False,
+    }
+    return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
+
+
+def _figures(point: Mapping[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for split, macs in (("val", "macs"), ("test", "test_macs")):
+        if (accuracy := _finite(point.get(f"{split}_acc"))) is not None:
+            found[f"{split}/acc"] = round(accuracy, 4)
+        for figure in ("mean", "p95", "max"):
+            if (cost := _finite(point.get(f"{split}_macs_{figure}"))) is not None:
+                found[f"{macs}/{figure}_m"] = round(cost / 1e6, 4)
+                if figure == "mean" and cost > 0:
+                    found[f"{macs}/log10"] = round(math.log10(cost), 4)
+    return found
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _pieces(name: str, text: str) -> dict[str, str]:
+    """A text as one tag, or as many as it takes: `points`, `points.1`, ..."""
+    starts = range(0, max(len(text), 1), PIECE)
+    return {
+        f"{name}.{i}" if i else name: text[start : start + PIECE] for i, start in enumerate(starts)
+    }
+
+
+def _joined(name: str, tags: Mapping[str, str]) -> str:
+    text, i = tags[name], 1
+    while (piece := tags.get(f"{name}.{i}")) is not None:
+        text, i = text + piece, i + 1
+    return text

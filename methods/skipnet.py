@@ -42,6 +42,7 @@ from methods.policy import (
 from methods.resnet import (
     Block,
     Bottleneck,
+    Changed,
     Family,
     Features,
     Pricer,
@@ -256,7 +257,7 @@ class SkipNet(Method):
         return task_loss.mean() + self.policy_weight * surrogate.mean()
 
 
-def _mixed(block: Block | Bottleneck, features: Features, action: Logit) -> Features:
+def _mixed(block: Block | Bottleneck, features: Features, action: Logit) -> Changed:
     """The block where the action is 1, its shortcut where it is 0; both are computed."""
     skipped = block.shortcut(features)
     ran = block(features, skipped)
@@ -266,7 +267,7 @@ def _mixed(block: Block | Bottleneck, features: Features, action: Logit) -> Feat
 
 def _gathered(
     block: Block | Bottleneck, features: Features, keep: Bool[Tensor, " batch"]
-) -> Features:
+) -> Changed:
     """The block on the samples to keep, the shortcut on all; overwrites the features."""
     shortcut = block.shortcut(features)
     index = keep.nonzero().squeeze(1)

@@ -40,7 +40,7 @@ def test_label_smoothing_reaches_the_loss() -> None:
     [
         ({"depth": 21}, "6n\\+2 .* got 21; try 20 or 26"),
         ({"width": 0.0}, "width.*got 0.0"),
-        ({"deepness": 8}, "did you mean 'depth'"),
+        ({"dept": 8}, "did you mean 'depth'"),
         ({"depth": 20, "family": "imagenet"}, "18, 34, 50"),
         ({"family": "resnet"}, "'cifar' or 'imagenet'"),
     ],

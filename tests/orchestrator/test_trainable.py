@@ -1,4 +1,4 @@
-"""A trial in a worker: the same numbers after any interruption, and errors that end it as failed."""
+"""A trial in a worker: the same numbers after any pause, and errors that end it as failed."""
 
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,133 @@
+"""What every method must keep, whatever it does; a new one is covered by being in METHODS."""
+
+import copy
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+
+from methods import METHODS
+from methods.api import Method, Network, Task
+from methods.data import Data, load
+from methods.evaluate import accuracy_of, evaluate
+from methods.macs import executed_macs
+from methods.train import Recipe, train
+
+RECIPE = Recipe(epochs=3, batch_size=32, lr=0.05)
+TOLERANCE = 1e-4
+"""Of logits: the deployed form folds its norms, and so rounds in another order."""
+
+
+@lru_cache(maxsize=1)
+def digits() -> Data:
+    return load("digits")
+
+
+def small(name: str) -> Method:
+    own = {"depth": 14, "width": 0.5}
+    fields = METHODS[name].model_fields
+    return METHODS[name].of({key: value for key, value in own.items() if key in fields})
+
+
+@lru_cache
+def trained(name: str) -> Network:
+    *_, last = train(small(name), digits(), RECIPE, seed=0)
+    return last.net.eval()
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+class TestContract:
+    def test_it_learns(self, name: str) -> None:
+        assert evaluate(trained(name), digits().validation).accuracy > 0.3, "chance is 0.1"
+
+    def test_its_price_is_what_the_deployed_network_executes(self, name: str) -> None:
+        net, (images, _) = trained(name), digits().validation.head(50)
+        deployed = small(name).deploy(net)
+        with torch.no_grad():
+            prices = net(images).macs
+        assert prices.dtype == torch.float64
+        assert executed_macs(deployed, images) == prices.sum()
+        for image, price in zip(images[:8], prices, strict=False):
+            assert executed_macs(deployed, image[None]) == price
+
+    def test_deployed_it_answers_alike(self, name: str) -> None:
+        net, split = trained(name), digits().validation
+        deployed = small(name).deploy(net)
+        images = split.head(64)[0]
+        with torch.no_grad():
+            torch.testing.assert_close(
+                deployed(images), net(images).logits, rtol=TOLERANCE, atol=TOLERANCE
+            )
+        assert accuracy_of(deployed, split) == evaluate(net, split).accuracy
+
+    def test_deploying_changes_nothing(self, name: str) -> None:
+        net = trained(name)
+        before = copy.deepcopy(net.state_dict())
+        deployed = small(name).deploy(net)
+        deployed(digits().validation.head(4)[0])
+        assert not deployed.training
+        assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+    def test_a_permuted_batch_permutes_outputs_and_prices(self, name: str) -> None:
+        net, images = trained(name), digits().validation.head(32)[0]
+        order = torch.randperm(32, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            plain, permuted = net(images), net(images[order])
+        torch.testing.assert_close(permuted.logits, plain.logits[order], rtol=1e-4, atol=1e-5)
+        assert torch.equal(permuted.macs, plain.macs[order])
+
+    def test_nothing_costs_less_than_the_floor(self, name: str) -> None:
+        net, images = trained(name), digits().validation.head(64)[0]
+        assert net(images).macs.min() >= small(name).floor(digits().task)
+
+    def test_shares_sum_to_one(self, name: str) -> None:
+        assert sum(phase.share for phase in small(name).phases()) == pytest.approx(1)
+
+    def test_every_trained_parameter_gets_a_gradient_in_its_phase(self, name: str) -> None:
+        torch.manual_seed(0)
+        method = small(name)
+        images, labels = digits().train.head(64)
+        for phase in method.phases():
+            net = method.build(digits().task).train()
+            groups = phase.parameters(net)
+            phase.advance(net, 0.0)
+            phase.loss(net, images, labels).backward()
+            parameters = [p for group in groups for p in group.parameters]
+            assert parameters
+            assert all(p.grad is not None for p in parameters)
+
+    def test_a_second_instance_changes_nothing(self, name: str) -> None:
+        def told(other: bool) -> list[Any]:
+            first = train(small(name), digits(), RECIPE, seed=0)
+            second = train(small(name), digits(), RECIPE, seed=1)
+            losses = []
+            for epoch in first:
+                losses.append(epoch.loss)
+                if other:
+                    next(second, None)
+            return losses
+
+        assert told(other=True) == told(other=False)
+
+    def test_a_resumed_trial_equals_one_without_a_pause(self, name: str) -> None:
+        whole = [epoch.loss for epoch in train(small(name), digits(), RECIPE, seed=0)]
+        for pause in (1, 2):
+            begun = train(small(name), digits(), RECIPE, seed=0)
+            for _ in range(pause):
+                state = next(begun).state()
+            rest = train(small(name), digits(), RECIPE, seed=0, state=state)
+            assert [epoch.loss for epoch in rest] == whole[pause:]
+
+    def test_every_field_has_a_line_and_the_method_a_source(self, name: str) -> None:
+        assert METHODS[name].__doc__
+        assert all(field.description for field in METHODS[name].model_fields.values())
+
+    def test_colour_and_grey_images_of_any_size(self, name: str) -> None:
+        for task in (Task("a", 1, 28, 28, 10), Task("b", 3, 32, 40, 7)):
+            net = small(name).build(task).eval()
+            images = torch.randn(2, task.channels, task.height, task.width)
+            with torch.no_grad():
+                out = net(images)
+            assert out.logits.shape == (2, task.classes)
+            assert executed_macs(small(name).deploy(net), images) == out.macs.sum()

@@ -136,7 +136,8 @@ def _print_board(outcome: Any) -> None:
     server = outcome.uri if outcome.uri.startswith("http") else "http://127.0.0.1:5000"
     if not outcome.uri.startswith("http"):
         console.print(
-            f"MLflow:  mlflow server --backend-store-uri {outcome.uri} --port 5000",
+            f"MLflow:  {_near(Path(sys.executable).with_name('mlflow'))} server "
+            f"--backend-store-uri {outcome.uri} --port 5000",
             highlight=False,
             soft_wrap=True,
         )

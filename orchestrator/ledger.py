@@ -8,6 +8,7 @@ it did not. Interrupted trials stay RUNNING in the journal and are served again 
 import fcntl
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -198,6 +199,14 @@ class Ledger:
         )
         if record.start["role"] == "search":
             self._tell(record)
+
+    def tidy(self, ticket: Ticket) -> None:
+        """Drop the checkpoints of a trial that ended, but the last one of a confirm run."""
+        folder = self.folder / "trials" / ticket.trial
+        if ticket.role == "search":
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            (folder / "previous.pt").unlink(missing_ok=True)
 
     def rows(self) -> list[Row]:
         """Every trial that ended, one row per operating point."""

@@ -36,7 +36,6 @@ class StudySearch(Searcher):  # type: ignore[misc]
         ledger: Ledger,
         spaces: Mapping[str, Space],
         task: Task,
-        lag: int,
         settings: Mapping[str, Any],
     ) -> None:
         super().__init__()
@@ -44,7 +43,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._study = ledger.study
         self._spaces = spaces
         self._task = task
-        self._lag = lag
+        self.lag = 1
+        """A proposal sees the trials numbered this far before it: the trials at once, at least."""
         self._settings = dict(settings)
         self._running: dict[str, Ticket] = {}
         self._again = ledger.interrupted(spaces)
@@ -88,6 +88,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         else:
             reason = self.reasons.pop(trial_id, "the worker was lost")
             self._ledger.end(ticket.trial, "FAIL", reason=reason)
+        self._ledger.tidy(ticket)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts for a restore that is never asked for."""
@@ -137,7 +138,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         space = self._spaces[method]
         while not self._searched(method):
             number = self._ledger.numbers(method)
-            history = self._ledger.history(method, number - self._lag)
+            history = self._ledger.history(method, number - self.lag)
             if history is None:
                 return None
             searched = propose(space, history, self._study, number)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,14 +180,15 @@ class _Reasons(Callback):  # type: ignore[misc]
 def _train(ledger: Ledger, ready: Prepared, address: str, listener: Listener | None) -> bool:
     """Search and confirm; False where nothing was left to do."""
     study = ledger.study
-    lag = study.resources.concurrency or 2
-    search = StudySearch(ledger, ready.spaces, ready.task, lag, _settings(ledger))
+    search = StudySearch(ledger, ready.spaces, ready.task, _settings(ledger))
     if search.finished:
         return False
     if listener:
         ledger.replay(listener)
     with cluster.started(study.resources, address) as slots:
-        _tune(search, study, slots, ledger.folder)
+        search.lag = slots
+        with tempfile.TemporaryDirectory(prefix="ray-", dir=ledger.folder) as scratch:
+            _tune(search, study, slots, scratch)
     return True
 
 
@@ -201,7 +203,7 @@ def _settings(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _tune(search: StudySearch, study: Study, slots: int, folder: Path) -> ResultGrid:
+def _tune(search: StudySearch, study: Study, slots: int, scratch: str) -> ResultGrid:
     trial = tune.with_resources(Trial, {"cpu": study.resources.cpu, "gpu": study.resources.gpu})
     tuner = Tuner(
         trial,
@@ -213,7 +215,7 @@ def _tune(search: StudySearch, study: Study, slots: int, folder: Path) -> Result
         ),
         run_config=RunConfig(
             name="tune",
-            storage_path=str(folder / ".ray"),
+            storage_path=scratch,
             verbose=0,
             callbacks=[_Reasons(search)],
             failure_config=FailureConfig(max_failures=study.resources.retries),

@@ -83,17 +83,23 @@ def test_a_killed_sweep_goes_on_and_equals_one_that_was_not(tmp_path: Path) -> N
     assert whole.returncode == 0, output
     assert "Report:" in output
 
-    for moment in (3, 9):
-        killed = command(tmp_path, "killed")
-        wal = tmp_path / "killed" / study.name / "wal.jsonl"
-        deadline = time.monotonic() + 200
-        while time.monotonic() < deadline and killed.poll() is None:
-            if wal.exists() and wal.read_text().count('"epoch"') >= moment:
-                break
-            time.sleep(0.1)
-        os.kill(killed.pid, signal.SIGKILL)
-        killed.communicate()
+    stopped = command(tmp_path, "killed")
+    _wait_for_epochs(stopped, tmp_path, 3)
+    os.kill(stopped.pid, signal.SIGINT)
+    output, _ = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130, output
+    assert "Stopped; nothing is lost" in output
+    assert "RUNNING" not in _statuses(tmp_path, study)
+
+    killed = command(tmp_path, "killed")
+    _wait_for_epochs(killed, tmp_path, 9)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+
     again = command(tmp_path, "killed")
+    _wait_for_epochs(again, tmp_path, 14)
+    for worker in _workers_below(again.pid)[:1]:
+        os.kill(worker, signal.SIGKILL)
     output, _ = again.communicate(timeout=400)
     assert again.returncode == 0, output
 
@@ -107,6 +113,43 @@ def test_a_killed_sweep_goes_on_and_equals_one_that_was_not(tmp_path: Path) -> N
     output, _ = done.communicate(timeout=200)
     assert done.returncode == 0, output
     assert "Everything is done already" in output
+
+
+def _wait_for_epochs(driver: subprocess.Popen[str], folder: Path, count: int) -> None:
+    """Until the log holds so many epochs, or the driver has ended."""
+    wal = folder / "killed" / "tiny" / "wal.jsonl"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and driver.poll() is None:
+        if wal.exists() and wal.read_text().count('"epoch"') >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"the log never held {count} epochs")
+
+
+def _workers_below(driver: int) -> list[int]:
+    """The processes of trials that descend from a driver."""
+    parents, names = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+            names[int(stat.parent.name)] = (stat.parent / "cmdline").read_text()
+        except OSError:
+            continue
+
+    def descends(process: int) -> bool:
+        while process > 1 and process != driver:
+            process = parents.get(process, 0)
+        return process == driver
+
+    return sorted(p for p, name in names.items() if name.startswith("ray::Trial") and descends(p))
+
+
+def _statuses(folder: Path, study: Study) -> set[str]:
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'killed' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(study.name)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
+    return {run.info.status for run in runs}
 
 
 def _mlflow_agrees(uri: str, study: Study, rows: list[Row]) -> None:

@@ -43,6 +43,9 @@ def start_tags(event: Mapping[str, Any]) -> dict[str, str]:
 def end_tags(event: Mapping[str, Any]) -> dict[str, str]:
     """What a trial's end says, exactly."""
     reason = {"reason": event["reason"][:PIECE]} if event["reason"] else {}
+    alarms = [f"{p['point']}: {p['alarm']}" for p in event["points"] if "alarm" in p]
+    if alarms:
+        reason["alarm"] = "; ".join(alarms)[:PIECE]
     return {
         "state": event["state"],
         "epochs": str(event["epochs"]),

@@ -102,6 +102,7 @@ class Progress:
         figures = event["reason"] or "; ".join(
             f"{point['point'] + ': ' if point['point'] else ''}"
             f"{100 * point['val_acc']:.1f} % validation at {point['val_macs_mean'] / 1e6:.3g} MMACs"
+            + (f" (alarm: {point['alarm']})" if "alarm" in point else "")
             for point in event["points"]
         )
         return Text(f"[{self._where()}] {event['trial']} {event['state']}: {figures}")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -185,6 +186,8 @@ def _train(ledger: Ledger, ready: Prepared, address: str, listener: Listener | N
         return False
     if listener:
         ledger.replay(listener)
+    for left in ledger.folder.glob("ray-*"):
+        shutil.rmtree(left, ignore_errors=True)  # a driver that was killed here
     with cluster.started(study.resources, address) as slots:
         search.lag = slots
         with tempfile.TemporaryDirectory(prefix="ray-", dir=ledger.folder) as scratch:

@@ -108,6 +108,13 @@ def _lstm_cell(inputs: list[Any], _outputs: list[Any]) -> int:
     return batch * sum(math.prod(_shape(weight)) for weight in inputs[2:4])
 
 
+def _refused(_inputs: list[Any], _outputs: list[Any]) -> int:
+    raise NotImplementedError(
+        "of the recurrent modules only LSTMs are counted, but got a GRU or a plain RNN; "
+        "write its step as linear maps"
+    )
+
+
 def _baddbmm(inputs: list[Any], _outputs: list[Any]) -> int:
     return math.prod(_shape(inputs[1])) * int(_shape(inputs[2])[-1])
 
@@ -147,6 +154,14 @@ def _shape(value: Any) -> list[int]:
 HANDLES: dict[str, Callable[[list[Any], list[Any]], int]] = {
     "aten::lstm": _lstm,
     "aten::lstm_cell": _lstm_cell,
+    **dict.fromkeys(
+        (
+            f"aten::{kind}{cell}"
+            for kind in ("gru", "rnn_tanh", "rnn_relu")
+            for cell in ("", "_cell")
+        ),
+        _refused,
+    ),
     "aten::baddbmm": _baddbmm,
     "aten::mv": _mv,
     "aten::matmul": _matmul,

@@ -107,6 +107,17 @@ def test_einsum_of_three_is_refused() -> None:
         macs(product, torch.randn(3, 3), torch.randn(3, 3))
 
 
+@pytest.mark.parametrize("module", [nn.GRU(4, 4), nn.RNN(4, 4), nn.RNN(4, 4, nonlinearity="relu")])
+def test_recurrent_modules_without_a_rule_are_refused(module: nn.Module) -> None:
+    with pytest.raises(NotImplementedError, match="linear maps"):
+        macs(module, torch.randn(3, 2, 4))
+
+
+def test_an_lstm_cell_counts_like_one_step() -> None:
+    cell, batch = nn.LSTMCell(10, 10), torch.randn(12, 10)
+    assert macs(cell, batch) == executed_macs(cell, batch) == 12 * 800
+
+
 # Traps: what a naive count reports, beside the truth.
 
 

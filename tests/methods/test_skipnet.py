@@ -168,6 +168,63 @@ def test_the_policy_gradient_is_that_of_the_enumerated_expectation(beta: float) 
     torch.testing.assert_close(estimate, truth)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_policy_gradient_is_exact_through_a_network_of_two_gates(kind: Kind) -> None:
+    """Later odds depend on earlier actions here, and the gradient reaches the backbone."""
+    torch.manual_seed(0)
+    net = SkipNet(depth=8, gate=kind).build(TASK).double().eval()
+    batch, labels = images(3).double(), torch.tensor([0, 1, 2])
+    weights = [p for p in net.parameters() if p.requires_grad]
+    estimate = truth = torch.zeros((), dtype=torch.float64)
+    for actions in itertools.product((0.0, 1.0), repeat=2):
+        trace = net.run(batch, lambda gate, odds, a=actions: torch.full_like(odds, a[gate]))  # type: ignore[misc]
+        loss = nn.functional.cross_entropy(trace.logits, labels, reduction="none").detach()
+        run = torch.sigmoid(trace.odds)
+        probability = torch.where(trace.actions > 0, run, 1 - run).prod(1)
+        gains = returns(trace.actions, loss, alpha=2.0, beta=1.0)
+        surrogate = policy_loss(trace.odds, trace.actions, gains)
+        estimate = estimate + (probability.detach() * surrogate).sum()
+        truth = truth - (probability * ((1 - trace.actions).sum(1) - loss)).sum()
+    found = torch.autograd.grad(estimate, weights, allow_unused=True, retain_graph=True)
+    wanted = torch.autograd.grad(truth, weights, allow_unused=True)
+    reached = [(f, w) for f, w in zip(found, wanted, strict=True) if w is not None]
+    assert len(reached) > 20
+    for one, other in reached:
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_relative_cost_rewards_a_skip_by_what_it_saves() -> None:
+    actions, loss = torch.zeros(1, 2), torch.zeros(1)
+    gains = returns(actions, loss, alpha=1.0, beta=1.0, worth=torch.tensor([1.5, 0.5]))
+    torch.testing.assert_close(gains, torch.tensor([[1.0, 0.25]]))
+    savings = SkipNet(depth=14).build(CIFAR).savings
+    regular, start = 4_718_592, 3_670_016 - 131_072
+    assert savings.tolist() == [regular, start, regular, start, regular]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gate_bias_shifts_the_log_odds(kind: Kind) -> None:
+    odds = []
+    for bias in (0.0, 3.0):
+        torch.manual_seed(0)
+        net = SkipNet(depth=8, gate=kind, gate_bias=bias).build(TASK).eval()
+        odds.append(net.run(images(), straight_through).odds[:, 0])
+    torch.testing.assert_close(odds[1], odds[0] + 3)
+
+
+def test_a_low_temperature_samples_what_would_be_decided() -> None:
+    odds = torch.randn(500)
+    assert torch.equal(sample(1e-6, 0, odds), straight_through(0, odds))
+
+
+def test_odds_that_are_no_number_end_in_a_loss_that_is_none() -> None:
+    net = SkipNet(depth=8).build(TASK).train()
+    nn.init.constant_(net.backbone.head.weight, float("nan"))
+    nn.init.constant_(net.gates.head.bias, float("nan"))  # type: ignore[union-attr, arg-type]
+    loss = SkipNet(depth=8).phases()[1].loss(net, images(), torch.arange(12) % 5)
+    assert loss.isnan()
+
+
 def test_returns_look_ahead_only() -> None:
     gains = returns(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([0.5]), alpha=0.3, beta=1.0)
     torch.testing.assert_close(gains, torch.tensor([[0.2, 0.2, 0.1]]) - 0.5)

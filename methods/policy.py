@@ -68,9 +68,8 @@ def collapse(decisions: Bool[Tensor, "batch gates"]) -> str | None:
     """
     rates = decisions.double().mean(0)
     executed = float(rates.mean())
-    bits = float(
-        -(torch.xlogy(rates, rates) + torch.xlogy(1 - rates, 1 - rates)).mean()
-    ) / math.log(2)
+    nats = -(torch.xlogy(rates, rates) + torch.xlogy(1 - rates, 1 - rates)).mean()
+    bits = abs(float(nats)) / math.log(2)
     if executed < 0.05:
         return f"gates have collapsed: {executed:.1%} of the gated blocks run; try a gate_bias > 0"
     if executed > 0.95:

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -57,7 +58,8 @@ def run(
             outcome = sweep.run(what, out, uri=mlflow, address=address, listener=progress)
     except KeyboardInterrupt:
         console.print("\nStopped; nothing is lost. Go on with the same command:")
-        console.print(f"  isoflop {' '.join(sys.argv[1:])}", soft_wrap=True, highlight=False)
+        words = [str(_near(Path(sys.argv[0]).absolute())), *sys.argv[1:]]
+        console.print(f"  {shlex.join(words)}", soft_wrap=True, highlight=False, markup=False)
         raise typer.Exit(130) from None
     if not outcome.fresh:
         console.print("Everything is done already; this is the board.")

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 import ray
@@ -40,6 +41,7 @@ def started(resources: Resources, address: str) -> Iterator[int]:
     Raises:
         ClusterError: no cluster at the address, or no node that holds one trial.
     """
+    _reachable(address)
     threads = {"OMP_NUM_THREADS": str(max(1, int(resources.cpu)))}
     os.environ.update(ENVIRONMENT | threads)
     if address == "local":
@@ -64,6 +66,19 @@ def started(resources: Resources, address: str) -> Iterator[int]:
         yield _fits(resources, nodes)
     finally:
         ray.shutdown()
+
+
+def _reachable(address: str) -> None:
+    """Ask the port before Ray does, which would go on asking for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ClusterError(
+            f"a Ray cluster must answer at {address!r}, but: {error}; start it, or use 'local'"
+        ) from None
 
 
 def _cores() -> int:

@@ -8,7 +8,7 @@ import yaml
 
 from methods import METHODS
 from methods.data import load
-from methods.errors import ClusterError, MethodError
+from methods.errors import ClusterError, DataError, MethodError
 from methods.evaluate import evaluate
 from methods.train import Recipe, train
 from orchestrator.space import PREFIX, parts
@@ -35,8 +35,12 @@ def by_hand(
     params = {f"{PREFIX}epochs": epochs, f"{PREFIX}batch_size": BATCH}
     params |= _settings(settings, list(METHODS[method].model_fields) + own)
     chosen, recipe = parts(method, params)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ClusterError(f"device {device!r} must be at hand, but there is no GPU; use cpu")
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if device not in devices:
+        raise ClusterError(f"--device must be one of {', '.join(devices)}, but got {device!r}")
+    if not data:
+        raise DataError("--data must name a data set or a path, but is empty; try digits")
     loaded = load(data, seed=seed, device=device)
     yield f"{chosen!r} on {data}: {loaded.task}"
     phases = len(chosen.phases())
@@ -61,7 +65,10 @@ def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:
             raise MethodError(f"--set takes field=value, but got {setting!r}")
         if field not in valid:
             raise MethodError(f"no field is called {field!r}; {nearest(field, valid)}")
-        params[field] = yaml.safe_load(value)
+        try:
+            params[field] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise MethodError(f"--set {field} takes a value, but got {value!r}") from None
     return params
 
 

@@ -74,10 +74,11 @@ class Ledger:
         StudyError: the folder belongs to another study of the same name.
     """
 
-    def __init__(self, folder: Path, study: Study, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, study: Study) -> None:
         self.folder = folder.absolute()
         self.study = study
         self.records: dict[str, Record] = {}
+        self._first: dict[str, Any] | None = None
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self._lock = _claimed(self.folder, study)
         self._log = Log(self.wal)
@@ -85,14 +86,36 @@ class Ledger:
             self._note(event)
         self._studies = _optuna_studies(self.folder / "optuna.journal", study)
         self._tell_what_ended()
+
+    def begin(self, provenance: Mapping[str, Any], *, lag: int, device: str) -> int:
+        """A driver is about to run trials; the lag of the first one stands for all.
+
+        Raises:
+            StudyError: the study began on another kind of device.
+        """
+        first = self._first or {"lag": lag, "device": device}
+        if first["device"] != device:
+            raise StudyError(
+                f"a study runs on one kind of device, but {self.study.name!r} began on "
+                f"{first['device']} and `resources` now asks for {device}; ask for "
+                f"{first['device']}, or give the study another name"
+            )
         self._append(
             {
                 "event": "study",
-                "study": study.name,
-                "hash": study.hash,
+                "study": self.study.name,
+                "hash": self.study.hash,
                 "provenance": dict(provenance),
+                "lag": first["lag"],
+                "device": device,
             }
         )
+        return int(first["lag"])
+
+    @property
+    def provenance(self) -> dict[str, Any] | None:
+        """Where the first numbers came from; None before anything ran."""
+        return None if self._first is None else dict(self._first["provenance"])
 
     @property
     def wal(self) -> Path:
@@ -119,7 +142,7 @@ class Ledger:
 
     def history(self, method: str, before: int) -> list[FrozenTrial] | None:
         """The search trials numbered below `before`, or None while one of them runs."""
-        trials = self._trials(method)[:before]
+        trials = self._trials(method)[: max(0, before)]
         return trials if all(trial.state.is_finished() for trial in trials) else None
 
     def add(self, space: Space, searched: Mapping[str, Any]) -> Ticket:
@@ -177,7 +200,7 @@ class Ledger:
         state: str,
         *,
         reason: str | None = None,
-        seconds: float = 0.0,
+        seconds: float | None = None,
         points: Sequence[Mapping[str, Any]] = (),
         device: str = "",
     ) -> None:
@@ -185,6 +208,8 @@ class Ledger:
         record = self.records[trial]
         if record.end is not None:
             return
+        if seconds is None:  # a trial that failed has cost what its epochs took
+            seconds = sum(point["metrics"].get("curve/seconds", 0.0) for point in record.curve)
         self._append(
             {
                 "event": "end",
@@ -242,7 +267,9 @@ class Ledger:
 
     def _note(self, event: dict[str, Any]) -> None:
         kind = event["event"]
-        if kind == "start":
+        if kind == "study":
+            self._first = self._first or event
+        elif kind == "start":
             record = self.records.setdefault(event["trial"], Record(event))
             record.attempts += 1
         elif kind == "epoch":
@@ -276,6 +303,24 @@ def derive(study: Study, config: str, index: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
+def refuse_other(folder: Path, study: Study) -> None:
+    """Refuse a folder that belongs to another study of the same name; writes nothing.
+
+    Raises:
+        StudyError: says which hash was found.
+    """
+    written = folder / "study.json"
+    if not written.exists():
+        return
+    found = json.loads(written.read_text())["hash"]
+    if found != study.hash:
+        raise StudyError(
+            f"the name {study.name!r} is taken in {folder.parent} by a different study "
+            f"(hash {found}, this one has {study.hash}); give this one another name, "
+            "or another folder with --out"
+        )
+
+
 def _search_ticket(space: Space, trial: FrozenTrial) -> Ticket:
     name = f"{space.method}-{trial.number:05d}"
     return Ticket(name, space.method, "search", name, 0, space.params(trial.params))
@@ -299,6 +344,11 @@ def _claimed(folder: Path, study: Study) -> Any:
             f"one driver runs a study at a time, but another one holds {folder}; "
             "wait for it, or stop it"
         ) from None
+    try:
+        refuse_other(folder, study)
+    except StudyError:
+        lock.close()
+        raise
     written = folder / "study.json"
     if not written.exists():
         aside = written.with_suffix(".tmp")
@@ -306,13 +356,6 @@ def _claimed(folder: Path, study: Study) -> Any:
             json.dumps({"hash": study.hash, **study.model_dump(mode="json")}, indent=1)
         )
         aside.rename(written)
-    elif (found := json.loads(written.read_text())["hash"]) != study.hash:
-        lock.close()
-        raise StudyError(
-            f"the name {study.name!r} is taken in {folder.parent} by a different study "
-            f"(hash {found}, this one has {study.hash}); give this one another name, "
-            "or another folder with --out"
-        )
     return lock
 
 

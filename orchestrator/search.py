@@ -46,6 +46,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self.lag = 1
         """A proposal sees the trials numbered this far before it: the trials at once, at least."""
         self._settings = dict(settings)
+        self.device = str(settings["device"])
         self._running: dict[str, Ticket] = {}
         self._again = ledger.interrupted(spaces)
         self._served: set[str] = set()
@@ -106,12 +107,16 @@ class StudySearch(Searcher):  # type: ignore[misc]
             self._ledger.epoch(ticket.trial, told["step"], told["time"], told["metrics"])
 
     def _next(self) -> Ticket | str | None:
-        if self._again:
-            return self._again[0]
+        while self._again:
+            ticket = self._again[0]
+            if (reason := self._refusal(ticket)) is None:
+                return ticket
+            self._again.pop(0)
+            self._refuse(ticket, reason)
         methods = [m for m in self._study.methods if not self._searched(m)]
         for method in sorted(methods, key=self._ledger.ran):
-            if ticket := self._propose(method):
-                return ticket
+            if proposed := self._propose(method):
+                return proposed
         if any(not self._searched(m) for m in methods) or self._searching():
             return None
         left = self._unconfirmed()
@@ -145,11 +150,14 @@ class StudySearch(Searcher):  # type: ignore[misc]
             ticket = self._ledger.add(space, searched)
             if (reason := self._refusal(ticket)) is None:
                 return ticket
-            self._ledger.start(ticket)
-            self._ledger.end(ticket.trial, "FAIL", reason=REFUSED + reason)
+            self._refuse(ticket, reason)
         if self._ledger.ran(method) < self._study.search.trials:
             logger.warning("%s: the search ended early, too many trials were refused", method)
         return None
+
+    def _refuse(self, ticket: Ticket, reason: str) -> None:
+        self._ledger.start(ticket)
+        self._ledger.end(ticket.trial, "FAIL", reason=REFUSED + reason)
 
     def _refusal(self, ticket: Ticket) -> str | None:
         """Why a trial cannot hold any budget, known from its static floor alone."""

@@ -55,8 +55,10 @@ def check(uri: str) -> None:
     elif uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif uri.startswith(("postgresql", "mysql", "mssql")):
-        with _storage_errors(uri):
+        try:
             MlflowClient(uri).search_experiments(max_results=1)
+        except Exception as error:  # a driver that is missing, a server that is: each its own way
+            raise StorageError(f"the MLflow store {uri} cannot be used: {error}") from None
     else:
         raise StorageError(
             f"an MLflow URI starts with sqlite:///, http:// or https://, but got {uri!r}"

@@ -84,7 +84,10 @@ class ConfirmPlan(Strict):
 
 
 class Resources(Strict):
-    """What one trial takes, and what a worker's death costs; no part of the study's hash."""
+    """What one trial takes, and what a worker's death costs; no part of the study's hash.
+
+    How many trials run at once decides how far back a proposal sees: the first run's number stands.
+    """
 
     cpu: Annotated[float, Field(gt=0)] = 1
     """CPU cores per trial; whole numbers also set its threads."""
@@ -95,6 +98,12 @@ class Resources(Strict):
     retries: Annotated[int, Field(ge=0)] = 2
     """Starts that a trial is given again after its worker died."""
 
+    @pydantic.model_validator(mode="after")
+    def _whole_gpus(self) -> "Resources":
+        if self.gpu > 1 and self.gpu != int(self.gpu):
+            raise ValueError(f"`gpu` must be at most 1, or whole, but got {self.gpu}")
+        return self
+
 
 class Study(Strict):
     """One study: everything that decides its numbers."""
@@ -103,7 +112,7 @@ class Study(Strict):
     """Version of this format."""
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,46}$")]
     """Lower-case letters, digits and dashes: folder, MLflow experiment and Kubernetes name."""
-    data: str
+    data: Annotated[str, Field(min_length=1)]
     """A data set's name or a path."""
     seed: Annotated[int, Field(ge=0)] = 0
     """All randomness derives from it."""

@@ -1,5 +1,6 @@
 """One study from file to board: check, search, confirm, report; run again, it goes on."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -18,7 +19,7 @@ from methods.errors import StorageError, StudyError
 from orchestrator import cluster, store
 from orchestrator import study as studies
 from orchestrator.leaderboard import Board, leaderboard
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import Ledger, refuse_other
 from orchestrator.provenance import provenance
 from orchestrator.report import write_report
 from orchestrator.rows import Row, cap
@@ -90,20 +91,27 @@ def run(
     facts = provenance(study, ready.task)
     _writable(out)
     store.check(place)
-    ledger = Ledger(folder, study, facts)
-    try:
+    refuse_other(folder, study)
+    with contextlib.ExitStack() as stack:
+        slots = None
+        if address != "local":  # a cluster that does not answer leaves no trace
+            slots = stack.enter_context(cluster.started(study.resources, address))
+        _made(out)
         store.claim(place, study.name, study.hash)
+        ledger = Ledger(folder, study)
+        stack.callback(ledger.close)
         projector = store.Projector(ledger.wal, place, study.name)
         projector.start()
+        patience = 5.0
         try:
-            fresh = _train(ledger, ready, address, listener)
+            fresh = _train(ledger, ready, facts, slots, listener)
+            patience = 120.0
         finally:
-            if not projector.flush(timeout=120):
+            if not projector.flush(patience):
                 logger.warning("MLflow does not hold everything yet; the same command goes on")
             projector.stop()
         rows = ledger.rows()
-    finally:
-        ledger.close()
+        facts = ledger.provenance or facts
     board, report = publish(study, rows, facts, folder)
     try:
         link = store.write_board(place, study.name, board, report.parent)
@@ -121,10 +129,12 @@ def show(study: str, out: Path, *, uri: str | None = None) -> Outcome:
         StudyError: it holds no study of this name.
     """
     place = uri or default_uri(out)
-    if uri is None and not (out / "mlflow.db").exists():
+    if place.startswith("sqlite:///") and not Path(place.removeprefix("sqlite:///")).exists():
         raise StudyError(
-            f"{out} holds no studies yet; `isoflop run` makes one, --out names another"
+            f"{place.removeprefix('sqlite:///')} must be a store of studies, but there is none; "
+            "`isoflop run` makes one, --out or --mlflow names another"
         )
+    _writable(out)
     store.check(place)
     name = studies.load(Path(study)).name if study.endswith((".yaml", ".yml")) else study
     what, facts = store.read_study(place, name)
@@ -160,6 +170,15 @@ def _writable(out: Path) -> None:
         raise StorageError(f"--out must be a folder that can be written, but {nearest} is not")
 
 
+def _made(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"--out must be a folder that can be written, but {out}: {error.strerror}"
+        ) from None
+
+
 class _Reasons(Callback):  # type: ignore[misc]
     """Tells the search why Tune gave a trial up."""
 
@@ -178,7 +197,13 @@ class _Reasons(Callback):  # type: ignore[misc]
         self._search.reasons[trial.trial_id] = f"its workers died: {last}"[:500]
 
 
-def _train(ledger: Ledger, ready: Prepared, address: str, listener: Listener | None) -> bool:
+def _train(
+    ledger: Ledger,
+    ready: Prepared,
+    facts: Mapping[str, Any],
+    slots: int | None,
+    listener: Listener | None,
+) -> bool:
     """Search and confirm; False where nothing was left to do."""
     study = ledger.study
     search = StudySearch(ledger, ready.spaces, ready.task, _settings(ledger))
@@ -188,8 +213,10 @@ def _train(ledger: Ledger, ready: Prepared, address: str, listener: Listener | N
         ledger.replay(listener)
     for left in ledger.folder.glob("ray-*"):
         shutil.rmtree(left, ignore_errors=True)  # a driver that was killed here
-    with cluster.started(study.resources, address) as slots:
-        search.lag = slots
+    with contextlib.ExitStack() as stack:
+        if slots is None:
+            slots = stack.enter_context(cluster.started(study.resources, "local"))
+        search.lag = ledger.begin(facts, lag=slots, device=search.device)
         with tempfile.TemporaryDirectory(prefix="ray-", dir=ledger.folder) as scratch:
             _tune(search, study, slots, scratch)
     return True

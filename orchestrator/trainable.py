@@ -44,16 +44,13 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._results = results(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """A used actor's next trial; a GPU whose context may be broken gets a fresh actor."""
-        if self.config["device"] != "cpu" and getattr(self, "_failed", False):
-            return False
+        """A used actor's next trial."""
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """The next epoch's result, as text: Tune flattens what is nested."""
         result = next(self._results)
-        self._failed = bool(result["end"]) and result["end"]["state"] == "FAIL"
         return {"done": result["done"], TOLD: json.dumps(result)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -74,6 +71,8 @@ def results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     except Diverged as error:
         yield _failure(f"diverged: {error}")
     except Exception as error:  # a trial may fail, the sweep may not
+        if "CUDA error" in str(error):
+            raise  # the context is broken: Tune ends this actor, and tries once more in a new one
         logger.exception("%s failed", config["trial"])
         yield _failure(f"{type(error).__name__}: {error}")
 
@@ -125,6 +124,10 @@ def prove(method: Method, net: Network, images: torch.Tensor) -> None:
 def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     folder = Path(config["folder"]) / "trials" / config["trial"]
     kept = _latest(folder)
+    identity = {name: config[name] for name in ("method", "params", "seed", "role")}
+    if kept and kept["identity"] != identity:
+        logger.warning("%s: the checkpoint of another trial is left alone", config["trial"])
+        kept = None
     if kept:
         yield kept["result"]
         if kept["result"]["end"]:
@@ -149,7 +152,13 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             saved = time.monotonic()
             _keep(
                 folder,
-                {"train": epoch.state(), "points": points, "seconds": seconds, "result": result},
+                {
+                    "identity": identity,
+                    "train": epoch.state(),
+                    "points": points,
+                    "seconds": seconds,
+                    "result": result,
+                },
             )
         yield result
 

@@ -38,7 +38,7 @@ def point(accuracy: float, macs: float) -> dict[str, Any]:
 
 
 def opened(folder: Path, study: Study = STUDY) -> Ledger:
-    return Ledger(folder, study, {})
+    return Ledger(folder, study)
 
 
 def test_an_interrupted_trial_is_served_again_with_its_parameters(tmp_path: Path) -> None:
@@ -107,6 +107,38 @@ def test_a_second_driver_and_a_second_study_are_refused(tmp_path: Path) -> None:
     first.close()
     with pytest.raises(StudyError, match="taken"):
         opened(tmp_path, STUDY.model_copy(update={"seed": 1}))
+
+
+def test_the_first_runs_lag_and_device_stand(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    assert first.begin({"commit": "a"}, lag=8, device="cpu") == 8
+    first.close()
+    second = opened(tmp_path)
+    assert second.begin({"commit": "b"}, lag=2, device="cpu") == 8
+    assert second.provenance == {"commit": "a"}
+    with pytest.raises(StudyError, match="began on cpu"):
+        second.begin({}, lag=2, device="cuda")
+    second.close()
+
+
+def test_the_first_trials_see_no_history(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    for number in range(7):
+        assert ledger.history("dense", number - 8) == []
+        ledger.start(ledger.add(SPACE, {"width": 0.5}))
+    assert ledger.history("dense", 1) is None
+    ledger.close()
+
+
+def test_a_trial_that_failed_has_cost_its_epochs(tmp_path: Path) -> None:
+    ledger = opened(tmp_path)
+    ticket = ledger.add(SPACE, {"width": 0.5})
+    ledger.start(ticket)
+    for step in (1, 2):
+        ledger.epoch(ticket.trial, step, 1000, {"curve/seconds": 1.5})
+    ledger.end(ticket.trial, "FAIL", reason="the worker was lost")
+    assert ledger.rows()[0].seconds == 3.0
+    ledger.close()
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def written(folder: Path, text: str = FILE) -> Path:
 
 
 def rows_of(folder: Path, study: Study) -> list[Row]:
-    ledger = Ledger(folder / study.name, study, {})
+    ledger = Ledger(folder / study.name, study)
     rows = ledger.rows()
     ledger.close()
     return rows

@@ -34,6 +34,7 @@ def start_tags(event: Mapping[str, Any]) -> dict[str, str]:
         "role": f"trial-{event['role']}",
         **{name: event[name] for name in ("method", "trial", "config", "config_hash")},
         "seed": str(event["seed"]),
+        "torch_seed": str(event.get("torch_seed", "")),
         "point": event.get("point", ""),
         "budget_mmac": json.dumps(event["budgets"]),
         **_pieces("params", json.dumps(event["params"], sort_keys=True)),

@@ -179,6 +179,7 @@ class Ledger:
                 "method": ticket.method,
                 "params": dict(ticket.params),
                 "seed": ticket.seed,
+                "torch_seed": derive(self.study, ticket.config, ticket.seed),
                 "attempt": 1 + (known.attempts if known else 0),
                 "config": ticket.config,
                 "config_hash": ticket.config_hash,

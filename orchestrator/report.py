@@ -5,7 +5,6 @@ The same board and rows give the same bytes: nothing here reads a clock, a path 
 
 import io
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -79,7 +78,7 @@ def terminal(board: Board, links: Mapping[str, str] | None = None) -> Renderable
 
 
 def board_table(board: Board) -> pd.DataFrame:
-    """One row per method and budget; accuracies as fractions, costs in MMACs, latency in ms."""
+    """One row per method and budget; accuracies as fractions, costs in MMACs."""
     records = []
     for cell in board.cells:
         choice, gain = cell.choice, board.gain(cell.method, cell.budget)
@@ -106,8 +105,6 @@ def board_table(board: Board) -> pd.DataFrame:
                 "gain_hi": gain.result.hi if gain else None,
                 "gain_p": gain.result.p if gain else None,
                 "gain_p_holm": gain.p_holm if gain else None,
-                "latency_b1_ms": _latency(cell, "latency_b1"),
-                "latency_b64_ms": _latency(cell, "latency_b64"),
                 "val_acc": choice.val_acc if choice else None,
                 "val_macs_mean_m": _millions(choice.val_macs_mean) if choice else None,
                 "config": choice.config if choice else "",
@@ -308,12 +305,6 @@ def _duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:,.1f} h"
-
-
-def _latency(cell: Cell, name: str) -> float | None:
-    """Mean over seeds, ms."""
-    known = [value for row in cell.seeds if (value := getattr(row, name)) is not None]
-    return 1e3 * math.fsum(known) / len(known) if known else None
 
 
 def _millions(macs: float | None) -> float | None:

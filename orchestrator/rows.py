@@ -38,8 +38,6 @@ class Row:
     test_macs_mean: float | None = None
     test_macs_p95: float | None = None
     test_macs_max: float | None = None
-    latency_b1: float | None = None
-    latency_b64: float | None = None
     budgets: tuple[float, ...] = ()
     run_id: str | None = None
 

@@ -5,7 +5,7 @@ there is one clock (`progress` in [0, 1], see `Phase`).
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -67,6 +67,15 @@ def stand_still(net: Network, progress: float) -> None:
     """The advance of a phase in which nothing is scheduled."""
 
 
+def leave(net: Network, batches: Iterable[Images]) -> None:
+    """The finish of a phase that leaves the network as the last step made it."""
+
+
+def itself(net: Network) -> Mapping[str, Network]:
+    """The one operating point of a network that has no others."""
+    return {"": net}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Phase(Generic[N]):
     """A stretch of training under one loss.
@@ -81,6 +90,15 @@ class Phase(Generic[N]):
     parameters: Callable[[N], Sequence[Group]] = all_alike
     advance: Callable[[N, float], None] = stand_still
     """Called before each optimiser step."""
+    finish: Callable[[N, Iterable[Images]], None] = leave
+    """Called once after the last step, in training mode and without gradients, with one pass over
+    the phase's images as it trained on them."""
+    points: Callable[[N], Mapping[str, Network]] = itself
+    """Operating points that the finished phase offers: name -> network that prices itself, which
+    the method's `deploy` takes. The last one stands for the trial in the search."""
+    part: tuple[float, float] = (0.0, 1.0)
+    """Where in the training split the phase's samples begin and end, as fractions; an epoch takes
+    as many steps over a part as over the whole."""
     lr: float | None = None
     """Peak learning rate of this phase; None takes the recipe's."""
     schedule: Literal["cosine", "step", "constant"] | None = None
@@ -143,10 +161,6 @@ class Method(pydantic.BaseModel):
     def floor(self, task: Task) -> int:
         """The least MACs a sample can cost, in closed form or priced without training."""
         raise NotImplementedError
-
-    def points(self, net: Any) -> Mapping[str, Any]:
-        """Operating points of the trained network: name -> Network. One, itself, by default."""
-        return {"": net}
 
     def alarm(self, _net: Any, _images: Images) -> str | None:
         """What looks wrong in how the network treats these images, in one sentence, if anything."""

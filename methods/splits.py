@@ -105,12 +105,19 @@ class Split:
         labels: Labels,
         mean: Float[Tensor, " channels"],
         std: Float[Tensor, " channels"],
+        rows: Int[Tensor, " samples"] | None = None,
     ) -> None:
-        """A split whose batches come out on the device of `labels`; mean and std are in pixels."""
+        """A split whose batches come out on the device of `labels`; mean and std are in pixels.
+
+        `rows` are the rows of the store that it holds, all by default.
+        """
         self.store = store
         self.labels = labels
-        self._mean = mean.to(labels.device).view(1, -1, 1, 1)
+        self._mean, self._std = mean, std
+        self._shift = mean.to(labels.device).view(1, -1, 1, 1)
         self._scale = std.to(labels.device).reciprocal().view(1, -1, 1, 1)
+        self._rows = torch.arange(len(labels)) if rows is None else rows
+        self._rows = self._rows.to(store.device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -131,13 +138,31 @@ class Split:
         for index in range(count_batches(len(self), batch_size, drop_short=drop_short)):
             start, stop = index * batch_size, (index + 1) * batch_size
             rows = order[start:stop]
-            pixels = self.store.take(rows, shift.rows(start, stop) if shift else None)
+            pixels = self.store.take(self._rows[rows], shift.rows(start, stop) if shift else None)
             yield self._normalised(pixels), self.labels[rows.to(self.labels.device)]
+
+    def part(self, begin: float, end: float) -> "Split":
+        """The samples between two fractions of every class, in this split's order."""
+        if (begin, end) == (0.0, 1.0):
+            return self
+        place = torch.empty(len(self), dtype=torch.float64)
+        labels = self.labels.cpu()
+        for label in range(int(labels.max()) + 1):
+            own = (labels == label).nonzero().squeeze(1)
+            place[own] = torch.arange(len(own), dtype=torch.float64) / len(own)
+        kept = ((place >= begin) & (place < end)).nonzero().squeeze(1)
+        return Split(
+            self.store,
+            self.labels[kept.to(self.labels.device)],
+            self._mean,
+            self._std,
+            self._rows[kept.to(self._rows.device)],
+        )
 
     def head(self, samples: int) -> tuple[Images, Labels]:
         """The first samples, at most as many as there are, as they are evaluated."""
         rows = torch.arange(min(samples, len(self)), device=self.store.device)
-        return self._normalised(self.store.take(rows, None)), self.labels[:samples]
+        return self._normalised(self.store.take(self._rows[rows], None)), self.labels[:samples]
 
     def _draws(
         self, shuffle: torch.Generator | None, augment: Augment | None
@@ -153,7 +178,7 @@ class Split:
 
     def _normalised(self, pixels: Pixels) -> Images:
         images = pixels.to(self.labels.device).permute(0, 3, 1, 2).float()
-        return images.sub_(self._mean).mul_(self._scale)
+        return images.sub_(self._shift).mul_(self._scale)
 
 
 def count_batches(samples: int, batch_size: int, *, drop_short: bool = False) -> int:

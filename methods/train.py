@@ -6,6 +6,7 @@ trial that was paused equals one that was not, bit for bit on one CPU.
 
 import contextlib
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.api import Method, Network, Phase
+from methods.api import Images, Labels, Method, Network, Phase
 from methods.data import Augment, Data, check
 from methods.errors import Diverged, MethodError
 from methods.recipe import Recipe, learning_rate, optimiser
@@ -48,6 +49,8 @@ class Epoch:
     """Training time of this epoch."""
     net: Network
     """The network itself, not a copy."""
+    points: Callable[[], Mapping[str, Network]]
+    """Operating points that the phase offers once it is done."""
     state: Callable[[], dict[str, Any]]
     """A checkpoint of this moment, copied to the host; ask for it before the next epoch."""
 
@@ -212,6 +215,8 @@ def _epochs(
             began = time.perf_counter()
             with trial.randomness.training():
                 loss, lr = _one_epoch(trial, phase, sgd, index, (start, end))
+                if index + 1 == end:
+                    _finish(trial, phase)
             yield Epoch(
                 index=index + 1,
                 epochs=trial.epochs,
@@ -222,6 +227,7 @@ def _epochs(
                 lr=lr,
                 seconds=time.perf_counter() - began,
                 net=trial.net,
+                points=functools.partial(phase.points, trial.net),
                 state=functools.partial(trial.state, index + 1, sgd),
             )
 
@@ -234,17 +240,12 @@ def _one_epoch(
     span: tuple[int, int],
 ) -> tuple[float, float]:
     """Mean loss and last learning rate of epoch `index` of a phase that spans `span` epochs."""
-    recipe, split, net = trial.recipe, trial.data.train, trial.net
-    steps = count_batches(len(split), recipe.batch_size, drop_short=True)
-    batches = split.batches(
-        recipe.batch_size,
-        shuffle=trial.randomness.order,
-        augment=_augment(trial) if recipe.augment else None,
-        drop_short=True,
-    )
+    recipe, net = trial.recipe, trial.net
+    steps = count_batches(len(trial.data.train), recipe.batch_size, drop_short=True)
+    passes = itertools.chain.from_iterable(_one_pass(trial, phase) for _ in itertools.count())
     losses, sizes, lr = [], [], 0.0
     net.train()
-    for step, (images, labels) in enumerate(batches):
+    for step, (images, labels) in enumerate(itertools.islice(passes, steps)):
         progress = (index - span[0] + step / steps) / (span[1] - span[0])
         lr = learning_rate(recipe, phase, progress)
         for group in sgd.param_groups:
@@ -258,6 +259,22 @@ def _one_epoch(
         losses.append(loss.detach())
         sizes.append(len(labels))
     return _mean(losses, sizes, net, phase.name, index + 1), lr
+
+
+def _one_pass(trial: _Trial, phase: Phase[Any]) -> Iterator[tuple[Images, Labels]]:
+    """The phase's part of the training split, once, in a fresh order."""
+    return trial.data.train.part(*phase.part).batches(
+        trial.recipe.batch_size,
+        shuffle=trial.randomness.order,
+        augment=_augment(trial) if trial.recipe.augment else None,
+        drop_short=True,
+    )
+
+
+def _finish(trial: _Trial, phase: Phase[Any]) -> None:
+    trial.net.train()
+    with torch.no_grad(), torch.autocast(trial.place.type, torch.bfloat16, enabled=_bf16(trial)):
+        phase.finish(trial.net, (images.to(trial.place) for images, _ in _one_pass(trial, phase)))
 
 
 def _augment(trial: _Trial) -> Augment:

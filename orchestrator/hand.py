@@ -53,7 +53,7 @@ def by_hand(
         )
         if epoch.phase_done:
             name = epoch.phase if phases > 1 else ""
-            for point in measure(chosen, epoch.net, name, loaded, device, test=False):
+            for point in measure(chosen, epoch.points(), name, loaded, device, test=False):
                 yield _point(point)
 
 

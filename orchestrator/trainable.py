@@ -78,15 +78,21 @@ def results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def measure(
-    method: Method, net: Network, name: str, data: Data, device: str, *, test: bool
+    method: Method,
+    views: Mapping[str, Network],
+    name: str,
+    data: Data,
+    device: str,
+    *,
+    test: bool,
 ) -> list[dict[str, Any]]:
-    """Every operating point of a network: validation figures, and test figures if asked for.
+    """Every operating point of a phase: validation figures, and test figures if asked for.
 
     Raises:
         RuntimeError: the deployed network does not execute what the network says it costs.
     """
     points = []
-    for own, view in method.points(net).items():
+    for own, view in views.items():
         point: dict[str, Any] = {"point": "/".join(part for part in (name, own) if part)}
         point |= _figures("val", evaluate(view, data.validation, device=device))
         if test:
@@ -145,7 +151,7 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if epoch.phase_done:
             name = epoch.phase if phases > 1 else ""
             test = config["role"] == "confirm"
-            points += measure(method, epoch.net, name, data, device, test=test)
+            points += measure(method, epoch.points(), name, data, device, test=test)
         seconds, began = seconds + time.monotonic() - began, time.monotonic()
         result = _result(epoch, seen, seconds, points, device)
         if result["end"] or epoch.phase_done or time.monotonic() - saved > INTERVAL:

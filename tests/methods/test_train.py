@@ -1,13 +1,15 @@
+import dataclasses
 import io
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn import functional as F
 from toy import CLOCK, Toy, ToyNet, clock, late_groups
 
@@ -16,6 +18,7 @@ from methods.data import Data, load
 from methods.errors import DataError, Diverged, MethodError
 from methods.evaluate import evaluate
 from methods.recipe import learning_rate
+from methods.splits import count_batches
 from methods.train import Epoch, Recipe, plan_epochs, train
 
 EPOCHS = 6
@@ -423,3 +426,49 @@ def test_a_gpu_trains_and_resumes() -> None:
     expected = [epoch.loss for epoch in epochs]
     resumed = train(Toy(), data, RECIPE, seed=1, device="cuda", state=state)
     assert [epoch.loss for epoch in resumed] == pytest.approx(expected, rel=1e-2)
+
+
+def test_a_phase_may_see_a_part_of_the_split_in_as_many_steps(data: Data) -> None:
+    early, late = data.train.part(0, 0.8), data.train.part(0.8, 1)
+    assert len(early) + len(late) == len(data.train)
+    for part in (early, late):
+        shares = torch.bincount(part.labels) / len(part)
+        whole = torch.bincount(data.train.labels) / len(data.train)
+        torch.testing.assert_close(shares, whole, rtol=0.05, atol=0.01)
+    rows = [image.flatten() for split in (early, late) for image in split.head(len(split))[0]]
+    assert len({tuple(row.tolist()) for row in rows}) == len(
+        {tuple(row.flatten().tolist()) for row in data.train.head(len(data.train))[0]}
+    )
+    seen: list[int] = []
+
+    class Partly(Toy):
+        def phases(self, smoothing: float = 0.0) -> Sequence[Phase[Any]]:
+            first, *_ = super().phases(smoothing)
+
+            def loss(net: ToyNet, images: Tensor, labels: Tensor) -> Tensor:
+                seen.append(len(labels))
+                return first.loss(net, images, labels)
+
+            return [dataclasses.replace(first, share=1.0, loss=loss, part=(0.8, 1.0))]
+
+    list(train(Partly(), data, Recipe(epochs=1, batch_size=64, lr=0.05), seed=0))
+    assert len(seen) == count_batches(len(data.train), 64, drop_short=True)
+    assert sum(seen) > len(late)
+
+
+def test_a_finished_phase_sees_its_images_once_more(data: Data) -> None:
+    seen: list[int] = []
+
+    class Finishing(Toy):
+        def phases(self, smoothing: float = 0.0) -> Sequence[Phase[Any]]:
+            def finish(net: ToyNet, batches: Iterable[Tensor]) -> None:
+                assert net.training
+                assert not torch.is_grad_enabled()
+                seen.append(sum(len(images) for images in batches))
+
+            return [dataclasses.replace(p, finish=finish) for p in super().phases(smoothing)]
+
+    for epoch in train(Finishing(), data, Recipe(epochs=4, batch_size=64, lr=0.05), seed=0):
+        assert len(seen) == epoch.index // 2
+    assert seen == [seen[0]] * 2
+    assert seen[0] > 0.9 * len(data.train)

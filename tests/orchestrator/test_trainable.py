@@ -138,6 +138,6 @@ def test_measuring_leaves_the_network_as_it_was(name: str) -> None:
     method, _ = parts(name, {"depth": 8, "width": 0.25, "recipe.epochs": 2})
     net = method.build(data.task).train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    measure(method, net, "", data, "cpu", test=False)
+    measure(method, method.phases()[-1].points(net), "", data, "cpu", test=False)
     assert net.training
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())

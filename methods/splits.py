@@ -141,7 +141,7 @@ class Split:
             pixels = self.store.take(self._rows[rows], shift.rows(start, stop) if shift else None)
             yield self._normalised(pixels), self.labels[rows.to(self.labels.device)]
 
-    def part(self, begin: float, end: float) -> "Split":
+    def part(self, begin: float = 0.0, end: float = 1.0) -> "Split":
         """The samples between two fractions of every class, in this split's order."""
         if (begin, end) == (0.0, 1.0):
             return self

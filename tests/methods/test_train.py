@@ -429,7 +429,7 @@ def test_a_gpu_trains_and_resumes() -> None:
 
 
 def test_a_phase_may_see_a_part_of_the_split_in_as_many_steps(data: Data) -> None:
-    early, late = data.train.part(0, 0.8), data.train.part(0.8, 1)
+    early, late = data.train.part(0.0, 0.8), data.train.part(0.8, 1.0)
     assert len(early) + len(late) == len(data.train)
     for part in (early, late):
         shares = torch.bincount(part.labels) / len(part)

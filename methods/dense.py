@@ -31,7 +31,19 @@ class StaticNet(Network):
 
 
 class Dense(Method):
-    """A ResNet of fixed depth and width (He et al., arXiv 1512.03385)."""
+    """The static baseline: a plain ResNet, scaled by depth and width.
+
+    Paper: He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385.
+
+    As published:
+    - the layouts of the CIFAR and ImageNet families, and their initialisation
+
+    Deviations:
+    - a stage starts with a 1x1 projection instead of zero padding, as in the backbones of the
+      methods that are compared with it
+    - a bottleneck strides in its 3x3 convolution
+    - width multiplies every channel count
+    """
 
     depth: Annotated[int, Field(ge=8, le=1202), Search(low=8, high=56, step=6)] = 20
     """Layers with weights: 6n+2 in the cifar family; 18, 34, 50, 101 or 152 in imagenet's."""

@@ -1,10 +1,4 @@
-"""SkipNet: a gate in front of each block decides, per image, whether the block runs.
-
-Wang et al., SkipNet: Learning Dynamic Routing in Convolutional Networks (arXiv 1711.09485v2).
-Where we differ from the authors' code: the shipped network really skips; a projection runs once a
-step; the policy term is a mean over the batch, not a sum; the return is always detached; the cost
-counts gates, stem and head.
-"""
+"""SkipNet: a gate in front of each block decides, per image, whether the block runs."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -154,7 +148,25 @@ class SkippingNet(nn.Module):
 
 
 class SkipNet(Method):
-    """Per-image block skipping, learned by straight-through gates and then by reinforcement."""
+    """A gate in front of each block decides, per image, whether the block runs.
+
+    Paper: Wang et al., SkipNet: Learning Dynamic Routing in Convolutional Networks, ECCV 2018,
+    arXiv 1711.09485v2.
+
+    As published:
+    - the three gates and where they read; the first block always runs
+    - supervised phase: hard gates, straight-through gradient, no cost term
+    - policy phase: sampled actions, REINFORCE beside the cross-entropy, constant learning rate
+    - skipping keeps a stage's projection and leaves out its ReLU
+
+    Deviations:
+    - the shipped network really skips, and a projection runs once a step
+    - the policy term is a mean over the batch, not a sum; the return is always detached
+    - the cost counts gates, stem and head
+    - both phases are shares of one trial; the paper's 64k and 10k iterations set the default
+    - options that the paper has not: gate_bias, temperature, baseline, frozen_norms, detach_gates,
+      relative_cost; off by default
+    """
 
     alpha: Annotated[float, Field(ge=0, le=4), Search(low=0.01, high=4, log=True)] = 0.1
     """Reward for skipping every block, in nats of task loss (section 3.3; ImageNet 0.01)."""

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -160,7 +161,7 @@ def _methods_table() -> None:
         table.add_column(column)
     for name, method in METHODS.items():
         searched = [field for field, span in _searched(name).items() if span]
-        table.add_row(name, _paragraphs(method)[0], ", ".join(searched))
+        table.add_row(name, _card(method)[0], ", ".join(searched))
     console.print(table)
     console.print("`isoflop methods NAME` shows a method's hyperparameters and what it costs.")
 
@@ -170,8 +171,10 @@ def _method_card(name: str) -> None:
     from methods.api import Task
 
     method = METHODS[name]
-    for paragraph in _paragraphs(method):
-        console.print(paragraph + "\n", highlight=False, markup=False)
+    for line in _card(method):
+        hanging = "  " if line.startswith("- ") else ""
+        wrapped = textwrap.fill(line, console.width, subsequent_indent=hanging)
+        console.print(wrapped, highlight=False, markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("field", no_wrap=True)
     for column in ("default", "searched", "meaning"):
@@ -187,10 +190,15 @@ def _method_card(name: str) -> None:
         console.print(f"Least cost of the defaults on {task.name}: {floor:.4g} MMACs per image")
 
 
-def _paragraphs(method: type) -> list[str]:
-    """The docstring of a method's file, each paragraph as one line."""
-    text = inspect.cleandoc(sys.modules[method.__module__].__doc__ or "")
-    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+def _card(method: type) -> list[str]:
+    """A method's docstring, each paragraph and each item of a list as one line."""
+    lines: list[str] = []
+    for line in inspect.cleandoc(method.__doc__ or "").splitlines():
+        if lines and lines[-1] and line and not line.startswith("- "):
+            lines[-1] += " " + line.strip()
+        else:
+            lines.append(line)
+    return lines
 
 
 def _searched(name: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
 from methods.api import Task
+from methods.errors import MethodError
 from orchestrator.ledger import REFUSED, Ledger, Ticket, derive
 from orchestrator.rows import cap, choose
 from orchestrator.space import Space, parts
@@ -160,8 +161,11 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._ledger.end(ticket.trial, "FAIL", reason=REFUSED + reason)
 
     def _refusal(self, ticket: Ticket) -> str | None:
-        """Why a trial cannot hold any budget, known from its static floor alone."""
-        floor = parts(ticket.method, ticket.params)[0].floor(self._task)
+        """Why a trial cannot be, or cannot hold any budget: known before it takes a worker."""
+        try:
+            floor = parts(ticket.method, ticket.params)[0].floor(self._task)
+        except MethodError as error:
+            return str(error)
         largest = self._study.budgets[-1]
         if floor <= cap(largest):
             return None

@@ -23,6 +23,8 @@ from orchestrator.study import Choices, Narrowing, Range, Study, nearest
 
 PREFIX = "recipe."
 """Marks the shared training settings among a trial's parameters."""
+CORNERS = 256
+"""Configurations that are priced to find a space's cheapest one."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,14 @@ class Space:
     free: Mapping[str, BaseDistribution]
 
     def params(self, searched: Mapping[str, Any]) -> dict[str, Any]:
-        """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix."""
-        method, recipe = parts(self.method, {**self.fixed, **searched})
-        flat = method.model_dump(mode="json")
+        """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix.
+
+        Nothing is checked here: values that do not go together are a trial too, to be refused.
+        """
+        own, shared = _split({**self.fixed, **searched})
+        method = METHODS[self.method].model_construct(**own)
+        recipe = Recipe.model_construct(**shared)
+        flat = method.model_dump(mode="json", warnings=False)
         flat |= {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
         return flat
 
@@ -51,11 +58,30 @@ class Space:
         return values
 
     def floor(self, task: Task) -> int:
-        """The least MACs of any configuration: smallest numbers, every choice."""
-        return min(
-            parts(self.method, {**self.fixed, **corner})[0].floor(task)
-            for corner in itertools.islice(self._corners(), 256)
-        )
+        """The least MACs of any configuration: smallest numbers, every choice.
+
+        Raises:
+            MethodError: the method has no network for this task.
+        """
+        floors = [
+            self._floor(corner, task) for corner in itertools.islice(self._corners(), CORNERS)
+        ]
+        found = [floor for floor in floors if floor is not None]
+        return min(found) if found else self.method_at(self.defaults()).floor(task)
+
+    def method_at(self, searched: Mapping[str, Any]) -> Method:
+        """The method at one place in the space.
+
+        Raises:
+            MethodError: values that do not go together.
+        """
+        return parts(self.method, {**self.fixed, **searched})[0]
+
+    def _floor(self, corner: Mapping[str, Any], task: Task) -> int | None:
+        try:
+            return self.method_at(corner).floor(task)
+        except MethodError:
+            return None
 
     def _corners(self) -> Iterator[dict[str, Any]]:
         ends = [
@@ -72,13 +98,18 @@ def parts(method: str, params: Mapping[str, Any]) -> tuple[Method, Recipe]:
     Raises:
         MethodError: a parameter outside its bounds.
     """
+    own, shared = _split(params)
+    return METHODS[method].of(own), Recipe.of(shared)
+
+
+def _split(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     own = {name: value for name, value in params.items() if not name.startswith(PREFIX)}
     shared = {
         name.removeprefix(PREFIX): value
         for name, value in params.items()
         if name.startswith(PREFIX)
     }
-    return METHODS[method].of(own), Recipe.of(shared)
+    return own, shared
 
 
 def spaces(study: Study) -> dict[str, Space]:

@@ -4,10 +4,12 @@ The science is a plain generator of results; Ray's part is a shell of a few line
 actors are reused from trial to trial.
 """
 
+import contextlib
 import copy
 import functools
 import json
 import logging
+import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
@@ -227,12 +229,16 @@ def _data(name: str, seed: int, device: str) -> Data:
 
 
 def _keep(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write aside, then rename; the former checkpoint stays as the second."""
+    """Write aside, then rename; the former checkpoint stays as the second.
+
+    The worker of a driver that was killed may live a moment longer and write here too: each has
+    its own file aside, and both write the same.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / "next.pt"
+    aside = folder / f"next-{os.getpid()}.pt"
     torch.save(dict(content), aside)
     last = folder / "last.pt"
-    if last.exists():
+    with contextlib.suppress(FileNotFoundError):
         last.replace(folder / "previous.pt")
     aside.replace(last)
 

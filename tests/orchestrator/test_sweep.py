@@ -54,6 +54,16 @@ def command(folder: Path, out: str = "runs") -> subprocess.Popen[str]:
     )
 
 
+def different(found: list[Row], expected: list[Row]) -> list[str]:
+    """What two runs decided differently, row by row."""
+    left, right = ({row[:2]: row for row in comparable(rows)} for rows in (found, expected))
+    return [
+        f"{name}: {left.get(name)} instead of {right.get(name)}"
+        for name in sorted(left.keys() | right.keys())
+        if left.get(name) != right.get(name)
+    ]
+
+
 def comparable(rows: list[Row]) -> list[tuple[object, ...]]:
     """All that a run decides: everything but the clock."""
     return [
@@ -98,13 +108,12 @@ def test_a_killed_sweep_goes_on_and_equals_one_that_was_not(tmp_path: Path) -> N
 
     again = command(tmp_path, "killed")
     _wait_for_epochs(again, tmp_path, 14)
-    for worker in _workers_below(again.pid)[:1]:
-        os.kill(worker, signal.SIGKILL)
+    os.kill(_worker_below(again.pid), signal.SIGKILL)
     output, _ = again.communicate(timeout=400)
     assert again.returncode == 0, output
 
     unbroken, resumed = rows_of(tmp_path / "whole", study), rows_of(tmp_path / "killed", study)
-    assert comparable(resumed) == comparable(unbroken)
+    assert different(resumed, unbroken) == []
     assert {row.state for row in resumed} <= {"COMPLETE", "FAIL"}
     assert sum(row.role == "confirm" for row in resumed) >= 4
     _mlflow_agrees(f"sqlite:///{tmp_path / 'killed' / 'mlflow.db'}", study, resumed)
@@ -126,8 +135,17 @@ def _wait_for_epochs(driver: subprocess.Popen[str], folder: Path, count: int) ->
     raise AssertionError(f"the log never held {count} epochs")
 
 
+def _worker_below(driver: int) -> int:
+    """A process that runs a trial and descends from a driver."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if found := _workers_below(driver):
+            return found[0]
+        time.sleep(0.05)
+    raise AssertionError("no worker was seen at work")
+
+
 def _workers_below(driver: int) -> list[int]:
-    """The processes of trials that descend from a driver."""
     parents, names = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -141,7 +159,8 @@ def _workers_below(driver: int) -> list[int]:
             process = parents.get(process, 0)
         return process == driver
 
-    return sorted(p for p, name in names.items() if name.startswith("ray::Trial") and descends(p))
+    working = [p for p, name in names.items() if name.startswith("ray::ResourceTrainable.")]
+    return sorted(process for process in working if descends(process))
 
 
 def _statuses(folder: Path, study: Study) -> set[str]:
@@ -155,7 +174,7 @@ def _statuses(folder: Path, study: Study) -> set[str]:
 def _mlflow_agrees(uri: str, study: Study, rows: list[Row]) -> None:
     """Every trial is one MLflow run with the ledger's numbers, and none is left running."""
     read = store.read_rows(uri, study.name)
-    assert comparable(read) == comparable(rows)
+    assert different(read, rows) == []
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name(study.name)
     assert experiment is not None

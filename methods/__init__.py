@@ -1,8 +1,13 @@
 """Dynamic networks, what they cost, and how they train; knows no orchestration."""
 
 from methods.api import Method
+from methods.condensenet import CondenseNet
 from methods.dense import Dense
 from methods.skipnet import SkipNet
 
-METHODS: dict[str, type[Method]] = {"dense": Dense, "skipnet": SkipNet}
+METHODS: dict[str, type[Method]] = {
+    "dense": Dense,
+    "skipnet": SkipNet,
+    "condensenet": CondenseNet,
+}
 """Every method by the name that studies use; a new one is added here by hand."""

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from methods.api import Task
 from methods.errors import StorageError, StudyError
 from orchestrator.ledger import Ledger
-from orchestrator.search import confirm_plan, propose
+from orchestrator.search import StudySearch, confirm_plan, propose
 from orchestrator.space import spaces
 from orchestrator.study import Study
 
@@ -171,4 +172,44 @@ def test_a_proposal_is_a_function_of_what_came_before(tmp_path: Path) -> None:
     assert propose(SPACE, history, STUDY, 7) == propose(SPACE, history, STUDY, 7)
     assert len({propose(SPACE, [], STUDY, number)["width"] for number in range(1, 20)}) > 1
     assert propose(SPACE, [], STUDY, 0) == SPACE.defaults()
+    ledger.close()
+
+
+def test_values_that_do_not_go_together_are_a_refused_trial(tmp_path: Path) -> None:
+    study = Study.model_validate(
+        {
+            "name": "s",
+            "data": "digits",
+            "budgets": [0.5, 4],
+            "methods": {
+                "condensenet": {
+                    "stages": "1-1-1",
+                    "growth": {"choices": [8, 12]},
+                    "condense_factor": {"choices": [4, 8]},
+                    "groups": 4,
+                    "lasso": 0,
+                }
+            },
+            "search": {"trials": 8, "sampler": "random"},
+        }
+    )
+    found = spaces(study)
+    ledger = opened(tmp_path, study)
+    search = StudySearch(ledger, found, Task("digits", 1, 8, 8, 10), {"device": "cpu"})
+    for number in range(study.search.trials):
+        name = f"tune-{number}"
+        config = search.suggest(name)
+        assert isinstance(config, dict)
+        told = {"metrics": {}, "end": {"state": "COMPLETE", "points": [point(0.5, 1e5)]}}
+        search.on_trial_complete(name, {"told": json.dumps(told)})
+    refused = [record for record in ledger.records.values() if record.refused]
+    assert refused
+    for record in refused:
+        assert record.end is not None
+        assert "must be a multiple of groups and of condense_factor" in record.end["reason"]
+        assert (record.start["params"]["growth"], record.start["params"]["condense_factor"]) == (
+            12,
+            8,
+        )
+    assert ledger.ran("condensenet") == study.search.trials
     ledger.close()

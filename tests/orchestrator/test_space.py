@@ -1,5 +1,6 @@
 """Annotations, narrowed by the study, become distributions; nonsense is refused at load."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from methods import METHODS
 from methods.api import Task
 from methods.errors import StudyError
 from orchestrator.space import spaces
-from orchestrator.study import Study
+from orchestrator.study import Study, load
 
+STUDIES = Path(__file__).parents[2] / "studies"
 TASK = Task("digits", 1, 8, 8, 10)
 
 
@@ -89,3 +91,11 @@ def test_a_mistake_is_one_sentence(
         spaces(study(methods, recipe))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.rglob("*.yaml")), ids=lambda file: file.stem)
+def test_every_study_that_we_ship_can_run(file: Path) -> None:
+    study = load(file)
+    for space in spaces(study).values():
+        assert space.defaults().keys() == space.free.keys()
+        assert space.method_at({}).phases()

@@ -1,6 +1,7 @@
 """Dynamic networks, what they cost, and how they train; knows no orchestration."""
 
 from methods.api import Method
+from methods.condconv import CondConv
 from methods.condensenet import CondenseNet
 from methods.dense import Dense
 from methods.skipnet import SkipNet
@@ -9,5 +10,6 @@ METHODS: dict[str, type[Method]] = {
     "dense": Dense,
     "skipnet": SkipNet,
     "condensenet": CondenseNet,
+    "condconv": CondConv,
 }
 """Every method by the name that studies use; a new one is added here by hand."""

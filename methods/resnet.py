@@ -7,8 +7,9 @@ strides in its 3x3 convolution.
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeVar, cast
 
 import torch
@@ -27,6 +28,10 @@ Convolution = Callable[..., nn.Module]
 """Called as nn.Conv2d: (inputs, outputs, size, stride=, padding=, bias=False)."""
 Features = Float[Tensor, "batch channels height width"]
 Changed = Float[Tensor, "batch out_channels out_height out_width"]
+Context = tuple[Tensor, ...]
+"""What a block's convolutions take beside the features; plain ones take nothing."""
+Fusions = Mapping[type, Callable[..., nn.Module]]
+"""Kind of convolution -> how it takes in the norm behind it: (convolution, norm) -> convolution."""
 
 LARGE = 64
 """Images wider than this, in pixels, go through ImageNet's stem in either family."""
@@ -38,6 +43,15 @@ LAYOUTS: dict[int, tuple[Sequence[int], bool]] = {
     152: ((3, 8, 36, 3), True),
 }
 """ImageNet depth -> blocks of each stage, and whether they are bottlenecks."""
+PLAIN: Fusions = MappingProxyType({nn.Conv2d: fuse_conv_bn_eval})
+
+
+class Normed(nn.Sequential):
+    """A convolution and its norm."""
+
+    def forward(self, features: Features, context: Context = ()) -> Changed:
+        conv, norm = self
+        return norm(conv(features, *context))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -55,15 +69,17 @@ class Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.projection = _projection(inputs, outputs, stride, conv)
 
-    def shortcut(self, features: Features) -> Changed:
+    def shortcut(self, features: Features, context: Context = ()) -> Changed:
         """The features themselves, or their projection at the start of a stage; no ReLU."""
-        return features if self.projection is None else self.projection(features)
+        return features if self.projection is None else self.projection(features, context)
 
-    def forward(self, features: Features, shortcut: Changed | None = None) -> Changed:
+    def forward(
+        self, features: Features, shortcut: Changed | None = None, context: Context = ()
+    ) -> Changed:
         """The block with its shortcut, which is computed here unless it is given."""
-        shortcut = self.shortcut(features) if shortcut is None else shortcut
-        inner = F.relu(self.norm1(self.conv1(features)))
-        return F.relu(shortcut + self.norm2(self.conv2(inner)))
+        shortcut = self.shortcut(features, context) if shortcut is None else shortcut
+        inner = F.relu(self.norm1(self.conv1(features, *context)))
+        return F.relu(shortcut + self.norm2(self.conv2(inner, *context)))
 
 
 class Bottleneck(nn.Module):
@@ -84,16 +100,18 @@ class Bottleneck(nn.Module):
         self.norm3 = nn.BatchNorm2d(outputs)
         self.projection = _projection(inputs, outputs, stride, conv)
 
-    def shortcut(self, features: Features) -> Changed:
+    def shortcut(self, features: Features, context: Context = ()) -> Changed:
         """The features themselves, or their projection at the start of a stage; no ReLU."""
-        return features if self.projection is None else self.projection(features)
+        return features if self.projection is None else self.projection(features, context)
 
-    def forward(self, features: Features, shortcut: Changed | None = None) -> Changed:
+    def forward(
+        self, features: Features, shortcut: Changed | None = None, context: Context = ()
+    ) -> Changed:
         """The block with its shortcut, which is computed here unless it is given."""
-        shortcut = self.shortcut(features) if shortcut is None else shortcut
-        inner = F.relu(self.norm1(self.conv1(features)))
-        inner = F.relu(self.norm2(self.conv2(inner)))
-        return F.relu(shortcut + self.norm3(self.conv3(inner)))
+        shortcut = self.shortcut(features, context) if shortcut is None else shortcut
+        inner = F.relu(self.norm1(self.conv1(features, *context)))
+        inner = F.relu(self.norm2(self.conv2(inner, *context)))
+        return F.relu(shortcut + self.norm3(self.conv3(inner, *context)))
 
 
 class ResNet(nn.Module):
@@ -165,6 +183,11 @@ def check_depth(depth: int, family: Family) -> None:
         raise MethodError(f"a cifar ResNet has depth 6n+2 from 8 up, got {depth}; try {near}")
     if family == "imagenet" and depth not in LAYOUTS:
         raise MethodError(f"an imagenet ResNet has depth {sorted(LAYOUTS)}, got {depth}")
+
+
+def stage_sizes(depth: int, family: Family) -> Sequence[int]:
+    """How many blocks each stage has."""
+    return _layout(depth, family)[1]
 
 
 def scaled(channels: int, width: float) -> int:
@@ -240,7 +263,7 @@ class Pricer:
         return cost, torch.zeros(shape)
 
 
-def fold(module: M) -> M:
+def fold(module: M, fusions: Fusions = PLAIN) -> M:
     """A copy to ship: evaluation mode, channels last, each norm taken in by its convolution.
 
     A norm follows a convolution where it is registered right after it in the same module.
@@ -249,8 +272,8 @@ def fold(module: M) -> M:
     for part in folded.modules():
         children = list(part.named_children())
         for (before, conv), (after, norm) in itertools.pairwise(children):
-            if type(conv) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d):
-                setattr(part, before, fuse_conv_bn_eval(conv, norm))
+            if type(conv) in fusions and isinstance(norm, nn.BatchNorm2d):
+                setattr(part, before, fusions[type(conv)](conv, norm))
                 setattr(part, after, nn.Identity())
     return folded.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
@@ -276,10 +299,10 @@ def _blocks(
     return blocks
 
 
-def _projection(inputs: int, outputs: int, stride: int, conv: Convolution) -> nn.Sequential | None:
+def _projection(inputs: int, outputs: int, stride: int, conv: Convolution) -> Normed | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(
+    return Normed(
         conv(inputs, outputs, 1, stride=stride, padding=0, bias=False), nn.BatchNorm2d(outputs)
     )
 

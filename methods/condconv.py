@@ -107,8 +107,8 @@ class CondConv(Method):
         str, Field(coerce_numbers_to_str=True), Search(choices=("1", "all", "late"))
     ] = "late"
     """Conditional stages: their digits in order, as in 1, 23 or 567; `all`; or, as published,
-    `late`: the last of a ResNet, the last three block groups of EfficientNet. Mixing costs a convolution's
-    MACs times experts / (height * width) of its map, so that small maps make it dear."""
+    `late`: the last of a ResNet, the last three block groups of EfficientNet. Mixing costs experts
+    / (height * width) of a convolution's map times its MACs: dear where maps are small."""
     head: Annotated[bool, Search()] = False
     """Whether the classifier is conditional too."""
     depth: Annotated[int, Field(ge=8, le=1202), Search(low=8, high=56, step=6)] = DEPTH

@@ -98,4 +98,4 @@ def test_every_study_that_we_ship_can_run(file: Path) -> None:
     study = load(file)
     for space in spaces(study).values():
         assert space.defaults().keys() == space.free.keys()
-        assert space.method_at({}).phases()
+        assert space.method_at(space.defaults()).phases()

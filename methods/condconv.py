@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from methods import efficientnet
-from methods.api import Images, Method, Network, Output, Phase, Search, Task
-from methods.dense import cross_entropy
+from methods.api import Images, Method, Phase, Search, Task
+from methods.dense import StaticNet, cross_entropy
 from methods.errors import MethodError
 from methods.experts import CondConv2d, CondLinear, Router, Start, fuse
 from methods.macs import quiet
@@ -63,21 +63,6 @@ class RoutedHead(nn.Module):
 
     def forward(self, pooled: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch classes"]:
         return self.linear(pooled, self.router(pooled))  # type: ignore[no-any-return]
-
-
-class CondNet(Network):
-    """A backbone some of whose blocks are `Routed`; every image costs the same."""
-
-    def __init__(self, backbone: nn.Module, cost: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.cost = cost
-        """MACs of one sample: the plain backbone, mixing and routing."""
-
-    def forward(self, images: Images) -> Output:
-        logits = self.backbone(images)
-        price = torch.full((len(images),), self.cost, dtype=torch.float64, device=images.device)
-        return Output(logits, price)
 
 
 class CondConv(Method):
@@ -128,16 +113,13 @@ class CondConv(Method):
 
     @pydantic.model_validator(mode="after")
     def _backbone_exists(self) -> "CondConv":
-        try:
-            if self.family != "efficientnet-b0":
-                check_depth(self.depth, self.family)
-            elif self.depth != DEPTH:
-                raise MethodError(
-                    f"efficientnet-b0 has its own depth: leave depth at {DEPTH}, got {self.depth}"
-                )
-            self.conditional()
-        except MethodError as error:
-            raise ValueError(str(error)) from None
+        if self.family != "efficientnet-b0":
+            check_depth(self.depth, self.family)
+        elif self.depth != DEPTH:
+            raise ValueError(
+                f"efficientnet-b0 has its own depth: leave depth at {DEPTH}, got {self.depth}"
+            )
+        self.conditional()
         return self
 
     def conditional(self) -> list[int]:
@@ -158,13 +140,13 @@ class CondConv(Method):
         owners = "".join(name * size for name, size in zip(names, sizes, strict=True))
         return [block for block, owner in enumerate(owners) if owner in wanted]
 
-    def build(self, task: Task) -> CondNet:
+    def build(self, task: Task) -> StaticNet:
         """A freshly initialised network for `task`; draws from torch's global generator.
 
         Raises:
             MethodError: images too small for the family.
         """
-        return CondNet(self.backbone(task), self.floor(task))
+        return StaticNet(self.backbone(task), self.floor(task))
 
     def backbone(self, task: Task) -> ResNet | efficientnet.EfficientNet:
         """The network that maps images to logits, freshly initialised.
@@ -183,11 +165,11 @@ class CondConv(Method):
         net.add_module("head", nn.Sequential(nn.Dropout(self.dropout), head))
         return net
 
-    def phases(self, smoothing: float = 0.0) -> Sequence[Phase[CondNet]]:
+    def phases(self, smoothing: float = 0.0) -> Sequence[Phase[StaticNet]]:
         """One: cross-entropy."""
         return [Phase(name="train", share=1.0, loss=partial(cross_entropy, smoothing=smoothing))]
 
-    def deploy(self, net: CondNet) -> nn.Module:
+    def deploy(self, net: StaticNet) -> nn.Module:
         """The backbone with its norms folded into plain kernels and into every expert's."""
         return fold(net.backbone, {**PLAIN, CondConv2d: fuse})
 
@@ -195,7 +177,7 @@ class CondConv(Method):
         """MACs of any sample: the plain backbone, mixing and routing."""
         return _price(self, task)
 
-    def alarm(self, net: CondNet, images: Images) -> str | None:
+    def alarm(self, net: StaticNet, images: Images) -> str | None:
         """Whether the routing ignores the images, or mixing is dear for the maps at hand."""
         routings = _outputs(net, images, Router)
         if len(images) > 1 and max(float(one.std(0).mean()) for one in routings) < STILL:

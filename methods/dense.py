@@ -7,18 +7,17 @@ from typing import Annotated
 import pydantic
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.api import Images, Labels, Method, Network, Output, Phase, Search, Task
-from methods.errors import MethodError
-from methods.resnet import Family, ResNet, check_depth, costs, fold, resnet
+from methods.resnet import Family, check_depth, costs, fold, resnet
 
 
 class StaticNet(Network):
     """A backbone that costs the same for every sample."""
 
-    def __init__(self, backbone: ResNet, cost: int) -> None:
+    def __init__(self, backbone: nn.Module, cost: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.cost = cost
@@ -55,10 +54,7 @@ class Dense(Method):
 
     @pydantic.model_validator(mode="after")
     def _depth_exists(self) -> "Dense":
-        try:
-            check_depth(self.depth, self.family)
-        except MethodError as error:
-            raise ValueError(str(error)) from None
+        check_depth(self.depth, self.family)
         return self
 
     def build(self, task: Task) -> StaticNet:
@@ -73,7 +69,7 @@ class Dense(Method):
         """One: cross-entropy."""
         return [Phase(name="train", share=1.0, loss=partial(cross_entropy, smoothing=smoothing))]
 
-    def deploy(self, net: StaticNet) -> ResNet:
+    def deploy(self, net: StaticNet) -> nn.Module:
         """The backbone with its norms folded into the convolutions."""
         return fold(net.backbone)
 

@@ -256,10 +256,7 @@ class DSNet(Method):
                 f"routing_start + routing_size <= choices must hold, but got "
                 f"{self.routing_start} + {self.routing_size} > {self.choices}"
             )
-        try:
-            self._layout(large=False)
-        except MethodError as error:
-            raise ValueError(str(error)) from None
+        self._layout(large=False)
         return self
 
     def build(self, task: Task) -> GatedSupernet:

@@ -14,8 +14,8 @@ class IsoflopError(Exception):
     """A mistake of the user: says what must hold, what was found, what would do."""
 
 
-class MethodError(IsoflopError):
-    """A hyperparameter, a shape or a method that cannot be."""
+class MethodError(IsoflopError, ValueError):
+    """A hyperparameter, a shape or a method that cannot be; a validator may raise it as it is."""
 
 
 class DataError(IsoflopError):

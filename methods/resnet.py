@@ -54,20 +54,15 @@ class Normed(nn.Sequential):
         return norm(conv(features, *context))  # type: ignore[no-any-return]
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions around a shortcut; the last ReLU is inside."""
+class Residual(nn.Module):
+    """A body of convolutions around a shortcut; the last ReLU is inside."""
 
-    def __init__(
-        self, inputs: int, outputs: int, stride: int = 1, conv: Convolution = nn.Conv2d
-    ) -> None:
-        super().__init__()
-        self.outputs = outputs
-        self.stride = stride
-        self.conv1 = conv(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = conv(outputs, outputs, 3, stride=1, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.projection = _projection(inputs, outputs, stride, conv)
+    projection: Normed | None
+    outputs: int
+
+    def body(self, features: Features, context: Context) -> Changed:
+        """The convolutions and their norms; no ReLU behind the last."""
+        raise NotImplementedError
 
     def shortcut(self, features: Features, context: Context = ()) -> Changed:
         """The features themselves, or their projection at the start of a stage; no ReLU."""
@@ -78,11 +73,29 @@ class Block(nn.Module):
     ) -> Changed:
         """The block with its shortcut, which is computed here unless it is given."""
         shortcut = self.shortcut(features, context) if shortcut is None else shortcut
+        return F.relu(shortcut + self.body(features, context))
+
+
+class Block(Residual):
+    """Two 3x3 convolutions."""
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int = 1, conv: Convolution = nn.Conv2d
+    ) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.conv1 = conv(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv(outputs, outputs, 3, stride=1, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.projection = _projection(inputs, outputs, stride, conv)
+
+    def body(self, features: Features, context: Context) -> Changed:
         inner = F.relu(self.norm1(self.conv1(features, *context)))
-        return F.relu(shortcut + self.norm2(self.conv2(inner, *context)))
+        return self.norm2(self.conv2(inner, *context))  # type: ignore[no-any-return]
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Residual):
     """A 3x3 convolution between two 1x1 ones, four times narrower than its outputs."""
 
     def __init__(
@@ -91,7 +104,6 @@ class Bottleneck(nn.Module):
         super().__init__()
         inner = outputs // 4
         self.outputs = outputs
-        self.stride = stride
         self.conv1 = conv(inputs, inner, 1, stride=1, padding=0, bias=False)
         self.norm1 = nn.BatchNorm2d(inner)
         self.conv2 = conv(inner, inner, 3, stride=stride, padding=1, bias=False)
@@ -100,35 +112,25 @@ class Bottleneck(nn.Module):
         self.norm3 = nn.BatchNorm2d(outputs)
         self.projection = _projection(inputs, outputs, stride, conv)
 
-    def shortcut(self, features: Features, context: Context = ()) -> Changed:
-        """The features themselves, or their projection at the start of a stage; no ReLU."""
-        return features if self.projection is None else self.projection(features, context)
-
-    def forward(
-        self, features: Features, shortcut: Changed | None = None, context: Context = ()
-    ) -> Changed:
-        """The block with its shortcut, which is computed here unless it is given."""
-        shortcut = self.shortcut(features, context) if shortcut is None else shortcut
+    def body(self, features: Features, context: Context) -> Changed:
         inner = F.relu(self.norm1(self.conv1(features, *context)))
         inner = F.relu(self.norm2(self.conv2(inner, *context)))
-        return F.relu(shortcut + self.norm3(self.conv3(inner, *context)))
+        return self.norm3(self.conv3(inner, *context))  # type: ignore[no-any-return]
 
 
 class ResNet(nn.Module):
     """A stem, a flat list of blocks, and a linear head on the mean over the map."""
 
-    def __init__(
-        self, stem: nn.Module, blocks: Iterable[Block | Bottleneck], head: nn.Linear
-    ) -> None:
+    def __init__(self, stem: nn.Module, blocks: Iterable[Residual], head: nn.Linear) -> None:
         super().__init__()
         self.stem = stem
         self.blocks = nn.ModuleList(blocks)
         self.head = head
 
     @property
-    def units(self) -> Sequence[Block | Bottleneck]:
+    def units(self) -> Sequence[Residual]:
         """The blocks in order, for those who call their shortcut and their body apart."""
-        return cast("Sequence[Block | Bottleneck]", list(self.blocks))
+        return cast("Sequence[Residual]", list(self.blocks))
 
     def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
         features = self.stem(images)
@@ -287,8 +289,8 @@ def _layout(depth: int, family: Family) -> tuple[int, Sequence[int], bool]:
 
 def _blocks(
     widths: Sequence[int], counts: Sequence[int], bottleneck: bool, conv: Convolution
-) -> list[Block | Bottleneck]:
-    blocks: list[Block | Bottleneck] = []
+) -> list[Residual]:
+    blocks: list[Residual] = []
     inputs, kind = widths[0], Bottleneck if bottleneck else Block
     for stage, (width, count) in enumerate(zip(widths, counts, strict=True)):
         outputs = width * 4 if bottleneck else width

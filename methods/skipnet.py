@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from methods.api import Images, Labels, Method, Network, Output, Phase, Search, Task, stand_still
 from methods.dense import cross_entropy
-from methods.errors import MethodError
 from methods.gates import (
     Gates,
     Kind,
@@ -34,12 +33,11 @@ from methods.policy import (
     threshold,
 )
 from methods.resnet import (
-    Block,
-    Bottleneck,
     Changed,
     Family,
     Features,
     Pricer,
+    Residual,
     ResNet,
     check_depth,
     costs,
@@ -202,10 +200,7 @@ class SkipNet(Method):
 
     @pydantic.model_validator(mode="after")
     def _depth_exists(self) -> "SkipNet":
-        try:
-            check_depth(self.depth, self.family)
-        except MethodError as error:
-            raise ValueError(str(error)) from None
+        check_depth(self.depth, self.family)
         return self
 
     def build(self, task: Task) -> SkipResNet:
@@ -269,7 +264,7 @@ class SkipNet(Method):
         return task_loss.mean() + self.policy_weight * surrogate.mean()
 
 
-def _mixed(block: Block | Bottleneck, features: Features, action: Logit) -> Changed:
+def _mixed(block: Residual, features: Features, action: Logit) -> Changed:
     """The block where the action is 1, its shortcut where it is 0; both are computed."""
     skipped = block.shortcut(features)
     ran = block(features, skipped)
@@ -277,9 +272,7 @@ def _mixed(block: Block | Bottleneck, features: Features, action: Logit) -> Chan
     return share * ran + (1 - share) * skipped  # type: ignore[no-any-return]
 
 
-def _gathered(
-    block: Block | Bottleneck, features: Features, keep: Bool[Tensor, " batch"]
-) -> Changed:
+def _gathered(block: Residual, features: Features, keep: Bool[Tensor, " batch"]) -> Changed:
     """The block on the samples to keep, the shortcut on all; overwrites the features."""
     shortcut = block.shortcut(features)
     index = keep.nonzero().squeeze(1)

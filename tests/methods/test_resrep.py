@@ -2,40 +2,27 @@
 
 import copy
 import itertools
-import math
-from collections.abc import Sequence
 
 import pytest
 import torch
+from pruned import CIFAR, FIFTY, IMAGENET, LARGE, NARROW, masked, on_meta
 from samples import TASK, images
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.api import Task
-from methods.compactor import Compactor, merge, narrowed, pull_for, reset_gradient
+from methods.compactor import Compactor
 from methods.data import load
 from methods.errors import MethodError
 from methods.evaluate import evaluate
 from methods.macs import executed_macs, macs
 from methods.resnet import resnet
 from methods.resrep import CompactedResNet, ResRep
-from methods.sites import Plan, plan, select
 from methods.train import Recipe, train
-
-CIFAR = Task("cifar10", 3, 32, 32, 10)
-IMAGENET = Task("imagenet", 3, 224, 224, 1000)
-FIFTY = ResRep(depth=50, family="imagenet", target=0.455)
-NARROW = ResRep(depth=50, family="imagenet", width=0.1)
-LARGE = Task("large", 3, 64, 64, 5)
 
 
 def shape(task: Task) -> Tensor:
     return torch.zeros(1, task.channels, task.height, task.width)
-
-
-def on_meta(method: ResRep, task: Task) -> CompactedResNet:
-    with torch.device("meta"):
-        return method.build(task)
 
 
 def lived_in(method: ResRep, task: Task, batch: Tensor) -> CompactedResNet:
@@ -86,68 +73,6 @@ def test_golden_numbers_of_the_network_in_training(
         assert executed_macs(net, shape(task)) == train_macs
 
 
-@pytest.mark.parametrize(
-    ("method", "task", "cost", "prunable"),
-    [
-        (ResRep(), CIFAR, (125_747_840, 5_294_720), (27, 1_008)),
-        (ResRep(depth=110), CIFAR, (253_149_824, 9_939_584), (54, 2_016)),
-        (FIFTY, IMAGENET, (4_089_184_256, 490_987_395), (32, 7_552)),
-    ],
-)
-def test_golden_numbers_of_the_plan(
-    method: ResRep, task: Task, cost: tuple[int, int], prunable: tuple[int, int]
-) -> None:
-    found = on_meta(method, task).plan
-    assert (found.dense, found.least) == cost
-    assert (len(found.sites), sum(found.widths)) == prunable
-
-
-def test_sites_are_inner_layers_and_their_followers_the_next() -> None:
-    block = on_meta(ResRep(depth=8), CIFAR).plan.sites
-    assert [site[:3] for site in block] == [
-        (f"blocks.{b}.conv1", f"blocks.{b}.norm1", f"blocks.{b}.conv2") for b in range(3)
-    ]
-    bottleneck = on_meta(FIFTY, IMAGENET).plan.sites
-    assert [site[:3] for site in bottleneck] == [
-        (f"blocks.{b}.conv{k}", f"blocks.{b}.norm{k}", f"blocks.{b}.conv{k + 1}")
-        for b in range(16)
-        for k in (1, 2)
-    ]
-
-
-class Toy(nn.Module):
-    def __init__(self, groups: int = 1, twice: bool = False) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
-        self.second = nn.Conv2d(4, 4, 3, groups=groups)
-        self.twice = twice
-
-    def forward(self, features: Tensor) -> Tensor:
-        inner = F.relu(self.norm(self.first(features)))
-        out = self.second(inner)
-        return out + inner[:, :, 1:-1, 1:-1] if self.twice else out
-
-
-def test_another_network_is_read_too_and_what_cannot_be_pruned_is_refused() -> None:
-    images = torch.zeros(1, 3, 8, 8)
-    found = plan(Toy(), images)
-    assert found.sites == (("first", "norm", "second", 4),)
-    assert found.macs([3]) == 3 * 3 * 9 * 36 + 3 * 4 * 9 * 16
-    with pytest.raises(MethodError, match="only one other reads"):
-        plan(Toy(twice=True), images)
-    with pytest.raises(MethodError, match=r"second must read each channel of first.*groups=2"):
-        plan(Toy(groups=2), images)
-
-
-def test_layers_that_do_not_fit_are_refused() -> None:
-    conv = nn.Conv2d(3, 4, 3)
-    with pytest.raises(MethodError, match=r"behind 5 compacted channels .* reads 3"):
-        narrowed(conv, torch.ones(5, dtype=torch.bool))
-    with pytest.raises(MethodError, match="reads 5 of 4"):
-        merge(conv, None, torch.eye(5)[:, :, None, None])
-
-
 @pytest.mark.parametrize("width", [0.5, 1.0])
 def test_identity_compactors_change_no_bit(width: float) -> None:
     method = ResRep(depth=14, width=width)
@@ -157,39 +82,6 @@ def test_identity_compactors_change_no_bit(width: float) -> None:
     plain = resnet(TASK, 14, width).eval()
     with torch.no_grad():
         assert torch.equal(net(images()).logits, plain(images()))
-
-
-@pytest.mark.parametrize(
-    ("normed", "biased"), list(itertools.product((True, False), (True, False)))
-)
-def test_merging_is_exact(normed: bool, biased: bool) -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(5, 8, 3, stride=2, padding=1, bias=biased).double()
-    norm = nn.BatchNorm2d(8).double().eval() if normed else None
-    if norm is not None:
-        with torch.no_grad():
-            for tensor in (norm.weight, norm.bias, norm.running_mean):
-                assert tensor is not None
-                tensor.normal_()
-            assert norm.running_var is not None
-            norm.running_var.uniform_(0.1, 3)
-    compactor = Compactor(8).double()
-    with torch.no_grad():
-        compactor.weight.normal_()
-        compactor.weight[2:5] = 0
-    kept = compactor.norms() > 0
-    follower = nn.Conv2d(8, 6, 3, padding=1, bias=biased).double()
-    batch = torch.randn(4, 5, 9, 9, dtype=torch.float64)
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
-        parts = [part.to(dtype) for part in (conv, norm, compactor, follower) if part is not None]
-        merged = merge(parts[0], parts[1] if normed else None, compactor.weight[kept])  # type: ignore[arg-type]
-        slim = nn.Sequential(merged, nn.ReLU(), narrowed(follower, kept))
-        whole = nn.Sequential(*parts[:-1], nn.ReLU(), parts[-1])
-        with torch.no_grad():
-            wanted, found = whole(batch.to(dtype)), slim(batch.to(dtype))
-        assert merged.weight.shape == (5, 5, 3, 3)
-        assert found.dtype == dtype
-        assert (found - wanted).abs().max() < tolerance * wanted.abs().max().clamp(min=1)
 
 
 @pytest.mark.parametrize(
@@ -246,54 +138,6 @@ def test_a_row_is_gone_when_it_is_masked_and_forgotten_and_not_before() -> None:
     assert float(net.cost()) == dense
 
 
-def rows(count: int = 6) -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(0)
-    weight = torch.randn(count, count, 1, 1, dtype=torch.float64, requires_grad=True)
-    mask = torch.arange(count) % 2 == 0
-    return weight, mask, torch.full((count,), 0.3, dtype=torch.float64)
-
-
-def test_gradients_are_reset_on_masked_rows_and_pulled_on_all() -> None:
-    weight, mask, pull = rows()
-    features = torch.randn(3, 6, 5, 5, dtype=torch.float64)
-
-    def task(own: Tensor) -> Tensor:
-        return (F.conv2d(features, own) ** 3).mean()
-
-    task(reset_gradient(weight, mask, pull)).backward()
-    objective = torch.autograd.grad(task(weight), weight)[0]
-    lasso = torch.autograd.grad(0.3 * weight.flatten(1).norm(dim=1).sum(), weight)[0]
-    assert weight.grad is not None
-    torch.testing.assert_close(weight.grad[mask], objective[mask] + lasso[mask])
-    torch.testing.assert_close(weight.grad[~mask], lasso[~mask])
-    radial = (weight.grad * weight).sum((1, 2, 3)) / weight.flatten(1).norm(dim=1)
-    torch.testing.assert_close(radial[~mask], pull[~mask], msg="a pull on directions alone is none")
-
-
-def test_at_the_identity_the_lasso_pulls_on_the_diagonal_alone() -> None:
-    compactor = Compactor(4)
-    compactor.pull.fill_(0.5)
-    (compactor(torch.randn(2, 4, 3, 3)) * 0).sum().backward()
-    assert compactor.weight.grad is not None
-    assert torch.equal(compactor.weight.grad[:, :, 0, 0], 0.5 * torch.eye(4))
-
-
-def test_a_row_of_zeros_stays_finite_and_can_return() -> None:
-    compactor = Compactor(4)
-    compactor.pull.fill_(0.1)
-    with torch.no_grad():
-        compactor.weight[1:3] = 0
-    compactor.mask[1] = False
-    sgd = torch.optim.SGD(compactor.parameters(), lr=0.1, momentum=0.99)
-    for _ in range(5):
-        sgd.zero_grad()
-        (compactor(torch.ones(2, 4, 3, 3)) - 1).square().sum().backward()
-        sgd.step()
-        compactor.shrink(0.01)
-    assert compactor.weight.isfinite().all()
-    assert (compactor.norms() > 0).tolist() == [True, False, True, True]
-
-
 def test_a_mask_changes_no_output() -> None:
     net = lived_in(ResRep(depth=8), TASK, images())
     with torch.no_grad():
@@ -301,45 +145,6 @@ def test_a_mask_changes_no_output() -> None:
         for compactor in net.compactors:
             compactor.mask[1:] = False
         assert torch.equal(net(images()).logits, before)
-
-
-def spent(strength: float, steps: int, momentum: float, lr: float, *, nesterov: bool) -> float:
-    """Norm of a masked row after a phase under the lasso's gradient alone."""
-    compactor = Compactor(3)
-    compactor.mask.fill_(False)
-    sgd = torch.optim.SGD(compactor.parameters(), lr=lr, momentum=momentum, nesterov=nesterov)
-    compactor.pull.fill_(pull_for(strength, step=1 / steps, lr=lr, momentum=momentum))
-    for step in range(steps):
-        for group in sgd.param_groups:
-            group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-        sgd.zero_grad()
-        compactor(torch.ones(1, 3, 1, 1)).sum().backward()
-        sgd.step()
-    return float(compactor.norms()[0])
-
-
-@pytest.mark.parametrize(
-    ("steps", "momentum", "lr", "nesterov"),
-    [(1500, 0.9, 0.01, False), (1500, 0.9, 0.2, True), (500, 0.0, 0.01, False)],
-)
-def test_a_row_loses_its_strength_whatever_the_length_momentum_and_rate(
-    steps: int, momentum: float, lr: float, nesterov: bool
-) -> None:
-    left = spent(0.6, steps, momentum, lr, nesterov=nesterov)
-    assert left == pytest.approx(0.4, abs=0.01)
-
-
-def test_a_strength_above_one_forgets_and_one_below_does_not() -> None:
-    assert spent(1.5, 400, 0.9, 0.01, nesterov=True) < 1e-5
-    assert spent(0.9, 400, 0.9, 0.01, nesterov=True) > 0.05
-
-
-@pytest.mark.parametrize(
-    ("strength", "steps"), [(18.768, 480 * 782), (45.036, 180 * 5004), (2.132, 109.333 * 390)]
-)
-def test_published_lambda(strength: float, steps: float) -> None:
-    found = pull_for(strength, step=1 / steps, lr=0.01, momentum=0.99)
-    assert found == pytest.approx(1e-4, rel=1e-3)
 
 
 def test_the_proximal_step_spends_its_strength_and_ends_at_exact_zeros() -> None:
@@ -372,81 +177,16 @@ def test_over_a_whole_phase_the_proximal_step_spends_its_strength() -> None:
     assert float(compactor.norms()[0]) == pytest.approx(0.5, abs=0.01)
 
 
-def test_momentum_moves_no_masked_row_back_and_an_unmasked_row_is_free() -> None:
-    compactor = Compactor(2)
-    compactor.mask[0] = False
-    compactor.shrink(0.4)
+def test_the_finish_takes_back_what_the_last_step_moved() -> None:
+    method = ResRep(depth=8)
+    net, prune = method.build(TASK), method.phases()[1]
+    widths = forget(net)
+    prune.advance(net, 0.0)
     with torch.no_grad():
-        compactor.weight.mul_(3)
-    compactor.shrink(0.1)
-    assert compactor.norms().tolist() == pytest.approx([0.5, 3.0])
-    compactor.mask[0] = True
-    with torch.no_grad():
-        compactor.weight.mul_(3)
-    compactor.shrink(0.1)
-    assert compactor.norms().tolist() == pytest.approx([1.5, 9.0])
-
-
-def by_brute_force(found: Plan, norms: Sequence[Tensor], limit: float) -> list[list[bool]]:
-    """The selection that counts the whole network anew for every channel."""
-    masks = [[True] * width for width in found.widths]
-    ranked = sorted(
-        (float(norm), site, row) for site, own in enumerate(norms) for row, norm in enumerate(own)
-    )
-    for _, site, row in ranked:
-        if found.macs([sum(mask) for mask in masks]) <= limit:
-            break
-        masks[site][row] = sum(masks[site]) == 1
-    return masks
-
-
-@pytest.mark.parametrize("target", [0.9, 0.471, 0.12])
-@pytest.mark.parametrize(("method", "task"), [(ResRep(depth=14), CIFAR), (NARROW, LARGE)])
-def test_selection_meets_the_target_and_not_a_channel_too_late(
-    method: ResRep, task: Task, target: float
-) -> None:
-    found = on_meta(method, task).plan
-    limit = max(target * found.dense, float(found.least))
-    generator = torch.Generator().manual_seed(0)
-    norms = [torch.rand(width, generator=generator) for width in found.widths]
-    masks = select(found, norms, limit)
-    assert [mask.tolist() for mask in masks] == by_brute_force(found, norms, limit)
-    widths = [int(mask.sum()) for mask in masks]
-    assert found.macs(widths) <= limit
-    assert min(widths) >= 1
-    last = max(
-        (float(n), s)
-        for s, own in enumerate(norms)
-        for n, on in zip(own, masks[s], strict=True)
-        if not on
-    )[1]
-    widths[last] += 1
-    assert found.macs(widths) > limit
-
-
-def test_selection_stops_at_its_cap_and_at_one_channel_a_site() -> None:
-    found = on_meta(ResRep(depth=8), CIFAR).plan
-    norms = [torch.arange(1.0, 1 + width) for width in found.widths]
-    masks = select(found, norms, 0.5 * found.dense, most=4)
-    assert sum(int((~mask).sum()) for mask in masks) == 4
-    assert [int(mask.sum()) for mask in select(found, norms, float(found.least))] == [1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("method", "task", "masked"), [(ResRep(), CIFAR, 536), (FIFTY, IMAGENET, 3_682)]
-)
-def test_golden_number_of_channels_that_random_norms_mask(
-    method: ResRep, task: Task, masked: int
-) -> None:
-    found = on_meta(method, task).plan
-    generator = torch.Generator().manual_seed(0)
-    norms = [torch.rand(width, generator=generator) for width in found.widths]
-    masks = select(found, norms, method.target * found.dense)
-    assert sum(int((~mask).sum()) for mask in masks) == pytest.approx(masked, rel=0.05)
-
-
-def masked(net: CompactedResNet) -> int:
-    return sum(int((~compactor.mask).sum()) for compactor in net.compactors)
+        for compactor in net.compactors:
+            compactor.weight.add_(0.1)
+    prune.finish(net, [])
+    assert float(net.cost()) == net.plan.macs(widths)
 
 
 def test_four_rows_are_masked_in_two_hundred_iterations_after_five_epochs() -> None:
@@ -495,6 +235,27 @@ def test_once_the_target_is_met_rows_are_unmasked_and_learn_again() -> None:
         assert bool((felt[~compactor.mask] < 1e-9).all()), "a masked row feels its pull alone"
 
 
+def test_once_the_target_is_met_no_cap_holds_the_selection_above_it() -> None:
+    method = ResRep(depth=14, proximal=False)
+    net, prune = method.build(TASK), method.phases()[1]
+
+    def shorten(first: int, last: int) -> None:
+        with torch.no_grad():
+            for index, compactor in enumerate(net.compactors):
+                short = 0.5 if first <= index < last else 1.0
+                compactor.weight.copy_(torch.eye(len(compactor.mask))[:, :, None, None] * short)
+
+    shorten(0, 2)  # few rows, each of them dear
+    for progress in (0.0, 0.1, 0.2):
+        prune.advance(net, progress)
+    few = masked(net)
+    assert net.cost_to_come() <= 0.471 * net.plan.dense
+    shorten(4, 6)  # many rows, each of them cheap
+    prune.advance(net, 0.201)
+    assert net.cost_to_come() <= 0.471 * net.plan.dense
+    assert masked(net) > few + sum(net.plan.widths) * 1e-3 / method.ramp
+
+
 def test_every_parameter_has_one_group_and_the_published_settings() -> None:
     method = ResRep(depth=8)
     net = method.build(TASK)
@@ -516,7 +277,7 @@ def test_every_parameter_has_one_group_and_the_published_settings() -> None:
     assert (prune.lr, prune.schedule) == (0.01, "cosine")
 
 
-@pytest.mark.parametrize(("target", "strength"), [(0.3, 1.5), (0.471, 20.0)])
+@pytest.mark.parametrize(("target", "strength"), [(0.3, 3.0), (0.471, 20.0)])
 def test_three_epochs_reach_the_target_in_the_deployed_network(
     target: float, strength: float
 ) -> None:

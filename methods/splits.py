@@ -145,11 +145,11 @@ class Split:
         """The samples between two fractions of every class, in this split's order."""
         if (begin, end) == (0.0, 1.0):
             return self
-        place = torch.empty(len(self), dtype=torch.float64)
         labels = self.labels.cpu()
-        for label in range(int(labels.max()) + 1):
-            own = (labels == label).nonzero().squeeze(1)
-            place[own] = torch.arange(len(own), dtype=torch.float64) / len(own)
+        counts, order = labels.bincount(), labels.argsort(stable=True)  # order: class by class
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(self)) - (counts.cumsum(0) - counts)[labels[order]]
+        place = rank.double() / counts[labels]
         kept = ((place >= begin) & (place < end)).nonzero().squeeze(1)
         return Split(
             self.store,

@@ -38,11 +38,15 @@ class Space:
     def params(self, searched: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix.
 
-        Nothing is checked here: values that do not go together are a trial too, to be refused.
+        Values that do not go together stand as they are: they are a trial too, to be refused.
         """
-        own, shared = _split({**self.fixed, **searched})
-        method = METHODS[self.method].model_construct(**own)
-        recipe = Recipe.model_construct(**shared)
+        given = {**self.fixed, **searched}
+        try:
+            method, recipe = parts(self.method, given)
+        except MethodError:
+            own, shared = _split(given)
+            method = METHODS[self.method].model_construct(**own)
+            recipe = Recipe.model_construct(**shared)
         flat = method.model_dump(mode="json", warnings=False)
         flat |= {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
         return flat

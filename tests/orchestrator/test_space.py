@@ -99,3 +99,10 @@ def test_every_study_that_we_ship_can_run(file: Path) -> None:
     for space in spaces(study).values():
         assert space.defaults().keys() == space.free.keys()
         assert space.method_at(space.defaults()).phases()
+
+
+def test_a_trial_has_values_of_the_fields_own_kind() -> None:
+    study = Study.model_validate(
+        {"name": "s", "data": "digits", "budgets": [1], "methods": {"condconv": {"placement": 1}}}
+    )
+    assert spaces(study)["condconv"].params({})["placement"] == "1"

@@ -7,20 +7,21 @@ least `lag` before it; so the same study makes the same trials, however the work
 import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
+from scipy.stats import qmc
 
 from methods.api import Task
 from methods.errors import MethodError
 from orchestrator.ledger import REFUSED, Ledger, Ticket, derive
 from orchestrator.rows import cap, choose
 from orchestrator.space import Space, parts
-from orchestrator.study import Study
+from orchestrator.study import SearchPlan, Study
 from orchestrator.trainable import TOLD
 
 logger = logging.getLogger(__name__)
@@ -181,8 +182,11 @@ def propose(
     """
     if number == 0 or not space.free:
         return space.defaults()
+    name = _named(study.search)
+    if name == "sobol" or (name in LEARNING and number <= _start(study.search)):
+        return space.at(_sobol(len(space.free), number, derive(study, f"{space.method}/sobol", 0)))
     seed = derive(study, f"{space.method}/sampler", number)
-    memory = optuna.create_study(directions=["minimize", "minimize"], sampler=_sampler(study, seed))
+    memory = optuna.create_study(directions=["minimize", "minimize"], sampler=SAMPLERS[name](seed))
     memory.add_trials(list(history))
     return dict(memory.ask(dict(space.free)).params)
 
@@ -222,19 +226,41 @@ def wire(study: Study, ticket: Ticket) -> dict[str, Any]:
     }
 
 
-def _sampler(study: Study, seed: int) -> optuna.samplers.BaseSampler:
-    name = study.search.sampler
-    if name == "auto":
-        name = "gp" if study.search.trials < 200 else "tpe"
-    start = max(4, min(10, study.search.trials // 3))
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed)
-    if name == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=start)
+def _named(plan: SearchPlan) -> str:
+    """The sampler that a plan means."""
+    if plan.sampler != "auto":
+        return plan.sampler
+    return "gp" if plan.trials < 200 else "tpe"
+
+
+def _start(plan: SearchPlan) -> int:
+    """Trials that spread over the space before a sampler learns from them."""
+    return max(4, min(10, plan.trials // 3))
+
+
+def _sobol(dimensions: int, number: int, seed: int) -> list[float]:
+    """Point `number`, from 1 on, of the scrambled Sobol sequence of a seed."""
+    sequence = qmc.Sobol(dimensions, rng=seed)
+    if number > 1:
+        sequence.fast_forward(number - 1)
+    return [float(u) for u in sequence.random(1)[0]]
+
+
+def _gp(seed: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.GPSampler(
-            seed=seed, n_startup_trials=start, deterministic_objective=False
+            seed=seed, n_startup_trials=1, deterministic_objective=False
         )
+
+
+LEARNING: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "gp": _gp,
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=1),
+}
+"""Samplers that start from points spread over the space."""
+SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    **LEARNING,
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -60,6 +60,13 @@ class Space:
             default = model.model_fields[name.removeprefix(PREFIX)].default
             values[name] = _inside(default, distribution)
         return values
+
+    def at(self, place: Sequence[float]) -> dict[str, Any]:
+        """The free parameters at a place of the unit cube, one coordinate each, in [0, 1)."""
+        return {
+            name: _spread(u, distribution)
+            for u, (name, distribution) in zip(place, self.free.items(), strict=True)
+        }
 
     def floor(self, task: Task) -> int:
         """The least MACs of any configuration: smallest numbers, every choice.
@@ -236,6 +243,20 @@ def _takes(method: str, params: Mapping[str, Any]) -> None:
             f"method {method!r} trains in {phases} phases and needs at least {phases} epochs, "
             f"but the recipe has {recipe.epochs}"
         )
+
+
+def _spread(u: float, distribution: BaseDistribution) -> Any:
+    """The value below which a fraction `u` of a distribution lies; choices count alike."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(u * len(distribution.choices))]
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    if distribution.log:  # type: ignore[attr-defined]
+        value = low * (high / low) ** u
+        return min(round(value), high) if isinstance(distribution, IntDistribution) else value
+    if step is None:
+        return low + u * (high - low)
+    value = low + step * int(u * (math.floor((high - low) / step + 1e-9) + 1))
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
 def _inside(value: Any, distribution: BaseDistribution) -> Any:

@@ -72,7 +72,7 @@ class SearchPlan(Strict):
 
     trials: Annotated[int, Field(ge=1)] = 20
     """Trials that run, per method; refused ones come on top."""
-    sampler: Literal["auto", "tpe", "gp", "nsga2", "random"] = "auto"
+    sampler: Literal["auto", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
     """`auto` is gp under 200 trials per method, tpe from there on."""
 
 

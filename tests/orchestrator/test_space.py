@@ -1,5 +1,6 @@
 """Annotations, narrowed by the study, become distributions; nonsense is refused at load."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,31 @@ def test_a_trial_has_values_of_the_fields_own_kind() -> None:
         {"name": "s", "data": "digits", "budgets": [1], "methods": {"condconv": {"placement": 1}}}
     )
     assert spaces(study)["condconv"].params({})["placement"] == "1"
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("u", [0.0, 0.37, 1 - 1e-12])
+def test_every_place_of_the_cube_is_in_the_space(name: str, u: float) -> None:
+    space = spaces(study({name: {}}, {"lr": {"low": 0.01, "high": 1, "log": True}}))[name]
+    place = space.at([u] * len(space.free))
+    for field, distribution in space.free.items():
+        assert distribution._contains(distribution.to_internal_repr(place[field])), field
+
+
+def test_even_places_are_even_values() -> None:
+    space = spaces(
+        study(
+            {"dense": {"depth": {"choices": [8, 14]}, "width": {"low": 0.25, "high": 1}}},
+            {
+                "lr": {"low": 0.01, "high": 1, "log": True},
+                "batch_size": {"low": 16, "high": 64, "step": 16},
+            },
+        )
+    )["dense"]
+    names = list(space.free)
+    places = [space.at([(index + 0.5) / 8] * len(names)) for index in range(8)]
+    assert [place["depth"] for place in places] == [8] * 4 + [14] * 4
+    assert [place["width"] for place in places] == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1.0, 1.0]
+    assert [place["recipe.batch_size"] for place in places] == [16, 16, 32, 32, 48, 48, 64, 64]
+    ratios = [b["recipe.lr"] / a["recipe.lr"] for a, b in itertools.pairwise(places)]
+    assert ratios == pytest.approx([100 ** (1 / 8)] * 7)

@@ -103,7 +103,7 @@ class ResRep(Method):
     - the lasso's gradient of a row of zeros is zero; the authors' code makes it NaN
     - a projection counts as the 1x1 convolution that it is; the authors' code counts it as 2x2
     - a row that dies unmasked is not removed: the network costs what the target says
-    - momentum is Nesterov's, as the shared recipe has it
+    - momentum is Nesterov's, as the shared recipe has it; batch size and augmentation are its too
     """
 
     target: Annotated[float, Field(gt=0, le=1), Search(low=0.3, high=0.9)] = 0.471
@@ -199,7 +199,8 @@ class ResRep(Method):
         if net.cost_to_come() > goal:
             return f"{off}: the selection has not ended; train longer, or shorten ramp or interval"
         if cost > goal:
-            return f"{off}: not all masked rows are forgotten; raise strength or train longer"
+            way = "raise strength" if self.proximal else "set proximal, lower compactor_momentum"
+            return f"{off}: not all masked rows are forgotten; {way} or train longer"
         return f"{off}: one channel is up to {net.plan.largest / goal:.1%} of it here"
 
     def _plan(self, task: Task) -> Plan:

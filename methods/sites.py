@@ -92,6 +92,11 @@ def plan(net: nn.Module, images: Features) -> Plan:
     sites = tuple(site for call in calls if (site := _site(call, readers)))
     if not sites:
         raise MethodError("a compactor needs a layer that only one other reads, but there is none")
+    names = [call.name for call in calls if isinstance(call.layer, nn.Conv2d)]
+    for site in sites:
+        name = max(site.conv, site.follower, key=names.count)
+        if names.count(name) > 1:
+            raise MethodError(f"a layer beside a compactor must run once, but {name} runs again")
     made = {site.conv: index for index, site in enumerate(sites)}
     read = {site.follower: index for index, site in enumerate(sites)}
     products = []
@@ -222,6 +227,8 @@ def _site(call: _Call, readers: Readers) -> Site | None:
         return None
     if not (isinstance(norm.layer, nn.BatchNorm2d) and isinstance(next_.layer, nn.Conv2d)):
         return None
+    if call.layer.groups != 1:
+        raise MethodError(f"{call.name} must not be grouped, but has groups={call.layer.groups}")
     if next_.layer.in_channels != call.layer.out_channels or next_.layer.groups != 1:
         raise MethodError(
             f"{next_.name} must read each channel of {call.name} once, but got "

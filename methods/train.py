@@ -19,7 +19,7 @@ from torch import Tensor
 
 from methods.api import Images, Labels, Method, Network, Phase
 from methods.data import Augment, Data, check
-from methods.errors import Diverged, MethodError
+from methods.errors import DataError, Diverged, MethodError
 from methods.recipe import Recipe, learning_rate, optimiser
 from methods.splits import count_batches
 
@@ -71,11 +71,12 @@ def train(
 
     Raises:
         MethodError: fewer epochs than phases, or the checkpoint of another method.
-        DataError: one class, or fewer samples than a batch.
+        DataError: one class, fewer samples than a batch, or a phase without any.
         Diverged: a loss or a weight that is not finite.
     """
     check(data, recipe.batch_size)
     phases = method.phases(recipe.label_smoothing)
+    check_parts(phases, data)
     epochs = recipe.epochs if state is None else _checked_length(state, method, recipe)
     plan = plan_epochs(phases, epochs)
     place = torch.device(device)
@@ -85,6 +86,21 @@ def train(
     net = net.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     trial = _Trial(method, data, recipe, place, net, randomness, epochs)
     return _epochs(trial, plan, state)
+
+
+def check_parts(phases: Sequence[Phase[Any]], data: Data) -> None:
+    """Every phase has images of the training split to learn from.
+
+    Raises:
+        DataError: says which has none.
+    """
+    for phase in phases:
+        if not len(data.train.part(*phase.part)):
+            raise DataError(
+                f"a phase must have a sample, but phase {phase.name!r} takes those between "
+                f"{phase.part[0]:g} and {phase.part[1]:g} of each class, and {data.task.name!r} "
+                f"with {len(data.train)} training samples has none there; take more data"
+            )
 
 
 def plan_epochs(phases: Sequence[Phase[Any]], epochs: int) -> list[tuple[Phase[Any], int, int]]:

@@ -8,8 +8,10 @@ it did not. Interrupted trials stay RUNNING in the journal and are served again 
 import fcntl
 import hashlib
 import json
+import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +23,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from methods.errors import StorageError, StudyError
 from orchestrator.rows import Role, Row, trial_rows
-from orchestrator.space import Space
+from orchestrator.space import PREFIX, Space
 from orchestrator.study import Study
 from orchestrator.wal import Log, cut_torn_line
 
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
+EPOCHS = PREFIX + "epochs"
+"""A trial's length, among its parameters."""
 REFUSED = "refused: "
 """How the reason of a trial that took no worker begins."""
 
@@ -61,6 +65,16 @@ class Record:
     end: dict[str, Any] | None = None
 
     @property
+    def effort(self) -> int:
+        """Epochs that the ended trial counts for: a failed one at least a quarter of its length,
+        so that a method whose trials all fail comes to its end."""
+        assert self.end is not None, "only what ended has a price"
+        if self.refused or self.end["state"] != "FAIL":
+            return self.step
+        epochs = int(self.start["params"][EPOCHS])
+        return max(self.step, math.ceil(epochs / 4))
+
+    @property
     def refused(self) -> bool:
         """Whether the trial ended before it took a worker."""
         return self.end is not None and str(self.end["reason"] or "").startswith(REFUSED)
@@ -79,6 +93,7 @@ class Ledger:
         self.study = study
         self.records: dict[str, Record] = {}
         self._first: dict[str, Any] | None = None
+        self._effort: Counter[str] = Counter()
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self._lock = _claimed(self.folder, study)
         self._log = Log(self.wal)
@@ -131,14 +146,9 @@ class Ledger:
         """How many search trials a method has, refused ones included."""
         return len(self._trials(method))
 
-    def ran(self, method: str) -> int:
-        """How many search trials of a method have taken a worker, or wait for one."""
-        refused = sum(
-            record.refused
-            for record in self.records.values()
-            if record.start["method"] == method and record.start["role"] == "search"
-        )
-        return self.numbers(method) - refused
+    def effort(self, method: str) -> int:
+        """Epochs that a method's search trials count for; one that runs counts in full."""
+        return self._effort[method]
 
     def history(self, method: str, before: int) -> list[FrozenTrial] | None:
         """The search trials numbered below `before`, or None while one of them runs."""
@@ -273,12 +283,18 @@ class Ledger:
         elif kind == "start":
             record = self.records.setdefault(event["trial"], Record(event))
             record.attempts += 1
+            if record.attempts == 1 and record.start["role"] == "search":
+                self._effort[event["method"]] += event["params"][EPOCHS]
         elif kind == "epoch":
             record = self.records[event["trial"]]
             record.step = max(record.step, event["step"])
             record.curve.append(event)
         elif kind == "end":
-            self.records[event["trial"]].end = event
+            record = self.records[event["trial"]]
+            record.end = event
+            if record.start["role"] == "search":
+                saved = record.start["params"][EPOCHS] - record.effort
+                self._effort[record.start["method"]] -= saved
 
     def _tell_what_ended(self) -> None:
         for method in self.study.methods:

@@ -4,6 +4,7 @@ A proposal is a pure function of the seed, the trial's number and the trials tha
 least `lag` before it; so the same study makes the same trials, however the workers race.
 """
 
+import copy
 import json
 import logging
 import warnings
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from scipy.stats import qmc
 
@@ -27,7 +28,7 @@ from orchestrator.trainable import TOLD
 logger = logging.getLogger(__name__)
 
 REFUSALS = 20
-"""Refused trials, as a multiple of the planned ones, after which a method's search ends."""
+"""Trials, as a multiple of the planned ones, after which a search ends that is mostly refused."""
 
 
 class StudySearch(Searcher):  # type: ignore[misc]
@@ -39,6 +40,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         spaces: Mapping[str, Space],
         task: Task,
         settings: Mapping[str, Any],
+        warm: Mapping[str, Sequence[FrozenTrial]],
     ) -> None:
         super().__init__()
         self._ledger = ledger
@@ -51,6 +53,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self.device = str(settings["device"])
         self._running: dict[str, Ticket] = {}
         self._again = ledger.interrupted(spaces)
+        self._warm = dict(warm)
         self._served: set[str] = set()
         self.reasons: dict[str, str] = {}
         """Why Tune gave a trial up, by Tune's own name; filled by the sweep's callback."""
@@ -116,7 +119,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
             self._again.pop(0)
             self._refuse(ticket, reason)
         methods = [m for m in self._study.methods if not self._searched(m)]
-        for method in sorted(methods, key=self._ledger.ran):
+        for method in sorted(methods, key=self._ledger.effort):
             if proposed := self._propose(method):
                 return proposed
         if any(not self._searched(m) for m in methods) or self._searching():
@@ -135,10 +138,14 @@ class StudySearch(Searcher):  # type: ignore[misc]
         return any(ticket.role == "search" for ticket in self._running.values())
 
     def _searched(self, method: str) -> bool:
-        planned = self._study.search.trials
-        if self._ledger.ran(method) >= planned:
-            return True
-        return self._ledger.numbers(method) >= planned * (1 + REFUSALS)
+        return self._spent(method) or self._hopeless(method)
+
+    def _spent(self, method: str) -> bool:
+        planned = self._study.search.trials * self._spaces[method].epochs
+        return self._ledger.effort(method) >= planned
+
+    def _hopeless(self, method: str) -> bool:
+        return self._ledger.numbers(method) >= self._study.search.trials * REFUSALS
 
     def _propose(self, method: str) -> Ticket | None:
         """The method's next trial that fits a budget; None while one that it builds on runs."""
@@ -148,12 +155,12 @@ class StudySearch(Searcher):  # type: ignore[misc]
             history = self._ledger.history(method, number - self.lag)
             if history is None:
                 return None
-            searched = propose(space, history, self._study, number)
+            searched = propose(space, [*self._warm.get(method, ()), *history], self._study, number)
             ticket = self._ledger.add(space, searched)
             if (reason := self._refusal(ticket)) is None:
                 return ticket
             self._refuse(ticket, reason)
-        if self._ledger.ran(method) < self._study.search.trials:
+        if not self._spent(method):
             logger.warning("%s: the search ended early, too many trials were refused", method)
         return None
 
@@ -176,18 +183,22 @@ class StudySearch(Searcher):  # type: ignore[misc]
 def propose(
     space: Space, history: Sequence[FrozenTrial], study: Study, number: int
 ) -> dict[str, Any]:
-    """Free parameters of trial `number`; the first one has the published values.
+    """Free parameters of trial `number`; the first ones are the space's own.
 
     One sampler per proposal, seeded by the study, the method and the number.
     """
-    if number == 0 or not space.free:
-        return space.defaults()
+    first = space.first
+    if number < len(first) or not space.free:
+        return first[min(number, len(first) - 1)]
     name = _named(study.search)
-    if name == "sobol" or (name in LEARNING and number <= _start(study.search)):
-        return space.at(_sobol(len(space.free), number, derive(study, f"{space.method}/sobol", 0)))
+    place = number - len(first)
+    if name == "sobol" or (name in LEARNING and place < _start(study.search)):
+        return space.at(_sobol(len(space.free), place, derive(study, f"{space.method}/sobol", 0)))
     seed = derive(study, f"{space.method}/sampler", number)
-    memory = optuna.create_study(directions=["minimize", "minimize"], sampler=SAMPLERS[name](seed))
-    memory.add_trials(list(history))
+    memory = optuna.create_study(
+        directions=["minimize", "minimize"], sampler=SAMPLERS[name](seed, study.search.trials)
+    )
+    memory.add_trials([_bounded(trial, study.budgets[-1]) for trial in history])
     return dict(memory.ask(dict(space.free)).params)
 
 
@@ -239,14 +250,27 @@ def _start(plan: SearchPlan) -> int:
 
 
 def _sobol(dimensions: int, number: int, seed: int) -> list[float]:
-    """Point `number`, from 1 on, of the scrambled Sobol sequence of a seed."""
+    """Point `number` of the scrambled Sobol sequence of a seed."""
     sequence = qmc.Sobol(dimensions, rng=seed)
-    if number > 1:
-        sequence.fast_forward(number - 1)
+    if number:
+        sequence.fast_forward(number)
     return [float(u) for u in sequence.random(1)[0]]
 
 
-def _gp(seed: int) -> optuna.samplers.BaseSampler:
+def _bounded(trial: FrozenTrial, budget: float) -> FrozenTrial:
+    """The trial as a sampler sees it: beyond the largest budget (MMACs) it breaks a constraint.
+
+    To NSGA-II all that came before is the population from which the best become parents.
+    """
+    if trial.state != TrialState.COMPLETE:
+        return trial
+    seen = copy.copy(trial)
+    seen.system_attrs = {"NSGAIISampler:generation": 0}
+    seen.set_constraint("budget", trial.values[1] / cap(budget) - 1)
+    return seen
+
+
+def _gp(seed: int, _trials: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.GPSampler(
@@ -254,13 +278,18 @@ def _gp(seed: int) -> optuna.samplers.BaseSampler:
         )
 
 
-LEARNING: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+def _nsga2(seed: int, trials: int) -> optuna.samplers.BaseSampler:
+    population = min(50, max(8, trials // 4))
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+
+
+LEARNING: Mapping[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
     "gp": _gp,
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=1),
+    "tpe": lambda seed, _: optuna.samplers.TPESampler(seed=seed, n_startup_trials=1),
 }
 """Samplers that start from points spread over the space."""
-SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+SAMPLERS: Mapping[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
     **LEARNING,
-    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "nsga2": _nsga2,
+    "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
 }

@@ -13,6 +13,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import create_trial
 from pydantic.fields import FieldInfo
 
 from methods import METHODS
@@ -34,6 +35,22 @@ class Space:
     method: str
     fixed: Mapping[str, Any]
     free: Mapping[str, BaseDistribution]
+    points: Sequence[Mapping[str, Any]] = ()
+    """Places that the study wants tried first; the defaults come before them."""
+
+    @property
+    def first(self) -> list[dict[str, Any]]:
+        """The free parameters of the first trials: the defaults, then the study's own places."""
+        defaults = self.defaults()
+        return [defaults, *({**defaults, **point} for point in self.points)]
+
+    @property
+    def epochs(self) -> int:
+        """The length of the longest trial."""
+        distribution = self.free.get(PREFIX + "epochs")
+        if distribution is None:
+            return Recipe.of(_split(self.fixed)[1]).epochs
+        return int(max(getattr(distribution, "choices", [getattr(distribution, "high", 0)])))
 
     def params(self, searched: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix.
@@ -60,6 +77,15 @@ class Space:
             default = model.model_fields[name.removeprefix(PREFIX)].default
             values[name] = _inside(default, distribution)
         return values
+
+    def holds(self, searched: Mapping[str, Any]) -> bool:
+        """Whether values lie in their distributions."""
+        try:
+            distributions = {name: self.free[name] for name in searched}
+            create_trial(params=dict(searched), distributions=distributions, values=[0])
+        except (ValueError, TypeError):
+            return False
+        return True
 
     def at(self, place: Sequence[float]) -> dict[str, Any]:
         """The free parameters at a place of the unit cube, one coordinate each, in [0, 1)."""
@@ -132,7 +158,16 @@ def spaces(study: Study) -> dict[str, Space]:
     for name in study.methods:
         if name not in METHODS:
             raise StudyError(f"no method is called {name!r}; {nearest(name, list(METHODS))}")
-    return {name: _space(name, fields, study.recipe) for name, fields in study.methods.items()}
+    for name in study.search.points:
+        if name not in study.methods:
+            raise StudyError(
+                f"search.points: {name!r} is no method of this study; "
+                f"{nearest(name, list(study.methods))}"
+            )
+    return {
+        name: _space(name, fields, study.recipe, study.search.points.get(name, ()))
+        for name, fields in study.methods.items()
+    }
 
 
 def described(field: FieldInfo) -> str:
@@ -146,7 +181,12 @@ def described(field: FieldInfo) -> str:
     return f"{own.low:g} to {own.high:g}{extra}"
 
 
-def _space(method: str, fields: Mapping[str, Narrowing], recipe: Mapping[str, Narrowing]) -> Space:
+def _space(
+    method: str,
+    fields: Mapping[str, Narrowing],
+    recipe: Mapping[str, Narrowing],
+    points: Sequence[Mapping[str, Any]],
+) -> Space:
     model = METHODS[method]
     _known(f"method {method!r}", model, fields)
     _known("the recipe", Recipe, recipe)
@@ -156,8 +196,9 @@ def _space(method: str, fields: Mapping[str, Narrowing], recipe: Mapping[str, Na
         _place(name, field, fields.get(name, _own_range(field)), fixed, free)
     for name, field in Recipe.model_fields.items():
         _place(PREFIX + name, field, recipe.get(name), fixed, free)
-    space = Space(method, fixed, free)
+    space = Space(method, fixed, free, points)
     _in_bounds(space)
+    _reachable(space)
     return space
 
 
@@ -230,6 +271,23 @@ def _in_bounds(space: Space) -> None:
         for end in ends:
             _takes(space.method, {**base, name: end})
     _takes(space.method, base)
+
+
+def _reachable(space: Space) -> None:
+    """Every place that is to be tried lies in the space."""
+    where = f"search.points.{space.method}"
+    for point in space.points:
+        for name, value in point.items():
+            if name not in space.free:
+                raise StudyError(
+                    f"{where}: {name!r} is not searched; {nearest(name, list(space.free))}"
+                )
+            if not space.holds({name: value}):
+                raise StudyError(
+                    f"{where}: {name} must lie in the searched range, {space.free[name]}, "
+                    f"but got {value!r}"
+                )
+        _takes(space.method, {**space.fixed, **space.defaults(), **point})
 
 
 def _takes(method: str, params: Mapping[str, Any]) -> None:

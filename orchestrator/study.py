@@ -19,7 +19,11 @@ class Strict(pydantic.BaseModel):
     """A frozen part of a study that refuses what it does not know."""
 
     model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        serialize_by_alias=True,
     )
 
 
@@ -71,9 +75,15 @@ class SearchPlan(Strict):
     """How each method's hyperparameters are searched."""
 
     trials: Annotated[int, Field(ge=1)] = 20
-    """Trials that run, per method; refused ones come on top."""
+    """Effort per method, in trials of full length; refused ones come on top."""
     sampler: Literal["auto", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
     """`auto` is gp under 200 trials per method, tpe from there on."""
+    points: dict[str, list[dict[str, Scalar]]] = Field(default_factory=dict)
+    """Per method, places to try right after its published defaults; what they leave out has the
+    default."""
+    warm: Annotated[str | None, Field(alias="from")] = None
+    """An earlier study on the same data, in the same MLflow store: its trials that lie in this
+    study's spaces teach the samplers, and count neither as effort nor on the board."""
 
 
 class ConfirmPlan(Strict):
@@ -218,4 +228,5 @@ def _siblings(loc: tuple[int | str, ...]) -> list[str]:
         "choices": Choices,
     }
     owners = [parts[part] for part in loc[:-1] if isinstance(part, str) and part in parts]
-    return list((owners[-1] if owners else Study).model_fields)
+    fields = (owners[-1] if owners else Study).model_fields
+    return [field.alias or name for name, field in fields.items()]

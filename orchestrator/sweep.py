@@ -5,18 +5,20 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune import Callback, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
 
 from methods.api import Task
 from methods.data import Data, check, load
 from methods.errors import StorageError, StudyError
-from orchestrator import cluster, store
+from methods.train import check_parts
+from orchestrator import cluster, store, warm
 from orchestrator import study as studies
 from orchestrator.leaderboard import Board, leaderboard
 from orchestrator.ledger import Ledger, refuse_other
@@ -54,6 +56,8 @@ class Prepared:
     study: Study
     spaces: Mapping[str, Space]
     task: Task
+    warm: Mapping[str, Sequence[FrozenTrial]] = field(default_factory=dict)
+    """Per method, what an earlier study teaches the sampler."""
 
 
 def prepare(study: Study) -> Prepared:
@@ -92,6 +96,8 @@ def run(
     _writable(out)
     store.check(place)
     refuse_other(folder, study)
+    earlier = warm.taken(study, place, folder)
+    ready = replace(ready, warm=warm.within(ready.spaces, earlier))
     with contextlib.ExitStack() as stack:
         slots = None
         if address != "local":  # a cluster that does not answer leaves no trace
@@ -100,6 +106,7 @@ def run(
         store.claim(place, study.name, study.hash)
         ledger = Ledger(folder, study)
         stack.callback(ledger.close)
+        warm.keep(earlier, folder)
         projector = store.Projector(ledger.wal, place, study.name)
         projector.start()
         patience = 5.0
@@ -206,7 +213,7 @@ def _train(
 ) -> bool:
     """Search and confirm; False where nothing was left to do."""
     study = ledger.study
-    search = StudySearch(ledger, ready.spaces, ready.task, _settings(ledger))
+    search = StudySearch(ledger, ready.spaces, ready.task, _settings(ledger), ready.warm)
     if search.finished:
         return False
     if listener:
@@ -259,12 +266,13 @@ def _absolute(data: str) -> str:
 
 
 def _trainable(space: Space, data: Data) -> None:
-    """No batch that a trial may have exceeds the training split."""
+    """No batch that a trial may have exceeds the training split, and no phase is without data."""
     distribution = space.free.get("recipe.batch_size")
     sizes = [parts(space.method, {**space.fixed, **space.defaults()})[1].batch_size]
     if distribution is not None:
         sizes += list(getattr(distribution, "choices", [getattr(distribution, "high", 0)]))
     check(data, max(sizes))
+    check_parts(space.method_at(space.defaults()).phases(), data)
 
 
 def _affordable(study: Study, found: Mapping[str, Space], task: Task) -> None:

@@ -311,3 +311,5 @@ def test_what_cannot_be_is_refused_with_a_sentence(options: dict[str, Any], says
 def test_small_images_are_refused_by_the_mobilenet_family() -> None:
     with pytest.raises(MethodError, match="use family cifar"):
         DSNet(family="mobilenet", depth=28).build(CIFAR)
+    with pytest.raises(MethodError, match="use family cifar"):
+        DSNet(family="mobilenet", depth=28).floor(CIFAR)  # known before a trial takes a worker

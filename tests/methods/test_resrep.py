@@ -315,7 +315,9 @@ def test_a_target_that_is_missed_is_said() -> None:
     )
     widths = forget(net, norm=1.0)
     assert net.plan.macs(widths) < 0.5 * net.plan.dense
-    assert "not all masked rows are forgotten" in str(method.alarm(net, image))
+    assert "forgotten; raise strength" in str(method.alarm(net, image))
+    published = method.model_copy(update={"proximal": False})
+    assert "set proximal, lower compactor_momentum" in str(published.alarm(net, image))
     for compactor in net.compactors:
         compactor.shrink(2.0)
     assert "less than its target: one channel" in str(method.alarm(net, image))

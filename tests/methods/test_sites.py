@@ -66,6 +66,14 @@ def test_another_network_is_read_too_and_what_cannot_be_pruned_is_refused() -> N
         plan(Toy(twice=True), images)
     with pytest.raises(MethodError, match=r"second must read each channel of first.*groups=2"):
         plan(Toy(groups=2), images)
+    grouped, again = Toy(), Toy()
+    grouped.first = nn.Conv2d(3, 6, 3, groups=3)
+    grouped.norm, grouped.second = nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3)
+    with pytest.raises(MethodError, match="first must not be grouped, but has groups=3"):
+        plan(grouped, images)
+    again.first = nn.Conv2d(4, 4, 3, padding=1)
+    with pytest.raises(MethodError, match="must run once"):
+        plan(nn.Sequential(again, again), torch.zeros(1, 4, 8, 8))
 
 
 def by_brute_force(found: Plan, norms: Sequence[Tensor], limit: float) -> list[list[bool]]:

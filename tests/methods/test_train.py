@@ -15,6 +15,7 @@ from toy import CLOCK, Toy, ToyNet, clock, late_groups
 
 from methods.api import Group, Phase
 from methods.data import Data, load
+from methods.dsnet import DSNet
 from methods.errors import DataError, Diverged, MethodError
 from methods.evaluate import evaluate
 from methods.recipe import learning_rate
@@ -250,6 +251,12 @@ def test_shares_that_do_not_sum_to_one_are_refused() -> None:
 def test_data_that_cannot_be_trained_on_are_refused_at_once(data: Data) -> None:
     with pytest.raises(DataError, match="batch_size=5000"):
         train(Toy(), data, Recipe(epochs=2, batch_size=5000), seed=0)
+
+
+def test_a_phase_without_a_sample_is_refused_and_not_waited_for(data: Data) -> None:
+    few = dataclasses.replace(data, train=data.train.part(0.0, 0.05))
+    with pytest.raises(DataError, match=r"phase 'gate' takes those between 0\.9 and 1 .* none"):
+        train(DSNet(depth=8), few, Recipe(epochs=2, batch_size=8), seed=0)
 
 
 # Learning rate and optimiser

@@ -30,6 +30,8 @@ from orchestrator.wal import Log, cut_torn_line
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 EPOCHS = PREFIX + "epochs"
 """A trial's length, among its parameters."""
+OVER = "over"
+"""Attribute of a refused trial in the journal: the fraction that it lies over all budgets."""
 REFUSED = "refused: "
 """How the reason of a trial that took no worker begins."""
 
@@ -155,12 +157,25 @@ class Ledger:
         trials = self._trials(method)[: max(0, before)]
         return trials if all(trial.state.is_finished() for trial in trials) else None
 
-    def add(self, space: Space, searched: Mapping[str, Any]) -> Ticket:
-        """Commit one new search trial, before anything runs."""
+    def refused(self, method: str, number: int) -> bool:
+        """Whether a search trial ended before it took a worker."""
+        record = self.records.get(_name(method, number))
+        return record is not None and record.refused
+
+    def add(
+        self, space: Space, searched: Mapping[str, Any], *, over: float | None = None
+    ) -> Ticket:
+        """Commit one new search trial, before anything runs.
+
+        One that is to be refused lies `over` the largest budget, as a fraction of it.
+        """
         study = self._studies[space.method]
         study.add_trial(
             optuna.trial.create_trial(
-                state=TrialState.RUNNING, params=dict(searched), distributions=dict(space.free)
+                state=TrialState.RUNNING,
+                params=dict(searched),
+                distributions=dict(space.free),
+                user_attrs={} if over is None else {OVER: over},
             )
         )
         return _search_ticket(space, self._trials(space.method)[-1])
@@ -299,7 +314,7 @@ class Ledger:
     def _tell_what_ended(self) -> None:
         for method in self.study.methods:
             for trial in self._trials(method):
-                record = self.records.get(f"{method}-{trial.number:05d}")
+                record = self.records.get(_name(method, trial.number))
                 if trial.state == TrialState.RUNNING and record and record.end:
                     self._tell(record)
 
@@ -338,8 +353,12 @@ def refuse_other(folder: Path, study: Study) -> None:
         )
 
 
+def _name(method: str, number: int) -> str:
+    return f"{method}-{number:05d}"
+
+
 def _search_ticket(space: Space, trial: FrozenTrial) -> Ticket:
-    name = f"{space.method}-{trial.number:05d}"
+    name = _name(space.method, trial.number)
     return Ticket(name, space.method, "search", name, 0, space.params(trial.params))
 
 

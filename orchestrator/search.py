@@ -7,10 +7,11 @@ least `lag` before it; so the same study makes the same trials, however the work
 import copy
 import json
 import logging
+import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -19,7 +20,7 @@ from scipy.stats import qmc
 
 from methods.api import Task
 from methods.errors import MethodError
-from orchestrator.ledger import REFUSED, Ledger, Ticket, derive
+from orchestrator.ledger import OVER, REFUSED, Ledger, Ticket, derive
 from orchestrator.rows import cap, choose
 from orchestrator.space import Space, parts
 from orchestrator.study import SearchPlan, Study
@@ -114,10 +115,10 @@ class StudySearch(Searcher):  # type: ignore[misc]
     def _next(self) -> Ticket | str | None:
         while self._again:
             ticket = self._again[0]
-            if (reason := self._refusal(ticket)) is None:
+            if (refusal := self._refusal(ticket.method, ticket.params)) is None:
                 return ticket
             self._again.pop(0)
-            self._refuse(ticket, reason)
+            self._refuse(ticket, refusal.reason)
         methods = [m for m in self._study.methods if not self._searched(m)]
         for method in sorted(methods, key=self._ledger.effort):
             if proposed := self._propose(method):
@@ -155,11 +156,14 @@ class StudySearch(Searcher):  # type: ignore[misc]
             history = self._ledger.history(method, number - self.lag)
             if history is None:
                 return None
-            searched = propose(space, [*self._warm.get(method, ()), *history], self._study, number)
-            ticket = self._ledger.add(space, searched)
-            if (reason := self._refusal(ticket)) is None:
+            seen = [*self._warm.get(method, ()), *history]
+            spread = self._ledger.refused(method, number - 1)
+            searched = propose(space, seen, self._study, number, spread=spread)
+            refusal = self._refusal(method, space.params(searched))
+            ticket = self._ledger.add(space, searched, over=refusal and refusal.over)
+            if refusal is None:
                 return ticket
-            self._refuse(ticket, reason)
+            self._refuse(ticket, refusal.reason)
         if not self._spent(method):
             logger.warning("%s: the search ended early, too many trials were refused", method)
         return None
@@ -168,37 +172,51 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._ledger.start(ticket)
         self._ledger.end(ticket.trial, "FAIL", reason=REFUSED + reason)
 
-    def _refusal(self, ticket: Ticket) -> str | None:
+    def _refusal(self, method: str, params: Mapping[str, Any]) -> "_Refusal | None":
         """Why a trial cannot be, or cannot hold any budget: known before it takes a worker."""
         try:
-            floor = parts(ticket.method, ticket.params)[0].floor(self._task)
+            floor = parts(method, params)[0].floor(self._task)
         except MethodError as error:
-            return str(error)
+            return _Refusal(str(error), 1.0)
         largest = self._study.budgets[-1]
         if floor <= cap(largest):
             return None
-        return f"costs {floor / 1e6:.4g} MMACs at least, the largest budget is {largest:g}"
+        reason = f"costs {floor / 1e6:.4g} MMACs at least, the largest budget is {largest:g}"
+        return _Refusal(reason, floor / cap(largest) - 1)
+
+
+class _Refusal(NamedTuple):
+    """Why a trial takes no worker, and by which fraction it lies over the largest budget."""
+
+    reason: str
+    over: float
 
 
 def propose(
-    space: Space, history: Sequence[FrozenTrial], study: Study, number: int
+    space: Space,
+    history: Sequence[FrozenTrial],
+    study: Study,
+    number: int,
+    *,
+    spread: bool = False,
 ) -> dict[str, Any]:
     """Free parameters of trial `number`; the first ones are the space's own.
 
-    One sampler per proposal, seeded by the study, the method and the number.
+    One sampler per proposal, seeded by the study, the method and the number. `spread` takes the
+    next Sobol point instead: a sampler's own choice was refused, and it would choose it again.
     """
     first = space.first
     if number < len(first) or not space.free:
         return first[min(number, len(first) - 1)]
     name = _named(study.search)
     place = number - len(first)
-    if name == "sobol" or (name in LEARNING and place < _start(study.search)):
+    if name == "sobol" or (name in LEARNING and (spread or place < _start(study.search))):
         return space.at(_sobol(len(space.free), place, derive(study, f"{space.method}/sobol", 0)))
     seed = derive(study, f"{space.method}/sampler", number)
     memory = optuna.create_study(
         directions=["minimize", "minimize"], sampler=SAMPLERS[name](seed, study.search.trials)
     )
-    memory.add_trials([_bounded(trial, study.budgets[-1]) for trial in history])
+    memory.add_trials(_bounded(history, study.budgets[-1]))
     return dict(memory.ask(dict(space.free)).params)
 
 
@@ -257,17 +275,24 @@ def _sobol(dimensions: int, number: int, seed: int) -> list[float]:
     return [float(u) for u in sequence.random(1)[0]]
 
 
-def _bounded(trial: FrozenTrial, budget: float) -> FrozenTrial:
-    """The trial as a sampler sees it: beyond the largest budget (MMACs) it breaks a constraint.
+def _bounded(history: Sequence[FrozenTrial], budget: float) -> list[FrozenTrial]:
+    """The trials as a sampler sees them: beyond the largest budget (MMACs) they break a constraint.
 
-    To NSGA-II all that came before is the population from which the best become parents.
+    A refused one has no error, and is shown with the usual one. To NSGA-II all that came before is
+    the population from which the best become parents.
     """
-    if trial.state != TrialState.COMPLETE:
-        return trial
-    seen = copy.copy(trial)
-    seen.system_attrs = {"NSGAIISampler:generation": 0}
-    seen.set_constraint("budget", trial.values[1] / cap(budget) - 1)
-    return seen
+    errors = [trial.values[0] for trial in history if trial.state == TrialState.COMPLETE]
+    usual = statistics.median(errors) if errors else 0.5
+    shown = []
+    for trial in history:
+        seen, over = copy.copy(trial), trial.user_attrs.get(OVER)
+        if over is not None:
+            seen.state, seen.values = TrialState.COMPLETE, [usual, cap(budget) * (1 + over)]
+        if seen.state == TrialState.COMPLETE:
+            seen.system_attrs = {"NSGAIISampler:generation": 0}
+            seen.set_constraint("budget", seen.values[1] / cap(budget) - 1)
+        shown.append(seen)
+    return shown
 
 
 def _gp(seed: int, _trials: int) -> optuna.samplers.BaseSampler:

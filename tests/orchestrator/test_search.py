@@ -192,3 +192,24 @@ def test_failed_trials_teach_a_sampler_nothing_and_harm_nothing() -> None:
         state=TrialState.FAIL, params={"recipe.lr": 0.5}, distributions=dict(space.free)
     )
     assert propose(space, [*history, failed], found, 21) == propose(space, history, found, 21)
+
+
+@pytest.mark.parametrize("name", ["gp", "tpe", "nsga2"])
+def test_refusals_teach_a_sampler(tmp_path: Path, name: str) -> None:
+    """Wide networks are best and over the budget: they are refused a few times, not for ever."""
+    found = study(
+        budgets=[1],
+        methods={
+            "dense": {"depth": {"low": 8, "high": 56, "step": 6}, "width": {"low": 0.25, "high": 1}}
+        },
+        search={"trials": 20, "sampler": name},
+    )
+
+    def outcome(_: Mapping[str, Any]) -> tuple[int, str]:
+        return EPOCHS, "COMPLETE"
+
+    ledger = searched(tmp_path, found, outcome)
+    refused = sum(record.refused for record in ledger.records.values())
+    assert ledger.effort("dense") == 20 * EPOCHS
+    assert 1 <= refused <= 30
+    ledger.close()

@@ -17,6 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it once; see cluster.ENVIRONMENT
+
 from methods.errors import IsoflopError, MethodError
 
 app = typer.Typer(
@@ -65,6 +67,35 @@ def run(
     if not outcome.fresh:
         console.print("Everything is done already; this is the board.")
     _print_board(outcome)
+
+
+@app.command()
+def plan(
+    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
+    steps: Annotated[
+        int, typer.Option(help="Steps in each short epoch of the timing; 0 times nothing.", min=0)
+    ] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Print what a study would do: reach, effort, time, what its seeds can tell. Runs nothing."""
+    from orchestrator.study import load
+
+    what = load(study)
+    from pydantic import TypeAdapter
+
+    from orchestrator.plan import Plan
+    from orchestrator.plan import plan as planned
+    from orchestrator.plan_tables import terminal
+
+    with Console(stderr=True).status("Pricing each space and timing a few steps of each method"):
+        found = planned(what, steps=steps)
+    if as_json:
+        print(TypeAdapter(Plan).dump_json(found, indent=2).decode())
+        return
+    console.print(
+        f"Study [bold]{found.study}[/] on {found.data}, hash {found.hash}", highlight=False
+    )
+    console.print(terminal(found))
 
 
 @app.command()

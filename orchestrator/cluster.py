@@ -7,9 +7,9 @@ import socket
 from collections.abc import Iterator
 
 import ray
-import torch
 
 from methods.errors import ClusterError
+from orchestrator.preflight import cores, slots
 from orchestrator.study import Resources
 
 ENVIRONMENT = {
@@ -22,16 +22,6 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the ledger is the state
     "TUNE_WARN_THRESHOLD_S": "60",
 }
-
-
-def preflight(resources: Resources, address: str) -> None:
-    """Refuse what this machine cannot hold, before Ray is started.
-
-    Raises:
-        ClusterError: a trial needs more CPUs or GPUs than the machine has.
-    """
-    if address == "local":
-        _fits(resources, [(float(_cores()), float(torch.cuda.device_count()))])
 
 
 @contextlib.contextmanager
@@ -49,7 +39,7 @@ def started(resources: Resources, address: str) -> Iterator[int]:
     try:
         ray.init(
             address=address,
-            num_cpus=_cores() if address == "local" else None,
+            num_cpus=cores() if address == "local" else None,
             include_dashboard=False if address == "local" else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -63,7 +53,7 @@ def started(resources: Resources, address: str) -> Iterator[int]:
             for node in ray.nodes()
             if node["Alive"]
         ]
-        yield _fits(resources, nodes)
+        yield slots(resources, nodes)
     finally:
         ray.shutdown()
 
@@ -79,23 +69,3 @@ def _reachable(address: str) -> None:
         raise ClusterError(
             f"a Ray cluster must answer at {address!r}, but: {error}; start it, or use 'local'"
         ) from None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _fits(resources: Resources, nodes: list[tuple[float, float]]) -> int:
-    """How many trials run at once; the study may ask for fewer."""
-    slots = 0
-    for cpus, gpus in nodes:
-        by_cpu = int(cpus / resources.cpu)
-        slots += min(by_cpu, int(gpus / resources.gpu)) if resources.gpu else by_cpu
-    if slots == 0:
-        cpus, gpus = max(c for c, _ in nodes), max(g for _, g in nodes)
-        raise ClusterError(
-            f"a trial must fit one node, but it asks for {resources.cpu:g} CPUs and "
-            f"{resources.gpu:g} GPUs and the largest node has {cpus:g} CPUs and {gpus:g} GPUs; "
-            "lower `resources` in the study"
-        )
-    return min(slots, resources.concurrency or slots)

@@ -11,9 +11,9 @@ from methods.data import load
 from methods.errors import ClusterError, DataError, MethodError
 from methods.evaluate import evaluate
 from methods.train import Recipe, train
+from orchestrator.measure import measure
 from orchestrator.space import PREFIX, parts
 from orchestrator.study import nearest
-from orchestrator.trainable import measure
 
 BATCH = 64
 """Batch size by hand unless `recipe.batch_size` is set: the embedded data sets are small."""

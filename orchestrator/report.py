@@ -170,7 +170,7 @@ def page(
     for helper in (verdict.percent, verdict.points, verdict.mmacs, verdict.macs_text):
         environment.filters[helper.__name__] = helper
     environment.filters.update(
-        p=lambda p: verdict.p_text(p).removeprefix("= "), half=_half, duration=_duration
+        p=lambda p: verdict.p_text(p).removeprefix("= "), half=_half, duration=verdict.duration
     )
     reasons = Counter(excluded.reason.split(":")[0] for excluded in board.excluded)
     return environment.get_template("report.html.j2").render(
@@ -264,7 +264,7 @@ def _terminal_effort(board: Board) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for e in board.effort:
         counts = (e.search, e.complete, e.pruned, e.failed, e.refused, e.confirm, e.epochs)
-        table.add_row(e.method, *(f"{count:,}" for count in counts), _duration(e.seconds))
+        table.add_row(e.method, *(f"{count:,}" for count in counts), verdict.duration(e.seconds))
     return table
 
 
@@ -296,15 +296,6 @@ def _gain_text(board: Board, cell: Cell) -> str:
     if hi is None:
         return f"{text}       "
     return f"{text} ±{100 * (hi - gain.result.difference):>5.2f}"
-
-
-def _duration(seconds: float) -> str:
-    """Device time in the unit that reads best."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:,.1f} h"
 
 
 def _millions(macs: float | None) -> float | None:

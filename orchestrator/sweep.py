@@ -5,28 +5,24 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune import Callback, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
 
-from methods.api import Task
-from methods.data import Data, check, load
 from methods.errors import StorageError, StudyError
-from methods.train import check_parts
 from orchestrator import cluster, store, warm
 from orchestrator import study as studies
 from orchestrator.leaderboard import Board, leaderboard
 from orchestrator.ledger import Ledger, refuse_other
+from orchestrator.preflight import Prepared, prepare, slots_here
 from orchestrator.provenance import provenance
 from orchestrator.report import write_report
-from orchestrator.rows import Row, cap
+from orchestrator.rows import Row
 from orchestrator.search import StudySearch
-from orchestrator.space import Space, parts, spaces
 from orchestrator.study import Study
 from orchestrator.trainable import Trial
 
@@ -49,31 +45,6 @@ class Outcome:
     """Whether anything was left to run."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A study that passed every check that needs no worker."""
-
-    study: Study
-    spaces: Mapping[str, Space]
-    task: Task
-    warm: Mapping[str, Sequence[FrozenTrial]] = field(default_factory=dict)
-    """Per method, what an earlier study teaches the sampler."""
-
-
-def prepare(study: Study) -> Prepared:
-    """Checks all of a study that can be checked before a worker is taken.
-
-    Raises:
-        StudyError, MethodError, DataError, ClusterError: what must hold and does not.
-    """
-    found = spaces(study)
-    data = load(study.data, seed=study.seed)
-    for space in found.values():
-        _trainable(space, data)
-    _affordable(study, found, data.task)
-    return Prepared(study, found, data.task)
-
-
 def run(
     study: Study,
     out: Path,
@@ -89,7 +60,8 @@ def run(
         KeyboardInterrupt: stopped by hand; the same call goes on from there.
     """
     ready = prepare(study)
-    cluster.preflight(study.resources, address)
+    if address == "local":
+        slots_here(study.resources)  # refused before Ray is started
     folder = out.absolute() / study.name
     place = uri or default_uri(out)
     facts = provenance(study, ready.task)
@@ -263,28 +235,3 @@ def _tune(search: StudySearch, study: Study, slots: int, scratch: str) -> Result
 
 def _absolute(data: str) -> str:
     return str(Path(data).absolute()) if Path(data).exists() else data
-
-
-def _trainable(space: Space, data: Data) -> None:
-    """No batch that a trial may have exceeds the training split, and no phase is without data."""
-    distribution = space.free.get("recipe.batch_size")
-    sizes = [parts(space.method, {**space.fixed, **space.defaults()})[1].batch_size]
-    if distribution is not None:
-        sizes += list(getattr(distribution, "choices", [getattr(distribution, "high", 0)]))
-    check(data, max(sizes))
-    check_parts(space.method_at(space.defaults()).phases(), data)
-
-
-def _affordable(study: Study, found: Mapping[str, Space], task: Task) -> None:
-    """The largest budget holds the cheapest configuration of one method at least."""
-    floors = {name: space.floor(task) for name, space in found.items()}
-    for name, floor in floors.items():
-        if floor > cap(study.budgets[-1]):
-            logger.warning("%s costs %.4g MMACs at least and fits no budget", name, floor / 1e6)
-    cheapest = min(floors, key=floors.__getitem__)
-    if floors[cheapest] > cap(study.budgets[-1]):
-        raise StudyError(
-            f"a budget must hold one configuration at least, but the largest is "
-            f"{study.budgets[-1]:g} MMACs and the cheapest ({cheapest}) costs "
-            f"{floors[cheapest] / 1e6:.4g}; raise `budgets` or widen the methods' ranges"
-        )

@@ -5,7 +5,6 @@ actors are reused from trial to trial.
 """
 
 import contextlib
-import copy
 import functools
 import json
 import logging
@@ -19,18 +18,15 @@ from typing import Any
 import torch
 from ray import tune
 
-from methods.api import Method, Network
 from methods.data import Data, load
 from methods.errors import Diverged
 from methods.evaluate import Evaluation, evaluate
-from methods.macs import executed_macs
 from methods.train import Epoch, train
+from orchestrator.measure import measure
 from orchestrator.space import parts
 
 logger = logging.getLogger(__name__)
 
-PROOF = 64
-"""Validation images on which the price is compared with what the deployed network executes."""
 INTERVAL = 5.0
 """Seconds between two checkpoints, at least; the end of a phase always has one."""
 TOLD = "told"
@@ -77,56 +73,6 @@ def results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             raise  # the context is broken: Tune ends this actor, and tries once more in a new one
         logger.exception("%s failed", config["trial"])
         yield _failure(f"{type(error).__name__}: {error}")
-
-
-def measure(
-    method: Method,
-    views: Mapping[str, Network],
-    name: str,
-    data: Data,
-    device: str,
-    *,
-    test: bool,
-) -> list[dict[str, Any]]:
-    """Every operating point of a phase: validation figures, and test figures if asked for.
-
-    Raises:
-        RuntimeError: the deployed network does not execute what the network says it costs.
-    """
-    points = []
-    for own, view in views.items():
-        point: dict[str, Any] = {"point": "/".join(part for part in (name, own) if part)}
-        point |= _figures("val", evaluate(view, data.validation, device=device))
-        if test:
-            point |= _figures("test", evaluate(view, data.test, device=device))
-        images = data.validation.head(PROOF)[0].to(device)
-        prove(method, view, images)
-        if alarm := method.alarm(view, images):
-            logger.warning("%s: %s", point["point"] or "network", alarm)
-            point["alarm"] = alarm
-        points.append(point)
-    return points
-
-
-def prove(method: Method, net: Network, images: torch.Tensor) -> None:
-    """Compares the price of a batch with what the deployed network executes on it.
-
-    In double precision, on a copy: the deployed form rounds in another order, and in single
-    precision an image that stands on a gate's threshold may fall on either side.
-
-    Raises:
-        RuntimeError: they differ, by one MAC or more.
-    """
-    twin = copy.deepcopy(net).double().eval()
-    images = images.double()
-    with torch.no_grad():
-        said = int(twin(images).macs.sum().item())
-    executed = executed_macs(method.deploy(twin), images)
-    if said != executed:
-        raise RuntimeError(
-            f"the price must equal what runs, but the network says {said} MACs for "
-            f"{len(images)} images and the deployed network executes {executed}"
-        )
 
 
 def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -202,17 +148,6 @@ def _result(
 def _failure(reason: str) -> dict[str, Any]:
     end = {"state": "FAIL", "reason": " ".join(reason.split())}
     return {"step": 0, "time": 0, "metrics": {}, "done": True, "end": end}
-
-
-def _figures(split: str, seen: Evaluation) -> dict[str, float]:
-    return {
-        f"{split}_acc": seen.accuracy,
-        f"{split}_loss": seen.loss,
-        f"{split}_macs_mean": seen.macs_mean,
-        f"{split}_macs_std": seen.macs_std,
-        f"{split}_macs_p95": seen.macs_p95,
-        f"{split}_macs_max": seen.macs_max,
-    }
 
 
 def device_name(device: str) -> str:

@@ -99,6 +99,15 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def duration(seconds: float) -> str:
+    """Device time in the unit that reads best."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:,.1f} h"
+
+
 def _figure(cell: Cell) -> str:
     return f"{percent(cell.accuracy.mean)} % ({plural(cell.n, 'seed')})"
 

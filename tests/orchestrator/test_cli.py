@@ -38,6 +38,7 @@ def isoflop(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str
         (["board", "quickstart", "--mlflow", "sqlite:///nowhere.db"], "nowhere.db"),
         (["run", "studies/quickstart.yaml", "--address", "127.0.0.1:9"], "must answer"),
         (["run", "nowhere.yaml"], "there is none at nowhere.yaml"),
+        (["plan", "nowhere.yaml"], "there is none at nowhere.yaml"),
         (["methods", "dens"], "did you mean 'dense'?"),
         (["board", "quickstart", "--out", "nowhere"], "isoflop run"),
     ],

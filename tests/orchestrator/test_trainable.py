@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from methods import METHODS
 from methods.api import Method, Network, Output, Phase, Task
 from orchestrator import trainable
+from orchestrator.measure import measure, prove
 from orchestrator.space import parts
-from orchestrator.trainable import measure, prove, results
+from orchestrator.trainable import results
 
 PARAMS: dict[str, Any] = {
     "depth": 8,

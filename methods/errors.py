@@ -5,13 +5,18 @@ IsoflopError
 ├── DataError       a data set that is missing, unlabelled or too small
 ├── StudyError      a study file that cannot be run as written
 ├── StorageError    a folder, a ledger or an MLflow store that cannot be used
+│   └── DiskFull    a write that found no room; the same command goes on once there is some
 └── ClusterError    resources that no machine at hand has
-Diverged            a trial whose loss is not finite: ends the trial, never the sweep
+    └── ClusterLost a Ray that died again and again; the same command goes on
+Diverged            a trial whose numbers are not finite: ends the trial, never the sweep
 """
 
 
 class IsoflopError(Exception):
     """A mistake of the user: says what must hold, what was found, what would do."""
+
+    exit_code = 2
+    """Of the command line; 1 where nothing is wrong with what was asked for."""
 
 
 class MethodError(IsoflopError, ValueError):
@@ -34,5 +39,17 @@ class ClusterError(IsoflopError):
     """Resources that no machine at hand has."""
 
 
+class DiskFull(StorageError):
+    """A write that found no room; nothing is lost."""
+
+    exit_code = 1
+
+
+class ClusterLost(ClusterError):
+    """A Ray that died again and again; nothing is lost."""
+
+    exit_code = 1
+
+
 class Diverged(Exception):
-    """A loss that is not finite; the trial has failed and says where."""
+    """A loss, a weight or a figure that is not finite; the trial has failed and says where."""

@@ -1,4 +1,6 @@
-"""The commands. A user's mistake is one line and exit code 2; a traceback is a bug of ours."""
+"""The commands. A user's mistake is one line and exit code 2, what a machine failed at is exit code
+1; a traceback is a bug of ours.
+"""
 
 import inspect
 import json
@@ -159,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(list(arguments) if arguments is not None else None)
     except IsoflopError as error:
         print(f"isoflop: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 def _print_board(outcome: Any) -> None:

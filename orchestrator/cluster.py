@@ -9,8 +9,11 @@ from collections.abc import Iterator
 import ray
 
 from methods.errors import ClusterError
-from orchestrator.preflight import cores, slots
+from orchestrator.preflight import cores, slots, slots_here
 from orchestrator.study import Resources
+
+for _name in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # trials that failed stand in the ledger
 
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # a spinning barrier makes shared cores 10 times slower
@@ -19,9 +22,23 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger says why, in a line
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the ledger is the state
     "TUNE_WARN_THRESHOLD_S": "60",
 }
+
+
+def preflight(resources: Resources, address: str) -> None:
+    """Refuse what this machine or the cluster cannot hold, before anything is written.
+
+    Raises:
+        ClusterError: no cluster at the address, or a trial needs more than its largest node has.
+    """
+    if address == "local":
+        slots_here(resources)
+    else:
+        with started(resources, address):
+            pass
 
 
 @contextlib.contextmanager
@@ -47,6 +64,7 @@ def started(resources: Resources, address: str) -> Iterator[int]:
         )
     except (ConnectionError, ValueError) as error:
         raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from None
+    ray._private.worker._worker_logs_enabled = False  # raylets' dumps; what matters is told by us
     try:
         nodes = [
             (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))

@@ -2,7 +2,8 @@
 
 Nothing is lost when any process dies. A search trial exists once it stands in Optuna's journal,
 with its parameters; its end is logged before Optuna hears it, and told again at the next start if
-it did not. Interrupted trials stay RUNNING in the journal and are served again under their name.
+it did not. Interrupted trials stay RUNNING in the journal and are served again under their name;
+what dies at every start fails.
 """
 
 import fcntl
@@ -22,10 +23,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from methods.errors import StorageError, StudyError
-from orchestrator.rows import Role, Row, trial_rows
+from orchestrator.rows import Role, Row, not_finite, trial_rows
 from orchestrator.space import PREFIX, Space
 from orchestrator.study import Study
-from orchestrator.wal import Log, cut_torn_line
+from orchestrator.wal import Log, cut_torn_line, patiently
 
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 EPOCHS = PREFIX + "epochs"
@@ -62,6 +63,14 @@ class Record:
 
     start: dict[str, Any]
     attempts: int = 0
+    vain: int = 0
+    """Starts in a row that brought no new epoch, the present one included."""
+    open: bool = False
+    """Whether it was started and nothing was heard of an end, its own or its worker's."""
+    orphaned: bool = False
+    """Whether its last start ended with its driver, or with all of Ray."""
+    death: str = ""
+    """How its last start ended."""
     step: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
     end: dict[str, Any] | None = None
@@ -101,6 +110,7 @@ class Ledger:
         self._log = Log(self.wal)
         for event in self._log.events():
             self._note(event)
+        self.abandon()
         self._studies = _optuna_studies(self.folder / "optuna.journal", study)
         self._tell_what_ended()
 
@@ -143,6 +153,11 @@ class Ledger:
         """Let another driver in."""
         self._log.close()
         self._lock.close()
+
+    @property
+    def heard(self) -> int:
+        """How many epochs and ends the log holds."""
+        return sum(len(record.curve) + bool(record.end) for record in self.records.values())
 
     def numbers(self, method: str) -> int:
         """How many search trials a method has, refused ones included."""
@@ -220,6 +235,36 @@ class Ledger:
                 {"event": "epoch", "trial": trial, "step": step, "metrics": dict(metrics)}, when
             )
 
+    def lose(self, trial: str, reason: str) -> None:
+        """A trial's worker died; it may be started again."""
+        self._append({"event": "lost", "trial": trial, "reason": reason})
+
+    def pause(self) -> None:
+        """The driver is stopped by hand: no running trial is to blame."""
+        running = [name for name, record in self.records.items() if record.open]
+        if running:
+            self._append({"event": "paused", "trials": running})
+
+    def abandon(self) -> None:
+        """What still runs by the log runs no more: its driver died, or all of Ray did."""
+        for record in self.records.values():
+            if record.open:
+                record.open, record.orphaned, record.death = False, True, "Ray or its driver died"
+
+    def doomed(self, trial: str) -> str | None:
+        """Why a trial is not started again, or None where it may be."""
+        record = self.records.get(trial)
+        if record is None or record.vain <= self.study.resources.retries:
+            return None
+        return f"lost {record.vain} times in a row without a new epoch, at last: {record.death}"
+
+    def suspect(self, trial: str) -> bool:
+        """Whether a trial may be what its driver died of, and has one start left or is at it."""
+        record = self.records.get(trial)
+        if record is None or not record.orphaned or record.end is not None:
+            return False
+        return record.vain + (not record.open) > self.study.resources.retries
+
     def end(
         self,
         trial: str,
@@ -230,12 +275,17 @@ class Ledger:
         points: Sequence[Mapping[str, Any]] = (),
         device: str = "",
     ) -> None:
-        """A trial's end, for good: into the log first, then to Optuna."""
+        """A trial's end, for good: into the log first, then to Optuna.
+
+        A trial with a figure that is not finite has failed, whatever its worker says.
+        """
         record = self.records[trial]
         if record.end is not None:
             return
+        if state == "COMPLETE" and (flaw := not_finite(points)):
+            state, reason, points = "FAIL", f"diverged: {flaw}", ()
         if seconds is None:  # a trial that failed has cost what its epochs took
-            seconds = sum(point["metrics"].get("curve/seconds", 0.0) for point in record.curve)
+            seconds = self.trained(trial)
         self._append(
             {
                 "event": "end",
@@ -251,13 +301,19 @@ class Ledger:
         if record.start["role"] == "search":
             self._tell(record)
 
+    def trained(self, trial: str) -> float:
+        """Seconds that the epochs of a trial took."""
+        curve = self.records[trial].curve
+        return sum(float(point["metrics"].get("curve/seconds", 0.0)) for point in curve)
+
     def tidy(self, ticket: Ticket) -> None:
         """Drop the checkpoints of a trial that ended, but the last one of a confirm run."""
         folder = self.folder / "trials" / ticket.trial
         if ticket.role == "search":
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            (folder / "previous.pt").unlink(missing_ok=True)
+            for left in (folder / "previous.pt", *folder.glob("next-*.pt")):
+                left.unlink(missing_ok=True)
 
     def rows(self) -> list[Row]:
         """Every trial that ended, one row per operating point."""
@@ -298,15 +354,25 @@ class Ledger:
         elif kind == "start":
             record = self.records.setdefault(event["trial"], Record(event))
             record.attempts += 1
+            record.vain += 1
+            record.open = True
             if record.attempts == 1 and record.start["role"] == "search":
                 self._effort[event["method"]] += event["params"][EPOCHS]
         elif kind == "epoch":
             record = self.records[event["trial"]]
             record.step = max(record.step, event["step"])
             record.curve.append(event)
+            record.vain, record.orphaned = 0, False
+        elif kind == "lost":
+            record = self.records[event["trial"]]
+            record.open, record.orphaned, record.death = False, False, event["reason"]
+        elif kind == "paused":
+            for name in event["trials"]:
+                record = self.records[name]
+                record.open, record.vain = False, max(0, record.vain - 1)
         elif kind == "end":
             record = self.records[event["trial"]]
-            record.end = event
+            record.end, record.open = event, False
             if record.start["role"] == "search":
                 saved = record.start["params"][EPOCHS] - record.effort
                 self._effort[record.start["method"]] -= saved
@@ -362,6 +428,17 @@ def _search_ticket(space: Space, trial: FrozenTrial) -> Ticket:
     return Ticket(name, space.method, "search", name, 0, space.params(trial.params))
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's journal, which waits while the disk is full and leaves no torn line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        patiently(self._path, lambda: super(_Journal, self).append_logs(logs))
+
+
 def _claimed(folder: Path, study: Study) -> Any:
     """The lock of the study's folder, held as long as it is open."""
     try:
@@ -401,7 +478,7 @@ def _optuna_studies(journal: Path, study: Study) -> dict[str, optuna.Study]:
     for stale in journal.parent.glob(journal.name + ".lock*"):
         stale.unlink()  # our own lock is held: whoever left it is dead
     cut_torn_line(journal)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+    storage = optuna.storages.JournalStorage(_Journal(journal))
     return {
         method: optuna.create_study(
             storage=storage,

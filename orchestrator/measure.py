@@ -9,8 +9,10 @@ import torch
 
 from methods.api import Method, Network
 from methods.data import Data
+from methods.errors import Diverged
 from methods.evaluate import Evaluation, evaluate
 from methods.macs import executed_macs
+from orchestrator.rows import not_finite
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ def measure(
     """Every operating point of a phase: validation figures, and test figures if asked for.
 
     Raises:
+        Diverged: a figure that is not finite.
         RuntimeError: the deployed network does not execute what the network says it costs.
     """
     points = []
@@ -38,6 +41,8 @@ def measure(
         point |= _figures("val", evaluate(view, data.validation, device=device))
         if test:
             point |= _figures("test", evaluate(view, data.test, device=device))
+        if flaw := not_finite([point]):
+            raise Diverged(flaw)
         images = data.validation.head(PROOF)[0].to(device)
         prove(method, view, images)
         if alarm := method.alarm(view, images):

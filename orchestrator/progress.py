@@ -53,6 +53,8 @@ class Progress:
                 self._start(event)
             elif kind == "epoch":
                 self._find(event["trial"]).running[event["trial"]] = event["step"]
+            elif kind == "lost":
+                self._lost(event)
             elif kind == "end":
                 self._end(event)
 
@@ -97,6 +99,12 @@ class Progress:
                 counts.best, counts.best_macs = point["val_acc"], point["val_macs_mean"]
         if self._talks:
             self._console.print(self._line(event), highlight=False, soft_wrap=True)
+
+    def _lost(self, event: dict[str, Any]) -> None:
+        self._find(event["trial"]).running.pop(event["trial"], None)
+        if self._talks:
+            text = Text(f"[{self._where()}] {event['trial']} lost: {event['reason']}")
+            self._console.print(text, highlight=False, soft_wrap=True)
 
     def _line(self, event: dict[str, Any]) -> Text:
         figures = event["reason"] or "; ".join(

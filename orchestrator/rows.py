@@ -103,6 +103,16 @@ def trial_rows(
     ]
 
 
+def not_finite(points: Sequence[Mapping[str, Any]]) -> str | None:
+    """Which figure of an operating point is NaN or infinite, or None."""
+    for point in points:
+        for name, value in point.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                at = f" at {point['point']}" if point["point"] else ""
+                return f"{name} is {value}{at}"
+    return None
+
+
 def cap(budget: float) -> float:
     """The budget in MACs; rounded, since 0.57 * 1e6 lies below 570,000."""
     return round(budget * 1e6, 3)

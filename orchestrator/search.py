@@ -53,11 +53,15 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._settings = dict(settings)
         self.device = str(settings["device"])
         self._running: dict[str, Ticket] = {}
+        ledger.abandon()
         self._again = ledger.interrupted(spaces)
+        self._again.sort(key=lambda ticket: not ledger.suspect(ticket.trial))
         self._warm = dict(warm)
         self._served: set[str] = set()
         self.reasons: dict[str, str] = {}
-        """Why Tune gave a trial up, by Tune's own name; filled by the sweep's callback."""
+        """Why a trial's worker died, by Tune's own name; filled by the sweep's scheduler."""
+        self.overdue: dict[str, str] = {}
+        """Why a trial was ended from outside, by Tune's own name; filled by the sweep's watch."""
 
     @property
     def finished(self) -> bool:
@@ -86,16 +90,34 @@ class StudySearch(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The end of a trial: by its own word, or because its workers died."""
+        """The end of a trial by its own word; one whose worker died is served again."""
         ticket = self._running.pop(trial_id)
         told = json.loads(result[TOLD]) if result and not error else None
+        overdue = self.overdue.pop(trial_id, None)
         if told and told["end"]:
             self._hear(ticket, told)
             self._ledger.end(ticket.trial, **told["end"])
+        elif overdue:
+            self._ledger.end(ticket.trial, "FAIL", reason=overdue)
         else:
-            reason = self.reasons.pop(trial_id, "the worker was lost")
-            self._ledger.end(ticket.trial, "FAIL", reason=reason)
+            self._ledger.lose(ticket.trial, self.reasons.pop(trial_id, "its worker died"))
+            if not self._given_up(ticket):
+                self._served.discard(ticket.trial)
+                if ticket.role == "search":
+                    self._again.append(ticket)
+                return
         self._ledger.tidy(ticket)
+
+    def trained(self, trial_id: str) -> float:
+        """Seconds that a running trial's epochs took, those of its former starts included."""
+        return self._ledger.trained(self._running[trial_id].trial)
+
+    def _given_up(self, ticket: Ticket) -> bool:
+        """Whether a trial was lost too often; it has failed then."""
+        reason = self._ledger.doomed(ticket.trial)
+        if reason is not None:
+            self._ledger.end(ticket.trial, "FAIL", reason=reason)
+        return reason is not None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts for a restore that is never asked for."""
@@ -109,24 +131,32 @@ class StudySearch(Searcher):  # type: ignore[misc]
         """Nothing: the ledger is the state."""
 
     def _hear(self, ticket: Ticket, told: Mapping[str, Any]) -> None:
+        if told.get("warning"):
+            logger.warning("%s: %s", ticket.trial, told["warning"])
         if told["metrics"]:
             self._ledger.epoch(ticket.trial, told["step"], told["time"], told["metrics"])
 
     def _next(self) -> Ticket | str | None:
+        if any(self._ledger.suspect(ticket.trial) for ticket in self._running.values()):
+            return None  # it runs alone until it gets on: another driver's death is no one else's
         while self._again:
             ticket = self._again[0]
-            if (refusal := self._refusal(ticket.method, ticket.params)) is None:
+            if self._given_up(ticket):
+                self._ledger.tidy(self._again.pop(0))
+            elif (refusal := self._refusal(ticket.method, ticket.params)) is None:
                 return ticket
-            self._again.pop(0)
-            self._refuse(ticket, refusal.reason)
+            else:
+                self._refuse(self._again.pop(0), refusal.reason)
         methods = [m for m in self._study.methods if not self._searched(m)]
         for method in sorted(methods, key=self._ledger.effort):
             if proposed := self._propose(method):
                 return proposed
         if any(not self._searched(m) for m in methods) or self._searching():
             return None
-        left = self._unconfirmed()
-        return left[0] if left else str(Searcher.FINISHED)
+        left = [ticket for ticket in self._unconfirmed() if not self._given_up(ticket)]
+        if left:
+            return min(left, key=lambda ticket: not self._ledger.suspect(ticket.trial))
+        return None if self._running else str(Searcher.FINISHED)
 
     def _unconfirmed(self) -> list[Ticket]:
         return [

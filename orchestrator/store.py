@@ -5,6 +5,7 @@ write is idempotent, so that a projection that was cut off anywhere is finished 
 """
 
 import contextlib
+import fcntl
 import json
 import logging
 import math
@@ -28,8 +29,9 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
-from methods.errors import StorageError, StudyError
+from methods.errors import DiskFull, StorageError, StudyError
 from orchestrator import layout, wal
 from orchestrator.board import Board
 from orchestrator.rows import Row
@@ -72,12 +74,18 @@ def claim(uri: str, study: str, study_hash: str) -> str:
         StudyError: the name belongs to a study of another hash, or was deleted in MLflow.
         StorageError: the store cannot be used.
     """
-    with _storage_errors(uri):
+    with _storage_errors(uri), _alone(uri):
+        _make_file(uri)
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
             tags = {"study_hash": study_hash, "mlflow.experimentKind": "custom_model_development"}
-            return str(client.create_experiment(study, _artifacts(uri, study), tags))
+            try:
+                return str(client.create_experiment(study, _artifacts(uri, study), tags))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            experiment = _experiment(client, study)  # another driver was faster
     found = experiment.tags.get("study_hash")
     if found != study_hash:
         raise StudyError(
@@ -117,6 +125,11 @@ class Projector:
         while self._projection.offset < goal and time.monotonic() < deadline:
             time.sleep(0.05)
         return self._projection.offset >= goal
+
+    @property
+    def refused(self) -> int:
+        """How many events the store refused for good."""
+        return len(self._projection.refused)
 
     def stop(self) -> None:
         """End; runs of interrupted trials are marked as killed until they go on."""
@@ -250,7 +263,8 @@ class _Projection:
         self._experiment: Experiment | None = None
         self._runs: dict[str, Run] = {}
         self._open: dict[str, str] = {}
-        self._refused: set[str] = set()
+        self.refused: set[str] = set()
+        """Events that the store refused for good."""
         self._refusals = log.with_name("mlflow-refused.jsonl")
         self._refusals.unlink(missing_ok=True)  # this projection tries all of it again
         self.offset = 0
@@ -273,7 +287,7 @@ class _Projection:
             kind, trial = event["event"], event.get("trial", "")
             if kind == "study":
                 self._guarded(event, self._begin)
-            elif self._known(trial):
+            elif kind in ("lost", "paused") or self._known(trial):
                 continue
             elif kind == "start":
                 self._guarded(event, self._start)
@@ -322,12 +336,12 @@ class _Projection:
 
     def _refuse(self, event: Mapping[str, Any], reason: str) -> None:
         content = json.dumps(dict(event), sort_keys=True)
-        if content in self._refused:
+        if content in self.refused:
             return
-        self._refused.add(content)
-        logger.error("MLflow refused an event of %s: %s", event.get("trial", "the study"), reason)
         with self._refusals.open("a") as file:
             file.write(json.dumps({"reason": reason, "event": dict(event)}) + "\n")
+        self.refused.add(content)
+        logger.error("MLflow refused an event of %s: %s", event.get("trial", "the study"), reason)
 
     def _begin(self, event: Mapping[str, Any]) -> None:
         run = self._run("report", {"role": "report"}, event["time"])
@@ -402,6 +416,8 @@ def _passing(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
         return not 400 <= status < 500 or status in PASSING
+    if isinstance(error, OperationalError):
+        return True
     lasting = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
     return isinstance(error, OSError) and not isinstance(error, lasting)
 
@@ -515,8 +531,41 @@ def _check_server(uri: str) -> None:
 
 
 @contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """One process at a time makes a file's tables and experiments; a server sees to it itself."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _make_file(uri: str) -> None:
+    """An empty store, made aside and renamed: MLflow cannot finish tables that a kill cut off."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.exists():
+        return
+    aside = path.with_name(f"{path.name}.new")
+    for left in (aside, aside.with_name(f"{aside.name}-journal")):
+        left.unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{aside}").search_experiments(max_results=1)
+    aside.rename(path)
+
+
+@contextlib.contextmanager
 def _storage_errors(uri: str) -> Iterator[None]:
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OperationalError, OSError) as error:
+        if "disk is full" in str(error) or (isinstance(error, OSError) and error.errno in wal.FULL):
+            raise DiskFull(
+                f"the MLflow store {uri} must have room, but its disk is full; nothing is lost: "
+                "make room, and the same command goes on"
+            ) from None
         raise StorageError(f"the MLflow store {uri} cannot be used: {error}") from None

@@ -94,7 +94,7 @@ class ConfirmPlan(Strict):
 
 
 class Resources(Strict):
-    """What one trial takes, and what a worker's death costs; no part of the study's hash.
+    """What one trial takes, and how often and how long it may; no part of the study's hash.
 
     How many trials run at once decides how far back a proposal sees: the first run's number stands.
     """
@@ -106,7 +106,10 @@ class Resources(Strict):
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """Trials at once; by default as many as fit."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """Starts that a trial is given again after its worker died."""
+    """Starts that a trial is given again after its worker or its driver died; a new epoch gives it
+    all of them anew."""
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    """Minutes that a trial may take, over all its starts; by default as many as it needs."""
 
     @pydantic.model_validator(mode="after")
     def _whole_gpus(self) -> "Resources":

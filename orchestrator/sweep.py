@@ -5,26 +5,31 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune import Callback, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
+from ray.tune.schedulers import FIFOScheduler
 
-from methods.errors import StorageError, StudyError
+from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError, StudyError
 from orchestrator import cluster, store, warm
 from orchestrator import study as studies
 from orchestrator.leaderboard import Board, leaderboard
 from orchestrator.ledger import Ledger, refuse_other
-from orchestrator.preflight import Prepared, prepare, slots_here
+from orchestrator.preflight import Prepared, prepare
 from orchestrator.provenance import provenance
 from orchestrator.report import write_report
 from orchestrator.rows import Row
 from orchestrator.search import StudySearch
 from orchestrator.study import Study
 from orchestrator.trainable import Trial
+from orchestrator.wal import FULL
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +62,11 @@ def run(
 
     Raises:
         IsoflopError: the study, the data, the folder, the store or the resources do not do.
+        DiskFull, ClusterLost: the machine failed; the same call goes on from there.
         KeyboardInterrupt: stopped by hand; the same call goes on from there.
     """
     ready = prepare(study)
-    if address == "local":
-        slots_here(study.resources)  # refused before Ray is started
+    cluster.preflight(study.resources, address)
     folder = out.absolute() / study.name
     place = uri or default_uri(out)
     facts = provenance(study, ready.task)
@@ -70,10 +75,7 @@ def run(
     refuse_other(folder, study)
     earlier = warm.taken(study, place, folder)
     ready = replace(ready, warm=warm.within(ready.spaces, earlier))
-    with contextlib.ExitStack() as stack:
-        slots = None
-        if address != "local":  # a cluster that does not answer leaves no trace
-            slots = stack.enter_context(cluster.started(study.resources, address))
+    with _room(), contextlib.ExitStack() as stack:
         _made(out)
         store.claim(place, study.name, study.hash)
         ledger = Ledger(folder, study)
@@ -83,11 +85,20 @@ def run(
         projector.start()
         patience = 5.0
         try:
-            fresh = _train(ledger, ready, facts, slots, listener)
+            fresh = _train(ledger, ready, facts, address, listener)
             patience = 120.0
+        except KeyboardInterrupt:
+            ledger.pause()
+            raise
         finally:
             if not projector.flush(patience):
                 logger.warning("MLflow does not hold everything yet; the same command goes on")
+            if projector.refused:
+                logger.warning(
+                    "MLflow refused %d events, which lie in %s; the same command tries them again",
+                    projector.refused,
+                    folder / "mlflow-refused.jsonl",
+                )
             projector.stop()
         rows = ledger.rows()
         facts = ledger.provenance or facts
@@ -158,47 +169,145 @@ def _made(out: Path) -> None:
         ) from None
 
 
-class _Reasons(Callback):  # type: ignore[misc]
-    """Tells the search why Tune gave a trial up."""
+class _Reasons(FIFOScheduler):  # type: ignore[misc]
+    """Tells the search how a worker died: Tune tells a scheduler first, and a searcher never."""
 
     def __init__(self, search: StudySearch) -> None:
+        super().__init__()
         self._search = search
 
-    def on_trial_error(  # Tune's signature
-        self,
-        iteration: int,  # noqa: ARG002
-        trials: list[Any],  # noqa: ARG002
-        trial: Any,
-        **info: Any,  # noqa: ARG002
-    ) -> None:
-        error = str(trial.get_error() or "")
-        last = error.strip().splitlines()[-1] if error.strip() else ""
-        self._search.reasons[trial.trial_id] = f"its workers died: {last}"[:500]
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
+        told = Path(trial.error_file or "")
+        self._search.reasons[trial.trial_id] = _death(told.read_text() if told.is_file() else "")
+
+
+class _Pulse(Callback):  # type: ignore[misc]
+    """Ends Tune's run when this machine's raylet died: Tune would wait for it for ever."""
+
+    def __init__(self) -> None:
+        self._node = ray.get_runtime_context().get_node_id()
+        self._asked = 0.0
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
+        if time.monotonic() - self._asked < 2:
+            return
+        self._asked = time.monotonic()
+        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self._node):
+            raise ConnectionError("the raylet of the driver's machine died")
+
+
+class _Clock(Callback):  # type: ignore[misc]
+    """Ends the worker of a trial that takes too long, be it at work or hanging."""
+
+    def __init__(self, search: StudySearch, minutes: float) -> None:
+        self._search = search
+        self._minutes = minutes
+        self._began: dict[str, float] = {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
+        now = time.monotonic()
+        for trial in trials:
+            name, actor = trial.trial_id, trial.temporary_state.ray_actor
+            if actor is None or trial.is_finished() or name in self._search.overdue:
+                continue
+            if name not in self._began:
+                self._began[name] = now - self._search.trained(name)
+            if now - self._began[name] > 60 * self._minutes:
+                self._search.overdue[name] = f"took longer than {self._minutes:g} minutes"
+                ray.kill(actor)
+
+
+def _death(error: str) -> str:
+    """What Ray says of a worker's end, in a line."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith(("The actor died", "Worker exit detail"))]
+    told = told or [line for line in lines if "Error: " in line][-1:] or lines[-1:]
+    return f"its worker died: {' '.join(told)}"[:500]
 
 
 def _train(
     ledger: Ledger,
     ready: Prepared,
     facts: Mapping[str, Any],
-    slots: int | None,
+    address: str,
     listener: Listener | None,
 ) -> bool:
-    """Search and confirm; False where nothing was left to do."""
+    """Search and confirm; False where nothing was left to do.
+
+    Raises:
+        ClusterLost: Ray died more often in a row than a trial may, and nothing got on meanwhile.
+    """
     study = ledger.study
     search = StudySearch(ledger, ready.spaces, ready.task, _settings(ledger), ready.warm)
     if search.finished:
         return False
     if listener:
         ledger.replay(listener)
+    losses = 0
+    while not search.finished:
+        heard = ledger.heard
+        try:
+            _fit(search, ledger, facts, address)
+        except Exception as error:
+            reason = _lost_ray(error)
+            losses = 1 if ledger.heard > heard else losses + 1
+            if losses > study.resources.retries:
+                raise ClusterLost(
+                    f"Ray must stay up for an epoch, but died {losses} times in a row, at last: "
+                    f"{reason}; nothing is lost: the same command goes on"
+                ) from None
+            logger.warning("Ray was lost, and what ran goes on in a new one: %s", reason)
+        search = StudySearch(ledger, ready.spaces, ready.task, _settings(ledger), ready.warm)
+    return True
+
+
+def _fit(search: StudySearch, ledger: Ledger, facts: Mapping[str, Any], address: str) -> None:
+    """All that is left to run, or all that runs until Ray is lost."""
+    study = ledger.study
     for left in ledger.folder.glob("ray-*"):
         shutil.rmtree(left, ignore_errors=True)  # a driver that was killed here
-    with contextlib.ExitStack() as stack:
-        if slots is None:
-            slots = stack.enter_context(cluster.started(study.resources, "local"))
+    with (
+        cluster.started(study.resources, address) as slots,
+        tempfile.TemporaryDirectory(
+            prefix="ray-", dir=ledger.folder, ignore_cleanup_errors=True
+        ) as scratch,
+    ):
         search.lag = ledger.begin(facts, lag=slots, device=search.device)
-        with tempfile.TemporaryDirectory(prefix="ray-", dir=ledger.folder) as scratch:
-            _tune(search, study, slots, scratch)
-    return True
+        _tune(search, study, slots, scratch)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it came of; Tune wraps what its parts raise."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _lost_ray(error: Exception) -> str:
+    """What became of Ray, in a line; any other error is raised, in its own words."""
+    for cause in _causes(error):
+        if isinstance(cause, IsoflopError):
+            raise cause from None
+        if isinstance(cause, RayError | ConnectionError):
+            return f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
+    raise error
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """A full disk is a line, wherever it was met."""
+    try:
+        yield
+    except Exception as error:
+        for cause in _causes(error):
+            if isinstance(cause, OSError) and cause.errno in FULL:
+                place = f" to write {cause.filename}" if cause.filename else ""
+                raise DiskFull(
+                    f"there must be room{place}, but the disk is full; nothing is lost: make "
+                    "room, and the same command goes on"
+                ) from None
+        raise
 
 
 def _settings(ledger: Ledger) -> dict[str, Any]:
@@ -213,11 +322,13 @@ def _settings(ledger: Ledger) -> dict[str, Any]:
 
 
 def _tune(search: StudySearch, study: Study, slots: int, scratch: str) -> ResultGrid:
+    timeout = study.resources.timeout
     trial = tune.with_resources(Trial, {"cpu": study.resources.cpu, "gpu": study.resources.gpu})
     tuner = Tuner(
         trial,
         tune_config=TuneConfig(
             search_alg=search,
+            scheduler=_Reasons(search),
             num_samples=-1,
             max_concurrent_trials=slots,
             reuse_actors=True,
@@ -226,8 +337,8 @@ def _tune(search: StudySearch, study: Study, slots: int, scratch: str) -> Result
             name="tune",
             storage_path=scratch,
             verbose=0,
-            callbacks=[_Reasons(search)],
-            failure_config=FailureConfig(max_failures=study.resources.retries),
+            callbacks=[_Pulse(), *([_Clock(search, timeout)] if timeout else [])],
+            failure_config=FailureConfig(max_failures=0),  # the search serves what was lost again
         ),
     )
     return tuner.fit()

@@ -6,6 +6,7 @@ actors are reused from trial to trial.
 
 import contextlib
 import functools
+import io
 import json
 import logging
 import os
@@ -69,6 +70,9 @@ def results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     except Diverged as error:
         yield _failure(f"diverged: {error}")
     except Exception as error:  # a trial may fail, the sweep may not
+        if _out_of_memory(error):  # it would take as much again
+            yield _failure(f"out of memory: {str(error) or type(error).__name__}")
+            return
         if "CUDA error" in str(error):
             raise  # the context is broken: Tune ends this actor, and tries once more in a new one
         logger.exception("%s failed", config["trial"])
@@ -104,16 +108,17 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         result = _result(epoch, seen, seconds, points, device)
         if result["end"] or epoch.phase_done or time.monotonic() - saved > INTERVAL:
             saved = time.monotonic()
-            _keep(
-                folder,
-                {
-                    "identity": identity,
-                    "train": epoch.state(),
-                    "points": points,
-                    "seconds": seconds,
-                    "result": result,
-                },
-            )
+            content = {
+                "identity": identity,
+                "train": epoch.state(),
+                "points": points,
+                "seconds": seconds,
+                "result": result,
+            }
+            try:
+                _keep(folder, content)
+            except OSError as error:  # no reason to stop: the one before is still there
+                result = {**result, "warning": f"no checkpoint of epoch {epoch.index}: {error}"}
         yield result
 
 
@@ -150,6 +155,14 @@ def _failure(reason: str) -> dict[str, Any]:
     return {"step": 0, "time": 0, "metrics": {}, "done": True, "end": end}
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Whether a host or a GPU refused to give memory; torch has no class for the host's refusal."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("CUDA error: out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 def device_name(device: str) -> str:
     """The hardware's name, for the record."""
     if device.startswith("cuda"):
@@ -168,14 +181,22 @@ def _keep(folder: Path, content: Mapping[str, Any]) -> None:
 
     The worker of a driver that was killed may live a moment longer and write here too: each has
     its own file aside, and both write the same.
+
+    Raises:
+        OSError: there is no room, or no folder; the former checkpoints are as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f"next-{os.getpid()}.pt"
-    torch.save(dict(content), aside)
-    last = folder / "last.pt"
-    with contextlib.suppress(FileNotFoundError):
-        last.replace(folder / "previous.pt")
-    aside.replace(last)
+    aside = folder / f"next-{platform.node()}-{os.getpid()}.pt"
+    packed = io.BytesIO()
+    torch.save(dict(content), packed)  # straight into a file it hides why a write failed
+    try:
+        aside.write_bytes(packed.getbuffer())
+        last = folder / "last.pt"
+        with contextlib.suppress(FileNotFoundError):
+            last.replace(folder / "previous.pt")
+        aside.replace(last)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _latest(folder: Path) -> dict[str, Any] | None:

@@ -1,13 +1,25 @@
 """The write-ahead log of a study: one JSON object a line, one writer, any number of readers."""
 
+import contextlib
+import errno
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from methods.errors import DiskFull
+
+logger = logging.getLogger(__name__)
+
 LASTING = ("study", "start", "end")
 """Events that must outlive a power cut before anything follows from them."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where there is no room."""
+PATIENCE = 600.0
+"""Seconds for which a driver waits for room."""
 
 
 class Log:
@@ -16,14 +28,24 @@ class Log:
     def __init__(self, path: Path) -> None:
         cut_torn_line(path)
         self._path = path
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """One event, in the hands of the system when this returns."""
-        self._file.write(json.dumps(event, sort_keys=True) + "\n")
-        self._file.flush()
-        if event["event"] in LASTING:
-            os.fsync(self._file.fileno())
+        """One event, in the hands of the system when this returns.
+
+        Raises:
+            DiskFull: there was no room for it, nor was any made.
+        """
+        line = (json.dumps(event, sort_keys=True) + "\n").encode()
+
+        def write() -> None:
+            rest = line
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            if event["event"] in LASTING:
+                os.fsync(self._file.fileno())
+
+        patiently(self._path, write)
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Everything that was ever appended, in order."""
@@ -32,6 +54,36 @@ class Log:
     def close(self) -> None:
         """Give the file back."""
         self._file.close()
+
+
+def patiently(path: Path, append: Callable[[], None]) -> None:
+    """Append to a file, again while there is no room; what a failed write left is cut off.
+
+    Raises:
+        DiskFull: there was no room for `PATIENCE` seconds.
+    """
+    size = path.stat().st_size
+    deadline = 0.0
+    while True:
+        try:
+            append()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(path, size)
+            if error.errno not in FULL:
+                raise
+        else:
+            return
+        now = time.monotonic()
+        if not deadline:
+            deadline = now + PATIENCE
+            logger.warning("no room to write %s; waiting %.3g s for some", path, PATIENCE)
+        if now >= deadline:
+            raise DiskFull(
+                f"there must be room to write {path}, but the disk is full; nothing is lost: "
+                "make room, and the same command goes on"
+            )
+        time.sleep(min(0.5, PATIENCE))
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

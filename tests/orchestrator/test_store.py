@@ -298,6 +298,11 @@ def test_what_is_refused_for_good_is_set_aside(tmp_path: Path, uri: str) -> None
         "curve/top@5"
     ]
     assert len(refused) == 2
+    projector = store.Projector(log, uri, STUDY)
+    projector.start()
+    assert projector.flush(timeout=60)
+    projector.stop()
+    assert projector.refused == 2
 
 
 def test_a_run_that_a_lost_answer_doubled_is_one_again(tmp_path: Path, uri: str) -> None:

@@ -1,14 +1,17 @@
 """A trial in a worker: the same numbers after any pause, and errors that end it as failed."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from faults import Ballast, mounted
 from torch import Tensor, nn
 
 from methods import METHODS
 from methods.api import Method, Network, Output, Phase, Task
+from methods.dense import Dense, StaticNet
 from orchestrator import trainable
 from orchestrator.measure import measure, prove
 from orchestrator.space import parts
@@ -102,6 +105,83 @@ def test_an_error_ends_the_trial_as_failed_with_its_reason(
     assert last["done"]
     assert last["end"]["state"] == "FAIL"
     assert last["end"]["reason"].startswith(reason)
+
+
+class _Greedy(Dense):
+    """Asks for memory that no machine has."""
+
+    where: str = "host"
+
+    def build(self, task: Task) -> StaticNet:
+        if self.where == "python":
+            bytearray(2**62)
+        torch.empty(2**50, device={"host": "cpu", "gpu": "cuda"}[self.where])
+        raise AssertionError("there is so much memory")
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("python", "out of memory: "),
+        ("host", "out of memory: "),
+        pytest.param("gpu", "out of memory: CUDA out of memory", marks=pytest.mark.gpu),
+    ],
+)
+def test_a_trial_without_memory_fails_and_is_not_tried_again(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, where: str, words: str
+) -> None:
+    if where == "gpu" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    monkeypatch.setitem(METHODS, "greedy", _Greedy)
+    params = PARAMS | {"where": where}
+    told = list(results({**config, "method": "greedy", "params": params}))
+    assert [result["end"]["state"] for result in told] == ["FAIL"]
+    assert told[0]["end"]["reason"].startswith(words)
+
+
+class _Priceless(StaticNet):
+    """Costs what no budget holds."""
+
+    def forward(self, images: Tensor) -> Output:
+        logits, macs = super().forward(images)
+        return Output(logits, macs * torch.inf)
+
+
+class _Endless(Dense):
+    def build(self, task: Task) -> StaticNet:
+        return _Priceless(super().build(task).backbone, 1)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_cost_that_is_not_finite_fails_with_its_name(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "endless", _Endless)
+    last = list(results({**config, "method": "endless", "params": PARAMS, "role": "search"}))[-1]
+    assert last["end"] == {"state": "FAIL", "reason": "diverged: val_macs_mean is inf"}
+
+
+def test_a_checkpoint_without_room_is_a_warning_and_the_trial_goes_on(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = [told(result) for result in results(config)]
+    with mounted(tmp_path / "small", "1m") as folder:
+        cramped = {**config, "folder": str(folder)}
+        first = results(cramped)
+        kept = next(first)
+        place = folder / "trials" / config["trial"]
+        before = (place / "last.pt").read_bytes()
+        ballast = Ballast(folder)
+        time.sleep(0.1)
+        rest = list(first)
+        assert all("No space left" in result["warning"] for result in rest)
+        assert [{k: v for k, v in told(r).items() if k != "warning"} for r in rest] == whole[1:]
+        assert [path.name for path in place.iterdir()] == ["last.pt"]
+        assert (place / "last.pt").read_bytes() == before
+        ballast.drop()
+        again = list(results(cramped))
+        assert again[0] == kept
+        assert [told(result) for result in again[1:]] == whole[1:]
 
 
 class _Liar(Network):

@@ -9,7 +9,6 @@ what dies at every start fails.
 import fcntl
 import hashlib
 import json
-import math
 import shutil
 import time
 from collections import Counter
@@ -80,10 +79,10 @@ class Record:
         """Epochs that the ended trial counts for: a failed one at least a quarter of its length,
         so that a method whose trials all fail comes to its end."""
         assert self.end is not None, "only what ended has a price"
-        if self.refused or self.end["state"] != "FAIL":
-            return self.step
-        epochs = int(self.start["params"][EPOCHS])
-        return max(self.step, math.ceil(epochs / 4))
+        length = int(self.start["params"][EPOCHS])
+        if self.end["state"] == "COMPLETE":
+            return length
+        return max(self.step, 0 if self.refused or self.end["state"] != "FAIL" else -(-length // 4))
 
     @property
     def refused(self) -> bool:

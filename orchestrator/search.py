@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
@@ -22,6 +23,7 @@ from methods.api import Task
 from methods.errors import MethodError
 from orchestrator.ledger import OVER, REFUSED, Ledger, Ticket, derive
 from orchestrator.rows import cap, choose
+from orchestrator.sampler import condensed, improving
 from orchestrator.space import Space, parts
 from orchestrator.study import SearchPlan, Study
 from orchestrator.trainable import TOLD
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 REFUSALS = 20
 """Trials, as a multiple of the planned ones, after which a search ends that is mostly refused."""
+MEMORY = 300
+"""Trials that a sampler is shown, at most."""
 
 
 class StudySearch(Searcher):  # type: ignore[misc]
@@ -243,10 +247,13 @@ def propose(
     if name == "sobol" or (name in LEARNING and (spread or place < _start(study.search))):
         return space.at(_sobol(len(space.free), place, derive(study, f"{space.method}/sobol", 0)))
     seed = derive(study, f"{space.method}/sampler", number)
-    memory = optuna.create_study(
-        directions=["minimize", "minimize"], sampler=SAMPLERS[name](seed, study.search.trials)
-    )
-    memory.add_trials(_bounded(history, study.budgets[-1]))
+    shown = condensed(_bounded(history, study.budgets[-1]), MEMORY)
+    if name == "ehvi":
+        return improving(space, shown, cap(study.budgets[-1]), np.random.default_rng(seed))
+    sampler = SAMPLERS[name](seed, study.search.trials)
+    memory = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    if name != "random":
+        memory.add_trials(shown)
     return dict(memory.ask(dict(space.free)).params)
 
 
@@ -338,13 +345,11 @@ def _nsga2(seed: int, trials: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
 
 
-LEARNING: Mapping[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
-    "gp": _gp,
-    "tpe": lambda seed, _: optuna.samplers.TPESampler(seed=seed, n_startup_trials=1),
-}
+LEARNING = ("ehvi", "gp", "tpe")
 """Samplers that start from points spread over the space."""
 SAMPLERS: Mapping[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
-    **LEARNING,
+    "gp": _gp,
+    "tpe": lambda seed, _: optuna.samplers.TPESampler(seed=seed, n_startup_trials=1),
     "nsga2": _nsga2,
     "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
 }

@@ -94,6 +94,10 @@ class Space:
             for u, (name, distribution) in zip(place, self.free.items(), strict=True)
         }
 
+    def cube(self, searched: Mapping[str, Any]) -> list[float]:
+        """A place of the unit cube at which `at` gives these free parameters."""
+        return [_rank(searched[name], distribution) for name, distribution in self.free.items()]
+
     def floor(self, task: Task) -> int:
         """The least MACs of any configuration: smallest numbers, every choice.
 
@@ -315,6 +319,19 @@ def _spread(u: float, distribution: BaseDistribution) -> Any:
         return low + u * (high - low)
     value = low + step * int(u * (math.floor((high - low) / step + 1e-9) + 1))
     return int(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def _rank(value: Any, distribution: BaseDistribution) -> float:
+    """The middle of what `_spread` sends to a value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return (distribution.choices.index(value) + 0.5) / len(distribution.choices)
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    if distribution.log:  # type: ignore[attr-defined]
+        return math.log(value / low) / math.log(high / low)
+    if step is None:
+        return float((value - low) / (high - low))
+    count = math.floor((high - low) / step + 1e-9) + 1
+    return float((math.floor((value - low) / step + 0.5) + 0.5) / count)
 
 
 def _inside(value: Any, distribution: BaseDistribution) -> Any:

@@ -76,7 +76,7 @@ class SearchPlan(Strict):
 
     trials: Annotated[int, Field(ge=1)] = 20
     """Effort per method, in trials of full length; refused ones come on top."""
-    sampler: Literal["auto", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
+    sampler: Literal["auto", "ehvi", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
     """`auto` is gp under 200 trials per method, tpe from there on."""
     points: dict[str, list[dict[str, Scalar]]] = Field(default_factory=dict)
     """Per method, places to try right after its published defaults; what they leave out has the

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOORS = {
     "mlflow": {"store"},
-    "ray": {"cluster", "sweep", "search", "rungs", "trainable"},
+    "ray": {"cluster", "sweep", "search", "trainable"},
 }
 
 

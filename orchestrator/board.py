@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.attainment import Attainment
 from orchestrator.intervals import Difference, Summary
 from orchestrator.rows import Choice, Excluded, Row
 
-RANKED_FROM = 5
-"""Seeds that a cell needs to be ranked."""
+INTERVAL_FROM, RANKED_FROM = 3, 5
+"""Seeds that a cell needs to have an interval, and to be ranked."""
 State = Literal["no point", "not confirmed yet", "value", "mean and sd", "not ranked", "ranked"]
 
 
@@ -32,6 +33,8 @@ class Cell:
     """Seeds at chance level or under half of the cell's median; they count like all others."""
     failed: tuple[int, ...]
     """Confirm seeds that ended without a usable figure."""
+    p_best: float | None = None
+    """Share of the bootstrap's resamples in which no other method has a higher mean."""
     group: str = ""
     """'A' for all that are not separable from the leader, then 'B', ...; '' where not ranked."""
 
@@ -60,6 +63,10 @@ class Comparison:
     result: Difference
     p_holm: float | None
     """Adjusted over the comparisons it was listed with; None where that family is not tested."""
+    more: int | None = None
+    """Further seeds of each that would separate them, 0 where they are; see `more_seeds`."""
+    noise: bool = False
+    """No larger than the noise floor that a control gave."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,18 @@ class Board:
     pairs: tuple[Comparison, ...]
     """All pairs of methods; Holm over the pairs of one budget."""
     reach: tuple[Reach, ...]
-    area: dict[str, float | None]
+    declared: bool
+    """Whether the study fixed the accuracies of `reach`; else they follow the data."""
+    area: dict[str, Summary]
     """Mean best accuracy over log-MACs between the least and the largest budget; secondary."""
+    attainment: dict[str, Attainment | None]
+    """What one, half and all of a method's seeds attain on test."""
+    controls: dict[str, str]
+    """Methods entered twice: the second name, and the first."""
+    noise_floor: float | None
+    """The largest gap that a control has to its method, as a fraction."""
+    images: int | None
+    """Test images, where their number is known."""
     effort: tuple[Effort, ...]
     excluded: tuple[Excluded, ...]
 
@@ -122,6 +139,11 @@ class Board:
         """The comparison with the baseline; None for the baseline itself."""
         same = (g for g in self.gains if g.method == method and g.budget == budget)
         return next(same, None)
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """The methods without the controls."""
+        return tuple(name for name in self.methods if name not in self.controls)
 
     @property
     def confirmed(self) -> bool:

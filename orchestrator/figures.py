@@ -1,13 +1,13 @@
-"""The report's figures: panels drawn on an axis, the same for the page and for the files.
+"""The report's figures: panels of gains and of seeds, and all panels as SVG, PNG and files.
 
 Colours are Okabe and Ito's, every method has a shape of its own too, and the same input gives the
 same bytes: no clock, a fixed hash salt, sorted input.
 """
 
 import io
+import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -15,105 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from orchestrator.board import Board, Cell
-from orchestrator.front import front
-from orchestrator.rows import Row, clean
+from orchestrator.palette import GREY, INK, RULE, STYLE, Panel, marks
+from orchestrator.pareto import attainment_panel, search_panel, test_panel
+from orchestrator.rows import Row
 from orchestrator.verdict import mmacs, points
-
-INK, RULE, GREY = "#1b1c1e", "#d8d9db", "#8f9194"
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-SHAPES = ("s", "^", "D", "v", "P", "X")
-STYLE: Any = {
-    "svg.hashsalt": "isoflop",
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.edgecolor": GREY,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-}
-Panel = Callable[[Axes], None]
-
-
-def marks(board: Board) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each method: the baseline in ink with a disc, the rest by name."""
-    others = sorted(name for name in board.methods if name != board.baseline)
-    table = {board.baseline: (INK, "o")}
-    for i, name in enumerate(others):
-        table[name] = (OKABE_ITO[i % len(OKABE_ITO)], SHAPES[(i + i // 6) % len(SHAPES)])
-    return table
-
-
-def search_panel(board: Board, rows: Iterable[Row]) -> Panel:
-    """The search cloud: validation accuracy, one seed each, with each method's validation front."""
-    kept = [row for row in clean(rows)[0] if row.role == "search"]
-
-    def draw(axes: Axes) -> None:
-        for name, (colour, marker) in sorted(marks(board).items()):
-            mine = [row for row in kept if row.method == name]
-            macs = [row.val_macs_mean or 0.0 for row in mine]
-            accuracy = [row.val_acc or 0.0 for row in mine]
-            axes.scatter(
-                np.array(macs) / 1e6,
-                100 * np.array(accuracy),
-                s=16,
-                c=colour,
-                marker=marker,
-                alpha=0.45,
-                linewidths=0,
-                rasterized=len(mine) > 2000,
-            )
-            _steps(axes, macs, accuracy, color=colour, linewidth=1, alpha=0.9)
-        _cost_axis(axes, board, "validation accuracy, %")
-        axes.set_title("Search: validation, one seed per trial")
-
-    return draw
-
-
-def test_panel(board: Board) -> Panel:
-    """The confirmed cells on test: the front in colour, what it dominates in grey."""
-    cells = list({(c.method, c.macs_mean): c for c in board.cells if c.n}.values())
-    macs = [c.macs_mean or 0.0 for c in cells]
-    accuracy = [c.accuracy.mean or 0.0 for c in cells]
-
-    def draw(axes: Axes) -> None:
-        table = marks(board)
-        leading = set(front(macs, accuracy))
-        _steps(axes, macs, accuracy, color=INK, linewidth=1.2, zorder=2)
-        for i, cell in enumerate(cells):
-            colour, marker = table[cell.method]
-            shade = colour if i in leading else GREY
-            x, y = macs[i] / 1e6, 100 * accuracy[i]
-            low, high = cell.accuracy.lo, cell.accuracy.hi
-            if low is not None and high is not None:
-                axes.vlines(x, 100 * low, 100 * high, color=shade, linewidth=1, zorder=3)
-            axes.scatter(
-                [x],
-                [y],
-                s=44 if i in leading else 30,
-                c=shade,
-                marker=marker,
-                zorder=4,
-                linewidths=0,
-            )
-        _cost_axis(axes, board, "test accuracy, %")
-        _keep_in_view(axes, cells)
-        axes.set_title("Confirm: test, mean over fresh seeds")
-        if not cells:
-            _say(axes, "not confirmed yet")
-
-    return draw
 
 
 def forest_panel(board: Board, budget: float) -> Panel:
@@ -122,10 +30,14 @@ def forest_panel(board: Board, budget: float) -> Panel:
     limit = _forest_limit(board)
 
     def draw(axes: Axes) -> None:
+        if board.noise_floor is not None:
+            edge = 100 * board.noise_floor
+            axes.axvspan(-edge, edge, color=RULE, alpha=0.6, linewidth=0, zorder=0)
         axes.axvline(0, color=INK, linewidth=1)
         for y, name in enumerate(names):
             colour, marker = marks(board)[name]
             gain = board.gain(name, budget)
+            colour = GREY if gain and gain.noise else colour
             result = gain.result if gain else None
             if result is None or result.difference is None:
                 _beside(axes, y, board.cell(name, budget).state)
@@ -137,6 +49,7 @@ def forest_panel(board: Board, budget: float) -> Panel:
                 text += f"  [{points(result.lo)}, {points(result.hi)}]"
             else:
                 text += f"  {result.state}"
+            text += "  noise" if gain and gain.noise else ""
             if abs(100 * result.difference) <= limit:
                 axes.plot([100 * result.difference], [y], marker, color=colour, markersize=5)
             _beside(axes, y, text)
@@ -198,17 +111,26 @@ def inline_svg(panel: Panel, *, size: tuple[float, float], prefix: str, label: s
 
 
 def pareto_files(board: Board, rows: Iterable[Row]) -> dict[str, bytes]:
-    """`pareto.png` and `pareto.svg`: search and confirm side by side, never on one axis."""
+    """`pareto.png` and `pareto.svg`: search and confirm side by side, never on one axis; below
+    them what each method's seeds attain."""
+    lines = -(-len(board.methods) // 3)
     with mpl.rc_context({**STYLE, "svg.fonttype": "path"}):
-        figure = Figure(figsize=(10.5, 4.6), layout="constrained", facecolor="white")
-        left, right = figure.subplots(1, 2)
+        size = (10.5, 4.6 + 2.6 * lines)
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        halves = figure.subfigures(2, 1, height_ratios=(4.6, 2.6 * lines))
+        upper, lower = np.asarray(halves)
+        left, right = upper.subplots(1, 2)
         search_panel(board, rows)(left)
         test_panel(board)(right)
         handles = [
             Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
             for name, (colour, marker) in sorted(marks(board).items())
         ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=7, frameon=False)
+        upper.legend(handles=handles, loc="outside upper left", ncols=7, frameon=False)
+        panels = lower.subplots(lines, 3, squeeze=False).flat
+        for axes, name in itertools.zip_longest(panels, board.methods):
+            attainment_panel(board, name)(axes) if name else axes.set_axis_off()
+        lower.suptitle("Attained by one, half and all of the seeds; dashed: " + board.baseline)
         return {"pareto.png": _png(figure), "pareto.svg": _svg(figure).encode()}
 
 
@@ -224,42 +146,12 @@ def forest_file(board: Board) -> bytes:
         return _png(figure)
 
 
-def _steps(axes: Axes, macs: Sequence[float], accuracy: Sequence[float], **style: Any) -> None:
-    """The front as a step function: between two points the cheaper one holds."""
-    order = front(macs, accuracy)
-    if order:
-        x, y = [macs[i] / 1e6 for i in order], [100 * accuracy[i] for i in order]
-        axes.step(x, y, where="post", **style)
-
-
-def _cost_axis(axes: Axes, board: Board, label: str) -> None:
-    axes.set_xscale("log")
-    for budget in board.budgets:
-        strong = budget == board.primary
-        axes.axvline(budget, color=GREY if strong else RULE, linewidth=1, linestyle=":", zorder=0)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
-    axes.set_xlabel("MMACs per image, mean (dotted: budgets)")
-    axes.set_ylabel(label)
-
-
-def _keep_in_view(axes: Axes, cells: Sequence[Cell]) -> None:
-    """Means set the scale: the interval of a collapsed cell would flatten all others."""
-    means = [100 * (cell.accuracy.mean or 0.0) for cell in cells]
-    if means:
-        margin = 0.12 * (max(means) - min(means)) + 0.4
-        axes.set_ylim(min(means) - margin, max(means) + margin)
-
-
 def _forest_limit(board: Board) -> float:
     """Half width of every forest axis, in points; a collapsed cell's interval may run out of it."""
     ends = sorted(
         100 * max(abs(g.result.difference), abs(g.result.lo or 0), abs(g.result.hi or 0))
         for g in board.gains
-        if g.result.difference is not None
+        if g.result.difference is not None and g.method not in board.controls
     )
     if not ends:
         return 1.0
@@ -299,10 +191,6 @@ def _beside(axes: Axes, y: float, text: str) -> None:
     axes.annotate(
         text, (1.05, y), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=INK
     )
-
-
-def _say(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
 
 
 def _svg(figure: Figure) -> str:

@@ -40,7 +40,7 @@ def front(macs: Sequence[float], accuracy: Sequence[float]) -> list[int]:
     """
     if not len(macs):
         return []
-    _check(macs, accuracy)
+    check(macs, accuracy)
     points = np.column_stack([np.asarray(macs, float), np.asarray(accuracy, float)])
     kept = moocore.is_nondominated(points, maximise=[False, True])
     return sorted(np.flatnonzero(kept).tolist(), key=lambda i: macs[i])
@@ -62,7 +62,7 @@ def mean_best_accuracy(
     Raises:
         ValueError: a point that the gate would not have let through.
     """
-    _check(macs, accuracy)
+    check(macs, accuracy)
     if not 0 < low < high:
         return None
     inside = [
@@ -76,7 +76,12 @@ def mean_best_accuracy(
     return chance + float(volume) / (math.log(high) - math.log(low))
 
 
-def _check(macs: Sequence[float], accuracy: Sequence[float]) -> None:
+def check(macs: Sequence[float], accuracy: Sequence[float]) -> None:
+    """Refuses what moocore would pass over in silence.
+
+    Raises:
+        ValueError: a point that the gate would not have let through.
+    """
     for m, a in zip(macs, accuracy, strict=True):
         flaw = macs_flaw("macs", m) or accuracy_flaw("accuracy", a)
         if flaw:

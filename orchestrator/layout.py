@@ -11,7 +11,7 @@ from typing import Any
 
 from methods import METHODS
 from orchestrator.board import Board
-from orchestrator.figures import INK, OKABE_ITO
+from orchestrator.palette import INK, OKABE_ITO
 from orchestrator.rows import Row, trial_rows
 
 VIEW = "leaderboard"

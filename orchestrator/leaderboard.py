@@ -5,15 +5,15 @@ of its confirm runs on fresh seeds. Search rows give no figure here.
 """
 
 import math
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 
 from methods.errors import StudyError
+from orchestrator.attainment import attainment
 from orchestrator.board import RANKED_FROM, Board, Cell, Comparison, Effort, Reach, State
-from orchestrator.front import mean_best_accuracy
-from orchestrator.intervals import holm, summary, welch
+from orchestrator.cells import cells, grouped, unused
+from orchestrator.comparisons import contest, gains, noise_floor, pairs
+from orchestrator.reach import area, fronts, levels, means, reach
 from orchestrator.rows import Choice, Excluded, Role, Row, cap, choose, clean
 from orchestrator.verdict import notes, verdict
 
@@ -35,9 +35,6 @@ __all__ = [
     "leaderboard",
 ]
 
-TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
-"""Accuracies whose least MACs are tabled; fixed, so never derived from the data."""
-
 
 def leaderboard(
     rows: Iterable[Row],
@@ -48,23 +45,40 @@ def leaderboard(
     confidence: float = 0.95,
     chance: float = 0.0,
     methods: Sequence[str] = (),
+    controls: Mapping[str, str] | None = None,
+    targets: Sequence[float] = (),
+    images: int | None = None,
 ) -> Board:
     """The board of a study at its budgets (MMACs).
 
     `chance` is the accuracy of guessing, `methods` names those that stand in the study, so that
-    one without a single row is shown too. The order of the rows changes nothing.
+    one without a single row is shown too. `controls` maps the second name of a method that
+    was entered twice to the first: it gives the noise floor, and enters no test, group or P(best).
+    `targets` are the accuracies whose least MACs are tabled, by default round ones; `images` is the
+    number of test images. The order of the rows changes nothing.
 
     Raises:
         StudyError: no budget, a budget that is not positive, or a primary that is none of them.
     """
     ladder = _ladder(budgets, primary)
-    everything = list(rows)
+    everything, twins = list(rows), dict(controls or {})
     kept, excluded = clean(everything)
-    names = sorted({row.method for row in everything} | {baseline, *methods})
-    cells = _cells(names, ladder, kept, excluded, confidence=confidence, chance=chance)
+    found = {row.method for row in everything} | {baseline, *methods, *twins, *twins.values()}
+    names = sorted(found)
+    real = [name for name in names if name not in twins]
+    grid = cells(names, ladder, kept, excluded, confidence=confidence, chance=chance)
+    excluded += unused(kept, grid)
     for budget in ladder:
-        cells.update(_grouped([cells[name, budget] for name in names], confidence))
-    ordered = tuple(sorted(names, key=lambda name: _standing(cells[name, primary], baseline)))
+        grid.update(grouped([grid[name, budget] for name in real], confidence))
+        for key, share in contest(real, budget, grid, images).items():
+            grid[key] = replace(grid[key], p_best=share)
+    ordered = tuple(
+        sorted(names, key=lambda name: _standing(grid[name, primary], baseline, name in twins))
+    )
+    rising = {name: [grid[name, budget] for budget in ladder] for name in ordered}
+    seeds = {name: fronts(rising[name]) for name in ordered}
+    floor = noise_floor(grid, twins)
+    goals = tuple(sorted(set(targets))) or levels([mean for _, mean in means(grid.values())])
     board = Board(
         study=", ".join(sorted({row.study for row in everything})),
         methods=ordered,
@@ -75,20 +89,28 @@ def leaderboard(
         chance=chance,
         verdict="",
         notes=(),
-        cells=tuple(cells[name, budget] for budget in ladder for name in ordered),
-        gains=_gains(
-            ordered, ladder, cells, primary=primary, baseline=baseline, confidence=confidence
+        cells=tuple(grid[name, budget] for budget in ladder for name in ordered),
+        gains=gains(
+            ordered,
+            grid,
+            baseline=baseline,
+            primary=primary,
+            controls=twins,
+            confidence=confidence,
+            floor=floor,
         ),
-        pairs=_pairs(ordered, ladder, cells, confidence),
-        reach=tuple(_reach(ordered, ladder, cells)),
-        area={name: _area([cells[name, b] for b in ladder], chance) for name in ordered},
+        pairs=pairs(ordered, grid, controls=twins, confidence=confidence, floor=floor),
+        reach=tuple(r for name in ordered for r in reach(name, rising[name], goals)),
+        declared=bool(targets),
+        area={name: area(seeds[name], ladder, chance, confidence) for name in ordered},
+        attainment={name: attainment(seeds[name]) for name in ordered},
+        controls=twins,
+        noise_floor=floor,
+        images=images,
         effort=tuple(_effort(name, everything) for name in ordered),
         excluded=tuple(excluded),
     )
     return replace(board, verdict=verdict(board), notes=tuple(notes(board)))
-
-
-Grid = dict[tuple[str, float], Cell]
 
 
 def _ladder(budgets: Sequence[float], primary: float) -> tuple[float, ...]:
@@ -100,190 +122,10 @@ def _ladder(budgets: Sequence[float], primary: float) -> tuple[float, ...]:
     return ladder
 
 
-def _cells(
-    names: Sequence[str],
-    ladder: Sequence[float],
-    kept: Sequence[Row],
-    excluded: Sequence[Excluded],
-    *,
-    confidence: float,
-    chance: float,
-) -> Grid:
-    """Every method at every budget, not yet grouped."""
-    chosen = {(c.method, c.budget): c for c in choose(kept, ladder)}
-    measured: dict[tuple[str, str, str], list[Row]] = {}
-    tried: dict[tuple[str, str], set[int]] = {}
-    for row in kept:
-        if row.role == "confirm":
-            measured.setdefault((row.method, row.config, row.point), []).append(row)
-    for row in (e.row for e in excluded):
-        if row.role == "confirm" and row.state != "RUNNING":
-            tried.setdefault((row.method, row.config), set()).add(row.seed)
-    cells = {}
-    for name in names:
-        for budget in ladder:
-            choice = chosen.get((name, budget))
-            seeds: list[Row] = []
-            lost: set[int] = set()
-            if choice is not None:
-                seeds = measured.get((name, choice.config, choice.point), [])
-                lost = tried.get((name, choice.config), set()) - {row.seed for row in seeds}
-            cells[name, budget] = _cell(
-                method=name,
-                budget=budget,
-                choice=choice,
-                seeds=seeds,
-                lost=lost,
-                confidence=confidence,
-                chance=chance,
-            )
-    return cells
-
-
-def _cell(
-    *,
-    method: str,
-    budget: float,
-    choice: Choice | None,
-    seeds: Sequence[Row],
-    lost: set[int],
-    confidence: float,
-    chance: float,
-) -> Cell:
-    seeds = sorted(seeds, key=lambda row: row.seed)
-    accuracies = [row.test_acc for row in seeds if row.test_acc is not None]
-    macs = _mean([row.test_macs_mean for row in seeds])
-    tops = [row.test_macs_max for row in seeds if row.test_macs_max is not None]
-    return Cell(
-        method=method,
-        budget=budget,
-        choice=choice,
-        seeds=tuple(seeds),
-        accuracy=summary(accuracies, confidence),
-        macs_mean=macs,
-        macs_p95=_mean([row.test_macs_p95 for row in seeds]),
-        macs_max=max(tops, default=None),
-        overrun=macs is not None and macs > cap(budget),
-        collapsed=_collapsed(seeds, accuracies, chance),
-        failed=tuple(sorted(lost)),
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Of those that are there; None where none is."""
-    known = [value for value in values if value is not None and not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else None
-
-
-def _collapsed(seeds: Sequence[Row], accuracies: Sequence[float], chance: float) -> tuple[int, ...]:
-    """Seeds no better than 1.2 times guessing, or under half of the median."""
-    if not accuracies:
-        return ()
-    line = max(1.2 * chance, statistics.median(accuracies) / 2)
-    return tuple(row.seed for row, a in zip(seeds, accuracies, strict=True) if a < line)
-
-
-def _grouped(cells: Sequence[Cell], confidence: float) -> Grid:
-    """The ranked cells of one budget, by groups.
-
-    A group is its leader (highest mean) and all that Welch's test, Holm-corrected over the
-    remaining cells, does not separate from it; an untestable pair is not separated.
-    """
-    rest = sorted(
-        (cell for cell in cells if cell.state == "ranked"),
-        key=lambda cell: (-(cell.accuracy.mean or 0.0), cell.method),
-    )
-    grouped: Grid = {}
-    letter = ord("A")
-    while rest:
-        leader, others = rest[0], rest[1:]
-        adjusted = holm([welch(_values(leader), _values(o), confidence).p for o in others])
-        apart = [p is not None and p < 1 - confidence for p in adjusted]
-        for cell in [leader, *(o for o, away in zip(others, apart, strict=True) if not away)]:
-            grouped[cell.method, cell.budget] = replace(cell, group=chr(letter))
-        rest = [o for o, away in zip(others, apart, strict=True) if away]
-        letter += 1
-    return grouped
-
-
-def _standing(cell: Cell, baseline: str) -> tuple[bool, float, bool, str]:
-    """Order of the methods: by mean at the primary budget, the unmeasured last."""
+def _standing(cell: Cell, baseline: str, control: bool) -> tuple[bool, bool, float, bool, str]:
+    """Order of the methods: by mean at the primary budget, then the unmeasured, then controls."""
     mean = cell.accuracy.mean
-    return (mean is None, -(mean or 0.0), cell.method != baseline, cell.method)
-
-
-def _gains(
-    names: Sequence[str],
-    ladder: Sequence[float],
-    cells: Grid,
-    *,
-    primary: float,
-    baseline: str,
-    confidence: float,
-) -> tuple[Comparison, ...]:
-    gains: list[Comparison] = []
-    for budget in ladder:
-        others = [(name, baseline) for name in names if name != baseline]
-        family = _compared(others, budget, cells, confidence)
-        if budget != primary:
-            family = [replace(c, p_holm=None) for c in family]
-        gains += family
-    return tuple(gains)
-
-
-def _pairs(
-    names: Sequence[str], ladder: Sequence[float], cells: Grid, confidence: float
-) -> tuple[Comparison, ...]:
-    return tuple(
-        comparison
-        for budget in ladder
-        for comparison in _compared(list(combinations(names, 2)), budget, cells, confidence)
-    )
-
-
-def _compared(
-    pairs: Sequence[tuple[str, str]], budget: float, cells: Grid, confidence: float
-) -> list[Comparison]:
-    """Welch's test on each pair at one budget, Holm over them all."""
-    results = [
-        welch(_values(cells[a, budget]), _values(cells[b, budget]), confidence) for a, b in pairs
-    ]
-    adjusted = holm([result.p for result in results])
-    return [
-        Comparison(a, b, budget, result, p)
-        for (a, b), result, p in zip(pairs, results, adjusted, strict=True)
-    ]
-
-
-def _values(cell: Cell) -> list[float]:
-    return [row.test_acc for row in cell.seeds if row.test_acc is not None]
-
-
-def _reach(names: Sequence[str], ladder: Sequence[float], cells: Grid) -> Iterable[Reach]:
-    for name in names:
-        at = [cells[name, budget] for budget in ladder]
-        known = [
-            (c.macs_mean, c.accuracy.mean)
-            for c in at
-            if c.macs_mean is not None and c.accuracy.mean is not None
-        ]
-        for target in TARGETS:
-            enough = [macs for macs, mean in known if mean >= target]
-            yield Reach(name, target, min(enough, default=None))
-
-
-def _area(cells: Sequence[Cell], chance: float) -> float | None:
-    """Over the study's own range of budgets; None before anything is confirmed."""
-    known = [
-        (c.macs_mean, c.accuracy.mean)
-        for c in cells
-        if c.macs_mean is not None and c.accuracy.mean is not None
-    ]
-    if not known:
-        return None
-    macs, accuracy = zip(*known, strict=True)
-    low, high = cap(cells[0].budget), cap(cells[-1].budget)
-    return mean_best_accuracy(macs, accuracy, low=low, high=high, chance=chance)
+    return (control, mean is None, -(mean or 0.0), cell.method != baseline, cell.method)
 
 
 def _effort(method: str, rows: Sequence[Row]) -> Effort:

@@ -15,13 +15,14 @@ from orchestrator.study import Study
 PACKAGES = ("isoflop", "torch", "ray", "optuna", "mlflow", "fvcore", "numpy", "scipy", "moocore")
 
 
-def provenance(study: Study, task: Task) -> dict[str, Any]:
+def provenance(study: Study, task: Task, test_images: int) -> dict[str, Any]:
     """All that must be the same for the numbers to be the same; no clock, no path."""
     return {
         "study": study.model_dump(mode="json"),
         "study_hash": study.hash,
         "classes": task.classes,
         "image": [task.channels, task.height, task.width],
+        "test_images": test_images,
         "commit": _commit(),
         "convention": "MACs of convolutions and matrix products, gates and routing included "
         "(fvcore FLOPs); normalisation, bias, activations and pooling are free",

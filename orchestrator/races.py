@@ -17,9 +17,9 @@ from scipy.stats import qmc
 
 from methods.errors import StorageError
 from orchestrator.curves import Table
-from orchestrator.figures import INK, OKABE_ITO, STYLE
 from orchestrator.gp import Array
 from orchestrator.intervals import summary
+from orchestrator.palette import INK, OKABE_ITO, STYLE
 from orchestrator.rows import cap
 from orchestrator.simulate import Goal, Searcher, Trace, by_epochs, by_time, goal, shares, simulate
 from orchestrator.surrogate import Surrogate, surrogates

@@ -3,7 +3,6 @@
 The same board and rows give the same bytes: nothing here reads a clock, a path or a machine.
 """
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import figures, verdict
+from orchestrator import bootstrap, figures, palette, pareto, tables, verdict
 from orchestrator.board import Board, Cell
 from orchestrator.rows import Row
 
@@ -47,13 +45,13 @@ def write_report(
     nothing to its reader.
     """
     everything = list(rows)
-    table = board_table(board)
+    table = tables.board_table(board)
     evidence = {**provenance, "board": _facts(board)}
     files = {
-        "leaderboard.csv": _csv(table),
-        "leaderboard.parquet": _parquet(table),
-        "seeds.csv": _csv(seeds_table(board)),
-        "pairs.csv": _csv(pairs_table(board)),
+        "leaderboard.csv": tables.csv(table),
+        "leaderboard.parquet": tables.parquet(table),
+        "seeds.csv": tables.csv(tables.seeds_table(board)),
+        "pairs.csv": tables.csv(tables.pairs_table(board)),
         **figures.pareto_files(board, everything),
         "forest.png": figures.forest_file(board),
         "provenance.json": _json(evidence),
@@ -77,84 +75,6 @@ def terminal(board: Board, links: Mapping[str, str] | None = None) -> Renderable
     return Group(*parts)
 
 
-def board_table(board: Board) -> pd.DataFrame:
-    """One row per method and budget; accuracies as fractions, costs in MMACs."""
-    records = []
-    for cell in board.cells:
-        choice, gain = cell.choice, board.gain(cell.method, cell.budget)
-        records.append(
-            {
-                "method": cell.method,
-                "budget_mmac": cell.budget,
-                "primary": cell.budget == board.primary,
-                "state": cell.state,
-                "group": cell.group,
-                "n": cell.n,
-                "mean": cell.accuracy.mean,
-                "lo": cell.accuracy.lo,
-                "hi": cell.accuracy.hi,
-                "sd": cell.accuracy.sd,
-                "macs_mean_m": _millions(cell.macs_mean),
-                "macs_p95_m": _millions(cell.macs_p95),
-                "macs_max_m": _millions(cell.macs_max),
-                "overrun": cell.overrun,
-                "collapsed": len(cell.collapsed),
-                "failed": len(cell.failed),
-                "gain": gain.result.difference if gain else None,
-                "gain_lo": gain.result.lo if gain else None,
-                "gain_hi": gain.result.hi if gain else None,
-                "gain_p": gain.result.p if gain else None,
-                "gain_p_holm": gain.p_holm if gain else None,
-                "val_acc": choice.val_acc if choice else None,
-                "val_macs_mean_m": _millions(choice.val_macs_mean) if choice else None,
-                "config": choice.config if choice else "",
-                "config_hash": choice.config_hash if choice else "",
-                "point": choice.point if choice else "",
-                "params": json.dumps(dict(choice.params), sort_keys=True) if choice else "",
-            }
-        )
-    frame = pd.DataFrame.from_records(records)
-    numbers = frame.columns[list(frame.columns).index("mean") : list(frame.columns).index("config")]
-    floats = [name for name in numbers if name not in ("overrun", "collapsed", "failed")]
-    return frame.astype(dict.fromkeys(floats, "float64"))
-
-
-def seeds_table(board: Board) -> pd.DataFrame:
-    """One row per cell and seed: the raw figures under every mean."""
-    columns = ["method", "budget_mmac", "trial", "config", "point", "seed", "test_acc"]
-    columns += ["macs_mean_m", "macs_p95_m", "macs_max_m", "collapsed", "run_id"]
-    records = [
-        (
-            cell.method,
-            cell.budget,
-            row.trial,
-            row.config,
-            row.point,
-            row.seed,
-            row.test_acc,
-            _millions(row.test_macs_mean),
-            _millions(row.test_macs_p95),
-            _millions(row.test_macs_max),
-            row.seed in cell.collapsed,
-            row.run_id,
-        )
-        for cell in board.cells
-        for row in cell.seeds
-    ]
-    return pd.DataFrame(records, columns=columns)
-
-
-def pairs_table(board: Board) -> pd.DataFrame:
-    """Every pair of methods at every budget, Welch's test, Holm over the pairs of a budget."""
-    columns = ["budget_mmac", "method", "other", "state", "difference", "lo", "hi", "p", "p_holm"]
-    records = [
-        (c.budget, c.method, c.other, r.state, r.difference, r.lo, r.hi, r.p, c.p_holm)
-        for c in board.pairs
-        for r in [c.result]
-    ]
-    return pd.DataFrame(records, columns=columns)
-
-
 def page(
     board: Board, rows: Iterable[Row], provenance: Mapping[str, Any], links: Mapping[str, str]
 ) -> str:
@@ -170,13 +90,20 @@ def page(
     for helper in (verdict.percent, verdict.points, verdict.mmacs, verdict.macs_text):
         environment.filters[helper.__name__] = helper
     environment.filters.update(
-        p=lambda p: verdict.p_text(p).removeprefix("= "), half=_half, duration=verdict.duration
+        p=lambda p: verdict.p_text(p).removeprefix("= "),
+        half=_half,
+        duration=verdict.duration,
+        seeds=verdict.seeds_text,
+        chance=_chance,
     )
     reasons = Counter(excluded.reason.split(":")[0] for excluded in board.excluded)
     return environment.get_template("report.html.j2").render(
         board=board,
         legend=_legend(board),
         pareto=_pareto(board, everything),
+        attained=_attained(board),
+        draws=bootstrap.DRAWS,
+        contested=any(cell.p_best is not None for cell in board.cells),
         forest=_per_budget(board, "forest"),
         seeds=_per_budget(board, "seeds"),
         targets=sorted({r.accuracy for r in board.reach if r.macs is not None}),
@@ -190,12 +117,27 @@ def page(
 
 def _pareto(board: Board, rows: list[Row]) -> list[str]:
     size = (4.3, 3.6)
-    search, test = figures.search_panel(board, rows), figures.test_panel(board)
+    search, test = pareto.search_panel(board, rows), pareto.test_panel(board)
     return [
         figures.inline_svg(
             search, size=size, prefix="search", label="Validation accuracy over MACs"
         ),
         figures.inline_svg(test, size=size, prefix="test", label="Test accuracy over MACs"),
+    ]
+
+
+def _attained(board: Board) -> list[str]:
+    """A small panel per method: what its seeds attain."""
+    if not board.confirmed:
+        return []
+    return [
+        figures.inline_svg(
+            pareto.attainment_panel(board, name),
+            size=(2.9, 2.3),
+            prefix=f"attained{i}",
+            label=f"Test accuracy that the seeds of {name} attain over MACs",
+        )
+        for i, name in enumerate(board.methods)
     ]
 
 
@@ -218,9 +160,9 @@ def _per_budget(board: Board, kind: str) -> list[str]:
 
 def _legend(board: Board) -> list[tuple[str, str, str]]:
     """Name, colour and glyph of each method."""
-    table = figures.marks(board)
+    table = palette.marks(board)
     return [
-        (name, colour if colour != figures.INK else "var(--ink)", GLYPHS[marker])
+        (name, colour if colour != palette.INK else "var(--ink)", GLYPHS[marker])
         for name, (colour, marker) in sorted(table.items())
     ]
 
@@ -245,7 +187,7 @@ def _terminal_board(board: Board) -> Table:
                 _gain_text(board, cell),
                 verdict.macs_text(cell.macs_mean) + ("!" if cell.overrun else ""),
                 str(cell.n),
-                _standing(cell),
+                _standing(board, cell),
                 end_section=i == len(board.methods) - 1,
             )
     table.caption = (
@@ -253,6 +195,8 @@ def _terminal_board(board: Board) -> Table:
         "points, Welch. MMACs (fvcore FLOPs) are measured on test, ! over budget. Methods of one "
         "group cannot be told apart."
     )
+    if board.noise_floor is not None:
+        table.caption += " Gains marked ~ are noise by the A/A control."
     table.caption_justify = "left"
     return table
 
@@ -275,9 +219,11 @@ def _accuracy_text(cell: Cell) -> str:
     return f"{mean} ±{half:>5}" if half else f"{mean}       " if cell.n else mean
 
 
-def _standing(cell: Cell) -> str:
+def _standing(board: Board, cell: Cell) -> str:
     if cell.state == "not confirmed yet":
         return "unconfirmed"
+    if cell.n and cell.method in board.controls:
+        return "control"
     return f"group {cell.group}" if cell.group else cell.state
 
 
@@ -293,13 +239,19 @@ def _gain_text(board: Board, cell: Cell) -> str:
     if gain is None or gain.result.difference is None:
         return "-"
     text, hi = verdict.points(gain.result.difference), gain.result.hi
+    text = f"~{text}" if gain.noise else text
     if hi is None:
         return f"{text}       "
     return f"{text} ±{100 * (hi - gain.result.difference):>5.2f}"
 
 
-def _millions(macs: float | None) -> float | None:
-    return None if macs is None else macs / 1e6
+def _chance(share: float | None) -> str:
+    """A probability in whole percent, never 0 or 100: a bootstrap does not know that."""
+    if share is None:
+        return "-"
+    if 0.01 <= share <= 0.99:
+        return f"{100 * share:.0f} %"
+    return "< 1 %" if share < 0.5 else "> 99 %"
 
 
 def _facts(board: Board) -> dict[str, Any]:
@@ -312,7 +264,18 @@ def _facts(board: Board) -> dict[str, Any]:
         "primary_mmac": board.primary,
         "baseline": board.baseline,
         "confidence": board.confidence,
-        "area": {"range_mmac": [low, high], "floor": board.chance, "values": board.area},
+        "controls": board.controls,
+        "noise_floor": board.noise_floor,
+        "targets": {
+            "declared": board.declared,
+            "values": sorted({reach.accuracy for reach in board.reach}),
+        },
+        "p_best": {"draws": bootstrap.DRAWS, "test_images": board.images},
+        "area": {
+            "range_mmac": [low, high],
+            "floor": board.chance,
+            "values": {name: vars(area) for name, area in board.area.items()},
+        },
         "excluded": [
             {"trial": e.row.trial, "role": e.row.role, "point": e.row.point, "reason": e.reason}
             for e in board.excluded
@@ -329,16 +292,6 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             words = ", ".join(map(str, item)) if isinstance(item, list | tuple) else str(item)
             pairs.append((f"{prefix}{key}", words))
     return pairs
-
-
-def _csv(frame: pd.DataFrame) -> bytes:
-    return frame.to_csv(index=False, lineterminator="\n", float_format="%.10g").encode()
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin
 
 import pydantic
@@ -24,6 +24,8 @@ from orchestrator.study import Choices, Narrowing, Range, Study, nearest
 
 PREFIX = "recipe."
 """Marks the shared training settings among a trial's parameters."""
+ALIAS = "method"
+"""A parameter of a control's trials: the method that they are, under another name."""
 CORNERS = 256
 """Configurations that are priced to find a space's cheapest one."""
 
@@ -62,15 +64,16 @@ class Space:
             method, recipe = parts(self.method, given)
         except MethodError:
             own, shared = _split(given)
-            method = METHODS[self.method].model_construct(**own)
+            method = _model(self.method, self.fixed).model_construct(**own)
             recipe = Recipe.model_construct(**shared)
         flat = method.model_dump(mode="json", warnings=False)
+        flat |= {ALIAS: self.fixed[ALIAS]} if ALIAS in self.fixed else {}
         flat |= {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
         return flat
 
     def defaults(self) -> dict[str, Any]:
         """The published values of the free parameters, moved into the space where they lie out."""
-        method, recipe = METHODS[self.method], Recipe
+        method, recipe = _model(self.method, self.fixed), Recipe
         values = {}
         for name, distribution in self.free.items():
             model: type[pydantic.BaseModel] = recipe if name.startswith(PREFIX) else method
@@ -140,11 +143,20 @@ def parts(method: str, params: Mapping[str, Any]) -> tuple[Method, Recipe]:
         MethodError: a parameter outside its bounds.
     """
     own, shared = _split(params)
-    return METHODS[method].of(own), Recipe.of(shared)
+    return _model(method, params).of(own), Recipe.of(shared)
+
+
+def _model(method: str, params: Mapping[str, Any]) -> type[Method]:
+    """The method that a name means: its own, or the one that its parameters say it repeats."""
+    return METHODS[params.get(ALIAS, method)]
 
 
 def _split(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    own = {name: value for name, value in params.items() if not name.startswith(PREFIX)}
+    own = {
+        name: value
+        for name, value in params.items()
+        if not name.startswith(PREFIX) and name != ALIAS
+    }
     shared = {
         name.removeprefix(PREFIX): value
         for name, value in params.items()
@@ -159,8 +171,11 @@ def spaces(study: Study) -> dict[str, Space]:
     Raises:
         StudyError: an unknown method or field, or a range outside the method's bounds.
     """
+    controls = study.controls
     for name in study.methods:
-        if name not in METHODS:
+        if name in controls and name in METHODS:
+            raise StudyError(f"{name!r} is a method's name, not one for a control")
+        if name not in METHODS and name not in controls:
             raise StudyError(f"no method is called {name!r}; {nearest(name, list(METHODS))}")
     for name in study.search.points:
         if name not in study.methods:
@@ -168,10 +183,20 @@ def spaces(study: Study) -> dict[str, Space]:
                 f"search.points: {name!r} is no method of this study; "
                 f"{nearest(name, list(study.methods))}"
             )
-    return {
+    found = {
         name: _space(name, fields, study.recipe, study.search.points.get(name, ()))
         for name, fields in study.methods.items()
+        if name not in controls
     }
+    return {
+        name: _repeated(found[controls[name]], name) if name in controls else found[name]
+        for name in study.methods
+    }
+
+
+def _repeated(space: Space, name: str) -> Space:
+    """The same space under another name; its trials say whose it is."""
+    return replace(space, method=name, fixed={**space.fixed, ALIAS: space.method})
 
 
 def described(field: FieldInfo) -> str:

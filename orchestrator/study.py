@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -136,7 +137,13 @@ class Study(Strict):
     recipe: dict[str, Narrowing] = Field(default_factory=dict)
     """Training settings shared by all methods; fixed, or opened for search."""
     methods: Annotated[dict[str, dict[str, Narrowing]], Field(min_length=1)]
-    """Per method, the fields to fix or narrow; the rest has the method's own ranges."""
+    """Per method, the fields to fix or narrow; the rest has the method's own ranges. `dense-again:
+    {method: dense}` is an A/A control: `dense` once more, with a search and seeds of its own."""
+    targets: Annotated[
+        list[Annotated[float, Field(gt=0, lt=1)]], Field(exclude_if=lambda targets: not targets)
+    ] = Field(default_factory=list)
+    """Accuracies, as fractions, whose least MACs are tabled; by default round ones of the data's
+    range."""
     search: SearchPlan = SearchPlan()
     confirm: ConfirmPlan = ConfirmPlan()
     resources: Resources = Resources()
@@ -150,6 +157,31 @@ class Study(Strict):
         if sorted(set(self.budgets)) != self.budgets:
             raise ValueError(f"budgets must rise, without repeats, but got {self.budgets}")
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _controls_repeat_a_method(self) -> "Study":
+        for name, own in self.methods.items():
+            if "method" not in own:
+                continue
+            original = own["method"]
+            real = [other for other, fields in self.methods.items() if "method" not in fields]
+            if original not in real:
+                raise ValueError(
+                    f"methods.{name}: `method` must be another method of this study, "
+                    f"{' or '.join(real)}, but got {original!r}"
+                )
+            if len(own) > 1 or name in self.search.points:
+                raise ValueError(
+                    f"methods.{name} repeats {original} as it is; its fields and points stand there"
+                )
+            if not re.fullmatch(r"[a-z]+(-[a-z]+)*", name):
+                raise ValueError(f"methods.{name}: a control's name has letters and dashes only")
+        return self
+
+    @property
+    def controls(self) -> dict[str, str]:
+        """Methods entered a second time, for the noise floor: the second name, and the first."""
+        return {name: str(own["method"]) for name, own in self.methods.items() if "method" in own}
 
     @property
     def primary_budget(self) -> float:

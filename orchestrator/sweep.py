@@ -69,7 +69,7 @@ def run(
     cluster.preflight(study.resources, address)
     folder = out.absolute() / study.name
     place = uri or default_uri(out)
-    facts = provenance(study, ready.task)
+    facts = provenance(study, ready.task, ready.test_images)
     _writable(out)
     store.check(place)
     refuse_other(folder, study)
@@ -149,6 +149,9 @@ def publish(
         primary=study.primary_budget,
         chance=1 / facts["classes"],
         methods=tuple(study.methods),
+        controls=study.controls,
+        targets=study.targets,
+        images=facts.get("test_images"),
     )
     return board, write_report(board, rows, dict(facts), folder / "report", {})
 

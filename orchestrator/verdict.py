@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from orchestrator.board import RANKED_FROM, Board, Cell, Comparison
+from orchestrator.intervals import MOST_SEEDS
 
 
 def verdict(board: Board) -> str:
@@ -14,7 +15,7 @@ def verdict(board: Board) -> str:
             f"Not confirmed yet: {plural(done, 'search trial')} complete; test figures come only "
             "from confirm runs on fresh seeds."
         )
-    cells = [board.cell(name, board.primary) for name in board.methods]
+    cells = [board.cell(name, board.primary) for name in board.contenders]
     measured = [cell for cell in cells if cell.n]
     if not measured:
         return f"{at}, the primary budget, no method has a confirmed point yet."
@@ -35,7 +36,7 @@ def verdict(board: Board) -> str:
             "to compare it with"
         )
     elif leader.method == board.baseline:
-        sentence = f"{at} {_baseline_leads(base, measured)}"
+        sentence = f"{at} {_baseline_leads(board, base, measured)}"
     else:
         sentence = f"{at} {_challenger_leads(board, leader, base, measured)}"
     return f"{sentence}{_reservations(leader, base)}."
@@ -60,6 +61,8 @@ def notes(board: Board) -> Iterable[str]:
             )
         if cell.state == "not confirmed yet":
             yield f"{where} is not confirmed yet."
+    yield from _missing(board)
+    yield from _control(board)
     yield from _uneven(board)
 
 
@@ -94,6 +97,19 @@ def p_text(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
+def seeds_text(comparison: Comparison) -> str:
+    """Further seeds of each that would separate the two."""
+    if comparison.p_holm is None:
+        return "-"
+    if comparison.more == 0:
+        return "separated"
+    if comparison.more is None:
+        return "not from this spread"
+    if comparison.more > MOST_SEEDS:
+        return f"more than {MOST_SEEDS}"
+    return f"{comparison.more} more"
+
+
 def plural(count: int, noun: str) -> str:
     """'1 seed', '2 seeds'."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
@@ -112,8 +128,8 @@ def _figure(cell: Cell) -> str:
     return f"{percent(cell.accuracy.mean)} % ({plural(cell.n, 'seed')})"
 
 
-def _baseline_leads(base: Cell, measured: list[Cell]) -> str:
-    close = [c.method for c in measured if c is not base and c.group == "A"]
+def _baseline_leads(board: Board, base: Cell, measured: list[Cell]) -> str:
+    close = _close(board, base, measured)
     if not base.group:
         return f"the static baseline {base.method} has the highest mean, {_figure(base)}"
     if close:
@@ -128,16 +144,34 @@ def _challenger_leads(board: Board, leader: Cell, base: Cell, measured: list[Cel
     gain = board.gain(leader.method, board.primary)
     assert gain is not None
     head = f"{_figure(leader)} against {_figure(base)}"
-    if _separated(gain, board) and leader.group and base.group:
-        close = [c.method for c in measured if c is not leader and c.group == leader.group]
+    if _separated(gain, board) and leader.group and base.group and not gain.noise:
+        close = _close(board, leader, measured)
         tail = f"; {_listed(close)} cannot be told from it" if close else ""
         gained = _gain(gain).removeprefix("+")
         return f"{leader.method} beats {base.method} by {gained}: {head}{tail}"
     known = f", a gain of {_gain(gain)}" if gain.result.difference is not None else ""
     lead = f"{leader.method} has the highest mean test accuracy, {head}{known}"
+    if gain.noise:
+        return f"{lead}, but that is no more than one method differs from itself"
     if leader.group and base.group:
         return f"{lead}, but cannot be told from {base.method}"
     return lead
+
+
+def _close(board: Board, leader: Cell, measured: list[Cell]) -> list[str]:
+    """Who is of the leader's group, or differs from it by no more than noise."""
+    noise = {
+        name
+        for pair in board.pairs
+        if pair.budget == board.primary and pair.noise
+        for name in (pair.method, pair.other)
+        if leader.method in (pair.method, pair.other)
+    }
+    return [
+        c.method
+        for c in measured
+        if c is not leader and (c.group == leader.group or (c.group and c.method in noise))
+    ]
 
 
 def _separated(gain: Comparison, board: Board) -> bool:
@@ -161,6 +195,31 @@ def _reservations(leader: Cell, base: Cell) -> str:
     if leader.overrun:
         text += f"; {leader.method} overruns the budget on test"
     return text
+
+
+def _missing(board: Board) -> Iterable[str]:
+    """Methods without any point, and cells with fewer seeds than others, nothing having failed."""
+    for name in board.methods:
+        if not any(board.cell(name, budget).choice for budget in board.budgets):
+            yield f"{name} has no point at any budget."
+    most = max(cell.n for cell in board.cells)
+    for cell in board.cells:
+        if 0 < cell.n < most and not cell.failed:
+            where = f"{cell.method} at {mmacs(cell.budget)} MMACs"
+            yield f"{where} has {plural(cell.n, 'seed')}, other cells have up to {most}."
+
+
+def _control(board: Board) -> Iterable[str]:
+    """What the repetition of a method says of all other differences."""
+    pairs = " and ".join(f"{twin} repeats {own}" for twin, own in sorted(board.controls.items()))
+    if pairs and board.noise_floor is None:
+        yield f"A/A control: {pairs}, but they share no confirmed budget yet."
+    elif pairs:
+        yield (
+            f"A/A control: {pairs}, search and all, and differs by up to "
+            f"{points(board.noise_floor).removeprefix('+')} points. Differences up to that are "
+            "noise and greyed; a larger one is not thereby real."
+        )
 
 
 def _uneven(board: Board) -> Iterable[str]:

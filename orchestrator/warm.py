@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, create_trial
 from methods.errors import StudyError
 from orchestrator import store
 from orchestrator.front import accuracy_flaw, macs_flaw
-from orchestrator.space import Space
+from orchestrator.space import ALIAS, Space
 from orchestrator.study import Study
 
 logger = logging.getLogger(__name__)
@@ -83,10 +83,14 @@ def _frozen(space: Space, trial: Mapping[str, Any]) -> FrozenTrial:
 
 
 def _lies_in(space: Space, trial: Mapping[str, Any]) -> bool:
-    if trial["method"] != space.method:
-        return False
+    if trial["method"] != space.fixed.get(ALIAS, space.method):
+        return False  # a control is taught what its method is
     if accuracy_flaw("val_acc", trial["val_acc"]) or macs_flaw("macs", trial["val_macs_mean"]):
         return False
     params = trial["params"]
     searched = {name: params.get(name) for name in space.free}
-    return space.holds(searched) and space.params(searched) == dict(params)
+    return space.holds(searched) and _named_alike(space.params(searched)) == dict(params)
+
+
+def _named_alike(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if name != ALIAS}

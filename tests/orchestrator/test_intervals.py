@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from orchestrator.intervals import holm, summary, welch
+from orchestrator.intervals import holm, more_seeds, summary, welch
 
 accuracies = st.integers(0, 10_000).map(lambda k: k / 10_000)
 samples = st.lists(accuracies, min_size=2, max_size=8)
@@ -84,3 +84,46 @@ def test_holm_is_the_closure_of_bonferroni(values):
             continue
         bounds = [min(1, len(f) * min(values[j] for j in f)) for f in families if i in f]
         assert adjusted == pytest.approx(max(bounds))
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.8, 26), (1.0, 17), (1.2, 12)])
+def test_more_seeds_agrees_with_cohens_tables(effect, seeds):
+    """Cohen (1988): two-sided 5 % level, power 0.8, so many in each of two samples."""
+    a = [0.5, 0.5 + 2**0.5]  # sd 1
+    b = [value + effect for value in a]
+    assert more_seeds(a, b) == seeds - 2
+    assert more_seeds(b, a) == seeds - 2
+
+
+@pytest.mark.parametrize(("sd_a", "sd_b", "tests"), [(1.0, 3.0, 1), (2.0, 0.5, 5)])
+def test_more_seeds_gives_the_power_it_promises(sd_a, sd_b, tests):
+    a, b = [0.0, sd_a * 2**0.5], [2.0, 2.0 + sd_b * 2**0.5]
+    shift = np.mean(b) - np.mean(a)
+    draw = np.random.default_rng(0)
+
+    def rejected(n):
+        x, y = draw.normal(0, sd_a, (20_000, n)), draw.normal(shift, sd_b, (20_000, n))
+        return (stats.ttest_ind(x, y, axis=1, equal_var=False).pvalue < 0.05 / tests).mean()
+
+    n = 2 + more_seeds(a, b, tests=tests)
+    assert rejected(n) == pytest.approx(0.8, abs=0.06)
+    assert rejected(n) > 0.785
+    assert rejected(n - 1) < 0.805
+
+
+@given(samples, samples, st.integers(1, 4))
+def test_more_seeds_is_symmetric_and_grows_with_the_family(a, b, tests):
+    need = more_seeds(a, b, tests=tests)
+    assert need == more_seeds(b, a, tests=tests)
+    if np.mean(a) == np.mean(b) or len(set(a)) == len(set(b)) == 1:
+        assert need is None
+    elif need is not None:
+        assert 1 <= need <= more_seeds(a, b, tests=tests + 1) <= 101
+
+
+def test_more_seeds_says_when_it_cannot_say():
+    assert more_seeds([0.9], [0.8, 0.7]) is None
+    assert more_seeds([0.9, 0.9], [0.8, 0.8]) is None
+    assert more_seeds([0.9, 0.8], [0.8, 0.9]) is None
+    assert more_seeds([0.9, 0.8], [0.9001, 0.8]) == 101
+    assert more_seeds([0.9, 0.9001], [0.1, 0.1001]) == 1

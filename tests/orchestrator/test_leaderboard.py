@@ -6,7 +6,7 @@ import random
 
 import pytest
 from boards import BUDGETS, confirm, row, study_rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.errors import StudyError
@@ -229,7 +229,6 @@ def test_macs_to_reach_are_the_least_confirmed():
         enough = [c.macs_mean for c in cells if c.accuracy.mean >= reach.accuracy]
         assert reach.macs == (min(enough) if enough else None)
     assert any(reach.macs is None for reach in board.reach)
-    assert 0.5 < board.area["dense"] < board.area["skipnet"] < 1
 
 
 def test_effort_counts_what_came_to_nothing():
@@ -242,6 +241,78 @@ def test_uneven_effort_is_said():
         row(method="skipnet", trial=f"skipnet-{i:05d}", state="PRUNED") for i in range(20, 40)
     ]
     assert any("Effort is uneven" in note for note in leaderboard(rows, BUDGETS, primary=2).notes)
+
+
+def test_a_confirm_run_of_what_is_not_chosen_is_listed():
+    rows = [
+        row(trial="dense-00000", val_acc=0.8),
+        row(trial="dense-00001", val_acc=0.7),
+        confirm(config="dense-00000"),
+        confirm(config="dense-00000", point="policy"),
+        confirm(config="dense-00001"),
+        confirm(method="resrep", config="resrep-00000"),
+    ]
+    board = leaderboard(rows, [1], primary=1)
+    assert len(board.excluded) == 3
+    assert {e.reason for e in board.excluded} == {"not chosen on validation at any budget"}
+
+
+BAD = (math.nan, math.inf, -math.inf, 1.797e308, -1.0, 0.0, None)
+dirty_rows = st.lists(
+    st.builds(
+        lambda make, method, k, seed, accuracy, macs, tail, state: make(
+            method=method,
+            trial=f"{method}-{k}" + ("" if make is row else f"-seed{seed}"),
+            config=f"{method}-{k}",
+            seed=seed,
+            val_acc=accuracy,
+            val_macs_mean=macs,
+            state=state,
+            **({"test_acc": accuracy, "test_macs_mean": macs} if make is confirm else {}),
+            **({"test_macs_max": tail, "test_macs_p95": tail} if make is confirm else {}),
+        ),
+        st.sampled_from([row, confirm]),
+        st.sampled_from(["dense", "skipnet"]),
+        st.integers(0, 2),
+        st.integers(1, 3),
+        st.sampled_from([0.7, 0.8, 0.9, 1.0, 1.01, *BAD]),
+        st.sampled_from([1e5, 6e5, 1e6, *BAD]),
+        st.sampled_from([1e6, 2e6, *BAD]),
+        st.sampled_from(["COMPLETE", "COMPLETE", "COMPLETE", "FAIL", "RUNNING"]),
+    ),
+    max_size=16,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(dirty_rows)
+def test_bad_rows_give_a_right_board_and_none_vanishes(rows):
+    board = leaderboard(rows, [0.5, 1.0], primary=1.0)
+    shown = {r.trial for cell in board.cells for r in cell.seeds}
+    listed = [e.row for e in board.excluded]
+    for r in rows:
+        searched = r.role == "search" and clean([r])[0]
+        assert r in listed or r.trial in shown or searched
+    assert len(clean(rows)[0]) + len(clean(rows)[1]) == len(rows)
+    for cell in board.cells:
+        figures = [cell.accuracy.mean, cell.macs_mean, cell.macs_p95, cell.macs_max]
+        assert all(f is None or math.isfinite(f) for f in figures)
+        assert cell.accuracy.mean is None or 0 <= cell.accuracy.mean <= 1
+    assert board.verdict
+    assert "nan" not in board.verdict
+
+
+def test_a_missing_tail_is_no_tail():
+    rows = [row(), confirm(seed=1, test_macs_max=math.nan), confirm(seed=2, test_macs_max=2e6)]
+    for order in (rows, rows[::-1]):
+        assert leaderboard(order, [1], primary=1).cell("dense", 1).macs_max == 2e6
+
+
+def test_fewer_seeds_and_no_point_are_said():
+    rows = [r for r in study_rows() if not (r.method == "skipnet" and r.seed == 5)]
+    board = leaderboard(rows, BUDGETS, primary=2, methods=["resrep"])
+    assert "skipnet at 2 MMACs has 4 seeds, other cells have up to 5." in board.notes
+    assert "resrep has no point at any budget." in board.notes
 
 
 def test_an_empty_store_gives_an_empty_board():

@@ -1,5 +1,6 @@
 """The report's files, its bytes, its words, and the page in a real browser."""
 
+import dataclasses
 import io
 import json
 import random
@@ -149,6 +150,33 @@ def test_the_terminal_keeps_to_80_columns_and_needs_no_colour(report):
     assert "mlflow command: mlflow ui" in text
 
 
+def test_noise_and_the_control_are_said_in_words(tmp_path):
+    rows = study_rows()
+    for row in [row for row in rows if row.method == "dense"]:
+        again = {"method": "dense-again", "trial": f"x{row.trial}", "config": f"x{row.config}"}
+        shift = None if row.test_acc is None else row.test_acc + 0.01
+        rows.append(dataclasses.replace(row, test_acc=shift, **again))
+    controls = {"dense-again": "dense"}
+    board = leaderboard(rows, BUDGETS, primary=2, chance=0.1, controls=controls, images=500)
+    page = write_report(board, rows, PROVENANCE, tmp_path).read_text()
+    assert "A/A control, not tested" in page
+    assert '<span class="sub">noise</span>' in page
+    assert "differ by up to 1.00 points" in page
+    assert "of the 500 test images for each seed" in page
+    pairs = pd.read_csv(tmp_path / "pairs.csv")
+    assert set(pairs[pairs.noise].method + pairs[pairs.noise].other) >= {"densedense-again"}
+    text = text_of(terminal(board))
+    assert "~" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_is_exploratory_says_so(report):
+    html = report[1].read_text()
+    for name in ("best", "reach", "pareto"):
+        section = html.split(f'<section aria-labelledby="{name}"')[1].split("</section>")[0]
+        assert "Exploratory" in section, name
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     webdriver = pytest.importorskip("selenium.webdriver")
@@ -186,7 +214,7 @@ def test_a_browser_shows_the_page_whole(report, browser, width):
         assert browser.execute_script(cut) == 0
     drawn = "return [...document.querySelectorAll('figure svg')].map(e => e.clientHeight)"
     heights = browser.execute_script(drawn)
-    assert len(heights) == 2 + 2 * len(BUDGETS)
+    assert len(heights) == 2 + len(board.methods) + 2 * len(BUDGETS)
     assert min(heights) > 80
     overflow = """return [...document.querySelectorAll('figure svg')].flatMap(svg => {
         const box = svg.getBoundingClientRect();

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from methods import METHODS
 from methods.api import Task
 from methods.errors import StudyError
-from orchestrator.space import spaces
+from orchestrator.space import ALIAS, parts, spaces
 from orchestrator.study import Study, load
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -135,3 +135,23 @@ def test_even_places_are_even_values() -> None:
     assert [place["recipe.batch_size"] for place in places] == [16, 16, 32, 32, 48, 48, 64, 64]
     ratios = [b["recipe.lr"] / a["recipe.lr"] for a, b in itertools.pairwise(places)]
     assert ratios == pytest.approx([100 ** (1 / 8)] * 7)
+
+
+def test_a_control_is_the_method_again_under_another_name() -> None:
+    narrowed = {"depth": {"choices": [8, 14]}, "width": 0.5}
+    found = spaces(study({"dense-again": {"method": "dense"}, "dense": narrowed, "resrep": {}}))
+    own, again = found["dense"], found["dense-again"]
+    assert list(found) == ["dense-again", "dense", "resrep"]
+    assert (own.method, again.method) == ("dense", "dense-again")
+    assert own.free == again.free
+    searched = own.defaults()
+    assert again.params(searched) == {**own.params(searched), "method": "dense"}
+    assert parts("dense-again", again.params(searched)) == parts("dense", own.params(searched))
+    assert again.floor(TASK) == own.floor(TASK)
+    assert again.epochs == own.epochs
+    assert not any(ALIAS in method.model_fields for method in METHODS.values())
+
+
+def test_a_control_may_not_take_the_name_of_a_method() -> None:
+    with pytest.raises(StudyError, match="'resrep' is a method's name"):
+        spaces(study({"dense": {}, "resrep": {"method": "dense"}}))

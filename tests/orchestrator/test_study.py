@@ -64,3 +64,27 @@ def test_the_hash_is_that_of_the_numbers(tmp_path: Path) -> None:
     other = study(tmp_path, GOOD + "seed: 1\n")
     assert what.hash == elsewhere.hash
     assert what.hash != other.hash
+
+
+def test_a_control_and_targets_are_read(tmp_path: Path) -> None:
+    what = study(tmp_path, GOOD + "  dense-again: {method: dense}\ntargets: [0.9, 0.95]\n")
+    assert what.controls == {"dense-again": "dense"}
+    assert what.targets == [0.9, 0.95]
+    assert Study.model_validate(what.model_dump(mode="json")) == what
+    assert what.hash != study(tmp_path, GOOD).hash
+    assert "targets" not in study(tmp_path, GOOD).model_dump(), "an older study keeps its hash"
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("  dense-again: {method: densen}\n", "`method` must be another method of this study"),
+        ("  again: {method: again}\n", "`method` must be another method of this study"),
+        ("  dense-again: {method: dense, depth: 8}\n", "repeats dense as it is"),
+        ("  dense-2: {method: dense}\n", "letters and dashes only"),
+        ("targets: [90]\n", "less than 1"),
+    ],
+)
+def test_a_control_that_is_none_is_refused(tmp_path: Path, more: str, sentence: str) -> None:
+    with pytest.raises(StudyError, match=sentence):
+        study(tmp_path, GOOD + more)

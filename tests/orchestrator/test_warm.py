@@ -40,7 +40,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("store")
     found, uri = study("early"), f"sqlite:///{folder / 'mlflow.db'}"
     ledger = Ledger(folder / "early", found)
-    facts = provenance(found, TASK)
+    facts = provenance(found, TASK, 270)
     ledger.begin(facts, lag=1, device="cpu")
     for width in (0.25, 0.5, 0.75):
         ticket = ledger.add(spaces(found)["dense"], {"width": width})

@@ -173,7 +173,7 @@ class Ledger:
 
     def refused(self, method: str, number: int) -> bool:
         """Whether a search trial ended before it took a worker."""
-        record = self.records.get(_name(method, number))
+        record = self.records.get(trial_name(method, number))
         return record is not None and record.refused
 
     def add(
@@ -379,7 +379,7 @@ class Ledger:
     def _tell_what_ended(self) -> None:
         for method in self.study.methods:
             for trial in self._trials(method):
-                record = self.records.get(_name(method, trial.number))
+                record = self.records.get(trial_name(method, trial.number))
                 if trial.state == TrialState.RUNNING and record and record.end:
                     self._tell(record)
 
@@ -418,12 +418,13 @@ def refuse_other(folder: Path, study: Study) -> None:
         )
 
 
-def _name(method: str, number: int) -> str:
+def trial_name(method: str, number: int) -> str:
+    """How a search trial is called everywhere: its method and its number there."""
     return f"{method}-{number:05d}"
 
 
 def _search_ticket(space: Space, trial: FrozenTrial) -> Ticket:
-    name = _name(space.method, trial.number)
+    name = trial_name(space.method, trial.number)
     return Ticket(name, space.method, "search", name, 0, space.params(trial.params))
 
 

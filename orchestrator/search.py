@@ -25,6 +25,7 @@ from orchestrator.ledger import OVER, REFUSED, Ledger, Ticket, derive
 from orchestrator.rows import cap, choose
 from orchestrator.sampler import condensed, improving
 from orchestrator.space import Space, parts
+from orchestrator.stopping import Stopping
 from orchestrator.study import SearchPlan, Study
 from orchestrator.trainable import TOLD
 
@@ -61,9 +62,12 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._again = ledger.interrupted(spaces)
         self._again.sort(key=lambda ticket: not ledger.suspect(ticket.trial))
         self._warm = dict(warm)
+        self._stopping = Stopping(ledger, task)
         self._served: set[str] = set()
         self.reasons: dict[str, str] = {}
         """Why a trial's worker died, by Tune's own name; filled by the sweep's scheduler."""
+        self.stopped: dict[str, str] = {}
+        """Why a trial is to stop early, by Tune's own name; heeded by the sweep's scheduler."""
         self.overdue: dict[str, str] = {}
         """Why a trial was ended from outside, by Tune's own name; filled by the sweep's watch."""
 
@@ -89,7 +93,10 @@ class StudySearch(Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """One epoch of a running trial."""
-        self._hear(self._running[trial_id], json.loads(result[TOLD]))
+        ticket, told = self._running[trial_id], json.loads(result[TOLD])
+        self._hear(ticket, told)
+        if told["end"] is None and (reason := self._stopping.reason(ticket, self.lag)):
+            self.stopped[trial_id] = reason
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -98,9 +105,12 @@ class StudySearch(Searcher):  # type: ignore[misc]
         ticket = self._running.pop(trial_id)
         told = json.loads(result[TOLD]) if result and not error else None
         overdue = self.overdue.pop(trial_id, None)
+        stopped = self.stopped.pop(trial_id, None)
         if told and told["end"]:
             self._hear(ticket, told)
             self._ledger.end(ticket.trial, **told["end"])
+        elif stopped:
+            self._ledger.end(ticket.trial, "PRUNED", reason=stopped)
         elif overdue:
             self._ledger.end(ticket.trial, "FAIL", reason=overdue)
         else:
@@ -190,7 +200,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
             history = self._ledger.history(method, number - self.lag)
             if history is None:
                 return None
-            seen = [*self._warm.get(method, ()), *history]
+            own = [self._stopping.shown(method, trial) for trial in history]
+            seen = [*self._warm.get(method, ()), *own]
             spread = self._ledger.refused(method, number - 1)
             searched = propose(space, seen, self._study, number, spread=spread)
             refusal = self._refusal(method, space.params(searched))

@@ -79,6 +79,9 @@ class SearchPlan(Strict):
     """Effort per method, in trials of full length; refused ones come on top."""
     sampler: Literal["auto", "ehvi", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
     """`auto` is gp under 200 trials per method, tpe from there on."""
+    stop: Literal["none", "predictive"] = "none"
+    """`predictive` ends trials that the front is not likely to take in; their epochs go to others
+    of the same method."""
     points: dict[str, list[dict[str, Scalar]]] = Field(default_factory=dict)
     """Per method, places to try right after its published defaults; what they leave out has the
     default."""

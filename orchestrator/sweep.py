@@ -172,12 +172,21 @@ def _made(out: Path) -> None:
         ) from None
 
 
-class _Reasons(FIFOScheduler):  # type: ignore[misc]
-    """Tells the search how a worker died: Tune tells a scheduler first, and a searcher never."""
+class _Scheduler(FIFOScheduler):  # type: ignore[misc]
+    """Stops what the search gives up, and tells it how a worker died: Tune tells no searcher."""
 
     def __init__(self, search: StudySearch) -> None:
         super().__init__()
         self._search = search
+
+    def on_trial_result(
+        self,
+        tune_controller: Any,  # noqa: ARG002
+        trial: Any,
+        result: dict[str, Any],  # noqa: ARG002
+    ) -> str:
+        stops = trial.trial_id in self._search.stopped
+        return str(FIFOScheduler.STOP if stops else FIFOScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
         told = Path(trial.error_file or "")
@@ -331,7 +340,7 @@ def _tune(search: StudySearch, study: Study, slots: int, scratch: str) -> Result
         trial,
         tune_config=TuneConfig(
             search_alg=search,
-            scheduler=_Reasons(search),
+            scheduler=_Scheduler(search),
             num_samples=-1,
             max_concurrent_trials=slots,
             reuse_actors=True,

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test lint lock clean
+.PHONY: quickstart test lint bench-scale lock clean
 
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
@@ -15,6 +15,11 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Cost per trial against their number; TRIALS=500 for a short look.
+TRIALS ?= 5000
+bench-scale: $(READY)
+	$(BIN)/python -m tests.bench.scale --trials $(TRIALS)
 
 # The environment as it is now becomes the lock; a machine's own build of torch stays its own.
 lock: $(READY)

@@ -72,6 +72,7 @@ class Record:
     """How its last start ended."""
     step: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    """Its epochs, until it ends: from then on they are in the log alone."""
     end: dict[str, Any] | None = None
 
     @property
@@ -104,13 +105,18 @@ class Ledger:
         self.records: dict[str, Record] = {}
         self._first: dict[str, Any] | None = None
         self._effort: Counter[str] = Counter()
+        self.searched = 0
+        """Ends of search trials so far."""
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self._lock = _claimed(self.folder, study)
         self._log = Log(self.wal)
         for event in self._log.events():
             self._note(event)
         self.abandon()
-        self._studies = _optuna_studies(self.folder / "optuna.journal", study)
+        self._storage = _storage(self.folder / "optuna.journal")
+        self._studies = _optuna_studies(self._storage, study)
+        self._kept = {m: own.get_trials(deepcopy=False) for m, own in self._studies.items()}
+        self._settled = dict.fromkeys(self._studies, 0)
         self._tell_what_ended()
 
     def begin(self, provenance: Mapping[str, Any], *, lag: int, device: str) -> int:
@@ -156,7 +162,7 @@ class Ledger:
     @property
     def heard(self) -> int:
         """How many epochs and ends the log holds."""
-        return sum(len(record.curve) + bool(record.end) for record in self.records.values())
+        return sum(record.step + bool(record.end) for record in self.records.values())
 
     def numbers(self, method: str) -> int:
         """How many search trials a method has, refused ones included."""
@@ -168,8 +174,13 @@ class Ledger:
 
     def history(self, method: str, before: int) -> list[FrozenTrial] | None:
         """The search trials numbered below `before`, or None while one of them runs."""
-        trials = self._trials(method)[: max(0, before)]
-        return trials if all(trial.state.is_finished() for trial in trials) else None
+        trials = self._trials(method)
+        while self._settled[method] < len(trials):
+            if not trials[self._settled[method]].state.is_finished():
+                break
+            self._settled[method] += 1
+        before = min(max(0, before), len(trials))
+        return trials[:before] if before <= self._settled[method] else None
 
     def refused(self, method: str, number: int) -> bool:
         """Whether a search trial ended before it took a worker."""
@@ -192,7 +203,9 @@ class Ledger:
                 user_attrs={} if over is None else {OVER: over},
             )
         )
-        return _search_ticket(space, self._trials(space.method)[-1])
+        trials = self._trials(space.method)
+        trials.append(self._stored(space.method, len(trials)))
+        return _search_ticket(space, trials[-1])
 
     def interrupted(self, spaces: Mapping[str, Space]) -> list[Ticket]:
         """Search trials that were committed and have no end, oldest first."""
@@ -338,7 +351,15 @@ class Ledger:
             listener(event)
 
     def _trials(self, method: str) -> list[FrozenTrial]:
-        return self._studies[method].get_trials(deepcopy=False)
+        """A method's search trials, as the journal has them; read once, then kept up to date."""
+        return self._kept[method]
+
+    def _stored(self, method: str, number: int) -> FrozenTrial:
+        """One search trial from the journal, at a cost that is the same for any number."""
+        study = self._storage.get_study_id_from_name(self._studies[method].study_name)
+        return self._storage.get_trial(
+            self._storage.get_trial_id_from_study_id_trial_number(study, number)
+        )
 
     def _append(self, event: dict[str, Any], when: int | None = None) -> None:
         event["time"] = time.time_ns() // 1_000_000 if when is None else when
@@ -360,7 +381,8 @@ class Ledger:
         elif kind == "epoch":
             record = self.records[event["trial"]]
             record.step = max(record.step, event["step"])
-            record.curve.append(event)
+            if record.end is None:
+                record.curve.append(event)
             record.vain, record.orphaned = 0, False
         elif kind == "lost":
             record = self.records[event["trial"]]
@@ -372,7 +394,10 @@ class Ledger:
         elif kind == "end":
             record = self.records[event["trial"]]
             record.end, record.open = event, False
+            if self.study.search.stop == "none" or record.start["role"] == "confirm":
+                record.curve.clear()  # whoever stops trials compares them with the ended ones
             if record.start["role"] == "search":
+                self.searched += 1
                 saved = record.start["params"][EPOCHS] - record.effort
                 self._effort[record.start["method"]] -= saved
 
@@ -391,7 +416,9 @@ class Ledger:
             point = end["points"][-1]
             values = [1.0 - point["val_acc"], point["val_macs_mean"]]
         number = int(record.start["trial"].rsplit("-", 1)[1])
-        self._studies[record.start["method"]].tell(number, values, STATES[end["state"]])
+        method = record.start["method"]
+        self._studies[method].tell(number, values, STATES[end["state"]])
+        self._kept[method][number] = self._stored(method, number)
 
 
 def derive(study: Study, config: str, index: int) -> int:
@@ -472,13 +499,19 @@ def _claimed(folder: Path, study: Study) -> Any:
     return lock
 
 
-def _optuna_studies(journal: Path, study: Study) -> dict[str, optuna.Study]:
-    """One Optuna study per method, in one journal file; a torn last line is cut off first."""
+def _storage(journal: Path) -> optuna.storages.JournalStorage:
+    """A journal file as Optuna's storage; a torn last line is cut off first."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for stale in journal.parent.glob(journal.name + ".lock*"):
         stale.unlink()  # our own lock is held: whoever left it is dead
     cut_torn_line(journal)
-    storage = optuna.storages.JournalStorage(_Journal(journal))
+    return optuna.storages.JournalStorage(_Journal(journal))
+
+
+def _optuna_studies(
+    storage: optuna.storages.JournalStorage, study: Study
+) -> dict[str, optuna.Study]:
+    """One Optuna study per method, in one storage."""
     return {
         method: optuna.create_study(
             storage=storage,

@@ -64,6 +64,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._warm = dict(warm)
         self._stopping = Stopping(ledger, task)
         self._served: set[str] = set()
+        self._planned: tuple[int, list[Ticket]] | None = None
         self.reasons: dict[str, str] = {}
         """Why a trial's worker died, by Tune's own name; filled by the sweep's scheduler."""
         self.stopped: dict[str, str] = {}
@@ -85,7 +86,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         if ticket in self._again:
             self._again.remove(ticket)
         if ticket.role == "confirm":
-            self._ledger.announce({"event": "plan", "confirm": len(confirm_plan(self._ledger))})
+            self._ledger.announce({"event": "plan", "confirm": len(self._to_confirm())})
         self._ledger.start(ticket)
         self._served.add(ticket.trial)
         self._running[trial_id] = ticket
@@ -175,9 +176,15 @@ class StudySearch(Searcher):  # type: ignore[misc]
     def _unconfirmed(self) -> list[Ticket]:
         return [
             ticket
-            for ticket in confirm_plan(self._ledger)
+            for ticket in self._to_confirm()
             if ticket.trial not in self._served and not self._ledger.ended(ticket.trial)
         ]
+
+    def _to_confirm(self) -> list[Ticket]:
+        """The plan, made again only when another search trial has ended."""
+        if self._planned is None or self._planned[0] != self._ledger.searched:
+            self._planned = (self._ledger.searched, confirm_plan(self._ledger))
+        return self._planned[1]
 
     def _searching(self) -> bool:
         return any(ticket.role == "search" for ticket in self._running.values())

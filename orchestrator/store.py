@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -18,7 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # MLflow's own retries block one write for 246 s, and send what may have arrived a second time.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -44,6 +45,10 @@ PASSING = (401, 403, 408, 429)
 """Refusals (HTTP) that end when someone mends the server's settings; other 4xx are for good."""
 BATCH = 900
 """Metrics in one write; MLflow takes 1,000 entities."""
+WORDS = 100
+"""Parameters in one write, and tags; MLflow takes no more."""
+SLICE = 1 << 22
+"""Bytes of the log that are held in memory at once."""
 
 
 def check(uri: str) -> None:
@@ -253,6 +258,16 @@ def link(uri: str, study: str) -> str:
         return _link(_experiment(MlflowClient(uri), study).experiment_id)
 
 
+class _Known(NamedTuple):
+    """What must be remembered of a run; MLflow's own object holds all its parameters too."""
+
+    identity: str
+    status: str
+    point: str = ""
+    told: bool = False
+    """Whether the study's run holds where its numbers come from."""
+
+
 class _Projection:
     """Where the projection of one log stands; every step may be repeated."""
 
@@ -261,12 +276,11 @@ class _Projection:
         self._client = MlflowClient(uri)
         self._study = study
         self._experiment: Experiment | None = None
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, _Known] = {}
         self._open: dict[str, str] = {}
-        self.refused: set[str] = set()
-        """Events that the store refused for good."""
         self._refusals = log.with_name("mlflow-refused.jsonl")
-        self._refusals.unlink(missing_ok=True)  # this projection tries all of it again
+        self.refused = {_content(line["event"]) for line in wal.read(self._refusals)[0]}
+        """Events that the store refused for good, now or before."""
         self.offset = 0
 
     def size(self) -> int:
@@ -281,26 +295,33 @@ class _Projection:
         """Write what the log has gained."""
         if self._experiment is None:
             self._recall()
-        events, offset = wal.read(self._log, self.offset)
-        curves: dict[str, list[Metric]] = {}
+        while self._slice():
+            pass
+
+    def _slice(self) -> bool:
+        """Write the log's next lines; what they tell of one trial goes in one write."""
+        events, offset = wal.read(self._log, self.offset, SLICE)
+        held: dict[str, list[dict[str, Any]]] = {}
         for event in events:
             kind, trial = event["event"], event.get("trial", "")
             if kind == "study":
                 self._guarded(event, self._begin)
-            elif kind in ("lost", "paused") or self._known(trial):
                 continue
-            elif kind == "start":
+            if kind in ("lost", "paused") or self._known(trial):
+                continue
+            if kind == "start":
                 self._guarded(event, self._start)
-            elif trial not in self._runs:
-                self._refuse(event, "the start of this trial was refused")
-            elif kind == "epoch":
-                curves.setdefault(trial, []).extend(_curve(event))
-            else:
-                self._log_metrics(trial, curves.pop(trial, []))
-                self._guarded(event, self._end)
-        for trial, metrics in curves.items():
-            self._log_metrics(trial, metrics)
+            if trial not in self._runs:
+                if kind != "start":
+                    self._refuse(event, "the start of this trial was refused")
+                continue
+            held.setdefault(trial, []).append(event)
+            if kind == "end":
+                self._write(trial, held.pop(trial))
+        for trial, own in held.items():
+            self._write(trial, own)
         self.offset = offset
+        return bool(events)
 
     def mark_interrupted(self) -> None:
         """No run of a trial that does not run is left running."""
@@ -311,17 +332,21 @@ class _Projection:
     def _recall(self) -> None:
         """Learn which runs there are; of two with one key, left by a lost answer, one goes."""
         experiment = _experiment(self._client, self._study)
-        runs = [run for run in _runs(self._client, experiment, "") if "key" in run.data.tags]
+        runs = [
+            (run.data.tags["key"], _remembered(run))
+            for run in _each(self._client, experiment, "")
+            if "key" in run.data.tags
+        ]
         self._runs = {}
-        for run in sorted(runs, key=lambda run: (run.info.status not in ENDED, run.info.run_id)):
-            if self._runs.setdefault(run.data.tags["key"], run) is not run:
-                self._client.delete_run(run.info.run_id)
+        for key, run in sorted(runs, key=lambda r: (r[1].status not in ENDED, r[1].identity)):
+            if self._runs.setdefault(key, run) is not run:
+                self._client.delete_run(run.identity)
         self._experiment = experiment
 
     def _known(self, trial: str) -> bool:
         """Whether the store holds a trial with its end, from an earlier projection."""
         run = self._runs.get(trial)
-        return run is not None and run.info.status in ENDED and trial not in self._open
+        return run is not None and run.status in ENDED and trial not in self._open
 
     def _guarded(
         self, event: Mapping[str, Any], write: Callable[[Mapping[str, Any]], None]
@@ -335,7 +360,7 @@ class _Projection:
             self._refuse(event, str(error))
 
     def _refuse(self, event: Mapping[str, Any], reason: str) -> None:
-        content = json.dumps(dict(event), sort_keys=True)
+        content = _content(event)
         if content in self.refused:
             return
         with self._refusals.open("a") as file:
@@ -345,53 +370,81 @@ class _Projection:
 
     def _begin(self, event: Mapping[str, Any]) -> None:
         run = self._run("report", {"role": "report"}, event["time"])
-        if run.info.status not in ENDED:
+        if run.status not in ENDED:
             self._finish("report", "FINISHED", event["time"])
-        if "provenance" not in run.data.tags:
-            self._client.log_dict(run.info.run_id, dict(event["provenance"]), "provenance.json")
-            self._client.set_tag(run.info.run_id, "provenance", event["hash"])
-            self._runs["report"] = self._client.get_run(run.info.run_id)
+        if not run.told:
+            self._client.log_dict(run.identity, dict(event["provenance"]), "provenance.json")
+            self._client.set_tag(run.identity, "provenance", event["hash"])
+            self._runs["report"] = self._runs["report"]._replace(told=True)
 
     def _start(self, event: Mapping[str, Any]) -> None:
         method, trial = event["method"], event["trial"]
         parent = self._run(f"sweep/{method}", {"role": "sweep", "method": method}, event["time"])
-        if parent.info.status not in ENDED:
+        if parent.status not in ENDED:
             self._finish(f"sweep/{method}", "FINISHED", event["time"])
-        tags = {**layout.start_tags(event), "mlflow.parentRunId": parent.info.run_id}
+        tags = {**layout.start_tags(event), "mlflow.parentRunId": parent.identity}
         run = self._run(trial, tags, event["time"])
-        self._open[trial] = run.info.run_id
-        if run.info.status != "RUNNING":
-            self._client.update_run(run.info.run_id, status="RUNNING")
-        params = [Param(name, str(value)) for name, value in event["params"].items()]
-        self._client.log_batch(run.info.run_id, params=params)
+        self._open[trial] = run.identity
+        if run.status != "RUNNING":
+            self._client.update_run(run.identity, status="RUNNING")
+            self._runs[trial] = run._replace(status="RUNNING")
+
+    def _write(self, trial: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """What some events tell of a trial: in one write, or apart if that is refused."""
+        at_once = self._at_once(trial, events)
+        if not at_once:
+            for event in events:
+                if event["event"] == "start":
+                    self._guarded(event, self._tell)
+            epochs = [event for event in events if event["event"] == "epoch"]
+            self._log_metrics(trial, [metric for event in epochs for metric in _curve(event)])
+        if events[-1]["event"] == "end":
+            self._guarded(events[-1], self._close if at_once else self._end)
+
+    def _at_once(self, trial: str, events: Sequence[Mapping[str, Any]]) -> bool:
+        run = self._runs[trial]
+        told = [_told(event, run.point) for event in events]
+        metrics = [metric for part in told for metric in part[0]]
+        params = [param for part in told for param in part[1]]
+        tags = [tag for part in told for tag in part[2]]
+        if max(len(params), len(tags)) > WORDS or len(metrics) + len(params) + len(tags) > BATCH:
+            return False
+        try:
+            self._client.log_batch(run.identity, metrics, params, tags)
+        except Exception as error:
+            if _passing(error):
+                raise
+            return False
+        return True
+
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        run = self._runs[event["trial"]]
+        self._client.log_batch(run.identity, *_told(event, run.point))
 
     def _end(self, event: Mapping[str, Any]) -> None:
-        run = self._runs[event["trial"]]
-        figures = layout.figures(event["points"], run.data.tags.get("point", ""))
-        self._client.log_batch(
-            run.info.run_id,
-            metrics=[Metric(name, value, event["time"], 0) for name, value in figures.items()],
-            tags=[RunTag(name, value) for name, value in layout.end_tags(event).items()],
-        )
+        self._tell(event)
+        self._close(event)
+
+    def _close(self, event: Mapping[str, Any]) -> None:
         status = "FAILED" if event["state"] == "FAIL" else "FINISHED"
         self._finish(event["trial"], status, event["time"])
 
-    def _run(self, key: str, tags: Mapping[str, str], start: int) -> Run:
+    def _run(self, key: str, tags: Mapping[str, str], start: int) -> _Known:
         if key not in self._runs:
             assert self._experiment is not None, "the store was asked first"
             own = {"mlflow.runColor": layout.colour(tags["method"])} if "method" in tags else {}
-            self._runs[key] = self._client.create_run(
+            run = self._client.create_run(
                 self._experiment.experiment_id,
                 start_time=start,
                 run_name=key.replace("sweep/", "sweep of "),
                 tags={"key": key, "study": self._study, **own, **tags},
             )
+            self._runs[key] = _remembered(run)
         return self._runs[key]
 
     def _finish(self, key: str, status: str, end: int) -> None:
-        identity = self._runs[key].info.run_id
-        self._client.set_terminated(identity, status, end)
-        self._runs[key] = self._client.get_run(identity)
+        self._client.set_terminated(self._runs[key].identity, status, end)
+        self._runs[key] = self._runs[key]._replace(status=status)
         self._open.pop(key, None)
 
     def _log_metrics(self, trial: str, metrics: Sequence[Metric]) -> None:
@@ -399,7 +452,7 @@ class _Projection:
         for first in range(0, len(metrics), BATCH):
             batch = metrics[first : first + BATCH]
             try:
-                self._client.log_batch(self._runs[trial].info.run_id, metrics=batch)
+                self._client.log_batch(self._runs[trial].identity, metrics=batch)
             except Exception as error:
                 if _passing(error):
                     raise
@@ -411,6 +464,10 @@ class _Projection:
                     self._log_metrics(trial, batch[half:])
 
 
+def _content(event: Mapping[str, Any]) -> str:
+    return json.dumps(dict(event), sort_keys=True)
+
+
 def _passing(error: Exception) -> bool:
     """Whether the same write may succeed later: the server is away, busy or closed to us."""
     if isinstance(error, MlflowException):
@@ -420,6 +477,23 @@ def _passing(error: Exception) -> bool:
         return True
     lasting = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
     return isinstance(error, OSError) and not isinstance(error, lasting)
+
+
+def _remembered(run: Run) -> _Known:
+    tags = run.data.tags
+    point, status = tags.get("point", ""), sys.intern(run.info.status)
+    return _Known(run.info.run_id, status, point, "provenance" in tags)
+
+
+def _told(event: Mapping[str, Any], point: str) -> tuple[list[Metric], list[Param], list[RunTag]]:
+    """What an event of a trial says to MLflow; `point` is the operating point that stands first."""
+    if event["event"] == "start":
+        return [], [Param(name, str(value)) for name, value in event["params"].items()], []
+    if event["event"] == "epoch":
+        return list(_curve(event)), [], []
+    figures = layout.figures(event["points"], point)
+    metrics = [Metric(name, value, event["time"], 0) for name, value in figures.items()]
+    return metrics, [], [RunTag(name, value) for name, value in layout.end_tags(event).items()]
 
 
 def _curve(event: Mapping[str, Any]) -> Iterator[Metric]:
@@ -476,8 +550,13 @@ def _experiment(client: MlflowClient, study: str) -> Experiment:
 
 
 def _runs(client: MlflowClient, experiment: Experiment, query: str) -> list[Run]:
-    """All active runs that match, oldest first, so that runs that come meanwhile shift no page."""
-    runs: dict[str, Run] = {}
+    """All active runs that match, oldest first."""
+    return list(_each(client, experiment, query))
+
+
+def _each(client: MlflowClient, experiment: Experiment, query: str) -> Iterator[Run]:
+    """Active runs that match, oldest first, so that runs that come meanwhile shift no page."""
+    seen: set[str] = set()
     token = None
     while True:
         page = client.search_runs(
@@ -488,13 +567,14 @@ def _runs(client: MlflowClient, experiment: Experiment, query: str) -> list[Run]
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
-        seen = len(runs)
-        runs.update({run.info.run_id: run for run in page})
-        if len(runs) != seen + len(page):
+        expected = len(seen) + len(page)
+        seen.update(run.info.run_id for run in page)
+        if len(seen) != expected:
             raise StorageError(f"MLflow gave runs of {experiment.name} twice; read again")
+        yield from page
         token = page.token
         if not token:
-            return list(runs.values())
+            return
 
 
 def _artifacts(uri: str, study: str) -> str | None:

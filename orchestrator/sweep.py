@@ -1,6 +1,7 @@
 """One study from file to board: check, search, confirm, report; run again, it goes on."""
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayError
-from ray.tune import Callback, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 
 from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError, StudyError
@@ -34,6 +35,11 @@ from orchestrator.wal import FULL
 logger = logging.getLogger(__name__)
 
 Listener = Callable[[dict[str, Any]], None]
+
+LEG = 5_000
+"""Trials of one Tuner: it holds every trial it ever ran, so a long sweep is a row of Tuners."""
+ROUNDS = 50
+"""Trials of one Tuner for each that runs at once, at least: its last ones leave workers idle."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,9 @@ def run(
     uri: str | None = None,
     address: str = "local",
     listener: Listener | None = None,
+    trainable: type[tune.Trainable] = Trial,
 ) -> Outcome:
-    """Runs what a study has left to run and makes its board.
+    """Runs what a study has left to run and makes its board; `trainable` runs the trials.
 
     Raises:
         IsoflopError: the study, the data, the folder, the store or the resources do not do.
@@ -85,7 +92,7 @@ def run(
         projector.start()
         patience = 5.0
         try:
-            fresh = _train(ledger, ready, facts, address, listener)
+            fresh = _train(ledger, ready, facts, address, listener, trainable=trainable)
             patience = 120.0
         except KeyboardInterrupt:
             ledger.pause()
@@ -95,7 +102,7 @@ def run(
                 logger.warning("MLflow does not hold everything yet; the same command goes on")
             if projector.refused:
                 logger.warning(
-                    "MLflow refused %d events, which lie in %s; the same command tries them again",
+                    "MLflow refused %d events for good; they lie in %s",
                     projector.refused,
                     folder / "mlflow-refused.jsonl",
                 )
@@ -243,6 +250,8 @@ def _train(
     facts: Mapping[str, Any],
     address: str,
     listener: Listener | None,
+    *,
+    trainable: type[tune.Trainable],
 ) -> bool:
     """Search and confirm; False where nothing was left to do.
 
@@ -259,7 +268,7 @@ def _train(
     while not search.finished:
         heard = ledger.heard
         try:
-            _fit(search, ledger, facts, address)
+            _fit(search, ledger, facts, address, trainable)
         except Exception as error:
             reason = _lost_ray(error)
             losses = 1 if ledger.heard > heard else losses + 1
@@ -273,7 +282,13 @@ def _train(
     return True
 
 
-def _fit(search: StudySearch, ledger: Ledger, facts: Mapping[str, Any], address: str) -> None:
+def _fit(
+    search: StudySearch,
+    ledger: Ledger,
+    facts: Mapping[str, Any],
+    address: str,
+    trainable: type[tune.Trainable],
+) -> None:
     """All that is left to run, or all that runs until Ray is lost."""
     study = ledger.study
     for left in ledger.folder.glob("ray-*"):
@@ -285,7 +300,7 @@ def _fit(search: StudySearch, ledger: Ledger, facts: Mapping[str, Any], address:
         ) as scratch,
     ):
         search.lag = ledger.begin(facts, lag=slots, device=search.device)
-        _tune(search, study, slots, scratch)
+        _tune(search, study, slots, scratch, trainable)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -333,27 +348,37 @@ def _settings(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _tune(search: StudySearch, study: Study, slots: int, scratch: str) -> ResultGrid:
+def _tune(
+    search: StudySearch,
+    study: Study,
+    slots: int,
+    scratch: str,
+    trainable: type[tune.Trainable],
+) -> None:
+    """Runs what the search serves, one Tuner after another."""
     timeout = study.resources.timeout
-    trial = tune.with_resources(Trial, {"cpu": study.resources.cpu, "gpu": study.resources.gpu})
-    tuner = Tuner(
-        trial,
-        tune_config=TuneConfig(
-            search_alg=search,
-            scheduler=_Scheduler(search),
-            num_samples=-1,
-            max_concurrent_trials=slots,
-            reuse_actors=True,
-        ),
-        run_config=RunConfig(
-            name="tune",
-            storage_path=scratch,
-            verbose=0,
-            callbacks=[_Pulse(), *([_Clock(search, timeout)] if timeout else [])],
-            failure_config=FailureConfig(max_failures=0),  # the search serves what was lost again
-        ),
-    )
-    return tuner.fit()
+    trial = tune.with_resources(trainable, {"cpu": study.resources.cpu, "gpu": study.resources.gpu})
+    leg = max(LEG, ROUNDS * slots)
+    for number in itertools.count():
+        tuner = Tuner(
+            trial,
+            tune_config=TuneConfig(
+                search_alg=search,
+                scheduler=_Scheduler(search),
+                num_samples=leg,
+                max_concurrent_trials=slots,
+                reuse_actors=True,
+            ),
+            run_config=RunConfig(
+                name=f"tune-{number}",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[_Pulse(), *([_Clock(search, timeout)] if timeout else [])],
+                failure_config=FailureConfig(max_failures=0),  # the search serves them again
+            ),
+        )
+        if len(tuner.fit()) < leg or search.finished:
+            return
 
 
 def _absolute(data: str) -> str:

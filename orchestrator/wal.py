@@ -49,7 +49,9 @@ class Log:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Everything that was ever appended, in order."""
-        yield from read(self._path)[0]
+        with self._path.open("rb") as file:
+            for line in file:
+                yield json.loads(line)
 
     def close(self) -> None:
         """Give the file back."""
@@ -86,13 +88,16 @@ def patiently(path: Path, append: Callable[[], None]) -> None:
         time.sleep(min(0.5, PATIENCE))
 
 
-def read(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """The complete lines from `offset` on, and the offset behind them."""
+def read(path: Path, offset: int = 0, size: int = -1) -> tuple[list[dict[str, Any]], int]:
+    """The complete lines from `offset` on, and the offset behind them.
+
+    About `size` bytes of them, one line at least; all by default.
+    """
     if not path.exists():
         return [], offset
     with path.open("rb") as file:
         file.seek(offset)
-        content = file.read()
+        content = file.read(size) + file.readline()
     whole = content[: content.rfind(b"\n") + 1]
     return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
 
@@ -101,7 +106,5 @@ def cut_torn_line(path: Path) -> None:
     """Cut off what stands behind the last newline: a line that was not written to its end."""
     if not path.exists():
         return
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
+    with path.open("r+b") as file:
+        file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))

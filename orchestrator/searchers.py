@@ -137,7 +137,7 @@ REMEMBERED = 200
 SEARCHERS: dict[str, Searcher] = {
     searcher.name: searcher
     for searcher in (
-        Strategy("default", "ehvi", Plan()),
+        Strategy("default", "auto"),
         Stock("random", lambda seed, _: RandomSampler(seed=seed)),
         Stock("nsga2", _nsga2),
         Stock("tpe", lambda seed, _: TPESampler(seed=seed)),

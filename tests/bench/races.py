@@ -26,7 +26,7 @@ from orchestrator.space import Space
 from orchestrator.study import Study
 
 SERVER = Path(__file__).with_name("syne_tune_server.py")
-STOPPING = "ehvi,ehvi+asha,ehvi+moasha,default"
+STOPPING = "ehvi,ehvi+asha,ehvi+moasha,ehvi+predictive"
 SAMPLING = "random,nsga2,tpe"
 
 

@@ -39,6 +39,7 @@ from orchestrator.rows import Row
 
 logger = logging.getLogger(__name__)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we tell it, in a line
 
 ENDED = ("FINISHED", "FAILED")
 PASSING = (401, 403, 408, 429)
@@ -148,7 +149,8 @@ class Projector:
         try:
             self._projection.mark_interrupted()
         except Exception as error:
-            logger.warning("MLflow was not told which trials are interrupted: %s", error)
+            reason = str(error).partition("\n")[0]
+            logger.warning("MLflow was not told which trials are interrupted: %s", reason)
 
     def _follow(self) -> None:
         pause = 0.5

@@ -18,6 +18,8 @@ from scipy.special import ndtr
 Array = NDArray[np.float64]
 Rule = Literal["asha", "moasha", "predictive"]
 
+REMEMBERED = 200
+"""Latest trials of a method with which one is compared, in a sweep and in a simulation."""
 SMALLEST = 1e-3
 """Errors below this count as this: their logarithms are compared."""
 ENOUGH = 5

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from methods.errors import StudyError
 from orchestrator import rungs
 from orchestrator.ledger import derive
-from orchestrator.rungs import Curve, Plan
+from orchestrator.rungs import REMEMBERED, Curve, Plan
 from orchestrator.search import propose
 from orchestrator.simulate import Ended, Searcher, Session, frozen
 from orchestrator.space import Space
@@ -132,8 +132,6 @@ def _nsga2(seed: int, trials: int) -> BaseSampler:
     return NSGAIISampler(seed=seed, population_size=min(50, max(4, trials // 4)))
 
 
-REMEMBERED = 200
-"""Latest trials of a method with which a trial is compared."""
 SEARCHERS: dict[str, Searcher] = {
     searcher.name: searcher
     for searcher in (

@@ -9,11 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from methods.api import Task
 from orchestrator.ledger import EPOCHS, Ledger, Record, Ticket, trial_name
-from orchestrator.rungs import Curve, Plan, first_rung, outlook, stops
+from orchestrator.rungs import REMEMBERED, Curve, Plan, first_rung, outlook, stops
 from orchestrator.space import parts
-
-REMEMBERED = 200
-"""Trials that a decision looks back on, at most."""
 
 
 class Stopping:

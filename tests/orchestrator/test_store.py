@@ -26,6 +26,7 @@ from orchestrator import layout, store
 from orchestrator.board import Board
 from orchestrator.leaderboard import leaderboard
 from orchestrator.rows import trial_rows
+from orchestrator.store import projection
 from orchestrator.wal import Log, read
 
 STUDY = "demo"
@@ -212,6 +213,7 @@ def test_a_projection_that_died_after_any_write_is_finished_by_the_next(
         "import os, sys\n"
         "from pathlib import Path\n"
         "from orchestrator import store\n"
+        "from mlflow import MlflowClient\n"
         "left = int(sys.argv[3])\n"
         "def dying(write):\n"
         "    def call(*arguments, **named):\n"
@@ -223,7 +225,7 @@ def test_a_projection_that_died_after_any_write_is_finished_by_the_next(
         "        return result\n"
         "    return call\n"
         "for name in ('create_run', 'log_batch', 'set_terminated', 'update_run', 'log_dict'):\n"
-        "    setattr(store.MlflowClient, name, dying(getattr(store.MlflowClient, name)))\n"
+        "    setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))\n"
         "store.project(Path(sys.argv[1]), sys.argv[2], 'demo')\n"
     )
     done = subprocess.run(
@@ -548,8 +550,8 @@ def test_the_layout_names_the_chosen_point_first() -> None:
 
 
 def test_a_server_error_is_tried_again_and_a_refusal_is_not() -> None:
-    assert store._passing(MlflowException("away"))
-    assert store._passing(ConnectionResetError())
-    assert not store._passing(MlflowException.invalid_parameter_value("@"))
-    assert not store._passing(PermissionError())
-    assert not store._passing(KeyError("points"))
+    assert projection._passing(MlflowException("away"))
+    assert projection._passing(ConnectionResetError())
+    assert not projection._passing(MlflowException.invalid_parameter_value("@"))
+    assert not projection._passing(PermissionError())
+    assert not projection._passing(KeyError("points"))

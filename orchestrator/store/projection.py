@@ -1,47 +1,29 @@
-"""MLflow: a projection of the write-ahead log, and the board read back from it.
+"""The write-ahead log, projected into MLflow.
 
-The only file that imports mlflow. One writer, a thread of the driver's, follows the log; every
-write is idempotent, so that a projection that was cut off anywhere is finished by the next one.
+One writer follows the log; every write is idempotent, so that a projection that was cut off
+anywhere is finished by the next one.
 """
 
-import contextlib
-import fcntl
 import json
 import logging
 import math
-import os
-import sqlite3
 import sys
-import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# MLflow's own retries block one write for 246 s, and send what may have arrived a second time.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
-from methods.errors import DiskFull, StorageError, StudyError
 from orchestrator import layout, wal
-from orchestrator.board import Board
-from orchestrator.rows import Row
+from orchestrator.store.place import ENDED, claim, each_run, experiment_of, storage_errors
 
 logger = logging.getLogger(__name__)
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we tell it, in a line
 
-ENDED = ("FINISHED", "FAILED")
 PASSING = (401, 403, 408, 429)
 """Refusals (HTTP) that end when someone mends the server's settings; other 4xx are for good."""
 BATCH = 900
@@ -50,61 +32,6 @@ WORDS = 100
 """Parameters in one write, and tags; MLflow takes no more."""
 SLICE = 1 << 22
 """Bytes of the log that are held in memory at once."""
-
-
-def check(uri: str) -> None:
-    """Refuses a store that cannot be used, within seconds.
-
-    Raises:
-        StorageError: a folder that cannot be written, a server that does not answer, another kind.
-    """
-    if uri.startswith("sqlite:///"):
-        _check_file(Path(uri.removeprefix("sqlite:///")))
-    elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif uri.startswith(("postgresql", "mysql", "mssql")):
-        try:
-            MlflowClient(uri).search_experiments(max_results=1)
-        except Exception as error:  # a driver that is missing, a server that is: each its own way
-            raise StorageError(f"the MLflow store {uri} cannot be used: {error}") from None
-    else:
-        raise StorageError(
-            f"an MLflow URI starts with sqlite:///, http:// or https://, but got {uri!r}"
-        )
-
-
-def claim(uri: str, study: str, study_hash: str) -> str:
-    """The id of the study's experiment, made if it is missing.
-
-    Raises:
-        StudyError: the name belongs to a study of another hash, or was deleted in MLflow.
-        StorageError: the store cannot be used.
-    """
-    with _storage_errors(uri), _alone(uri):
-        _make_file(uri)
-        client = MlflowClient(uri)
-        experiment = client.get_experiment_by_name(study)
-        if experiment is None:
-            tags = {"study_hash": study_hash, "mlflow.experimentKind": "custom_model_development"}
-            try:
-                return str(client.create_experiment(study, _artifacts(uri, study), tags))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            experiment = _experiment(client, study)  # another driver was faster
-    found = experiment.tags.get("study_hash")
-    if found != study_hash:
-        raise StudyError(
-            f"the name {study!r} is taken in this MLflow store by a different study (hash {found}, "
-            f"this one has {study_hash}); give it another name, or another store with --mlflow"
-        )
-    if experiment.lifecycle_stage != "active":
-        raise StudyError(
-            f"study {study!r} was deleted in this MLflow store; bring it back with `mlflow "
-            f"experiments restore --experiment-id {experiment.experiment_id}`, or give the study "
-            "another name"
-        )
-    return str(experiment.experiment_id)
 
 
 class Projector:
@@ -179,85 +106,8 @@ def project(log: Path, uri: str, study: str) -> None:
     for event in events:
         if event["event"] == "study":
             claim(uri, study, event["hash"])
-    with _storage_errors(uri):
+    with storage_errors(uri):
         _Projection(log, uri, study).advance()
-
-
-def read_rows(uri: str, study: str) -> list[Row]:
-    """Every trial that ended, from the store alone, one row per operating point.
-
-    Raises:
-        StudyError: the store holds no study of this name.
-        StorageError: the store cannot be used.
-    """
-    with _storage_errors(uri):
-        client = MlflowClient(uri)
-        runs = _runs(client, _experiment(client, study), "tags.role LIKE 'trial-%'")
-    ended = {run.data.tags["trial"]: run for run in runs if "state" in run.data.tags}
-    return [
-        row
-        for _, run in sorted(ended.items())
-        for row in layout.rows(study, run.data.tags, run.info.run_id)
-    ]
-
-
-def read_study(uri: str, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The study as it was run, and where its numbers come from.
-
-    Raises:
-        StudyError: the store holds no study of this name.
-        StorageError: the store cannot be used.
-    """
-    with _storage_errors(uri):
-        client = MlflowClient(uri)
-        runs = _runs(client, _experiment(client, study), "tags.role = 'report'")
-        if not runs:
-            raise StudyError(f"study {study!r} has not begun; `isoflop run` begins it")
-        with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(runs[0].info.run_id, "provenance.json", folder)
-            facts: dict[str, Any] = json.loads(Path(path).read_text())
-    return facts["study"], facts
-
-
-def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
-    """The board as runs, artefacts, note and saved view; the same board again changes nothing.
-
-    Returns the link of the view, from `#` on.
-
-    Raises:
-        StudyError: the store holds no study of this name.
-        StorageError: the store cannot be used.
-    """
-    with _storage_errors(uri):
-        client = MlflowClient(uri)
-        experiment = _experiment(client, study)
-        identity = experiment.experiment_id
-        old = _runs(client, experiment, "tags.role = 'leaderboard'")
-        kept = {_board_run(client, experiment, board, method, old) for method in board.methods}
-        for run in old:
-            if run.info.run_id not in kept:
-                client.delete_run(run.info.run_id)
-        report = _report_run(client, experiment)
-        client.log_artifacts(report, str(folder))
-        client.set_tag(report, "mlflow.note.content", board.verdict)
-        page = f"#/experiments/{identity}/runs/{report}/artifacts/report.html"
-        note = f"{board.verdict}\n\n[The report]({page}) is an artefact of the run `report`."
-        client.set_experiment_tag(identity, "mlflow.note.content", note)
-        client.set_experiment_tag(
-            identity, f"mlflow.sharedViewState.{layout.VIEW}", layout.view(board)
-        )
-    return _link(identity)
-
-
-def link(uri: str, study: str) -> str:
-    """The saved view of a study in MLflow's pages, from `#` on.
-
-    Raises:
-        StudyError: the store holds no study of this name.
-        StorageError: the store cannot be used.
-    """
-    with _storage_errors(uri):
-        return _link(_experiment(MlflowClient(uri), study).experiment_id)
 
 
 class _Known(NamedTuple):
@@ -333,10 +183,10 @@ class _Projection:
 
     def _recall(self) -> None:
         """Learn which runs there are; of two with one key, left by a lost answer, one goes."""
-        experiment = _experiment(self._client, self._study)
+        experiment = experiment_of(self._client, self._study)
         runs = [
             (run.data.tags["key"], _remembered(run))
-            for run in _each(self._client, experiment, "")
+            for run in each_run(self._client, experiment, "")
             if "key" in run.data.tags
         ]
         self._runs = {}
@@ -503,151 +353,3 @@ def _curve(event: Mapping[str, Any]) -> Iterator[Metric]:
     for name, value in event["metrics"].items():
         if math.isfinite(value):
             yield Metric(name, value, event["time"], event["step"])
-
-
-def _board_run(
-    client: MlflowClient, experiment: Experiment, board: Board, method: str, old: Sequence[Run]
-) -> str:
-    """The id of one method's run of the board; a new one where a number changed."""
-    metrics, words = layout.board_run(board, method)
-    content = json.dumps([method, metrics, words], sort_keys=True)
-    for run in old:
-        if run.data.tags.get("content") == content and run.info.status in ENDED:
-            return str(run.info.run_id)
-    tags = {
-        "role": "leaderboard",
-        "method": method,
-        "study": board.study,
-        "content": content,
-        "mlflow.runColor": layout.colour(method),
-        **words,
-    }
-    run = client.create_run(experiment.experiment_id, run_name=f"board: {method}", tags=tags)
-    now = time.time_ns() // 1_000_000
-    client.log_batch(run.info.run_id, [Metric(k, v, now, 0) for k, v in metrics.items()])
-    client.set_terminated(run.info.run_id)
-    return str(run.info.run_id)
-
-
-def _report_run(client: MlflowClient, experiment: Experiment) -> str:
-    runs = _runs(client, experiment, "tags.role = 'report'")
-    if runs:
-        return str(runs[0].info.run_id)
-    tags = {"key": "report", "role": "report", "study": experiment.name}
-    run = client.create_run(experiment.experiment_id, run_name="report", tags=tags)
-    client.set_terminated(run.info.run_id)
-    return str(run.info.run_id)
-
-
-def _link(experiment: str) -> str:
-    view = f"workflowType=machine_learning&viewStateShareKey={layout.VIEW}"
-    return f"#/experiments/{experiment}/runs?{view}"
-
-
-def _experiment(client: MlflowClient, study: str) -> Experiment:
-    experiment = client.get_experiment_by_name(study)
-    if experiment is None:
-        raise StudyError(f"this MLflow store holds no study {study!r}; `isoflop run` makes one")
-    return experiment
-
-
-def _runs(client: MlflowClient, experiment: Experiment, query: str) -> list[Run]:
-    """All active runs that match, oldest first."""
-    return list(_each(client, experiment, query))
-
-
-def _each(client: MlflowClient, experiment: Experiment, query: str) -> Iterator[Run]:
-    """Active runs that match, oldest first, so that runs that come meanwhile shift no page."""
-    seen: set[str] = set()
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment.experiment_id],
-            query,
-            ViewType.ACTIVE_ONLY,
-            1000,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        expected = len(seen) + len(page)
-        seen.update(run.info.run_id for run in page)
-        if len(seen) != expected:
-            raise StorageError(f"MLflow gave runs of {experiment.name} twice; read again")
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _artifacts(uri: str, study: str) -> str | None:
-    """Artefacts lie beside a local store, and where a server keeps them."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    place = Path(uri.removeprefix("sqlite:///")).absolute().parent
-    return (place / "mlartifacts" / study).as_uri()
-
-
-def _check_file(path: Path) -> None:
-    place = next(folder for folder in path.absolute().parents if folder.exists())
-    written = path if path.exists() else place
-    if not place.is_dir() or not os.access(place, os.W_OK) or not os.access(written, os.W_OK):
-        raise StorageError(f"the MLflow store must be writable, but {written} is not")
-    if path.exists():
-        try:
-            with contextlib.closing(sqlite3.connect(path)) as database:
-                database.execute("SELECT name FROM sqlite_master LIMIT 1")
-        except sqlite3.Error as error:
-            raise StorageError(f"{path} must be an SQLite database, but: {error}") from None
-
-
-def _check_server(uri: str) -> None:
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
-            pass
-        MlflowClient(uri).search_experiments(max_results=1)
-    except (urllib.error.URLError, OSError, ValueError, MlflowException) as error:
-        raise StorageError(
-            f"the MLflow server must answer, but {uri} does not: {error}; "
-            "start it, or leave --mlflow out for a local store"
-        ) from None
-
-
-@contextlib.contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """One process at a time makes a file's tables and experiments; a server sees to it itself."""
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _make_file(uri: str) -> None:
-    """An empty store, made aside and renamed: MLflow cannot finish tables that a kill cut off."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or path.exists():
-        return
-    aside = path.with_name(f"{path.name}.new")
-    for left in (aside, aside.with_name(f"{aside.name}-journal")):
-        left.unlink(missing_ok=True)
-    MlflowClient(f"sqlite:///{aside}").search_experiments(max_results=1)
-    aside.rename(path)
-
-
-@contextlib.contextmanager
-def _storage_errors(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except (MlflowException, OperationalError, OSError) as error:
-        if "disk is full" in str(error) or (isinstance(error, OSError) and error.errno in wal.FULL):
-            raise DiskFull(
-                f"the MLflow store {uri} must have room, but its disk is full; nothing is lost: "
-                "make room, and the same command goes on"
-            ) from None
-        raise StorageError(f"the MLflow store {uri} cannot be used: {error}") from None

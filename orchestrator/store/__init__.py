@@ -1,0 +1,19 @@
+"""MLflow: a projection of the write-ahead log, and the board read back from it.
+
+The only package that imports mlflow.
+"""
+
+from orchestrator.store.place import check, claim
+from orchestrator.store.projection import Projector, project
+from orchestrator.store.published import link, read_rows, read_study, write_board
+
+__all__ = [
+    "Projector",
+    "check",
+    "claim",
+    "link",
+    "project",
+    "read_rows",
+    "read_study",
+    "write_board",
+]

@@ -1,0 +1,133 @@
+"""The board in MLflow: its rows read back, and itself as runs, artefacts, note and saved view."""
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Metric, Run
+
+from methods.errors import StudyError
+from orchestrator import layout
+from orchestrator.board import Board
+from orchestrator.rows import Row
+from orchestrator.store.place import ENDED, experiment_of, runs_of, storage_errors
+
+
+def read_rows(uri: str, study: str) -> list[Row]:
+    """Every trial that ended, from the store alone, one row per operating point.
+
+    Raises:
+        StudyError: the store holds no study of this name.
+        StorageError: the store cannot be used.
+    """
+    with storage_errors(uri):
+        client = MlflowClient(uri)
+        runs = runs_of(client, experiment_of(client, study), "tags.role LIKE 'trial-%'")
+    ended = {run.data.tags["trial"]: run for run in runs if "state" in run.data.tags}
+    return [
+        row
+        for _, run in sorted(ended.items())
+        for row in layout.rows(study, run.data.tags, run.info.run_id)
+    ]
+
+
+def read_study(uri: str, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The study as it was run, and where its numbers come from.
+
+    Raises:
+        StudyError: the store holds no study of this name.
+        StorageError: the store cannot be used.
+    """
+    with storage_errors(uri):
+        client = MlflowClient(uri)
+        runs = runs_of(client, experiment_of(client, study), "tags.role = 'report'")
+        if not runs:
+            raise StudyError(f"study {study!r} has not begun; `isoflop run` begins it")
+        with tempfile.TemporaryDirectory() as folder:
+            path = client.download_artifacts(runs[0].info.run_id, "provenance.json", folder)
+            facts: dict[str, Any] = json.loads(Path(path).read_text())
+    return facts["study"], facts
+
+
+def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
+    """The board as runs, artefacts, note and saved view; the same board again changes nothing.
+
+    Returns the link of the view, from `#` on.
+
+    Raises:
+        StudyError: the store holds no study of this name.
+        StorageError: the store cannot be used.
+    """
+    with storage_errors(uri):
+        client = MlflowClient(uri)
+        experiment = experiment_of(client, study)
+        identity = experiment.experiment_id
+        old = runs_of(client, experiment, "tags.role = 'leaderboard'")
+        kept = {_board_run(client, experiment, board, method, old) for method in board.methods}
+        for run in old:
+            if run.info.run_id not in kept:
+                client.delete_run(run.info.run_id)
+        report = _report_run(client, experiment)
+        client.log_artifacts(report, str(folder))
+        client.set_tag(report, "mlflow.note.content", board.verdict)
+        page = f"#/experiments/{identity}/runs/{report}/artifacts/report.html"
+        note = f"{board.verdict}\n\n[The report]({page}) is an artefact of the run `report`."
+        client.set_experiment_tag(identity, "mlflow.note.content", note)
+        client.set_experiment_tag(
+            identity, f"mlflow.sharedViewState.{layout.VIEW}", layout.view(board)
+        )
+    return _link(identity)
+
+
+def link(uri: str, study: str) -> str:
+    """The saved view of a study in MLflow's pages, from `#` on.
+
+    Raises:
+        StudyError: the store holds no study of this name.
+        StorageError: the store cannot be used.
+    """
+    with storage_errors(uri):
+        return _link(experiment_of(MlflowClient(uri), study).experiment_id)
+
+
+def _board_run(
+    client: MlflowClient, experiment: Experiment, board: Board, method: str, old: Sequence[Run]
+) -> str:
+    """The id of one method's run of the board; a new one where a number changed."""
+    metrics, words = layout.board_run(board, method)
+    content = json.dumps([method, metrics, words], sort_keys=True)
+    for run in old:
+        if run.data.tags.get("content") == content and run.info.status in ENDED:
+            return str(run.info.run_id)
+    tags = {
+        "role": "leaderboard",
+        "method": method,
+        "study": board.study,
+        "content": content,
+        "mlflow.runColor": layout.colour(method),
+        **words,
+    }
+    run = client.create_run(experiment.experiment_id, run_name=f"board: {method}", tags=tags)
+    now = time.time_ns() // 1_000_000
+    client.log_batch(run.info.run_id, [Metric(k, v, now, 0) for k, v in metrics.items()])
+    client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
+
+
+def _report_run(client: MlflowClient, experiment: Experiment) -> str:
+    runs = runs_of(client, experiment, "tags.role = 'report'")
+    if runs:
+        return str(runs[0].info.run_id)
+    tags = {"key": "report", "role": "report", "study": experiment.name}
+    run = client.create_run(experiment.experiment_id, run_name="report", tags=tags)
+    client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
+
+
+def _link(experiment: str) -> str:
+    view = f"workflowType=machine_learning&viewStateShareKey={layout.VIEW}"
+    return f"#/experiments/{experiment}/runs?{view}"

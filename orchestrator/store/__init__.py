@@ -4,7 +4,8 @@ The only package that imports mlflow.
 """
 
 from orchestrator.store.place import check, claim
-from orchestrator.store.projection import Projector, project
+from orchestrator.store.projection import project
+from orchestrator.store.projector import Projector
 from orchestrator.store.published import link, read_rows, read_study, write_board
 
 __all__ = [

@@ -8,8 +8,7 @@ import json
 import logging
 import math
 import sys
-import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,69 +29,10 @@ BATCH = 900
 """Metrics in one write; MLflow takes 1,000 entities."""
 WORDS = 100
 """Parameters in one write, and tags; MLflow takes no more."""
+TRIES = 5
+"""Times that a store which takes other writes may fail at one, as if it were away."""
 SLICE = 1 << 22
 """Bytes of the log that are held in memory at once."""
-
-
-class Projector:
-    """Follows the log into MLflow in the background; a server that is away is tried again.
-
-    What the store refuses for good goes to `mlflow-refused.jsonl` beside the log.
-    """
-
-    def __init__(self, log: Path, uri: str, study: str) -> None:
-        self._projection = _Projection(log, uri, study)
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
-
-    def start(self) -> None:
-        """Begin, with all that the log holds already."""
-        self._thread.start()
-
-    def flush(self, timeout: float) -> bool:
-        """Whether all that the log holds now reached the store within `timeout` seconds."""
-        goal = self._projection.size()
-        deadline = time.monotonic() + timeout
-        self._wake.set()
-        while self._projection.offset < goal and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return self._projection.offset >= goal
-
-    @property
-    def refused(self) -> int:
-        """How many events the store refused for good."""
-        return len(self._projection.refused)
-
-    def stop(self) -> None:
-        """End; runs of interrupted trials are marked as killed until they go on."""
-        self._stop.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=30)
-        if self._thread.is_alive():
-            logger.warning("MLflow still takes a write; the next run finishes what it leaves open")
-            return
-        try:
-            self._projection.mark_interrupted()
-        except Exception as error:
-            reason = str(error).partition("\n")[0]
-            logger.warning("MLflow was not told which trials are interrupted: %s", reason)
-
-    def _follow(self) -> None:
-        pause = 0.5
-        while not self._stop.is_set():
-            try:
-                self._projection.advance()
-            except Exception as error:  # nothing that MLflow does may stop the sweep
-                logger.warning("MLflow did not take a write, again in %.3g s: %s", pause, error)
-                self._projection.forget()
-                self._stop.wait(pause)
-                pause = min(2 * pause, 30.0)
-            else:
-                pause = 0.5
-                self._wake.wait(pause)
-                self._wake.clear()
 
 
 def project(log: Path, uri: str, study: str) -> None:
@@ -107,7 +47,7 @@ def project(log: Path, uri: str, study: str) -> None:
         if event["event"] == "study":
             claim(uri, study, event["hash"])
     with storage_errors(uri):
-        _Projection(log, uri, study).advance()
+        Projection(log, uri, study).advance()
 
 
 class _Known(NamedTuple):
@@ -120,7 +60,7 @@ class _Known(NamedTuple):
     """Whether the study's run holds where its numbers come from."""
 
 
-class _Projection:
+class Projection:
     """Where the projection of one log stands; every step may be repeated."""
 
     def __init__(self, log: Path, uri: str, study: str) -> None:
@@ -130,6 +70,7 @@ class _Projection:
         self._experiment: Experiment | None = None
         self._runs: dict[str, _Known] = {}
         self._open: dict[str, str] = {}
+        self._failures: Counter[str] = Counter()
         self._refusals = log.with_name("mlflow-refused.jsonl")
         self.refused = {_content(line["event"]) for line in wal.read(self._refusals)[0]}
         """Events that the store refused for good, now or before."""
@@ -207,9 +148,25 @@ class _Projection:
         try:
             write(event)
         except Exception as error:
-            if _passing(error):
+            if self._worth_a_retry(event, error):
                 raise
             self._refuse(event, str(error))
+
+    def _worth_a_retry(self, event: Mapping[str, Any], error: Exception) -> bool:
+        """Whether the same write may succeed later; not one that alone fails again and again."""
+        if not _passing(error):
+            return False
+        self._failures[content := _content(event)] += 1
+        if self._failures[content] < TRIES:
+            return True
+        assert self._experiment is not None, "the store was asked first"
+        identity = self._experiment.experiment_id
+        try:
+            self._client.set_experiment_tag(identity, "probe", "." * 4000)
+            self._client.delete_experiment_tag(identity, "probe")
+        except Exception:  # it takes nothing now, so the event is not to blame
+            return True
+        return False
 
     def _refuse(self, event: Mapping[str, Any], reason: str) -> None:
         content = _content(event)
@@ -264,7 +221,7 @@ class _Projection:
         try:
             self._client.log_batch(run.identity, metrics, params, tags)
         except Exception as error:
-            if _passing(error):
+            if self._worth_a_retry(events[-1], error):
                 raise
             return False
         return True
@@ -306,10 +263,11 @@ class _Projection:
             try:
                 self._client.log_batch(self._runs[trial].identity, metrics=batch)
             except Exception as error:
-                if _passing(error):
+                told = {"trial": trial, **dict(batch[0])}
+                if self._worth_a_retry(told, error):
                     raise
                 if len(batch) == 1:
-                    self._refuse({"trial": trial, **dict(batch[0])}, str(error))
+                    self._refuse(told, str(error))
                 else:
                     half = len(batch) // 2
                     self._log_metrics(trial, batch[:half])

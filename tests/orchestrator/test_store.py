@@ -1,11 +1,13 @@
 """The projection into a real MLflow: nothing lost, nothing doubled, every digit back."""
 
+import contextlib
 import json
 import math
 import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -236,7 +238,7 @@ def test_a_projection_that_died_after_any_write_is_finished_by_the_next(
     agrees(uri, found)
 
 
-def test_the_background_thread_follows_the_log(tmp_path: Path, uri: str) -> None:
+def test_the_projector_follows_the_log(tmp_path: Path, uri: str) -> None:
     found = events(trials=2)
     log = Log(tmp_path / "wal.jsonl")
     log.append(found[0])
@@ -305,6 +307,103 @@ def test_what_is_refused_for_good_is_set_aside(tmp_path: Path, uri: str) -> None
     assert projector.flush(timeout=60)
     projector.stop()
     assert projector.refused == 2
+
+
+def test_what_alone_fails_again_and_again_holds_up_nothing(tmp_path: Path, uri: str) -> None:
+    found = events(trials=2)
+    epoch = next(event for event in found if event["event"] == "epoch")
+    epoch["metrics"]["curve/bad"] = 0.5
+    store.claim(uri, STUDY, "ab12")
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        database.execute(  # an error of the database's own, as a server's 5xx is: worth a retry
+            "CREATE TRIGGER bad BEFORE INSERT ON metrics WHEN NEW.key = 'curve/bad' "
+            "BEGIN SELECT abs(-9223372036854775807 - 1); END"
+        )
+    writer = projection.Projection(logged(tmp_path, found), uri, STUDY)
+    failures = 0
+    while writer.offset < writer.size():
+        try:
+            writer.advance()
+        except MlflowException:
+            failures += 1
+            writer.forget()
+        assert failures < 20
+    assert failures >= projection.TRIES - 1
+    lines = (tmp_path / "mlflow-refused.jsonl").read_text().splitlines()
+    refused = [json.loads(line) for line in lines]
+    assert [entry["event"]["key"] for entry in refused] == ["curve/bad"]
+    del epoch["metrics"]["curve/bad"]
+    agrees(uri, found)
+
+
+def test_a_store_that_takes_nothing_blames_no_event(tmp_path: Path, uri: str) -> None:
+    found = events(trials=1)
+    store.claim(uri, STUDY, "ab12")
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        for table in ("runs", "experiment_tags"):
+            database.execute(
+                f"CREATE TRIGGER no_{table} BEFORE INSERT ON {table} "
+                "BEGIN SELECT abs(-9223372036854775807 - 1); END"
+            )
+    writer = projection.Projection(logged(tmp_path, found), uri, STUDY)
+    for _ in range(2 * projection.TRIES):
+        with pytest.raises(MlflowException):
+            writer.advance()
+        writer.forget()
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        for table in ("runs", "experiment_tags"):
+            database.execute(f"DROP TRIGGER no_{table}")
+    writer.advance()
+    agrees(uri, found)
+    assert not writer.refused
+
+
+def test_a_projector_that_is_killed_is_started_again(tmp_path: Path, uri: str) -> None:
+    found = events(trials=3)
+    log = Log(tmp_path / "wal.jsonl")
+    log.append(found[0])
+    store.claim(uri, STUDY, "ab12")
+    projector = store.Projector(tmp_path / "wal.jsonl", uri, STUDY)
+    projector.start()
+    for number, event in enumerate(found[1:]):
+        log.append(event)
+        if number in (len(found) // 3, 2 * len(found) // 3):
+            assert projector.flush(timeout=60)
+            assert projector.pid is not None
+            os.kill(projector.pid, signal.SIGKILL)
+    log.close()
+    assert projector.flush(timeout=60)
+    projector.stop()
+    agrees(uri, found)
+    assert projector.pid is None
+
+
+def test_a_projector_ends_with_its_driver(tmp_path: Path, uri: str) -> None:
+    log = logged(tmp_path, events(trials=1))
+    store.claim(uri, STUDY, "ab12")
+    child = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from orchestrator import store\n"
+        "projector = store.Projector(Path(sys.argv[1]), sys.argv[2], 'demo')\n"
+        "projector.start()\n"
+        "assert projector.flush(60)\n"
+        "print(projector.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", child, str(log), uri],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    place = Path("/proc") / done.stdout.strip()
+    deadline = time.monotonic() + 30
+    while place.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert done.stdout.strip().isdigit()
+    assert not place.exists()
 
 
 def test_a_run_that_a_lost_answer_doubled_is_one_again(tmp_path: Path, uri: str) -> None:

@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 from typing import Annotated, Literal
 
 import pydantic
-import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from methods.api import Images, Method, Phase, Search, Task
 from methods.dense import StaticNet, cross_entropy
 from methods.errors import MethodError
 from methods.experts import CondConv2d, CondLinear, Router, Start, fuse
-from methods.macs import quiet
+from methods.macs import quiet, sketched
 from methods.resnet import (
     PLAIN,
     Changed,
@@ -230,7 +229,7 @@ def _outputs(net: nn.Module, images: Images, kind: type[nn.Module]) -> list[Tens
 
 @lru_cache(maxsize=1024)
 def _price(method: CondConv, task: Task) -> int:
-    with torch.device("meta"):
+    with sketched():
         net = method.backbone(task)
     extra = sum(
         part.extra for part in net.modules() if isinstance(part, CondConv2d | CondLinear | Router)

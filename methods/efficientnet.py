@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from methods.api import Images, Task
 from methods.errors import MethodError
-from methods.macs import macs
+from methods.macs import macs, sketched
 from methods.resnet import Changed, Context, Convolution, Features, Normed, scaled
 
 LEAST = 32
@@ -122,7 +122,7 @@ def cost(task: Task, width: float = 1.0) -> int:
     Raises:
         MethodError: images too small for it.
     """
-    with torch.device("meta"):
+    with sketched():
         skeleton = efficientnet(task, width)
     image = torch.zeros(1, task.channels, task.height, task.width)
     return macs(skeleton.to_empty(device="cpu"), image)

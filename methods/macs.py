@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 with warnings.catch_warnings():
@@ -20,7 +21,26 @@ with warnings.catch_warnings():
     from fvcore.nn.jit_handles import get_shape
 
 COUNTED = ("conv", "linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "mv", "einsum", "tensordot")
+DRAWN = {Tensor.normal_, nn.init.normal_, nn.init.kaiming_normal_}
 RECURRENT = ("lstm", "lstm_cell")
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what draws weights: on the meta device it takes longer than all else."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in DRAWN:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def sketched() -> Iterator[None]:
+    """What is built inside has shapes and no values: enough to be priced."""
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def macs(module: nn.Module, *inputs: Tensor) -> int:

@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from methods.api import Images, Task
 from methods.errors import MethodError
-from methods.macs import macs
+from methods.macs import macs, sketched
 
 M = TypeVar("M", bound=nn.Module)
 Family = Literal["cifar", "imagenet"]
@@ -229,7 +229,7 @@ def costs(task: Task, depth: int, width: float = 1.0, family: Family = "cifar") 
     Raises:
         MethodError: a depth that the family has not, or images too small for it.
     """
-    with torch.device("meta"):
+    with sketched():
         skeleton = resnet(task, depth, width, family=family)
     net = skeleton.to_empty(device="cpu").eval()
     price = Pricer()

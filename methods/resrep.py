@@ -20,6 +20,7 @@ from methods.api import Group, Images, Method, Network, Output, Phase, Search, T
 from methods.compactor import Compactor, pull_for
 from methods.dense import cross_entropy
 from methods.errors import MethodError
+from methods.macs import sketched
 from methods.resnet import Family, ResNet, check_depth, fold, resnet
 from methods.schedules import cosine
 from methods.sites import Plan, attach, attached, plan, removed, select
@@ -275,7 +276,7 @@ def _backbone(net: CompactedResNet) -> Sequence[Group]:
 
 @lru_cache(maxsize=1024)
 def _planned(task: Task, depth: int, width: float, family: Family) -> Plan:
-    with torch.device("meta"):
+    with sketched():
         skeleton = resnet(task, depth, width, family=family)
-        image = torch.zeros(1, task.channels, task.height, task.width)
-    return plan(skeleton, image)
+    image = torch.zeros(1, task.channels, task.height, task.width, device="cpu")
+    return plan(skeleton.to_empty(device="cpu"), image)

@@ -22,7 +22,7 @@ from methods.gates import (
     State,
     make_gates,
 )
-from methods.macs import quiet
+from methods.macs import quiet, sketched
 from methods.policy import (
     Actions,
     collapse,
@@ -312,7 +312,7 @@ class _OneGate(nn.Module):
 @lru_cache(maxsize=1024)
 def _prices(task: Task, depth: int, width: float, family: Family, kind: Kind) -> Prices:
     parts = costs(task, depth, width, family)
-    with torch.device("meta"):
+    with sketched():
         skeleton = make_gates(kind, [channels for channels, _, _ in parts.outputs])
     gates = skeleton.to_empty(device="cpu").eval()
     price = Pricer()

@@ -265,13 +265,12 @@ def propose(
     if name == "sobol" or (name in LEARNING and (spread or place < _start(study.search))):
         return space.at(_sobol(len(space.free), place, derive(study, f"{space.method}/sobol", 0)))
     seed = derive(study, f"{space.method}/sampler", number)
-    shown = condensed(_bounded(history, study.budgets[-1]), MEMORY)
+    shown = [] if name == "random" else _bounded(condensed(history, MEMORY), study.budgets[-1])
     if name == "ehvi":
         return improving(space, shown, cap(study.budgets[-1]), np.random.default_rng(seed))
     sampler = SAMPLERS[name](seed, study.search.trials)
     memory = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
-    if name != "random":
-        memory.add_trials(shown)
+    memory.add_trials(shown)
     return dict(memory.ask(dict(space.free)).params)
 
 

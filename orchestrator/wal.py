@@ -14,8 +14,8 @@ from methods.errors import DiskFull
 
 logger = logging.getLogger(__name__)
 
-LASTING = ("study", "start", "end")
-"""Events that must outlive a power cut before anything follows from them."""
+LASTING = ("study", "end")
+"""Events that must outlive a power cut; a start is made again from the journal or the plan."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where there is no room."""
 PATIENCE = 600.0

@@ -121,13 +121,17 @@ class Sweep:
             self.kill()
 
 
-def below(root: int, name: str) -> list[int]:
-    """The processes that descend from one and whose command line begins so, by its file's name."""
-    parents, names = {}, {}
+def below(root: int, name: str, argument: str = "") -> list[int]:
+    """The processes that descend from one and whose command line begins so, by its file's name.
+
+    With `argument`, those that have it in one of their arguments.
+    """
+    parents: dict[int, int] = {}
+    commands: dict[int, str] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-            names[int(stat.parent.name)] = (stat.parent / "cmdline").read_text().split("\0")[0]
+            commands[int(stat.parent.name)] = (stat.parent / "cmdline").read_text()
         except OSError:
             continue
 
@@ -136,12 +140,17 @@ def below(root: int, name: str) -> list[int]:
             process = parents.get(process, 0)
             yield process
 
-    found = [p for p, own in names.items() if own.rsplit("/", 1)[-1].startswith(name)]
+    found = []
+    for process, command in commands.items():
+        file, _, arguments = command.partition("\0")
+        if file.rsplit("/", 1)[-1].startswith(name) and argument in arguments:
+            found.append(process)
     return sorted(process for process in found if root in ancestors(process))
 
 
 WORKER = "ray::ResourceTrainable."
 RAYLET = "raylet"
+PROJECTOR = ("python", "orchestrator.store.projector")
 
 
 def strike(process: int) -> bool:

@@ -1,4 +1,4 @@
-"""Twenty real kills at random instants, against a sweep that nobody touched."""
+"""Twenty-two real kills at random instants, against a sweep that nobody touched."""
 
 import logging
 import random
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import (
+    PROJECTOR,
     RAYLET,
     WORKER,
     Event,
@@ -26,7 +27,7 @@ from orchestrator.trainable import INTERVAL
 logger = logging.getLogger(__name__)
 
 SEED = 7
-KILLS = {"driver": 6, "worker": 8, "raylet": 2, "server": 4}
+KILLS = {"driver": 6, "worker": 8, "raylet": 2, "server": 4, "projector": 2}
 FILE = """
 name: drill
 data: digits
@@ -115,6 +116,7 @@ class Drill:
             "driver": self._driver,
             "worker": lambda: self._one(WORKER),
             "raylet": lambda: self._one(RAYLET),
+            "projector": lambda: self._one(*PROJECTOR),
             "server": self._outage,
         }
         for kind in plan:
@@ -155,10 +157,10 @@ class Drill:
         self._sweep.kill()
         return True
 
-    def _one(self, name: str) -> bool:
+    def _one(self, *what: str) -> bool:
         self.up()
         self._news()
-        found = below(self._sweep.pid, name)
+        found = below(self._sweep.pid, *what)
         return bool(found) and strike(self._draw.choice(found))
 
     def _outage(self) -> bool:

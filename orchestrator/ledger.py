@@ -105,6 +105,10 @@ class Ledger:
         self.records: dict[str, Record] = {}
         self._first: dict[str, Any] | None = None
         self._effort: Counter[str] = Counter()
+        self._ahead: Counter[str] = Counter()
+        """Epochs of the search trials without an end, among the effort."""
+        self._seconds: Counter[str] = Counter()
+        """Device-seconds of the search trials that ended."""
         self.searched = 0
         """Ends of search trials so far."""
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
@@ -168,9 +172,22 @@ class Ledger:
         """How many search trials a method has, refused ones included."""
         return len(self._trials(method))
 
-    def effort(self, method: str) -> int:
-        """Epochs that a method's search trials count for; one that runs counts in full."""
-        return self._effort[method]
+    def effort(self, method: str) -> float:
+        """Epochs that a method's search trials count for; one that runs counts in full.
+
+        Device-seconds where the study shares those out; one that runs counts at its method's pace.
+        """
+        if self.study.search.seconds is None:
+            return self._effort[method]
+        return self._seconds[method] + self._ahead[method] * self._pace(method)
+
+    def _pace(self, method: str) -> float:
+        """Seconds per epoch of a method's ended trials; of all methods' where it has none."""
+        ended = {m: self._effort[m] - self._ahead[m] for m in self._effort}
+        if ended.get(method):
+            return self._seconds[method] / ended[method]
+        epochs = sum(ended.values())
+        return sum(self._seconds.values()) / epochs if epochs else 1.0
 
     def history(self, method: str, before: int) -> list[FrozenTrial] | None:
         """The search trials numbered below `before`, or None while one of them runs."""
@@ -378,6 +395,7 @@ class Ledger:
             record.open = True
             if record.attempts == 1 and record.start["role"] == "search":
                 self._effort[event["method"]] += event["params"][EPOCHS]
+                self._ahead[event["method"]] += event["params"][EPOCHS]
         elif kind == "epoch":
             record = self.records[event["trial"]]
             record.step = max(record.step, event["step"])
@@ -398,8 +416,15 @@ class Ledger:
                 record.curve.clear()  # whoever stops trials compares them with the ended ones
             if record.start["role"] == "search":
                 self.searched += 1
-                saved = record.start["params"][EPOCHS] - record.effort
-                self._effort[record.start["method"]] -= saved
+                method, length = record.start["method"], record.start["params"][EPOCHS]
+                self._seconds[method] += max(event["seconds"], self._least(method, record))
+                self._ahead[method] -= length
+                self._effort[method] -= length - record.effort
+
+    def _least(self, method: str, record: Record) -> float:
+        """Seconds that a failed trial counts for at least, so that failing is not for nothing."""
+        failed = record.effort > record.step
+        return record.effort * self._pace(method) if failed else 0.0
 
     def _tell_what_ended(self) -> None:
         for method in self.study.methods:

@@ -1,5 +1,6 @@
 """What a study would do, before anything runs: reach, effort, time, and what its seeds can tell."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from orchestrator.ledger import derive
 from orchestrator.preflight import cores, prepared, slots_here
 from orchestrator.rows import cap
 from orchestrator.space import Space, parts, spaces
-from orchestrator.study import Study
+from orchestrator.study import SearchPlan, Study
 from orchestrator.timing import Timing, quiet, threads, time_trial
 from orchestrator.verdict import macs_text, mmacs
 
@@ -217,9 +218,9 @@ def _method(
     first = [s for s in defaults if s.floor <= cap(study.budgets[-1])]
     timings = [timed(space, sample.searched) for sample in (*first[:1], *median[:1])]
     known = [timing for timing in timings if timing is not None]
-    trials = study.search.trials
     confirm = study.confirm.seeds * len(study.budgets)
     opening, typical = (known[0], known[-1]) if known else (None, None)
+    trials = _trials(study.search, opening, typical)
     return MethodPlan(
         method=space.method,
         free={name: ranged(distribution) for name, distribution in space.free.items()},
@@ -240,6 +241,13 @@ def _method(
         confirm_seconds=confirm * (typical.seconds + typical.test_seconds) if typical else None,
         steps=sum(timing.steps for timing in known),
     )
+
+
+def _trials(search: SearchPlan, opening: Timing | None, typical: Timing | None) -> int:
+    """Search trials: as many as are asked for, or as fit the seconds."""
+    if search.seconds is None or opening is None or typical is None:
+        return search.trials
+    return 1 + math.ceil(max(0.0, search.seconds - opening.seconds) / typical.seconds)
 
 
 def _accepted(space: Space, places: Sequence[Mapping[str, Any]], task: Task) -> list[_Sample]:

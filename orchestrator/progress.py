@@ -37,6 +37,7 @@ class Progress:
         self._counts = {method: _Counts() for method in study.methods}
         self._lock = threading.Lock()
         self._confirm: int | None = None
+        self._searched = 0
         self._began = time.monotonic()
         self._ended_before = 0
         self._talks = False
@@ -94,6 +95,7 @@ class Progress:
             counts.refused += 1
         else:
             counts.ended[event["state"]] += 1
+            self._searched += "-seed" not in event["trial"]
         for point in event["points"]:
             if counts.best is None or point["val_acc"] > counts.best:
                 counts.best, counts.best_macs = point["val_acc"], point["val_macs_mean"]
@@ -116,26 +118,31 @@ class Progress:
         return Text(f"[{self._where()}] {event['trial']} {event['state']}: {figures}")
 
     def _where(self) -> str:
+        planned = self._planned()
+        if planned is None:
+            return f"{self._done()}"
         most = "at most " if self._confirm is None else ""
-        return f"{self._done()} of {most}{self._planned()}"
+        return f"{self._done()} of {most}{planned}"
 
     def _done(self) -> int:
         return sum(sum(counts.ended.values()) for counts in self._counts.values())
 
-    def _planned(self) -> int:
-        """Trials in all; until the search has ended, as many as there can be."""
+    def _planned(self) -> int | None:
+        """Trials in all, or as many as there can be; None where the search's are not known yet."""
         study = self._study
         methods = len(study.methods)
         confirm = self._confirm
+        if study.search.seconds is not None:
+            return None if confirm is None else self._searched + confirm
         if confirm is None:
             confirm = study.confirm.seeds * len(study.budgets) * methods
         return max(study.search.trials * methods + confirm, self._done())
 
     def _left(self) -> str:
-        done = self._done() - self._ended_before
-        if done < 2:
+        done, planned = self._done() - self._ended_before, self._planned()
+        if done < 2 or planned is None:
             return "time left: not known yet"
-        seconds = (time.monotonic() - self._began) / done * (self._planned() - self._done())
+        seconds = (time.monotonic() - self._began) / done * (planned - self._done())
         return f"time left: {_clock(seconds)}" + (" at most" if self._confirm is None else "")
 
     def _table(self) -> Group:

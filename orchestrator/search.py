@@ -193,7 +193,10 @@ class StudySearch(Searcher):  # type: ignore[misc]
         return self._spent(method) or self._hopeless(method)
 
     def _spent(self, method: str) -> bool:
-        planned = self._study.search.trials * self._spaces[method].epochs
+        plan = self._study.search
+        planned = (
+            plan.trials * self._spaces[method].epochs if plan.seconds is None else plan.seconds
+        )
         return self._ledger.effort(method) >= planned
 
     def _hopeless(self, method: str) -> bool:

@@ -77,6 +77,10 @@ class SearchPlan(Strict):
 
     trials: Annotated[int, Field(ge=1)] = 20
     """Effort per method, in trials of full length; refused ones come on top."""
+    seconds: Annotated[float | None, Field(gt=0, exclude_if=lambda seconds: seconds is None)] = None
+    """Device-seconds per method, in place of `trials`: methods get equal time instead of equal
+    epochs, to within a trial. `trials` is then what the samplers expect, and how many trials there
+    are depends on the machine."""
     sampler: Literal["auto", "ehvi", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
     """`auto` is gp under 200 trials per method, tpe from there on."""
     stop: Literal["none", "predictive"] = "none"

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.progress import Progress
-from orchestrator.study import Study
+from orchestrator.study import SearchPlan, Study
 
 STUDY = Study.model_validate(
     {
@@ -29,9 +29,9 @@ def ended(trial: str, state: str = "COMPLETE", reason: str | None = None) -> dic
     return {"event": "end", "trial": trial, "state": state, "reason": reason, "points": points}
 
 
-def shown(*events: dict[str, Any], terminal: bool) -> str:
+def shown(*events: dict[str, Any], terminal: bool, study: Study = STUDY) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
-    progress = Progress(STUDY, console)
+    progress = Progress(study, console)
     with progress.shown():
         for event in events:
             progress(event)
@@ -64,3 +64,17 @@ def test_a_terminal_shows_a_table_per_method() -> None:
     assert "skipnet" in text
     assert "90.0 % at 0.5 MMACs" in text
     assert "1 of at most 6 trials" in text
+
+
+def test_trials_that_equal_time_will_hold_are_not_foretold() -> None:
+    timed = STUDY.model_copy(update={"search": SearchPlan(trials=2, seconds=60)})
+    text = shown(
+        {"event": "resumed"},
+        ended("dense-00000"),
+        ended("skipnet-00000"),
+        {"event": "plan", "confirm": 2},
+        ended("dense-00000-seed1"),
+        terminal=False,
+        study=timed,
+    )
+    assert [line.split("]")[0] for line in text.splitlines()] == ["[1", "[2", "[3 of 4"]

@@ -19,6 +19,8 @@ from orchestrator.study import Study
 
 TASK = Task("digits", 1, 8, 8, 10)
 EPOCHS = 4
+PACE = {"dense": 1.0, "skipnet": 2.5, "resrep": 0.7}
+"""Seconds that an epoch of a method takes here."""
 Outcome = Callable[[Mapping[str, Any]], tuple[int, str]]
 """A trial's parameters -> the epochs that it takes, and the state in which it ends."""
 
@@ -49,9 +51,10 @@ def searched(folder: Path, found: Study, outcome: Outcome, *, seed: int = 0) -> 
         if not running:
             return ledger
         name = order.choice(sorted(running))
-        epochs, state = outcome(running.pop(name))
+        config = running.pop(name)
+        epochs, state = outcome(config)
         for step in range(1, epochs + 1):
-            metrics = {"curve/val_acc": 0.5, "curve/seconds": 1.0}
+            metrics = {"curve/val_acc": 0.5, "curve/seconds": PACE[config["method"]]}
             told = {"step": step, "time": step, "metrics": metrics, "end": None}
             search.on_trial_result(name, {"told": json.dumps(told)})
         point = {"point": "", "val_acc": 0.5, "val_macs_mean": 5e5}
@@ -61,7 +64,7 @@ def searched(folder: Path, found: Study, outcome: Outcome, *, seed: int = 0) -> 
     raise AssertionError("the search does not end")
 
 
-def efforts(ledger: Ledger) -> dict[str, int]:
+def efforts(ledger: Ledger) -> dict[str, float]:
     return {method: ledger.effort(method) for method in ledger.study.methods}
 
 
@@ -91,6 +94,43 @@ def test_effort_stays_equal_at_every_moment(tmp_path: Path) -> None:
         spread = [begun[method] for method in ledger.study.methods]
         assert max(spread) - min(spread) <= EPOCHS
     ledger.close()
+
+
+def test_methods_of_any_speed_and_fate_get_equal_device_seconds_where_a_study_says_so(
+    tmp_path: Path,
+) -> None:
+    def outcome(config: Mapping[str, Any]) -> tuple[int, str]:
+        fails = config["method"] == "dense" and int(config["trial"][-1]) % 3 == 1
+        return (1, "FAIL") if fails else (EPOCHS, "COMPLETE")
+
+    asked = 60.0
+    plan = study(search={"trials": 6, "sampler": "random", "seconds": asked})
+    ledger = searched(tmp_path, plan, outcome)
+    for method, pace in PACE.items():
+        records = [r for r in ledger.records.values() if r.start["method"] == method]
+        spent = sum(r.end["seconds"] for r in records if r.end is not None)
+        assert asked <= spent < asked + EPOCHS * pace, method
+        assert ledger.effort(method) == pytest.approx(spent)
+    trials = Counter(r.start["method"] for r in ledger.records.values() if not r.refused)
+    assert trials["resrep"] > trials["dense"] > trials["skipnet"]
+    ledger.close()
+
+
+def test_running_trials_count_at_their_methods_pace(tmp_path: Path) -> None:
+    plan = study(search={"trials": 6, "sampler": "random", "seconds": 60})
+    ledger = searched(tmp_path, plan, lambda _: (EPOCHS, "COMPLETE"))
+    begun = dict.fromkeys(PACE, 0.0)
+    for place, record in enumerate(r for r in ledger.records.values() if not r.refused):
+        begun[record.start["method"]] += EPOCHS * PACE[record.start["method"]]
+        if place >= 2 * len(PACE):  # until then a method's pace is not known
+            assert max(begun.values()) - min(begun.values()) <= EPOCHS * max(PACE.values())
+    ledger.close()
+
+
+def test_equal_time_leaves_the_hash_of_every_other_study_as_it_was() -> None:
+    assert "seconds" not in study().search.model_dump()
+    timed = study(search={"trials": 6, "sampler": "random", "seconds": 60})
+    assert timed.hash != study().hash
 
 
 def test_a_method_that_always_fails_ends_its_search(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 REFUSALS = 20
 """Trials, as a multiple of the planned ones, after which a search ends that is mostly refused."""
+FEW = 32
+"""Trials per method below which `auto` is gp: it gains nothing over tpe, and costs 30 times as much
+at 16 trials and ever more after that (docs/search.md)."""
 MEMORY = 300
 """Trials that a sampler is shown, at most."""
 
@@ -316,7 +319,7 @@ def _named(plan: SearchPlan) -> str:
     """The sampler that a plan means."""
     if plan.sampler != "auto":
         return plan.sampler
-    return "gp" if plan.trials < 200 else "tpe"
+    return "gp" if plan.trials < FEW else "tpe"
 
 
 def _start(plan: SearchPlan) -> int:

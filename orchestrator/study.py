@@ -82,7 +82,7 @@ class SearchPlan(Strict):
     epochs, to within a trial. `trials` is then what the samplers expect, and how many trials there
     are depends on the machine."""
     sampler: Literal["auto", "ehvi", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
-    """`auto` is gp under 200 trials per method, tpe from there on."""
+    """`auto` is gp under 32 trials per method, tpe from there on."""
     stop: Literal["none", "predictive"] = "none"
     """`predictive` ends trials that the front is not likely to take in; their epochs go to others
     of the same method."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 from methods.api import Images, Network
 from methods.data import Split
+
+LEAST = 5
+"""Rounds that count, at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +92,45 @@ def accuracy_of(
     return int(hits) / len(split)
 
 
-def latency(module: nn.Module, images: Images, *, rounds: int = 20, warmup: int = 3) -> Latency:
-    """Wall time of one call on `images`, where they are, after `warmup` calls that do not count."""
-    seconds = []
-    with _evaluating(module):
-        for _ in range(warmup):
-            module(images)
-        for _ in range(rounds):
-            _wait(images.device)
-            began = time.perf_counter()
-            module(images)
-            _wait(images.device)
-            seconds.append(time.perf_counter() - began)
-    low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75))
-    return Latency(float(median), float(high - low))
+def latencies(
+    modules: Sequence[nn.Module],
+    batches: Sequence[Images],
+    *,
+    rounds: int = 25,
+    warmup: int = 3,
+    seconds: float = 10.0,
+) -> list[Latency]:
+    """Wall time of one call of each module, in turns, so that a drift of the machine meets all.
+
+    A round calls every module on every batch and takes the mean over the batches; the first
+    `warmup` rounds do not count. After `seconds` there are no more rounds, but five at least.
+    The batches lie on the device of the modules.
+    """
+    taken: list[list[float]] = [[] for _ in modules]
+    began = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(_evaluating(module))
+        for round_ in range(-warmup, rounds):
+            if round_ >= LEAST and time.perf_counter() - began > seconds:
+                break
+            order = range(len(modules))
+            for index in order if round_ % 2 else reversed(order):
+                passed = _passed(modules[index], batches)
+                if round_ >= 0:
+                    taken[index].append(passed / len(batches))
+    quartiles = [np.quantile(own, (0.25, 0.5, 0.75)) for own in taken]
+    return [Latency(float(median), float(high - low)) for low, median, high in quartiles]
+
+
+def _passed(module: nn.Module, batches: Sequence[Images]) -> float:
+    """Seconds of one call per batch."""
+    _wait(batches[0].device)
+    began = time.perf_counter()
+    for images in batches:
+        module(images)
+    _wait(batches[0].device)
+    return time.perf_counter() - began
 
 
 @contextlib.contextmanager

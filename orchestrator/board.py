@@ -7,6 +7,8 @@ from orchestrator.attainment import Attainment
 from orchestrator.intervals import Difference, Summary
 from orchestrator.rows import Choice, Excluded, Row
 
+BASELINE = "dense"
+"""The static network that every method is compared with."""
 INTERVAL_FROM, RANKED_FROM = 3, 5
 """Seeds that a cell needs to have an interval, and to be ranked."""
 State = Literal["no point", "not confirmed yet", "value", "mean and sd", "not ranked", "ranked"]

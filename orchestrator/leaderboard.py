@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from methods.errors import StudyError
 from orchestrator.attainment import attainment
-from orchestrator.board import RANKED_FROM, Board, Cell, Comparison, Effort, Reach, State
+from orchestrator.board import BASELINE, RANKED_FROM, Board, Cell, Comparison, Effort, Reach, State
 from orchestrator.cells import cells, grouped, unused
 from orchestrator.comparisons import contest, gains, noise_floor, pairs
 from orchestrator.reach import area, fronts, levels, means, reach
@@ -41,7 +41,7 @@ def leaderboard(
     budgets: Sequence[float],
     *,
     primary: float,
-    baseline: str = "dense",
+    baseline: str = BASELINE,
     confidence: float = 0.95,
     chance: float = 0.0,
     methods: Sequence[str] = (),

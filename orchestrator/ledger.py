@@ -109,6 +109,8 @@ class Ledger:
         """Epochs of the search trials without an end, among the effort."""
         self._seconds: Counter[str] = Counter()
         """Device-seconds of the search trials that ended."""
+        self.latencies: list[dict[str, Any]] = []
+        """How long deployed networks took, as the log tells it."""
         self.searched = 0
         """Ends of search trials so far."""
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
@@ -335,6 +337,10 @@ class Ledger:
         curve = self.records[trial].curve
         return sum(float(point["metrics"].get("curve/seconds", 0.0)) for point in curve)
 
+    def time(self, event: Mapping[str, Any]) -> None:
+        """How long a deployed network took."""
+        self._append(dict(event))
+
     def tidy(self, ticket: Ticket) -> None:
         """Drop the checkpoints of a trial that ended, but the last one of a confirm run."""
         folder = self.folder / "trials" / ticket.trial
@@ -388,6 +394,8 @@ class Ledger:
         kind = event["event"]
         if kind == "study":
             self._first = self._first or event
+        elif kind == "latency":
+            self.latencies.append(event)
         elif kind == "start":
             record = self.records.setdefault(event["trial"], Record(event))
             record.attempts += 1

@@ -14,7 +14,7 @@ from scipy.stats import qmc
 from methods.api import Images, Method, Task
 from methods.data import Data, load
 from methods.errors import ClusterError, Diverged, MethodError
-from orchestrator.board import RANKED_FROM
+from orchestrator.board import BASELINE, RANKED_FROM
 from orchestrator.intervals import detectable
 from orchestrator.ledger import derive
 from orchestrator.preflight import cores, prepared, slots_here
@@ -32,7 +32,6 @@ IMAGES = 8
 """Validation images that a built network is priced on."""
 STEPS = 5
 """Optimiser steps in one of the timing's short epochs."""
-BASELINE = "dense"
 
 
 @dataclass(frozen=True, kw_only=True)

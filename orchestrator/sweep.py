@@ -19,8 +19,9 @@ from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 
 from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError, StudyError
-from orchestrator import cluster, store, warm
+from orchestrator import cluster, latency, store, warm
 from orchestrator import study as studies
+from orchestrator.board import BASELINE
 from orchestrator.leaderboard import Board, leaderboard
 from orchestrator.ledger import Ledger, refuse_other
 from orchestrator.preflight import Prepared, prepare
@@ -260,12 +261,12 @@ def _train(
     """
     study = ledger.study
     search = StudySearch(ledger, ready.spaces, ready.task, _settings(ledger), ready.warm)
-    if search.finished:
+    if search.finished and not _untimed(ledger):
         return False
     if listener:
         ledger.replay(listener)
     losses = 0
-    while not search.finished:
+    while not search.finished or _untimed(ledger):
         heard = ledger.heard
         try:
             _fit(search, ledger, facts, address, trainable)
@@ -300,7 +301,25 @@ def _fit(
         ) as scratch,
     ):
         search.lag = ledger.begin(facts, lag=slots, device=search.device)
-        _tune(search, study, slots, scratch, trainable)
+        if not search.finished:
+            _tune(search, study, slots, scratch, trainable)
+        if search.finished:
+            _time(ledger)
+
+
+def _untimed(ledger: Ledger) -> list[latency.Pair]:
+    """Networks of the board whose time was not taken."""
+    wanted = latency.pairs(ledger.rows(), ledger.study.budgets, BASELINE)
+    return latency.missing(wanted, ledger.latencies)
+
+
+def _time(ledger: Ledger) -> None:
+    """Time the board's networks, now that no trial runs: one worker, one pair at a time."""
+    resources = ledger.study.resources
+    worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(latency.measured)
+    for pair in _untimed(ledger):
+        for event in ray.get(worker.remote(pair, _settings(ledger))):
+            ledger.time(event)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -23,6 +23,8 @@ from methods.data import Data, load
 from methods.errors import Diverged
 from methods.evaluate import Evaluation, evaluate
 from methods.train import Epoch, train
+from orchestrator.deployed import keep
+from orchestrator.hardware import device_name
 from orchestrator.measure import measure
 from orchestrator.space import parts
 
@@ -104,6 +106,8 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             name = epoch.phase if phases > 1 else ""
             test = config["role"] == "confirm"
             points += measure(method, epoch.points(), name, data, device, test=test)
+            if test and epoch.index < epoch.epochs:
+                keep(folder, epoch.phase, epoch.state()["net"])
         seconds, began = seconds + time.monotonic() - began, time.monotonic()
         result = _result(epoch, seen, seconds, points, device)
         if result["end"] or epoch.phase_done or time.monotonic() - saved > INTERVAL:
@@ -161,13 +165,6 @@ def _out_of_memory(error: Exception) -> bool:
         return True
     words = ("CUDA error: out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-
-
-def device_name(device: str) -> str:
-    """The hardware's name, for the record."""
-    if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(device))
-    return platform.processor() or platform.machine()
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ The only package that imports mlflow.
 from orchestrator.store.place import check, claim
 from orchestrator.store.projection import project
 from orchestrator.store.projector import Projector
-from orchestrator.store.published import link, read_rows, read_study, write_board
+from orchestrator.store.published import link, read_latencies, read_rows, read_study, write_board
 
 __all__ = [
     "Projector",
@@ -14,6 +14,7 @@ __all__ = [
     "claim",
     "link",
     "project",
+    "read_latencies",
     "read_rows",
     "read_study",
     "write_board",

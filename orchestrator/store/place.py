@@ -27,6 +27,8 @@ from orchestrator import wal
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we tell it, in a line
 
+LATENCIES = "latencies.json"
+"""The artefact of the report's run that tells how long deployed networks took."""
 ENDED = ("FINISHED", "FAILED")
 """States of a run that goes on no more."""
 

@@ -19,7 +19,14 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
 from orchestrator import layout, wal
-from orchestrator.store.place import ENDED, claim, each_run, experiment_of, storage_errors
+from orchestrator.store.place import (
+    ENDED,
+    LATENCIES,
+    claim,
+    each_run,
+    experiment_of,
+    storage_errors,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +38,8 @@ WORDS = 100
 """Parameters in one write, and tags; MLflow takes no more."""
 TRIES = 5
 """Times that a store which takes other writes may fail at one, as if it were away."""
+TIMED = ("trial", "point", "reference", "reference_point", "batch")
+"""What one latency is known by."""
 SLICE = 1 << 22
 """Bytes of the log that are held in memory at once."""
 
@@ -70,6 +79,7 @@ class Projection:
         self._experiment: Experiment | None = None
         self._runs: dict[str, _Known] = {}
         self._open: dict[str, str] = {}
+        self._latencies: dict[str, dict[str, Any]] = {}
         self._failures: Counter[str] = Counter()
         self._refusals = log.with_name("mlflow-refused.jsonl")
         self.refused = {_content(line["event"]) for line in wal.read(self._refusals)[0]}
@@ -100,6 +110,9 @@ class Projection:
             if kind == "study":
                 self._guarded(event, self._begin)
                 continue
+            if kind == "latency":
+                self._latencies[json.dumps([event.get(name) for name in TIMED])] = dict(event)
+                continue
             if kind in ("lost", "paused") or self._known(trial):
                 continue
             if kind == "start":
@@ -113,6 +126,8 @@ class Projection:
                 self._write(trial, held.pop(trial))
         for trial, own in held.items():
             self._write(trial, own)
+        if any(event["event"] == "latency" for event in events):
+            self._guarded({"event": "latencies"}, self._time)
         self.offset = offset
         return bool(events)
 
@@ -185,6 +200,11 @@ class Projection:
             self._client.log_dict(run.identity, dict(event["provenance"]), "provenance.json")
             self._client.set_tag(run.identity, "provenance", event["hash"])
             self._runs["report"] = self._runs["report"]._replace(told=True)
+
+    def _time(self, event: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """All latencies at once, in place of those told before."""
+        run = self._runs["report"].identity
+        self._client.log_dict(run, {"latencies": list(self._latencies.values())}, LATENCIES)
 
     def _start(self, event: Mapping[str, Any]) -> None:
         method, trial = event["method"], event["trial"]

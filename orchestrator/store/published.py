@@ -14,7 +14,7 @@ from methods.errors import StudyError
 from orchestrator import layout
 from orchestrator.board import Board
 from orchestrator.rows import Row
-from orchestrator.store.place import ENDED, experiment_of, runs_of, storage_errors
+from orchestrator.store.place import ENDED, LATENCIES, experiment_of, runs_of, storage_errors
 
 
 def read_rows(uri: str, study: str) -> list[Row]:
@@ -51,6 +51,26 @@ def read_study(uri: str, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
             path = client.download_artifacts(runs[0].info.run_id, "provenance.json", folder)
             facts: dict[str, Any] = json.loads(Path(path).read_text())
     return facts["study"], facts
+
+
+def read_latencies(uri: str, study: str) -> list[dict[str, Any]]:
+    """How long deployed networks took, as the log told it; empty where none was timed.
+
+    Raises:
+        StudyError: the store holds no study of this name.
+        StorageError: the store cannot be used.
+    """
+    with storage_errors(uri):
+        client = MlflowClient(uri)
+        runs = runs_of(client, experiment_of(client, study), "tags.role = 'report'")
+        if not runs or not any(
+            f.path == LATENCIES for f in client.list_artifacts(runs[0].info.run_id)
+        ):
+            return []
+        with tempfile.TemporaryDirectory() as folder:
+            path = client.download_artifacts(runs[0].info.run_id, LATENCIES, folder)
+            content: dict[str, Any] = json.loads(Path(path).read_text())
+    return list(content["latencies"])
 
 
 def write_board(uri: str, study: str, board: Board, folder: Path) -> str:

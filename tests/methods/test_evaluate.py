@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from toy import Logits, Toy, ToyNet
 
 from methods.api import Network, Output
 from methods.data import Data, load
-from methods.evaluate import accuracy_of, evaluate, latency
+from methods.evaluate import LEAST, accuracy_of, evaluate, latencies
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_nothing_is_left_behind(net: ToyNet, data: Data) -> None:
     generator = torch.get_rng_state()
     evaluate(net, data.validation)
     accuracy_of(Logits(net), data.validation)
-    latency(net, data.validation.head(2)[0], rounds=2, warmup=1)
+    latencies([net], [data.validation.head(2)[0]], rounds=2, warmup=1)
     assert net.training
     assert not net.norm.training
     assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
@@ -86,7 +88,7 @@ def test_nothing_is_left_behind(net: ToyNet, data: Data) -> None:
 def test_modes_come_back_after_an_error(net: ToyNet, data: Data) -> None:
     net.train()
     with pytest.raises(RuntimeError):
-        latency(net, torch.zeros(1, 5, 8, 8))
+        latencies([net], [torch.zeros(1, 5, 8, 8)])
     assert net.training
 
 
@@ -95,10 +97,37 @@ def test_a_deployed_network_is_scored_alike(net: ToyNet, data: Data) -> None:
     assert accuracy_of(deployed, data.test, batch_size=33) == evaluate(net, data.test).accuracy
 
 
-def test_latency_is_positive_time(net: ToyNet, data: Data) -> None:
-    got = latency(Toy().deploy(net), data.test.head(4)[0], rounds=5, warmup=1)
-    assert got.median > 0
-    assert got.spread >= 0
+class Slow(torch.nn.Module):
+    """Sleeps, and counts its calls."""
+
+    def __init__(self, seconds: float, calls: list[str]) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.calls = calls
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls.append(str(self.seconds))
+        time.sleep(self.seconds)
+        return images
+
+
+def test_latencies_are_taken_in_turns_and_per_call(data: Data) -> None:
+    calls: list[str] = []
+    batches = data.test.head(4)[0].split(2)
+    slow, fast = latencies([Slow(0.02, calls), Slow(0.0, calls)], batches, rounds=6, warmup=2)
+    assert slow.median >= 0.02
+    assert slow.median > fast.median > 0
+    assert slow.spread >= 0
+    assert len(calls) == 8 * 2 * 2
+    rounds = [calls[first : first + 4] for first in range(0, len(calls), 4)]
+    assert all(sorted(own) == ["0.0", "0.0", "0.02", "0.02"] for own in rounds)
+    assert len({own[0] for own in rounds}) == 2, "each goes first as often as the other"
+
+
+def test_slow_networks_are_not_timed_for_ever(data: Data) -> None:
+    calls: list[str] = []
+    latencies([Slow(0.01, calls)], [data.test.head(1)[0]], rounds=1000, warmup=0, seconds=0.02)
+    assert LEAST <= len(calls) < 50
 
 
 @pytest.mark.gpu

@@ -1,0 +1,74 @@
+"""The networks of a confirm run as they were when its phases ended, and what ships of them."""
+
+import io
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from methods.api import Method, Network, Task
+from methods.errors import StorageError
+
+
+def keep(folder: Path, phase: str, net: Mapping[str, Any]) -> None:
+    """The weights of a network whose phase is done and is not the last: the trial trains on.
+
+    Raises:
+        OSError: there is no room, or no folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f"next-{platform.node()}-{os.getpid()}.pt"
+    packed = io.BytesIO()
+    torch.save(dict(net), packed)
+    try:
+        aside.write_bytes(packed.getbuffer())
+        aside.replace(folder / f"phase-{phase}.pt")
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def view(folder: Path, method: Method, task: Task, point: str) -> Network:
+    """The network of one operating point of a trial, in evaluation mode; it prices itself.
+
+    Raises:
+        StorageError: the trial's folder does not hold it.
+    """
+    phases = method.phases()
+    last = phases[-1].name
+    for phase in phases:
+        prefix = phase.name if len(phases) > 1 else ""
+        if not (point == prefix or point.startswith(f"{prefix}/") or not prefix):
+            continue
+        net = _filled(method, task, folder, None if phase.name == last else phase.name)
+        for own, found in phase.points(net).items():
+            if point == "/".join(part for part in (prefix, own) if part):
+                return found.eval()
+    raise StorageError(f"{folder.name} must have an operating point {point!r}, but has none")
+
+
+def deployed(folder: Path, method: Method, task: Task, point: str) -> nn.Module:
+    """What ships of an operating point: images -> logits.
+
+    Raises:
+        StorageError: the trial's folder does not hold it.
+    """
+    return method.deploy(view(folder, method, task, point)).eval()
+
+
+def _filled(method: Method, task: Task, folder: Path, phase: str | None) -> Network:
+    path = folder / ("last.pt" if phase is None else f"phase-{phase}.pt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError) as error:
+        raise StorageError(
+            f"the networks of a confirm run stay in its folder, but {folder.name}/{path.name} "
+            f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    with torch.random.fork_rng(devices=[]):
+        net: Network = method.build(task)
+    net.load_state_dict(content["train"]["net"] if phase is None else content)
+    return net

@@ -1,0 +1,44 @@
+"""The commands. A user's mistake is one line and exit code 2, what a machine failed at is exit code
+1; a traceback is a bug of ours.
+"""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it once; see cluster.ENVIRONMENT
+
+import typer
+
+from methods.errors import IsoflopError
+from orchestrator.cli.boards import board
+from orchestrator.cli.catalogue import methods, train
+from orchestrator.cli.simulations import simulate, table
+from orchestrator.cli.studies import plan, run, schema
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="isoflop",
+    help="Which dynamic CNN is best at your compute budget? One study file in, an honest "
+    "equal-FLOPs leaderboard out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (run, plan, board, methods, train, table, simulate, schema):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `isoflop` command."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        app(list(arguments) if arguments is not None else None)
+    except IsoflopError as error:
+        print(f"isoflop: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)

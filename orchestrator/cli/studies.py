@@ -1,0 +1,78 @@
+"""Run a study, plan it, and what a study file may hold."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.cli.boards import print_board
+from orchestrator.cli.shared import Out, Store, console, near
+
+
+def run(
+    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
+    out: Out = Path("runs"),
+    mlflow: Store = None,
+    address: Annotated[
+        str, typer.Option(help="Ray cluster; 'local' starts one on this machine.")
+    ] = "local",
+) -> None:
+    """Search, confirm and print the board; the same command goes on after any interruption."""
+    from orchestrator.study import load
+
+    what = load(study)
+    from orchestrator import sweep
+    from orchestrator.progress import Progress
+
+    progress = Progress(what, console)
+    console.print(f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False)
+    try:
+        with progress.shown():
+            outcome = sweep.run(what, out, uri=mlflow, address=address, listener=progress)
+    except KeyboardInterrupt:
+        console.print("\nStopped; nothing is lost. Go on with the same command:")
+        words = [str(near(Path(sys.argv[0]).absolute())), *sys.argv[1:]]
+        console.print(f"  {shlex.join(words)}", soft_wrap=True, highlight=False, markup=False)
+        raise typer.Exit(130) from None
+    if not outcome.fresh:
+        console.print("Everything is done already; this is the board.")
+    print_board(outcome)
+
+
+def plan(
+    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
+    steps: Annotated[
+        int, typer.Option(help="Steps in each short epoch of the timing; 0 times nothing.", min=0)
+    ] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Print what a study would do: reach, effort, time, what its seeds can tell. Runs nothing."""
+    from orchestrator.study import load
+
+    what = load(study)
+    from pydantic import TypeAdapter
+
+    from orchestrator.plan import Plan
+    from orchestrator.plan import plan as planned
+    from orchestrator.plan_tables import terminal
+
+    with Console(stderr=True).status("Pricing each space and timing a few steps of each method"):
+        found = planned(what, steps=steps)
+    if as_json:
+        print(TypeAdapter(Plan).dump_json(found, indent=2).decode())
+        return
+    console.print(
+        f"Study [bold]{found.study}[/] on {found.data}, hash {found.hash}", highlight=False
+    )
+    console.print(terminal(found))
+
+
+def schema() -> None:
+    """Print the JSON schema of a study file."""
+    from orchestrator.study import Study
+
+    print(json.dumps(Study.model_json_schema(), indent=2))

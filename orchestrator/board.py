@@ -108,6 +108,12 @@ class Board:
     methods: tuple[str, ...]
     budgets: tuple[float, ...]
     primary: float
+    primary_declared: bool
+    """Whether the study declared this one; tests at another are exploratory."""
+    undeclared: tuple[float, ...]
+    """Budgets for which nothing was confirmed; the choice there is among what others confirmed."""
+    passed_over: tuple[Choice, ...]
+    """What is best on validation at an undeclared budget, where that was never confirmed."""
     baseline: str
     confidence: float
     chance: float

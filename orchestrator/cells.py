@@ -2,12 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from orchestrator.board import Cell
 from orchestrator.intervals import holm, summary, welch
-from orchestrator.rows import Choice, Excluded, Row, cap, choose
+from orchestrator.rows import Choice, Excluded, Row, cap
 
 Grid = dict[tuple[str, float], Cell]
 """By method and budget (MMACs)."""
@@ -18,12 +18,13 @@ def cells(
     ladder: Sequence[float],
     kept: Sequence[Row],
     excluded: Sequence[Excluded],
+    choices: Iterable[Choice],
     *,
     confidence: float,
     chance: float,
 ) -> Grid:
-    """Every method at every budget, not yet grouped."""
-    chosen = {(c.method, c.budget): c for c in choose(kept, ladder)}
+    """Every method at every budget, with what was chosen there, not yet grouped."""
+    chosen = {(c.method, c.budget): c for c in choices}
     measured: dict[tuple[str, str, str], list[Row]] = {}
     tried: dict[tuple[str, str], set[int]] = {}
     for row in kept:

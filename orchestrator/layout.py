@@ -12,10 +12,12 @@ from typing import Any
 from methods import METHODS
 from orchestrator.board import Board
 from orchestrator.palette import INK, OKABE_ITO
-from orchestrator.rows import Row, trial_rows
+from orchestrator.rows import FIGURES, Row, trial_rows
 
 VIEW = "leaderboard"
 """The saved view's name and key."""
+RUNNING = "RUNNING"
+"""State of a row whose trial has no end yet, be it at work or interrupted."""
 PIECE = 7_500
 """Characters of a tag; MLflow cuts off what passes 8,000, with no more than a log line."""
 
@@ -58,22 +60,12 @@ def end_tags(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
-    """The rows of a trial that ended, from its tags."""
-    start = {
-        **{name: tags[name] for name in ("method", "trial", "config", "config_hash")},
-        "role": tags["role"].removeprefix("trial-"),
-        "seed": int(tags["seed"]),
-        "params": json.loads(_joined("params", tags)),
-        "budgets": json.loads(tags["budget_mmac"]),
-    }
-    end = {
-        "state": tags["state"],
-        "reason": tags.get("reason"),
-        "epochs": int(tags["epochs"]),
-        "seconds": float(tags["seconds"]),
-        "points": json.loads(_joined("points", tags)),
-    }
-    return trial_rows(study, start, end, run_id)
+    """The rows of a trial, from its tags; where they cannot be read, one row that says why."""
+    try:
+        return _rows(study, tags, run_id)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        told = f"no tag {error}" if isinstance(error, KeyError) else str(error)
+    return [_bare(study, tags, run_id, "UNREADABLE", f"run {run_id} in MLflow: {told}")]
 
 
 def figures(points: list[dict[str, Any]], chosen: str) -> dict[str, float]:
@@ -125,6 +117,59 @@ def view(board: Board) -> str:
         "runListHidden": False,
     }
     return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
+
+
+def _rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
+    start = {
+        **{name: tags[name] for name in ("method", "trial", "config", "config_hash")},
+        "role": tags["role"].removeprefix("trial-"),
+        "seed": int(tags["seed"]),
+        "params": json.loads(_joined("params", tags)),
+        "budgets": json.loads(tags["budget_mmac"]),
+    }
+    if "state" not in tags:
+        return [_bare(study, tags, run_id, RUNNING, None)]
+    end = {
+        "state": tags["state"],
+        "reason": tags.get("reason"),
+        "epochs": int(tags["epochs"]),
+        "seconds": float(tags["seconds"]),
+        "points": json.loads(_joined("points", tags)),
+    }
+    if end["state"] == "COMPLETE" and not end["points"]:
+        raise ValueError("a complete trial must have an operating point, but has none")
+    found = trial_rows(study, start, end, run_id)
+    for row in found:
+        for name in FIGURES:
+            value = getattr(row, name)
+            if not isinstance(value, int | float | None):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+        if not isinstance(row.point, str) or not isinstance(row.params, dict):
+            raise ValueError("a point must have a name, and a trial parameters")
+    return found
+
+
+def _bare(study: str, tags: Mapping[str, str], run_id: str, state: str, reason: str | None) -> Row:
+    """A trial without a figure."""
+    trial = tags.get("trial", run_id)
+    return Row(
+        study=study,
+        method=tags.get("method", "unknown"),
+        trial=trial,
+        config=tags.get("config", trial),
+        config_hash=tags.get("config_hash", ""),
+        role="confirm" if tags.get("role") == "trial-confirm" else "search",
+        point="",
+        seed=int(seed) if (seed := tags.get("seed", "")).isdecimal() else 0,
+        state=state,
+        reason=reason,
+        params={},
+        epochs=0,
+        seconds=0.0,
+        val_acc=None,
+        val_macs_mean=None,
+        run_id=run_id,
+    )
 
 
 def _figures(point: Mapping[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from orchestrator.board import BASELINE, RANKED_FROM, Board, Cell, Comparison, E
 from orchestrator.cells import cells, grouped, unused
 from orchestrator.comparisons import contest, gains, noise_floor, pairs
 from orchestrator.reach import area, fronts, levels, means, reach
-from orchestrator.rows import Choice, Excluded, Role, Row, cap, choose, clean
+from orchestrator.rows import Choice, Excluded, Role, Row, cap, choose, choose_confirmed, clean
 from orchestrator.verdict import notes, verdict
 
 __all__ = [
@@ -48,6 +48,8 @@ def leaderboard(
     controls: Mapping[str, str] | None = None,
     targets: Sequence[float] = (),
     images: int | None = None,
+    declared_primary: float | None = None,
+    confirmed_for: Sequence[float] | None = None,
 ) -> Board:
     """The board of a study at its budgets (MMACs).
 
@@ -55,7 +57,9 @@ def leaderboard(
     one without a single row is shown too. `controls` maps the second name of a method that
     was entered twice to the first: it gives the noise floor, and enters no test, group or P(best).
     `targets` are the accuracies whose least MACs are tabled, by default round ones; `images` is the
-    number of test images. The order of the rows changes nothing.
+    number of test images. `declared_primary` is the primary budget that was declared, if it is
+    another; `confirmed_for` are the budgets that were confirmed, if others are asked for: see
+    `choose_confirmed`. The order of the rows changes nothing.
 
     Raises:
         StudyError: no budget, a budget that is not positive, or a primary that is none of them.
@@ -66,7 +70,10 @@ def leaderboard(
     found = {row.method for row in everything} | {baseline, *methods, *twins, *twins.values()}
     names = sorted(found)
     real = [name for name in names if name not in twins]
-    grid = cells(names, ladder, kept, excluded, confidence=confidence, chance=chance)
+    declared = ladder if confirmed_for is None else confirmed_for
+    undeclared = tuple(budget for budget in ladder if budget not in declared)
+    choices = choose_confirmed(kept, ladder, declared)
+    grid = cells(names, ladder, kept, excluded, choices, confidence=confidence, chance=chance)
     excluded += unused(kept, grid)
     for budget in ladder:
         grid.update(grouped([grid[name, budget] for name in real], confidence))
@@ -84,6 +91,9 @@ def leaderboard(
         methods=ordered,
         budgets=ladder,
         primary=primary,
+        primary_declared=declared_primary in (None, primary),
+        undeclared=undeclared,
+        passed_over=tuple(c for c in choose(kept, undeclared) if c not in choices),
         baseline=baseline,
         confidence=confidence,
         chance=chance,

@@ -1,4 +1,4 @@
-"""The board as files (page, tables, figures, provenance) and as a table for the terminal.
+"""The board as files: page, tables, figures, provenance.
 
 The same board and rows give the same bytes: nothing here reads a clock, a path or a machine.
 """
@@ -10,17 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
-from orchestrator import bootstrap, figures, palette, pareto, tables, verdict
-from orchestrator.board import Board, Cell
+from orchestrator import bootstrap, figures, learning, palette, pareto, tables, verdict
+from orchestrator.board import Board
+from orchestrator.learning import Curves
 from orchestrator.rows import Row
 
 EXCLUDED_SHOWN = 100
 """Excluded rows listed one by one on the page; provenance.json has them all."""
+SECTIONS = {
+    "board": "Leaderboard at equal FLOPs",
+    "gain": "Gain over {baseline}",
+    "best": "Probability of the highest mean",
+    "pareto": "Accuracy over MACs",
+    "seeds": "Every seed",
+    "reach": "MACs to reach an accuracy",
+    "curves": "Learning curves",
+    "effort": "Effort",
+    "details": "In detail",
+    "provenance": "Provenance",
+}
+"""In the page's order: a file in `templates/sections`, and its title; an empty one is left out."""
 GLYPHS = {
     "o": "M6 1.2a4.8 4.8 0 1 0 .01 0z",
     "s": "M1.8 1.8h8.4v8.4h-8.4z",
@@ -38,6 +48,8 @@ def write_report(
     provenance: Mapping[str, Any],
     folder: Path,
     links: Mapping[str, str] | None = None,
+    *,
+    curves: Curves | None = None,
 ) -> Path:
     """Writes the report's files into `folder`, each aside and then renamed; the page's path.
 
@@ -55,7 +67,7 @@ def write_report(
         **figures.pareto_files(board, everything),
         "forest.png": figures.forest_file(board),
         "provenance.json": _json(evidence),
-        "report.html": page(board, everything, provenance, links or {}).encode(),
+        "report.html": page(board, everything, provenance, links or {}, curves or {}).encode(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -65,18 +77,12 @@ def write_report(
     return folder / "report.html"
 
 
-def terminal(board: Board, links: Mapping[str, str] | None = None) -> RenderableType:
-    """Verdict, board, notes and effort; readable in 80 columns and without colour."""
-    parts: list[RenderableType] = [Text(board.verdict, style="bold"), Text()]
-    parts.append(_terminal_board(board))
-    parts += [Text(f"! {note}") for note in board.notes]
-    parts += [Text(), _terminal_effort(board)]
-    parts += [Text(f"{name}: {where}", overflow="fold") for name, where in (links or {}).items()]
-    return Group(*parts)
-
-
 def page(
-    board: Board, rows: Iterable[Row], provenance: Mapping[str, Any], links: Mapping[str, str]
+    board: Board,
+    rows: Iterable[Row],
+    provenance: Mapping[str, Any],
+    links: Mapping[str, str],
+    curves: Curves,
 ) -> str:
     """The report as one HTML page that fetches nothing and runs nothing."""
     everything = list(rows)
@@ -91,28 +97,37 @@ def page(
         environment.filters[helper.__name__] = helper
     environment.filters.update(
         p=lambda p: verdict.p_text(p).removeprefix("= "),
-        half=_half,
+        half=verdict.half,
         duration=verdict.duration,
         seeds=verdict.seeds_text,
         chance=_chance,
     )
     reasons = Counter(excluded.reason.split(":")[0] for excluded in board.excluded)
-    return environment.get_template("report.html.j2").render(
-        board=board,
-        legend=_legend(board),
-        pareto=_pareto(board, everything),
-        attained=_attained(board),
-        draws=bootstrap.DRAWS,
-        contested=any(cell.p_best is not None for cell in board.cells),
-        forest=_per_budget(board, "forest"),
-        seeds=_per_budget(board, "seeds"),
-        targets=sorted({r.accuracy for r in board.reach if r.macs is not None}),
-        reach={(r.method, r.accuracy): r.macs for r in board.reach},
-        reasons=sorted(reasons.items(), key=lambda item: (-item[1], item[0])),
-        shown=board.excluded[:EXCLUDED_SHOWN],
-        provenance=_flat({k: v for k, v in provenance.items() if k != "study"}),
-        links={n: a for n, a in links.items() if a.startswith(("https://", "http://"))},
-    )
+    context: dict[str, Any] = {
+        "board": board,
+        "legend": _legend(board),
+        "pareto": _pareto(board, everything),
+        "attained": _attained(board),
+        "draws": bootstrap.DRAWS,
+        "contested": any(cell.p_best is not None for cell in board.cells),
+        "forest": _per_budget(board, "forest"),
+        "seeds": _per_budget(board, "seeds"),
+        "targets": sorted({r.accuracy for r in board.reach if r.macs is not None}),
+        "reach": {(r.method, r.accuracy): r.macs for r in board.reach},
+        "reasons": sorted(reasons.items(), key=lambda item: (-item[1], item[0])),
+        "shown": board.excluded[:EXCLUDED_SHOWN],
+        "provenance": _flat({k: v for k, v in provenance.items() if k != "study"}),
+        "links": {n: a for n, a in links.items() if a.startswith(("https://", "http://"))},
+        "curves": _curves(board, everything, curves),
+        "thinned": learning.SEARCHED,
+    }
+    sections = []
+    for name, title in SECTIONS.items():
+        words = title.format(baseline=board.baseline)
+        template = environment.get_template(f"sections/{name}.html.j2")
+        if body := template.render(context, title=words).strip():
+            sections.append((name, words, body))
+    return environment.get_template("report.html.j2").render(board=board, sections=sections)
 
 
 def _pareto(board: Board, rows: list[Row]) -> list[str]:
@@ -136,6 +151,21 @@ def _attained(board: Board) -> list[str]:
             size=(2.9, 2.3),
             prefix=f"attained{i}",
             label=f"Test accuracy that the seeds of {name} attain over MACs",
+        )
+        for i, name in enumerate(board.methods)
+    ]
+
+
+def _curves(board: Board, rows: list[Row], curves: Curves) -> list[str]:
+    """A small panel per method: how its trials learned; none where no trial has a curve."""
+    if not curves:
+        return []
+    return [
+        figures.inline_svg(
+            learning.curves_panel(board, name, rows, curves),
+            size=(2.9, 2.3),
+            prefix=f"curves{i}",
+            label=f"Validation accuracy of {name} over epochs",
         )
         for i, name in enumerate(board.methods)
     ]
@@ -165,84 +195,6 @@ def _legend(board: Board) -> list[tuple[str, str, str]]:
         (name, colour if colour != palette.INK else "var(--ink)", GLYPHS[marker])
         for name, (colour, marker) in sorted(table.items())
     ]
-
-
-def _terminal_board(board: Board) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("budget", justify="right", no_wrap=True)
-    table.add_column("method", overflow="fold")
-    table.add_column("test acc %", justify="right", no_wrap=True)
-    table.add_column(f"over {board.baseline}", justify="right", no_wrap=True)
-    table.add_column("MMACs", justify="right", no_wrap=True)
-    table.add_column("seeds", justify="right", no_wrap=True)
-    table.add_column("standing", overflow="fold")
-    for budget in board.budgets:
-        for i, name in enumerate(board.methods):
-            cell = board.cell(name, budget)
-            mark = "*" if budget == board.primary else " "
-            table.add_row(
-                f"<={verdict.mmacs(budget)}{mark}" if i == 0 else "",
-                name,
-                _accuracy_text(cell),
-                _gain_text(board, cell),
-                verdict.macs_text(cell.macs_mean) + ("!" if cell.overrun else ""),
-                str(cell.n),
-                _standing(board, cell),
-                end_section=i == len(board.methods) - 1,
-            )
-    table.caption = (
-        f"* primary budget, in MMACs. ± {100 * board.confidence:g} % interval over seeds; gains in "
-        "points, Welch. MMACs (fvcore FLOPs) are measured on test, ! over budget. Methods of one "
-        "group cannot be told apart."
-    )
-    if board.noise_floor is not None:
-        table.caption += " Gains marked ~ are noise by the A/A control."
-    table.caption_justify = "left"
-    return table
-
-
-def _terminal_effort(board: Board) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("effort", no_wrap=True)
-    for head in ("trials", "done", "pruned", "failed", "refused", "confirm", "epochs", "time"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for e in board.effort:
-        counts = (e.search, e.complete, e.pruned, e.failed, e.refused, e.confirm, e.epochs)
-        table.add_row(e.method, *(f"{count:,}" for count in counts), verdict.duration(e.seconds))
-    return table
-
-
-def _accuracy_text(cell: Cell) -> str:
-    if not cell.n and cell.choice:
-        return f"validation {verdict.percent(cell.choice.val_acc)}"
-    mean, half = verdict.percent(cell.accuracy.mean), _half(cell)
-    return f"{mean} ±{half:>5}" if half else f"{mean}       " if cell.n else mean
-
-
-def _standing(board: Board, cell: Cell) -> str:
-    if cell.state == "not confirmed yet":
-        return "unconfirmed"
-    if cell.n and cell.method in board.controls:
-        return "control"
-    return f"group {cell.group}" if cell.group else cell.state
-
-
-def _half(cell: Cell) -> str:
-    """Half width of the interval in points; '' where the seeds allow none."""
-    if cell.accuracy.hi is None or cell.accuracy.mean is None:
-        return ""
-    return f"{100 * (cell.accuracy.hi - cell.accuracy.mean):.2f}"
-
-
-def _gain_text(board: Board, cell: Cell) -> str:
-    gain = board.gain(cell.method, cell.budget)
-    if gain is None or gain.result.difference is None:
-        return "-"
-    text, hi = verdict.points(gain.result.difference), gain.result.hi
-    text = f"~{text}" if gain.noise else text
-    if hi is None:
-        return f"{text}       "
-    return f"{text} ±{100 * (hi - gain.result.difference):>5.2f}"
 
 
 def _chance(share: float | None) -> str:

@@ -154,6 +154,27 @@ def choose(rows: Iterable[Row], budgets: Sequence[float]) -> list[Choice]:
     return choices
 
 
+def choose_confirmed(
+    rows: Iterable[Row], budgets: Sequence[float], declared: Sequence[float]
+) -> list[Choice]:
+    """As `choose` at the budgets that were declared; at others only among what was confirmed.
+
+    What was confirmed is what was best at a declared budget, so that between two of them a better
+    configuration may exist that nobody has tested.
+    """
+    kept, _ = clean(rows)
+    tested = {_tested(row) for row in kept if row.role == "confirm"}
+    some = [row for row in kept if row.role == "search" and _tested(row) in tested]
+    return [
+        *choose(kept, [budget for budget in budgets if budget in declared]),
+        *choose(some, [budget for budget in budgets if budget not in declared]),
+    ]
+
+
+def _tested(row: Row) -> tuple[str, str, str]:
+    return (row.method, row.config, row.point)
+
+
 def _flaw(row: Row) -> str | None:
     """Why a row carries no figure; of a search row validation counts, of a confirm row test."""
     if row.role not in ("search", "confirm"):

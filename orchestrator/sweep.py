@@ -3,12 +3,12 @@
 import contextlib
 import itertools
 import logging
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,14 @@ from ray.exceptions import RayError
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 
-from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError, StudyError
+from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
 from orchestrator import cluster, latency, store, warm
-from orchestrator import study as studies
 from orchestrator.board import BASELINE
-from orchestrator.leaderboard import Board, leaderboard
+from orchestrator.learning import logged
 from orchestrator.ledger import Ledger, refuse_other
 from orchestrator.preflight import Prepared, prepare
 from orchestrator.provenance import provenance
-from orchestrator.report import write_report
-from orchestrator.rows import Row
+from orchestrator.publish import Outcome, default_uri, publish, writable
 from orchestrator.search import StudySearch
 from orchestrator.study import Study
 from orchestrator.trainable import Trial
@@ -41,20 +39,6 @@ LEG = 5_000
 """Trials of one Tuner: it holds every trial it ever ran, so a long sweep is a row of Tuners."""
 ROUNDS = 50
 """Trials of one Tuner for each that runs at once, at least: its last ones leave workers idle."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a sweep ends in."""
-
-    board: Board
-    report: Path
-    uri: str
-    """The MLflow store."""
-    link: str | None
-    """The board in MLflow's pages, from `#` on; None where the store did not answer."""
-    fresh: bool
-    """Whether anything was left to run."""
 
 
 def run(
@@ -78,7 +62,7 @@ def run(
     folder = out.absolute() / study.name
     place = uri or default_uri(out)
     facts = provenance(study, ready.task, ready.test_images)
-    _writable(out)
+    writable(out)
     store.check(place)
     refuse_other(folder, study)
     earlier = warm.taken(study, place, folder)
@@ -110,65 +94,13 @@ def run(
             projector.stop()
         rows = ledger.rows()
         facts = ledger.provenance or facts
-    board, report = publish(study, rows, facts, folder)
+    board, report = publish(study, rows, facts, folder, partial(logged, ledger.wal))
     try:
         link = store.write_board(place, study.name, board, report.parent)
     except Exception as error:  # the board stands in the folder; the view can be written again
         logger.warning("MLflow did not take the board: %s", error)
         link = None
     return Outcome(board, report, place, link, fresh)
-
-
-def show(study: str, out: Path, *, uri: str | None = None) -> Outcome:
-    """The board of a study, of what its MLflow store holds now.
-
-    Raises:
-        StorageError: the store does not answer.
-        StudyError: it holds no study of this name.
-    """
-    place = uri or default_uri(out)
-    if place.startswith("sqlite:///") and not Path(place.removeprefix("sqlite:///")).exists():
-        raise StudyError(
-            f"{place.removeprefix('sqlite:///')} must be a store of studies, but there is none; "
-            "`isoflop run` makes one, --out or --mlflow names another"
-        )
-    _writable(out)
-    store.check(place)
-    name = studies.load(Path(study)).name if study.endswith((".yaml", ".yml")) else study
-    what, facts = store.read_study(place, name)
-    folder = out.absolute() / name
-    board, report = publish(Study.model_validate(what), store.read_rows(place, name), facts, folder)
-    return Outcome(board, report, place, store.link(place, name), fresh=False)
-
-
-def default_uri(out: Path) -> str:
-    """The SQLite store that the studies of one folder share."""
-    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
-
-
-def publish(
-    study: Study, rows: Iterable[Row], facts: Mapping[str, Any], folder: Path
-) -> tuple[Board, Path]:
-    """The board of these rows, and its report in the study's folder."""
-    rows = list(rows)
-    board = leaderboard(
-        rows,
-        study.budgets,
-        primary=study.primary_budget,
-        chance=1 / facts["classes"],
-        methods=tuple(study.methods),
-        controls=study.controls,
-        targets=study.targets,
-        images=facts.get("test_images"),
-    )
-    return board, write_report(board, rows, dict(facts), folder / "report", {})
-
-
-def _writable(out: Path) -> None:
-    """Refuse an output folder before anything is written into it."""
-    nearest = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise StorageError(f"--out must be a folder that can be written, but {nearest} is not")
 
 
 def _made(out: Path) -> None:

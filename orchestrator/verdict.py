@@ -44,6 +44,11 @@ def verdict(board: Board) -> str:
 
 def notes(board: Board) -> Iterable[str]:
     """What weakens the board, a sentence each: overruns, lost seeds, uneven effort."""
+    if not board.primary_declared:
+        yield (
+            f"{mmacs(board.primary)} MMACs is not the primary budget that the study declared: "
+            "what is tested here is exploratory."
+        )
     if not board.confirmed:
         return
     for cell in board.cells:
@@ -61,6 +66,11 @@ def notes(board: Board) -> Iterable[str]:
             )
         if cell.state == "not confirmed yet":
             yield f"{where} is not confirmed yet."
+    for choice in board.passed_over:
+        yield (
+            f"{choice.method} at {mmacs(choice.budget)} MMACs: {choice.config} is best there on "
+            f"validation, {percent(choice.val_acc)} %, but was never confirmed."
+        )
     yield from _missing(board)
     yield from _control(board)
     yield from _uneven(board)
@@ -108,6 +118,13 @@ def seeds_text(comparison: Comparison) -> str:
     if comparison.more > MOST_SEEDS:
         return f"more than {MOST_SEEDS}"
     return f"{comparison.more} more"
+
+
+def half(cell: Cell) -> str:
+    """Half width of the interval in points; '' where the seeds allow none."""
+    if cell.accuracy.hi is None or cell.accuracy.mean is None:
+        return ""
+    return f"{100 * (cell.accuracy.hi - cell.accuracy.mean):.2f}"
 
 
 def plural(count: int, noun: str) -> str:

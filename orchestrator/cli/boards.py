@@ -1,28 +1,83 @@
 """The board of a study, and methods and studies side by side, from the MLflow store alone."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from methods.errors import StudyError
 from orchestrator.cli.shared import Out, Store, console, near
+
+Refresh = Annotated[
+    bool, typer.Option("--refresh", help="Read all of MLflow again: deleted and edited runs show.")
+]
 
 
 def board(
     study: Annotated[str, typer.Argument(help="The study file, or the study's name.")],
     out: Out = Path("runs"),
     mlflow: Store = None,
+    primary: Annotated[
+        float | None,
+        typer.Option(help="Test at another of the study's budgets (MMACs); exploratory."),
+    ] = None,
+    refresh: Refresh = False,
 ) -> None:
     """Print the board of a finished or running study, from the MLflow store alone."""
-    from orchestrator import sweep
+    from orchestrator.stored import show
 
-    print_board(sweep.show(study, out, uri=mlflow))
+    print_board(show(study, out, uri=mlflow, primary=primary, refresh=refresh))
+
+
+def compare(  # noqa: PLR0917
+    study: Annotated[str, typer.Argument(help="The study file, or the study's name.")],
+    other: Annotated[
+        str | None, typer.Argument(help="A second study on the same data, to compare with.")
+    ] = None,
+    at: Annotated[
+        str,
+        typer.Option(help="Budgets (MMACs), joined by commas.", show_default="the study's"),
+    ] = "",
+    methods: Annotated[
+        str, typer.Option(help="Names, joined by commas; dense always stands.", show_default="all")
+    ] = "",
+    out: Out = Path("runs"),
+    mlflow: Store = None,
+    refresh: Refresh = False,
+) -> None:
+    """Compare a study's methods at any budgets, or two studies method by method; from MLflow."""
+    from orchestrator import stored, terminal
+
+    budgets, names = _budgets(at), [name.strip() for name in methods.split(",") if name.strip()]
+    if other is None:
+        found = stored.at_budgets(study, budgets, out, methods=names, uri=mlflow, refresh=refresh)
+        console.print(terminal.comparison(found))
+        return
+    both = stored.two_studies(
+        study, other, budgets, out, methods=names, uri=mlflow, refresh=refresh
+    )
+    console.print(terminal.side_by_side(both))
+
+
+def _budgets(words: str) -> list[float]:
+    """Budgets as they are typed."""
+    parts = [part.strip() for part in words.split(",") if part.strip()]
+    try:
+        found = [float(part) for part in parts]
+    except ValueError:
+        found = [math.nan]
+    if not all(0 < budget < math.inf for budget in found):
+        raise StudyError(
+            f"--at must be positive MMACs joined by commas, as 10,20,40; got {words!r}"
+        )
+    return found
 
 
 def print_board(outcome: Any) -> None:
     """The board, where its report lies, and how it is opened in MLflow."""
-    from orchestrator.report import terminal
+    from orchestrator.terminal import terminal
 
     console.print(terminal(outcome.board))
     console.print(f"\nReport:  {near(outcome.report)}", highlight=False, soft_wrap=True)

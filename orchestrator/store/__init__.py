@@ -6,7 +6,8 @@ The only package that imports mlflow.
 from orchestrator.store.place import check, claim
 from orchestrator.store.projection import project
 from orchestrator.store.projector import Projector
-from orchestrator.store.published import link, read_latencies, read_rows, read_study, write_board
+from orchestrator.store.published import link, read_latencies, read_study, write_board
+from orchestrator.store.trials import read_curves, read_rows, read_trials
 
 __all__ = [
     "Projector",
@@ -14,8 +15,10 @@ __all__ = [
     "claim",
     "link",
     "project",
+    "read_curves",
     "read_latencies",
     "read_rows",
     "read_study",
+    "read_trials",
     "write_board",
 ]

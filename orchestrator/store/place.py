@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import sqlite3
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
@@ -23,12 +25,15 @@ from sqlalchemy.exc import OperationalError
 
 from methods.errors import DiskFull, StorageError, StudyError
 from orchestrator import wal
+from orchestrator.study import nearest
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we tell it, in a line
 
 LATENCIES = "latencies.json"
 """The artefact of the report's run that tells how long deployed networks took."""
+SCHEMA = 1
+"""Version of what isoflop writes into an experiment, in its tag `isoflop_schema`; without it, 1."""
 ENDED = ("FINISHED", "FAILED")
 """States of a run that goes on no more."""
 
@@ -47,7 +52,7 @@ def check(uri: str) -> None:
         try:
             MlflowClient(uri).search_experiments(max_results=1)
         except Exception as error:  # a driver that is missing, a server that is: each its own way
-            raise StorageError(f"the MLflow store {uri} cannot be used: {error}") from None
+            raise StorageError(f"the MLflow store {uri} cannot be used: {_told(error)}") from None
     else:
         raise StorageError(
             f"an MLflow URI starts with sqlite:///, http:// or https://, but got {uri!r}"
@@ -66,13 +71,18 @@ def claim(uri: str, study: str, study_hash: str) -> str:
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
-            tags = {"study_hash": study_hash, "mlflow.experimentKind": "custom_model_development"}
+            tags = {
+                "study_hash": study_hash,
+                "isoflop_schema": str(SCHEMA),
+                "mlflow.experimentKind": "custom_model_development",
+            }
             try:
                 return str(client.create_experiment(study, _artifacts(uri, study), tags))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             experiment = experiment_of(client, study)  # another driver was faster
+    _readable(experiment)
     found = experiment.tags.get("study_hash")
     if found != study_hash:
         raise StudyError(
@@ -92,12 +102,25 @@ def experiment_of(client: MlflowClient, study: str) -> Experiment:
     """The study's experiment.
 
     Raises:
-        StudyError: the store holds no study of this name.
+        StudyError: the store holds no study of this name, or one of a newer isoflop.
     """
     experiment = client.get_experiment_by_name(study)
     if experiment is None:
-        raise StudyError(f"this MLflow store holds no study {study!r}; `isoflop run` makes one")
+        held = sorted(e.name for e in client.search_experiments() if "study_hash" in e.tags)
+        hint = nearest(study, held) if held else "it holds none; `isoflop run` makes one"
+        raise StudyError(f"this MLflow store holds no study {study!r}; {hint}")
+    _readable(experiment)
     return experiment
+
+
+def _readable(experiment: Experiment) -> None:
+    """Refuses what a newer isoflop wrote: tags that it gave another meaning would be misread."""
+    found = experiment.tags.get("isoflop_schema", "1")
+    if not found.isdecimal() or int(found) > SCHEMA:
+        raise StudyError(
+            f"study {experiment.name!r} must be of schema {SCHEMA} or older, but a newer isoflop "
+            f"wrote it (schema {found}); use that version, or newer"
+        )
 
 
 def runs_of(client: MlflowClient, experiment: Experiment, query: str) -> list[Run]:
@@ -200,4 +223,16 @@ def storage_errors(uri: str) -> Iterator[None]:
                 f"the MLflow store {uri} must have room, but its disk is full; nothing is lost: "
                 "make room, and the same command goes on"
             ) from None
-        raise StorageError(f"the MLflow store {uri} cannot be used: {error}") from None
+        raise StorageError(f"the MLflow store {uri} cannot be used: {_told(error)}") from None
+
+
+def _told(error: Exception) -> str:
+    """MLflow's own words; but it calls a database of a newer MLflow out of date."""
+    found = re.search(r"found version (\w+), but expected", str(error))
+    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    if found and not list(migrations.glob(f"{found[1]}_*.py")):
+        return (
+            f"its tables must be those of MLflow {mlflow.__version__} or older, but a newer MLflow "
+            f"made them (revision {found[1]}); install that version, or newer"
+        )
+    return str(error)

@@ -1,4 +1,4 @@
-"""The board in MLflow: its rows read back, and itself as runs, artefacts, note and saved view."""
+"""The board in MLflow: its study read back, and itself as runs, artefacts, note and saved view."""
 
 import json
 import tempfile
@@ -10,29 +10,10 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Run
 
-from methods.errors import StudyError
+from methods.errors import StorageError, StudyError
 from orchestrator import layout
 from orchestrator.board import Board
-from orchestrator.rows import Row
 from orchestrator.store.place import ENDED, LATENCIES, experiment_of, runs_of, storage_errors
-
-
-def read_rows(uri: str, study: str) -> list[Row]:
-    """Every trial that ended, from the store alone, one row per operating point.
-
-    Raises:
-        StudyError: the store holds no study of this name.
-        StorageError: the store cannot be used.
-    """
-    with storage_errors(uri):
-        client = MlflowClient(uri)
-        runs = runs_of(client, experiment_of(client, study), "tags.role LIKE 'trial-%'")
-    ended = {run.data.tags["trial"]: run for run in runs if "state" in run.data.tags}
-    return [
-        row
-        for _, run in sorted(ended.items())
-        for row in layout.rows(study, run.data.tags, run.info.run_id)
-    ]
 
 
 def read_study(uri: str, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -49,8 +30,15 @@ def read_study(uri: str, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
             raise StudyError(f"study {study!r} has not begun; `isoflop run` begins it")
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(runs[0].info.run_id, "provenance.json", folder)
-            facts: dict[str, Any] = json.loads(Path(path).read_text())
-    return facts["study"], facts
+            text = Path(path).read_text()
+    try:
+        facts: dict[str, Any] = json.loads(text)
+        return facts["study"], facts
+    except (ValueError, KeyError, TypeError):
+        raise StorageError(
+            f"provenance.json of study {study!r} must hold its study as JSON, but does not; "
+            "`isoflop run` with the study file writes the store again"
+        ) from None
 
 
 def read_latencies(uri: str, study: str) -> list[dict[str, Any]]:

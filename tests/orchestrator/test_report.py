@@ -14,7 +14,8 @@ from boards import BUDGETS, study_rows
 from rich.console import Console
 
 from orchestrator.leaderboard import leaderboard
-from orchestrator.report import terminal, write_report
+from orchestrator.report import write_report
+from orchestrator.terminal import terminal
 
 PROVENANCE = {"study_hash": "ab12", "commit": "0123", "versions": {"torch": "2.13.0"}}
 FILES = {

@@ -1,0 +1,74 @@
+"""From rows to a board and its report."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.errors import StorageError
+from orchestrator.leaderboard import Board, leaderboard
+from orchestrator.learning import Curves, shown
+from orchestrator.report import write_report
+from orchestrator.rows import Row
+from orchestrator.study import Study
+
+CurvesOf = Callable[[Sequence[Row]], Curves]
+"""The learning curves of these trials, as far as they have any."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep ends in."""
+
+    board: Board
+    report: Path
+    uri: str
+    """The MLflow store."""
+    link: str | None
+    """The board in MLflow's pages, from `#` on; None where the store did not answer."""
+    fresh: bool
+    """Whether anything was left to run."""
+
+
+def publish(
+    study: Study,
+    rows: Iterable[Row],
+    facts: Mapping[str, Any],
+    folder: Path,
+    curves: CurvesOf,
+    *,
+    primary: float | None = None,
+) -> tuple[Board, Path]:
+    """The board of these rows, and its report in the study's folder."""
+    rows = list(rows)
+    board = leaderboard(
+        rows,
+        study.budgets,
+        primary=study.primary_budget if primary is None else primary,
+        declared_primary=study.primary_budget,
+        chance=1 / facts["classes"],
+        methods=tuple(study.methods),
+        controls=study.controls,
+        targets=study.targets,
+        images=facts.get("test_images"),
+    )
+    place = folder / ("report" if board.primary_declared else f"report-at-{board.primary:g}m")
+    drawn = curves(shown(board, rows))
+    return board, write_report(board, rows, dict(facts), place, {}, curves=drawn)
+
+
+def default_uri(out: Path) -> str:
+    """The SQLite store that the studies of one folder share."""
+    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
+
+
+def writable(out: Path) -> None:
+    """Refuse an output folder before anything is written into it.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    nearest = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise StorageError(f"--out must be a folder that can be written, but {nearest} is not")

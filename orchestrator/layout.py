@@ -109,7 +109,7 @@ def view(board: Board) -> str:
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": ["tags.`method`", *columns],
+        "selectedColumns": [*columns, f"tags.`at_{board.primary:g}m`"],
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

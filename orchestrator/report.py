@@ -131,7 +131,7 @@ def page(
 
 
 def _pareto(board: Board, rows: list[Row]) -> list[str]:
-    size = (4.3, 3.6)
+    size = (3.9, 3.3)
     search, test = pareto.search_panel(board, rows), pareto.test_panel(board)
     return [
         figures.inline_svg(
@@ -180,7 +180,7 @@ def _per_budget(board: Board, kind: str) -> list[str]:
     return [
         figures.inline_svg(
             draw(board, budget),
-            size=(4.3, 0.9 + 0.32 * lines),
+            size=(3.9, 0.9 + 0.32 * lines),
             prefix=f"{kind}{i}",
             label=f"{kind} at {verdict.mmacs(budget)} MMACs",
         )

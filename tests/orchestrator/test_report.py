@@ -7,14 +7,17 @@ import random
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from boards import BUDGETS, study_rows
 from rich.console import Console
 
+import orchestrator.report
 from orchestrator.leaderboard import leaderboard
-from orchestrator.report import write_report
+from orchestrator.learning import shown
+from orchestrator.report import SECTIONS, write_report
 from orchestrator.terminal import terminal
 
 PROVENANCE = {"study_hash": "ab12", "commit": "0123", "versions": {"torch": "2.13.0"}}
@@ -33,7 +36,11 @@ FILES = {
 
 def write(rows, folder, **links):
     board = leaderboard(rows, BUDGETS, primary=2, chance=0.1)
-    return board, write_report(board, rows, PROVENANCE, folder, links)
+    curves = {
+        row.trial: [(epoch, (row.val_acc or 0.2) - 0.5 / epoch) for epoch in range(1, 9)]
+        for row in shown(board, rows)
+    }
+    return board, write_report(board, rows, PROVENANCE, folder, links, curves=curves)
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +178,20 @@ def test_noise_and_the_control_are_said_in_words(tmp_path):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_every_section_has_a_file_and_an_empty_one_is_left_out(tmp_path):
+    templates = Path(orchestrator.report.__file__).parent / "templates" / "sections"
+    assert {path.name for path in templates.iterdir()} == {f"{n}.html.j2" for n in SECTIONS}
+    rows = study_rows(seeds=0)
+    board = leaderboard(rows, BUDGETS, primary=2, chance=0.1)
+    html = write_report(board, rows, PROVENANCE, tmp_path).read_text()
+    shown = re.findall(r'<section aria-labelledby="(\w+)"', html)
+    assert set(SECTIONS) - set(shown) == {"gain", "best", "seeds", "reach", "curves"}
+    assert re.findall(r'<a href="#(\w+)">', html) == shown
+
+
 def test_what_is_exploratory_says_so(report):
     html = report[1].read_text()
-    for name in ("best", "reach", "pareto"):
+    for name in ("best", "reach", "pareto", "curves"):
         section = html.split(f'<section aria-labelledby="{name}"')[1].split("</section>")[0]
         assert "Exploratory" in section, name
 
@@ -215,7 +233,7 @@ def test_a_browser_shows_the_page_whole(report, browser, width):
         assert browser.execute_script(cut) == 0
     drawn = "return [...document.querySelectorAll('figure svg')].map(e => e.clientHeight)"
     heights = browser.execute_script(drawn)
-    assert len(heights) == 2 + len(board.methods) + 2 * len(BUDGETS)
+    assert len(heights) == 2 + 2 * len(board.methods) + 2 * len(BUDGETS)
     assert min(heights) > 80
     overflow = """return [...document.querySelectorAll('figure svg')].flatMap(svg => {
         const box = svg.getBoundingClientRect();
@@ -235,3 +253,46 @@ def test_details_open_by_keyboard(report, browser):
     summary = browser.find_element("css selector", "details > summary")
     summary.send_keys(Keys.ENTER)
     assert browser.find_element("css selector", "details").get_attribute("open") is not None
+
+
+@pytest.mark.browser
+def test_the_keyboard_goes_past_the_links_to_every_table(report, browser):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    def press(key):
+        ActionChains(browser).send_keys(key).perform()
+        focus = "const e = document.activeElement; return [e.tagName, e.innerText, e.role ?? '', "
+        return browser.execute_script(f"{focus}e.getAttribute('aria-labelledby') ?? '']")
+
+    browser.get("about:blank")
+    browser.get(report[1].as_uri())
+    assert press(Keys.TAB)[:2] == ["A", "Skip to the leaderboard"]
+    visible = "return document.activeElement.getBoundingClientRect().left >= 0"
+    assert browser.execute_script(visible)
+    press(Keys.ENTER)
+    assert press(Keys.TAB)[2:] == ["region", "board"]
+    seen = [press(Keys.TAB) for _ in range(12)]
+    assert ["region", "effort"] in [where[2:] for where in seen]
+    assert sum(where[0] == "SUMMARY" for where in seen) == 3
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.browser
+def test_paper_holds_all_of_it(report, browser):
+    size = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        browser.get(report[1].as_uri())
+        heights = """return [...document.querySelectorAll('details:not([open]) table')].map(
+            e => e.getBoundingClientRect().height)"""
+        assert min(browser.execute_script(heights)) > 20
+        wide = """return [...document.querySelectorAll('table, svg, h1, p')].filter(
+            e => e.getBoundingClientRect().right > 719).length"""
+        assert browser.execute_script(wide) == 0
+        hidden = "return getComputedStyle(document.querySelector('nav')).display"
+        assert browser.execute_script(hidden) == "none"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -5,14 +5,13 @@ import json
 import math
 import os
 import random
-import signal
 import socket
 import sqlite3
+import signal
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from boards import BUDGETS, study_rows
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
+from stores import Server
 
 from methods.errors import StorageError, StudyError
 from orchestrator import layout, store
@@ -506,48 +506,6 @@ def leads(run: Run) -> bool:
 ROOT = Path(__file__).parents[2]
 
 
-class Server:
-    """A real `mlflow server` on one SQLite file, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                env={**os.environ, **quiet},
-                cwd=self._folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError((self._folder / "server.log").read_text())
-
-    def kill(self) -> None:
-        """All its processes at once, as an outage does."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-
 @pytest.fixture
 def server(tmp_path: Path, template: Path) -> Iterator[Server]:
     (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
@@ -585,42 +543,6 @@ def test_a_server_that_dies_and_returns_loses_and_doubles_nothing(
     server.kill()
     with pytest.raises(StorageError, match="cannot be used"):
         store.read_rows(server.uri, STUDY)
-
-
-@pytest.mark.slow
-@pytest.mark.browser
-def test_the_saved_view_shows_the_board(tmp_path: Path, server: Server) -> None:
-    from selenium import webdriver
-    from selenium.common.exceptions import WebDriverException
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    store.project(logged(tmp_path, events(trials=1)), server.uri, STUDY)
-    what = board()
-    link = written(server.uri, tmp_path / "report", what)
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--window-size=1600,900"):
-        options.add_argument(flag)
-    try:
-        browser = webdriver.Chrome(options=options)
-    except WebDriverException as error:
-        pytest.skip(f"no Chromium with its driver: {error.msg}")
-    cell = what.cell("skipnet", 2.0)
-    assert cell.accuracy.mean is not None
-    number = f"{round(cell.accuracy.mean, 4):g}"[:5]
-    try:
-        browser.get(f"{server.uri}/{link}")
-        WebDriverWait(browser, 60).until(lambda b: number in text_of(b))
-        seen = text_of(browser)
-        browser.save_screenshot(str(tmp_path / "view.png"))
-    finally:
-        browser.quit()
-    assert "board: skipnet" in seen
-    assert "acc/at_2m" in seen
-    assert "dense-00000" not in seen  # the view is filtered to the board
-
-
-def text_of(browser: Any) -> str:
-    return str(browser.execute_script("return document.body.innerText"))
 
 
 def test_events_after_the_last_newline_wait(tmp_path: Path) -> None:

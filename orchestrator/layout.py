@@ -96,6 +96,31 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
     return metrics, words
 
 
+def board_note(board: Board, method: str, experiment: str, runs: Mapping[str, str]) -> str:
+    """The runs behind one method's line, as links; `runs` are run ids by trial."""
+    lines = []
+    for budget in board.budgets:
+        cell = board.cell(method, budget)
+        if cell.choice is None:
+            lines.append(f"- {budget:g} MMACs: {cell.state}")
+            continue
+        seeds = [
+            f"[seed {row.seed}](#/experiments/{experiment}/runs/{runs[row.trial]})"
+            for row in cell.seeds
+            if row.trial in runs
+        ]
+        chosen = cell.choice.config
+        if chosen in runs:
+            chosen = f"[{chosen}](#/experiments/{experiment}/runs/{runs[chosen]})"
+        lines.append(f"- {budget:g} MMACs: {chosen}, {cell.state}: {', '.join(seeds) or '-'}")
+    note = "The runs behind each number:\n\n"
+    for line in lines:
+        if len(note) + len(line) > PIECE:
+            return f"{note}- and more: the tags `config` and `role` find them"
+        note += f"{line}\n"
+    return note
+
+
 def view(board: Board) -> str:
     """The state of MLflow's run table in which the board is readable; an undocumented format."""
     columns = [

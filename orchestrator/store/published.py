@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,11 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
         experiment = experiment_of(client, study)
         identity = experiment.experiment_id
         old = runs_of(client, experiment, "tags.role = 'leaderboard'")
-        kept = {_board_run(client, experiment, board, method, old) for method in board.methods}
+        runs = _trials_of(client, experiment, board)
+        kept = {
+            _board_run(client, experiment, board, method, old, runs=runs)
+            for method in board.methods
+        }
         for run in old:
             if run.info.run_id not in kept:
                 client.delete_run(run.info.run_id)
@@ -102,8 +106,24 @@ def link(uri: str, study: str) -> str:
         return _link(experiment_of(MlflowClient(uri), study).experiment_id)
 
 
+def _trials_of(client: MlflowClient, experiment: Experiment, board: Board) -> dict[str, str]:
+    """Run ids, by trial, of the confirm runs and of what they confirm."""
+    confirm = runs_of(client, experiment, "tags.role = 'trial-confirm'")
+    found = {run.data.tags.get("trial", ""): run.info.run_id for run in confirm}
+    for config in sorted({cell.choice.config for cell in board.cells if cell.choice}):
+        for run in runs_of(client, experiment, f"tags.trial = '{config}'"):
+            found[config] = run.info.run_id
+    return found
+
+
 def _board_run(
-    client: MlflowClient, experiment: Experiment, board: Board, method: str, old: Sequence[Run]
+    client: MlflowClient,
+    experiment: Experiment,
+    board: Board,
+    method: str,
+    old: Sequence[Run],
+    *,
+    runs: Mapping[str, str],
 ) -> str:
     """The id of one method's run of the board; a new one where a number changed."""
     metrics, words = layout.board_run(board, method)
@@ -116,6 +136,7 @@ def _board_run(
         "method": method,
         "study": board.study,
         "content": content,
+        "mlflow.note.content": layout.board_note(board, method, experiment.experiment_id, runs),
         "mlflow.runColor": layout.colour(method),
         **words,
     }

@@ -129,7 +129,7 @@ def _cached(
     known = {row["run_id"]: _Kept(row["end"], json.loads(row["tags"])) for row in rows}
     found = None
     if known:
-        since = min(max(run.end for run in known.values()), notes["read"]) - OVERLAP
+        since = min(_latest(known), notes["read"]) - OVERLAP
         found = _since(client, experiment, known, since)
     if found is None:
         found = _all(client, experiment)
@@ -142,6 +142,15 @@ def _cached(
         }
         cache.save(columns, {"read": now})
     return found
+
+
+def _latest(known: Mapping[str, _Kept]) -> int:
+    """The last end that the log told: the store has them in the log's order, however late.
+
+    A run that was merely interrupted has the time at which that was noted, which may lie after
+    ends that are yet to come.
+    """
+    return max((run.end for run in known.values() if "state" in run.tags), default=0)
 
 
 def _since(

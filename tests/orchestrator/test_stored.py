@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from stores import held, study
 
 from methods.errors import StudyError
-from orchestrator import store, stored
+from orchestrator import layout, store, stored
 from orchestrator.board import Board
 from orchestrator.cli import main
 from orchestrator.rows import Row
@@ -194,6 +194,22 @@ def test_a_driver_whose_clock_is_behind_is_not_missed(place: Place) -> None:
     assert "dense-00071" in {r.trial for r in place.read()}
 
 
+def test_ends_that_come_late_are_not_hidden_by_an_interruption(place: Place) -> None:
+    client, one = place.client, place.run("dense-00000")
+    latest = max(run.info.end_time for run in place.runs())
+
+    def arrives(trial: str, status: str, end: int | None, *left_out: str) -> None:
+        tags = {**one.data.tags, "trial": trial}
+        own = {name: value for name, value in tags.items() if name not in left_out}
+        run = client.create_run(one.info.experiment_id, tags=own)
+        client.set_terminated(run.info.run_id, status, end)
+
+    arrives("dense-00072", "KILLED", None, "state")  # now, years after the study
+    place.read()
+    arrives("dense-00073", "FINISHED", latest + 60_000)
+    assert place.read() == place.truth()
+
+
 @pytest.mark.parametrize(
     "harm", ["torn", "flipped", "foreign", "newer", "other", "empty", "folder"]
 )
@@ -260,6 +276,21 @@ def test_a_board_comes_from_the_store_alone_and_twice_the_same(place: Place) -> 
     shutil.rmtree(place.out / "demo")
     again = stored.show("demo", place.out, refresh=True)
     assert {path.name: path.read_bytes() for path in again.report.parent.iterdir()} == files
+
+
+def test_every_number_of_the_board_leads_to_its_runs(place: Place, tmp_path: Path) -> None:
+    board = stored.show("demo", place.out).board
+    (tmp_path / "files").mkdir()
+    store.write_board(place.uri, "demo", board, tmp_path / "files")
+    lines = {run.data.tags["method"]: run for run in place.runs("tags.role = 'leaderboard'")}
+    for name in METHODS:
+        note = lines[name].data.tags["mlflow.note.content"]
+        for cell in (board.cell(name, budget) for budget in BUDGETS):
+            assert cell.choice is not None
+            for trial in (cell.choice.config, *(r.trial for r in cell.seeds)):
+                assert f"/runs/{place.run(trial).info.run_id})" in note
+    long = layout.board_note(board, "dense", "1" * 4000, {r.trial: "ab" for r in few()})
+    assert len(long) < 8000
 
 
 def test_another_primary_budget_is_exploratory_and_leaves_the_declared_report(place: Place) -> None:

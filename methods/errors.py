@@ -6,6 +6,7 @@ IsoflopError
 ├── StudyError      a study file that cannot be run as written
 ├── StorageError    a folder, a ledger or an MLflow store that cannot be used
 │   └── DiskFull    a write that found no room; the same command goes on once there is some
+├── EvidenceError   a board that does not follow from the evidence that was kept
 └── ClusterError    resources that no machine at hand has
     └── ClusterLost a Ray that died again and again; the same command goes on
 Diverged            a trial whose numbers are not finite: ends the trial, never the sweep
@@ -37,6 +38,12 @@ class StorageError(IsoflopError):
 
 class ClusterError(IsoflopError):
     """Resources that no machine at hand has."""
+
+
+class EvidenceError(IsoflopError):
+    """Numbers that do not follow from the evidence that was kept, or evidence that is missing."""
+
+    exit_code = 1
 
 
 class DiskFull(StorageError):

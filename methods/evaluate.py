@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,15 +65,26 @@ def evaluate(
     truth = split.labels.cpu().numpy()
     costs = torch.cat(macs).cpu().numpy()
     return Evaluation(
-        accuracy=float(np.mean(guesses == truth)),
+        **figures(guesses, truth, costs),
         loss=float(loss) / len(split),
-        macs_mean=float(costs.mean()),
-        macs_p95=float(np.quantile(costs, 0.95, method="higher")),
-        macs_max=float(costs.max()),
         macs=costs,
         predictions=guesses,
         labels=truth,
     )
+
+
+def figures(
+    predictions: Integer[np.ndarray, " samples"],
+    labels: Integer[np.ndarray, " samples"],
+    macs: Float[np.ndarray, " samples"],
+) -> dict[str, float]:
+    """Accuracy and MACs of an `Evaluation`, from what each sample gave."""
+    return {
+        "accuracy": float(np.mean(predictions == labels)),
+        "macs_mean": float(macs.mean()),
+        "macs_p95": float(np.quantile(macs, 0.95, method="higher")),
+        "macs_max": float(macs.max()),
+    }
 
 
 def accuracy_of(

@@ -14,6 +14,11 @@ INTERVAL_FROM, RANKED_FROM = 3, 5
 State = Literal["no point", "not confirmed yet", "value", "mean and sd", "not ranked", "ranked"]
 
 
+Drawn = Literal["predictions", "counts", "seeds"]
+"""What P(best) resamples beside the seeds: the test images as they were predicted, binomial counts
+of right ones, or nothing."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """A method at a budget: what was chosen on validation, and what its fresh seeds gave."""
@@ -69,6 +74,8 @@ class Comparison:
     """Further seeds of each that would separate them, 0 where they are; see `more_seeds`."""
     noise: bool = False
     """No larger than the noise floor that a control gave."""
+    images: Difference | None = None
+    """The same difference for new seeds and new test images, paired by image; see `crossed`."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,19 @@ class Reach:
     method: str
     accuracy: float
     macs: float | None
+
+
+@dataclass(frozen=True)
+class Race:
+    """Further seeds that were given to the cells whose order at the primary budget was open."""
+
+    seeds: int
+    """What every cell had before."""
+    budget: int
+    """Further confirm runs that the study allows."""
+    spent: int
+    undecided: tuple[Comparison, ...]
+    """Neighbours in the order, and methods against the baseline, that are still not separated."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +157,11 @@ class Board:
     """The largest gap that a control has to its method, as a fraction."""
     images: int | None
     """Test images, where their number is known."""
+    looks: int
+    """How often the seeds may be looked at; intervals and adjusted p-values hold for all looks."""
+    race: Race | None
+    drawn: dict[float, Drawn]
+    """What P(best) was drawn from, at each budget that has one."""
     effort: tuple[Effort, ...]
     excluded: tuple[Excluded, ...]
 

@@ -16,8 +16,11 @@ CHUNK = 64
 """Resamples at once: their image weights are held in memory."""
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 Correct = NDArray[np.bool_]
 """Whether each seed (axis 0) is right on each test image (axis 1)."""
+Correctness = Mapping[tuple[str, str], NDArray[np.bool_]]
+"""By trial and operating point: whether the run is right on each test image."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,11 @@ def best_probability(
         raise ValueError(f"methods must be tested on the same images, but got {sorted(widths)}")
     if any(_seeds(samples[name]) == 0 for name in names):
         raise ValueError("every method needs a seed")
+    shared, counts = _patterns(samples)
     share = np.zeros(len(names))
     for start in range(0, draws, CHUNK):
-        size = min(CHUNK, draws - start)
-        weights = _weights(next(iter(widths)), size, generator) if widths else np.empty((0, size))
-        means = np.array([_means(samples[name], weights, generator) for name in names])
+        weights = _weights(counts, min(CHUNK, draws - start), generator)
+        means = np.array([_means(shared[name], weights, generator) for name in names])
         leads = means >= means.max(axis=0, initial=-np.inf) - 1e-12  # methods draws
         share += (leads / leads.sum(axis=0)).sum(axis=1) if names else 0
     return dict(zip(names, (share / draws).tolist(), strict=True))
@@ -64,10 +67,28 @@ def _seeds(sample: Correct | Counts) -> int:
     return len(sample.accuracies) if isinstance(sample, Counts) else len(sample)
 
 
-def _weights(images: int, draws: int, generator: np.random.Generator) -> Floats:
-    """How often each image is drawn, as a fraction of all: images draws."""
-    counts = generator.multinomial(images, np.full(images, 1 / images), size=draws)
-    fractions: Floats = counts.T / images
+def _patterns(
+    samples: Mapping[str, Correct | Counts],
+) -> tuple[dict[str, Correct | Counts], Integers]:
+    """The samples with images that all runs treat alike as one, and how many each stands for.
+
+    Most images are right in every run, so that a draw is over hundreds instead of thousands.
+    """
+    kept = {n: own for n, own in sorted(samples.items()) if not isinstance(own, Counts)}
+    if not kept:
+        return dict(samples), np.zeros(0, np.int64)
+    alike, counts = np.unique(np.concatenate(list(kept.values())), axis=1, return_counts=True)
+    parts = np.split(alike, np.cumsum([len(own) for own in kept.values()])[:-1])
+    return {**samples, **dict(zip(kept, parts, strict=True))}, counts
+
+
+def _weights(counts: Integers, draws: int, generator: np.random.Generator) -> Floats:
+    """How much of a drawn test set each pattern makes up, a fraction: patterns draws."""
+    images = int(counts.sum())
+    if not images:
+        return np.empty((0, draws))
+    drawn = generator.multinomial(images, counts / images, size=draws)
+    fractions: Floats = drawn.T / images
     return fractions
 
 

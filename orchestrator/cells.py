@@ -54,7 +54,7 @@ def cells(
     return grid
 
 
-def grouped(found: Sequence[Cell], confidence: float) -> Grid:
+def grouped(found: Sequence[Cell], confidence: float, looks: int = 1) -> Grid:
     """The ranked cells of one budget, by groups.
 
     A group is its leader (highest mean) and all that Welch's test, Holm-corrected over the
@@ -68,7 +68,8 @@ def grouped(found: Sequence[Cell], confidence: float) -> Grid:
     letter = ord("A")
     while rest:
         leader, others = rest[0], rest[1:]
-        adjusted = holm([welch(values(leader), values(o), confidence).p for o in others])
+        tests = [welch(values(leader), values(o), confidence).p for o in others]
+        adjusted = holm(tests, looks=looks)
         apart = [p is not None and p < 1 - confidence for p in adjusted]
         for cell in [leader, *(o for o, away in zip(others, apart, strict=True) if not away)]:
             groups[cell.method, cell.budget] = replace(cell, group=chr(letter))

@@ -11,14 +11,16 @@ import torch
 from torch import nn
 
 from methods.api import Method, Network, Task
-from methods.errors import StorageError
+from methods.errors import DiskFull, StorageError
+from orchestrator.wal import FULL
 
 
 def keep(folder: Path, phase: str, net: Mapping[str, Any]) -> None:
     """The weights of a network whose phase is done and is not the last: the trial trains on.
 
     Raises:
-        OSError: there is no room, or no folder.
+        DiskFull: there is no room.
+        OSError: there is no folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f"next-{platform.node()}-{os.getpid()}.pt"
@@ -27,6 +29,10 @@ def keep(folder: Path, phase: str, net: Mapping[str, Any]) -> None:
     try:
         aside.write_bytes(packed.getbuffer())
         aside.replace(folder / f"phase-{phase}.pt")
+    except OSError as error:
+        if error.errno in FULL:
+            raise DiskFull(f"there must be room in {folder}, but the disk is full") from None
+        raise
     finally:
         aside.unlink(missing_ok=True)
 

@@ -53,8 +53,8 @@ def by_hand(
         )
         if epoch.phase_done:
             name = epoch.phase if phases > 1 else ""
-            for point in measure(chosen, epoch.points(), name, loaded, device, test=False):
-                yield _point(point)
+            for found in measure(chosen, epoch.points(), name, loaded, device, test=False):
+                yield _point(found.figures)
 
 
 def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:

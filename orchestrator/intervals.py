@@ -10,6 +10,7 @@ from scipy import optimize, stats
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Correct = NDArray[np.bool_]
 
 
 MOST_SEEDS = 100
@@ -79,13 +80,47 @@ def welch(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> D
     return Difference("tested", difference, difference - half, difference + half, p)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Each p-value adjusted for being one of a family (Holm, 1979); None is not in the family."""
+def crossed(a: Correct, b: Correct, confidence: float = 0.95) -> Difference:
+    """`welch` for new test images too: seeds and images are both samples, the images shared.
+
+    From whether each seed (axis 0) is right on each image (axis 1), the same images in `a` and `b`.
+    Two crossed random effects: the variance of the seeds' means, that of the images' mean
+    differences, less what both hold, the interaction; degrees of freedom by Satterthwaite (1946).
+    A bootstrap of so few seeds would promise too much. Never shorter than Welch's interval, and
+    without a p-value: no test is declared on it.
+    """
+    seen = welch(a.mean(axis=1).tolist(), b.mean(axis=1).tolist(), confidence)
+    difference = seen.difference
+    if difference is None or min(len(a), len(b)) < 2 or a.shape[1] < 2:
+        return Difference("too few seeds", difference)
+    images = a.shape[1]
+    seeds = [(float(own.mean(axis=1).var(ddof=1)) / len(own), len(own) - 1) for own in (a, b)]
+    apart = a.mean(axis=0) - b.mean(axis=0)
+    parts = [*seeds, (float(apart.var(ddof=1)) / images, images - 1)]
+    both = sum(_interaction(own) / own.size for own in (a, b))
+    largest = max(seeds[0][0] + seeds[1][0], parts[2][0])
+    square = max(sum(part for part, _ in parts) - both, largest)
+    if square < 1e-24:
+        return Difference("not testable", difference)
+    freedom = square**2 / sum(part**2 / free for part, free in parts)
+    half = _quantile(confidence, freedom) * float(np.sqrt(square))
+    low, high = difference - half, difference + half
+    if seen.lo is not None and seen.hi is not None:
+        low, high = min(low, seen.lo), max(high, seen.hi)
+    return Difference("tested", difference, low, high)
+
+
+def holm(p_values: Sequence[float | None], *, looks: int = 1) -> list[float | None]:
+    """Each p-value adjusted for being one of a family (Holm, 1979); None is not in the family.
+
+    Of a family that may be looked at several times, while seeds are added, each look has its share
+    of the level (Bonferroni over the looks).
+    """
     known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     floor = 0.0
     for done, (p, i) in enumerate(known):
-        floor = max(floor, min(1.0, (len(known) - done) * p))
+        floor = max(floor, min(1.0, looks * (len(known) - done) * p))
         adjusted[i] = floor
     return adjusted
 
@@ -159,6 +194,14 @@ def _power(
     edge = stats.t.ppf(1 - level / 2, freedom) ** 2
     found: Floats = stats.ncf.sf(edge, 1, freedom, shift)
     return found
+
+
+def _interaction(right: Correct) -> float:
+    """Mean square of what neither the seed nor the image explains."""
+    values = right.astype(np.float64)
+    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    freedom = (len(values) - 1) * (values.shape[1] - 1)
+    return float((rest**2).sum() / freedom)
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float]:

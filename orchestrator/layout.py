@@ -4,6 +4,7 @@ Tags keep every digit, so that the board can be made again from MLflow alone; me
 for the eye, since MLflow's pages print raw floats.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ def colour(method: str) -> str:
 
 def start_tags(event: Mapping[str, Any]) -> dict[str, str]:
     """What a trial's start says, exactly."""
-    return {
+    tags = {
         "role": f"trial-{event['role']}",
         **{name: event[name] for name in ("method", "trial", "config", "config_hash")},
         "seed": str(event["seed"]),
@@ -41,6 +42,7 @@ def start_tags(event: Mapping[str, Any]) -> dict[str, str]:
         "budget_mmac": json.dumps(event["budgets"]),
         **_pieces("params", json.dumps(event["params"], sort_keys=True)),
     }
+    return {**tags, "start_sha256": seal(tags)}
 
 
 def end_tags(event: Mapping[str, Any]) -> dict[str, str]:
@@ -49,14 +51,45 @@ def end_tags(event: Mapping[str, Any]) -> dict[str, str]:
     alarms = [f"{p['point']}: {p['alarm']}" for p in event["points"] if "alarm" in p]
     if alarms:
         reason["alarm"] = "; ".join(alarms)[:PIECE]
-    return {
+    kept = {"evidence": event["evidence"]} if event.get("evidence") else {}
+    tags = {
         "state": event["state"],
         "epochs": str(event["epochs"]),
         "seconds": repr(event["seconds"]),
         "device": event["device"],
         **reason,
+        **kept,
         **_pieces("points", json.dumps(event["points"])),
     }
+    return {**tags, "end_sha256": seal(tags)}
+
+
+def seal(tags: Mapping[str, str]) -> str:
+    """SHA-256 of some tags: a later change of one of them shows."""
+    return hashlib.sha256(json.dumps(dict(tags), sort_keys=True).encode()).hexdigest()
+
+
+def events(tags: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The start and the end that a trial's tags were made from."""
+    start = {
+        **{name: tags[name] for name in ("method", "trial", "config", "config_hash")},
+        "role": tags["role"].removeprefix("trial-"),
+        "seed": int(tags["seed"]),
+        "torch_seed": tags.get("torch_seed", ""),
+        "point": tags.get("point", ""),
+        "params": json.loads(_joined("params", tags)),
+        "budgets": json.loads(tags["budget_mmac"]),
+    }
+    end = {
+        "state": tags["state"],
+        "reason": tags.get("reason"),
+        "epochs": int(tags["epochs"]),
+        "seconds": float(tags["seconds"]),
+        "device": tags.get("device", ""),
+        "evidence": tags.get("evidence", ""),
+        "points": json.loads(_joined("points", tags)),
+    }
+    return start, end
 
 
 def rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
@@ -145,22 +178,9 @@ def view(board: Board) -> str:
 
 
 def _rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
-    start = {
-        **{name: tags[name] for name in ("method", "trial", "config", "config_hash")},
-        "role": tags["role"].removeprefix("trial-"),
-        "seed": int(tags["seed"]),
-        "params": json.loads(_joined("params", tags)),
-        "budgets": json.loads(tags["budget_mmac"]),
-    }
     if "state" not in tags:
         return [_bare(study, tags, run_id, RUNNING, None)]
-    end = {
-        "state": tags["state"],
-        "reason": tags.get("reason"),
-        "epochs": int(tags["epochs"]),
-        "seconds": float(tags["seconds"]),
-        "points": json.loads(_joined("points", tags)),
-    }
+    start, end = events(tags)
     if end["state"] == "COMPLETE" and not end["points"]:
         raise ValueError("a complete trial must have an operating point, but has none")
     found = trial_rows(study, start, end, run_id)

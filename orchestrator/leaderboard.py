@@ -10,11 +10,24 @@ from dataclasses import replace
 
 from methods.errors import StudyError
 from orchestrator.attainment import attainment
-from orchestrator.board import BASELINE, RANKED_FROM, Board, Cell, Comparison, Effort, Reach, State
+from orchestrator.board import (
+    BASELINE,
+    RANKED_FROM,
+    Board,
+    Cell,
+    Comparison,
+    Drawn,
+    Effort,
+    Race,
+    Reach,
+    State,
+)
+from orchestrator.bootstrap import Correctness
 from orchestrator.cells import cells, grouped, unused
-from orchestrator.comparisons import contest, gains, noise_floor, pairs
+from orchestrator.comparisons import Terms, contest, gains, noise_floor, pairs
 from orchestrator.reach import area, fronts, levels, means, reach
 from orchestrator.rows import Choice, Excluded, Role, Row, cap, choose, choose_confirmed, clean
+from orchestrator.seeding import LOOKS, undecided
 from orchestrator.verdict import notes, verdict
 
 __all__ = [
@@ -50,6 +63,9 @@ def leaderboard(
     images: int | None = None,
     declared_primary: float | None = None,
     confirmed_for: Sequence[float] | None = None,
+    correct: Correctness | None = None,
+    seeds: int = 0,
+    extra: int = 0,
 ) -> Board:
     """The board of a study at its budgets (MMACs).
 
@@ -57,9 +73,12 @@ def leaderboard(
     one without a single row is shown too. `controls` maps the second name of a method that
     was entered twice to the first: it gives the noise floor, and enters no test, group or P(best).
     `targets` are the accuracies whose least MACs are tabled, by default round ones; `images` is the
-    number of test images. `declared_primary` is the primary budget that was declared, if it is
-    another; `confirmed_for` are the budgets that were confirmed, if others are asked for: see
-    `choose_confirmed`. The order of the rows changes nothing.
+    number of test images, `correct` which of them the confirm runs had right, where that was kept.
+    `declared_primary` is the primary budget that was declared, if it is another; `confirmed_for`
+    are the budgets that were confirmed, if others are asked for: see `choose_confirmed`. Where the
+    study races, every cell had `seeds` seeds before `extra` further runs were given to cells whose
+    order was open: intervals and tests then hold for all looks at the seeds together. The order of
+    the rows changes nothing.
 
     Raises:
         StudyError: no budget, a budget that is not positive, or a primary that is none of them.
@@ -73,18 +92,28 @@ def leaderboard(
     declared = ladder if confirmed_for is None else confirmed_for
     undeclared = tuple(budget for budget in ladder if budget not in declared)
     choices = choose_confirmed(kept, ladder, declared)
-    grid = cells(names, ladder, kept, excluded, choices, confidence=confidence, chance=chance)
+    looks = LOOKS if extra else 1
+    level = Terms(controls=twins, confidence=confidence, looks=looks).level
+    grid = cells(names, ladder, kept, excluded, choices, confidence=level, chance=chance)
     excluded += unused(kept, grid)
+    drawn: dict[float, Drawn] = {}
     for budget in ladder:
-        grid.update(grouped([grid[name, budget] for name in real], confidence))
-        for key, share in contest(real, budget, grid, images).items():
-            grid[key] = replace(grid[key], p_best=share)
+        grid.update(grouped([grid[name, budget] for name in real], confidence, looks))
+        shares, source = contest(real, budget, grid, images, correct or {})
+        grid.update({key: replace(grid[key], p_best=share) for key, share in shares.items()})
+        drawn |= {budget: source} if source else {}
     ordered = tuple(
         sorted(names, key=lambda name: _standing(grid[name, primary], baseline, name in twins))
     )
     rising = {name: [grid[name, budget] for budget in ladder] for name in ordered}
-    seeds = {name: fronts(rising[name]) for name in ordered}
-    floor = noise_floor(grid, twins)
+    runs = {name: fronts(rising[name]) for name in ordered}
+    terms = Terms(
+        controls=twins,
+        confidence=confidence,
+        looks=looks,
+        floor=noise_floor(grid, twins),
+        correct=correct or {},
+    )
     goals = tuple(sorted(set(targets))) or levels([mean for _, mean in means(grid.values())])
     board = Board(
         study=", ".join(sorted({row.study for row in everything})),
@@ -100,26 +129,33 @@ def leaderboard(
         verdict="",
         notes=(),
         cells=tuple(grid[name, budget] for budget in ladder for name in ordered),
-        gains=gains(
-            ordered,
-            grid,
-            baseline=baseline,
-            primary=primary,
-            controls=twins,
-            confidence=confidence,
-            floor=floor,
-        ),
-        pairs=pairs(ordered, grid, controls=twins, confidence=confidence, floor=floor),
+        gains=gains(ordered, grid, terms, baseline=baseline, primary=primary),
+        pairs=pairs(ordered, grid, terms),
         reach=tuple(r for name in ordered for r in reach(name, rising[name], goals)),
         declared=bool(targets),
-        area={name: area(seeds[name], ladder, chance, confidence) for name in ordered},
-        attainment={name: attainment(seeds[name]) for name in ordered},
+        area={name: area(runs[name], ladder, chance, level) for name in ordered},
+        attainment={name: attainment(runs[name]) for name in ordered},
         controls=twins,
-        noise_floor=floor,
+        noise_floor=terms.floor,
         images=images,
+        looks=looks,
+        race=None,
+        drawn=drawn,
         effort=tuple(_effort(name, everything) for name in ordered),
         excluded=tuple(excluded),
     )
+    if extra:
+        further = {(r.config, r.seed) for r in everything if r.role == "confirm" and r.seed > seeds}
+        left = undecided(
+            grid,
+            real,
+            board.gains,
+            board.pairs,
+            baseline=baseline,
+            primary=primary,
+            confidence=confidence,
+        )
+        board = replace(board, race=Race(seeds, extra, len(further), left))
     return replace(board, verdict=verdict(board), notes=tuple(notes(board)))
 
 

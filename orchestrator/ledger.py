@@ -22,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from methods.errors import StorageError, StudyError
-from orchestrator.rows import Role, Row, not_finite, trial_rows
+from orchestrator.rows import Role, Row, config_hash, not_finite, trial_rows
 from orchestrator.space import PREFIX, Space
 from orchestrator.study import Study
 from orchestrator.wal import Log, cut_torn_line, patiently
@@ -52,8 +52,7 @@ class Ticket:
     @property
     def config_hash(self) -> str:
         """Twelve hex digits of the method and all its parameters."""
-        content = json.dumps([self.method, dict(self.params)], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
+        return config_hash(self.method, self.params)
 
 
 @dataclass
@@ -113,6 +112,8 @@ class Ledger:
         """How long deployed networks took, as the log tells it."""
         self.searched = 0
         """Ends of search trials so far."""
+        self.confirmed = 0
+        """Ends of confirm runs so far."""
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self._lock = _claimed(self.folder, study)
         self._log = Log(self.wal)
@@ -305,16 +306,18 @@ class Ledger:
         seconds: float | None = None,
         points: Sequence[Mapping[str, Any]] = (),
         device: str = "",
+        evidence: str = "",
     ) -> None:
         """A trial's end, for good: into the log first, then to Optuna.
 
-        A trial with a figure that is not finite has failed, whatever its worker says.
+        A trial with a figure that is not finite has failed, whatever its worker says. `evidence` is
+        the digest of the file that its worker left.
         """
         record = self.records[trial]
         if record.end is not None:
             return
         if state == "COMPLETE" and (flaw := not_finite(points)):
-            state, reason, points = "FAIL", f"diverged: {flaw}", ()
+            state, reason, points, evidence = "FAIL", f"diverged: {flaw}", (), ""
         if seconds is None:  # a trial that failed has cost what its epochs took
             seconds = self.trained(trial)
         self._append(
@@ -327,6 +330,7 @@ class Ledger:
                 "epochs": record.step,
                 "points": [dict(p) for p in points],
                 "device": device,
+                "evidence": evidence,
             }
         )
         if record.start["role"] == "search":
@@ -347,7 +351,7 @@ class Ledger:
         if ticket.role == "search":
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            for left in (folder / "previous.pt", *folder.glob("next-*.pt")):
+            for left in (folder / "previous.pt", *folder.glob("next-*")):
                 left.unlink(missing_ok=True)
 
     def rows(self) -> list[Row]:
@@ -422,6 +426,7 @@ class Ledger:
             record.end, record.open = event, False
             if self.study.search.stop == "none" or record.start["role"] == "confirm":
                 record.curve.clear()  # whoever stops trials compares them with the ended ones
+            self.confirmed += record.start["role"] == "confirm"
             if record.start["role"] == "search":
                 self.searched += 1
                 method, length = record.start["method"], record.start["params"][EPOCHS]

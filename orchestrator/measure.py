@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,6 +20,13 @@ PROOF = 64
 """Validation images on which the price is compared with what the deployed network executes."""
 
 
+class Measured(NamedTuple):
+    """An operating point: its figures, and what each test image gave where test was read."""
+
+    figures: dict[str, Any]
+    test: Evaluation | None
+
+
 def measure(
     method: Method,
     views: Mapping[str, Network],
@@ -28,7 +35,7 @@ def measure(
     device: str,
     *,
     test: bool,
-) -> list[dict[str, Any]]:
+) -> list[Measured]:
     """Every operating point of a phase: validation figures, and test figures if asked for.
 
     Raises:
@@ -39,8 +46,9 @@ def measure(
     for own, view in views.items():
         point: dict[str, Any] = {"point": "/".join(part for part in (name, own) if part)}
         point |= _figures("val", evaluate(view, data.validation, device=device))
-        if test:
-            point |= _figures("test", evaluate(view, data.test, device=device))
+        seen = evaluate(view, data.test, device=device) if test else None
+        if seen is not None:
+            point |= _figures("test", seen)
         if flaw := not_finite([point]):
             raise Diverged(flaw)
         images = data.validation.head(PROOF)[0].to(device)
@@ -48,7 +56,7 @@ def measure(
         if alarm := method.alarm(view, images):
             logger.warning("%s: %s", point["point"] or "network", alarm)
             point["alarm"] = alarm
-        points.append(point)
+        points.append(Measured(point, seen))
     return points
 
 

@@ -19,6 +19,7 @@ from orchestrator.intervals import detectable
 from orchestrator.ledger import derive
 from orchestrator.preflight import cores, prepared, slots_here
 from orchestrator.rows import cap
+from orchestrator.seeding import LOOKS
 from orchestrator.space import Space, parts, spaces
 from orchestrator.study import SearchPlan, Study
 from orchestrator.timing import Timing, quiet, threads, time_trial
@@ -157,7 +158,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
         slots=slots,
         untimed=untimed,
         compared=compared,
-        detectable=_detectable(study.confirm.seeds, compared),
+        detectable=_detectable(study, compared),
         warnings=(
             *_warnings(study, methods, timed=not untimed),
             *([] if untimed else _busy(average)),
@@ -288,12 +289,13 @@ def _epochs(space: Space) -> tuple[int, int]:
     return distribution.low, distribution.high  # type: ignore[attr-defined]
 
 
-def _detectable(seeds: int, compared: int) -> tuple[Detectable, ...]:
-    """Holm's first step divides the level by the number of methods compared."""
+def _detectable(study: Study, compared: int) -> tuple[Detectable, ...]:
+    """Holm's first step divides the level by the methods that are compared, a race by its looks."""
     if not compared:
         return ()
+    seeds, tests = study.confirm.seeds, compared * (LOOKS if study.confirm.race else 1)
     return tuple(
-        Detectable(seeds=n, deviations=detectable(n, 0.05 / compared))
+        Detectable(seeds=n, deviations=detectable(n, 0.05 / tests))
         for n in (seeds, *(more for more in (RANKED_FROM, 2 * RANKED_FROM) if more > seeds))
     )
 
@@ -325,6 +327,12 @@ def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> li
             said.append(f"{method.method} diverged within its first steps and was not timed.")
     if BASELINE not in study.methods:
         said.append("The static baseline dense is not in the study: nothing is tested against it.")
+    if study.confirm.race:
+        said.append(
+            f"A race: up to {study.confirm.budget} further confirm runs go where the order at "
+            f"{mmacs(study.primary_budget)} MMACs is open, and are not counted above; every test, "
+            f"those above too, is corrected for {LOOKS} looks."
+        )
     if study.confirm.seeds < RANKED_FROM:
         said.append(f"With fewer than {RANKED_FROM} confirm seeds nothing will be ranked.")
     return said

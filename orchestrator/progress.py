@@ -136,6 +136,7 @@ class Progress:
             return None if confirm is None else self._searched + confirm
         if confirm is None:
             confirm = study.confirm.seeds * len(study.budgets) * methods
+            confirm += study.confirm.budget or 0
         return max(study.search.trials * methods + confirm, self._done())
 
     def _left(self) -> str:

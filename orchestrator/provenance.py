@@ -27,7 +27,7 @@ def provenance(study: Study, task: Task, test_images: int) -> dict[str, Any]:
         "convention": "MACs of convolutions and matrix products, gates and routing included "
         "(fvcore FLOPs); normalisation, bias, activations and pooling are free",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processor": _processor(),
@@ -35,6 +35,11 @@ def provenance(study: Study, task: Task, test_images: int) -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
     }
+
+
+def versions() -> dict[str, str]:
+    """The packages that the numbers may depend on, as they are installed here."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _commit() -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.errors import StorageError
+from orchestrator.bootstrap import Correctness
 from orchestrator.leaderboard import Board, leaderboard
 from orchestrator.learning import Curves, shown
 from orchestrator.report import write_report
@@ -31,18 +32,16 @@ class Outcome:
     """Whether anything was left to run."""
 
 
-def publish(
+def board_of(
     study: Study,
     rows: Iterable[Row],
     facts: Mapping[str, Any],
-    folder: Path,
-    curves: CurvesOf,
+    correct: Correctness,
     *,
     primary: float | None = None,
-) -> tuple[Board, Path]:
-    """The board of these rows, and its report in the study's folder."""
-    rows = list(rows)
-    board = leaderboard(
+) -> Board:
+    """The board of these rows; `facts` is where they come from, `correct` what was predicted."""
+    return leaderboard(
         rows,
         study.budgets,
         primary=study.primary_budget if primary is None else primary,
@@ -52,7 +51,25 @@ def publish(
         controls=study.controls,
         targets=study.targets,
         images=facts.get("test_images"),
+        correct=correct,
+        seeds=study.confirm.seeds,
+        extra=study.confirm.budget or 0,
     )
+
+
+def publish(
+    study: Study,
+    rows: Iterable[Row],
+    facts: Mapping[str, Any],
+    folder: Path,
+    curves: CurvesOf,
+    *,
+    correct: Correctness,
+    primary: float | None = None,
+) -> tuple[Board, Path]:
+    """The board of these rows, and its report in the study's folder."""
+    rows = list(rows)
+    board = board_of(study, rows, facts, correct, primary=primary)
     place = folder / ("report" if board.primary_declared else f"report-at-{board.primary:g}m")
     drawn = curves(shown(board, rows))
     return board, write_report(board, rows, dict(facts), place, {}, curves=drawn)

@@ -58,7 +58,7 @@ def write_report(
     """
     everything = list(rows)
     table = tables.board_table(board)
-    evidence = {**provenance, "board": _facts(board)}
+    evidence = {**provenance, "board": facts(board)}
     files = {
         "leaderboard.csv": tables.csv(table),
         "leaderboard.parquet": tables.parquet(table),
@@ -101,6 +101,7 @@ def page(
         duration=verdict.duration,
         seeds=verdict.seeds_text,
         chance=_chance,
+        drawn=verdict.drawn_text,
     )
     reasons = Counter(excluded.reason.split(":")[0] for excluded in board.excluded)
     context: dict[str, Any] = {
@@ -206,7 +207,7 @@ def _chance(share: float | None) -> str:
     return "< 1 %" if share < 0.5 else "> 99 %"
 
 
-def _facts(board: Board) -> dict[str, Any]:
+def facts(board: Board) -> dict[str, Any]:
     """What the board was computed with, and every row that it left out."""
     low, high = board.budgets[0], board.budgets[-1]
     return {
@@ -222,7 +223,13 @@ def _facts(board: Board) -> dict[str, Any]:
             "declared": board.declared,
             "values": sorted({reach.accuracy for reach in board.reach}),
         },
-        "p_best": {"draws": bootstrap.DRAWS, "test_images": board.images},
+        "p_best": {
+            "draws": bootstrap.DRAWS,
+            "test_images": board.images,
+            "drawn": {verdict.mmacs(budget): drawn for budget, drawn in board.drawn.items()},
+        },
+        "looks": board.looks,
+        "effort": [vars(effort) for effort in board.effort],
         "area": {
             "range_mmac": [low, high],
             "floor": board.chance,

@@ -1,5 +1,7 @@
 """One finished trial as a row, the gate that rows pass, and the choice on validation."""
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +42,8 @@ class Row:
     test_macs_max: float | None = None
     budgets: tuple[float, ...] = ()
     run_id: str | None = None
+    evidence: str = ""
+    """SHA-256 of the file with what each test image gave; '' where none was kept."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,17 @@ def trial_rows(
             seconds=end["seconds"],
             budgets=tuple(start["budgets"]),
             run_id=run_id,
+            evidence=end.get("evidence", ""),
             **{figure: point.get(figure) for figure in FIGURES},
         )
         for point in points
     ]
+
+
+def config_hash(method: str, params: Mapping[str, Any]) -> str:
+    """Twelve hex digits of a method and all its parameters."""
+    content = json.dumps([method, dict(params)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def not_finite(points: Sequence[Mapping[str, Any]]) -> str | None:

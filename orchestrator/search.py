@@ -24,6 +24,7 @@ from methods.errors import MethodError
 from orchestrator.ledger import OVER, REFUSED, Ledger, Ticket, derive
 from orchestrator.rows import cap, choose
 from orchestrator.sampler import condensed, improving
+from orchestrator.seeding import planned
 from orchestrator.space import Space, parts
 from orchestrator.stopping import Stopping
 from orchestrator.study import SearchPlan, Study
@@ -67,7 +68,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._warm = dict(warm)
         self._stopping = Stopping(ledger, task)
         self._served: set[str] = set()
-        self._planned: tuple[int, list[Ticket]] | None = None
+        self._planned: tuple[tuple[int, int], list[Ticket]] | None = None
         self.reasons: dict[str, str] = {}
         """Why a trial's worker died, by Tune's own name; filled by the sweep's scheduler."""
         self.stopped: dict[str, str] = {}
@@ -184,9 +185,11 @@ class StudySearch(Searcher):  # type: ignore[misc]
         ]
 
     def _to_confirm(self) -> list[Ticket]:
-        """The plan, made again only when another search trial has ended."""
-        if self._planned is None or self._planned[0] != self._ledger.searched:
-            self._planned = (self._ledger.searched, confirm_plan(self._ledger))
+        """The plan, made again only when another trial has ended that it may depend on."""
+        races = self._study.confirm.race
+        now = (self._ledger.searched, self._ledger.confirmed if races else 0)
+        if self._planned is None or self._planned[0] != now:
+            self._planned = (now, confirm_plan(self._ledger))
         return self._planned[1]
 
     def _searching(self) -> bool:
@@ -285,8 +288,9 @@ def confirm_plan(ledger: Ledger) -> list[Ticket]:
 
     Seeds go round: every configuration gets its first seed before any gets its second.
     """
-    study = ledger.study
-    choices = choose(ledger.rows(), study.budgets)
+    study, rows = ledger.study, ledger.rows()
+    choices = choose(rows, study.budgets)
+    seeds = planned(rows, study).given
     return [
         Ticket(
             trial=f"{config}-seed{index}",
@@ -298,8 +302,9 @@ def confirm_plan(ledger: Ledger) -> list[Ticket]:
             budgets=tuple(choice.budget for choice in own),
             point=own[0].point,
         )
-        for index in range(1, study.confirm.seeds + 1)
+        for index in range(1, max(seeds.values(), default=0) + 1)
         for config in dict.fromkeys(choice.config for choice in choices)
+        if index <= seeds[config]
         if (own := [choice for choice in choices if choice.config == config])
     ]
 

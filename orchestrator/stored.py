@@ -8,7 +8,7 @@ from typing import Any
 import pydantic
 
 from methods.errors import StudyError
-from orchestrator import store
+from orchestrator import evidence, store
 from orchestrator import study as studies
 from orchestrator.leaderboard import Board, leaderboard
 from orchestrator.learning import Curves
@@ -36,6 +36,23 @@ class Stored:
         return store.read_curves(self.uri, self.study.name, runs, cache=self.cache, refresh=refresh)
 
 
+def located(study: str, out: Path, uri: str | None) -> tuple[str, str]:
+    """The MLflow store that is meant, and the name of the study in it.
+
+    Raises:
+        StorageError: the store does not answer.
+        StudyError: there is no store, or no study file.
+    """
+    place = uri or default_uri(out)
+    if place.startswith("sqlite:///") and not Path(place.removeprefix("sqlite:///")).exists():
+        raise StudyError(
+            f"{place.removeprefix('sqlite:///')} must be a store of studies, but there is none; "
+            "`isoflop run` makes one, --out or --mlflow names another"
+        )
+    store.check(place)
+    return place, studies.load(Path(study)).name if study.endswith((".yaml", ".yml")) else study
+
+
 def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = False) -> Stored:
     """A study of this name, or of this file, from its MLflow store alone.
 
@@ -45,15 +62,8 @@ def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = Fal
         StorageError: the store does not answer.
         StudyError: it holds no study of this name, or one that this version cannot read.
     """
-    place = uri or default_uri(out)
-    if place.startswith("sqlite:///") and not Path(place.removeprefix("sqlite:///")).exists():
-        raise StudyError(
-            f"{place.removeprefix('sqlite:///')} must be a store of studies, but there is none; "
-            "`isoflop run` makes one, --out or --mlflow names another"
-        )
+    place, name = located(study, out, uri)
     writable(out)
-    store.check(place)
-    name = studies.load(Path(study)).name if study.endswith((".yaml", ".yml")) else study
     what, facts = store.read_study(place, name)
     try:
         found = Study.model_validate(what)
@@ -92,12 +102,15 @@ def show(
             f"--primary must be one of the study's budgets, {_listed(what.budgets)}, but got "
             f"{primary:g}; `isoflop compare {what.name} --at {primary:g}` compares at any other"
         )
+    folder = out.absolute() / what.name
+    store.fetch_evidence(found.uri, found.rows, folder)
     board, report = publish(
         what,
         found.rows,
         found.facts,
-        out.absolute() / what.name,
+        folder,
         lambda trials: found.curves(trials, refresh=refresh),
+        correct=evidence.correctness(folder, found.rows),
         primary=primary,
     )
     return Outcome(board, report, found.uri, store.link(found.uri, what.name), fresh=False)
@@ -186,6 +199,8 @@ def _at(found: Stored, at: Sequence[float], names: Sequence[str]) -> Board:
         targets=study.targets,
         images=found.facts.get("test_images"),
         confirmed_for=study.budgets,
+        seeds=study.confirm.seeds,
+        extra=study.confirm.budget or 0,
     )
     return replace(board, study=study.name)
 

@@ -99,6 +99,28 @@ class ConfirmPlan(Strict):
 
     seeds: Annotated[int, Field(ge=1)] = 5
     """Fresh seeds per chosen configuration; groups need at least 5."""
+    race: Annotated[bool, Field(exclude_if=lambda race: not race)] = False
+    """Whether cells whose order at the primary budget is open then get further seeds; intervals and
+    tests are corrected for the looks that this takes."""
+    budget: Annotated[int | None, Field(ge=1, exclude_if=lambda budget: budget is None)] = None
+    """Further confirm runs of a race, over all methods."""
+
+    @pydantic.model_validator(mode="after")
+    def _race_has_a_budget(self) -> "ConfirmPlan":
+        if self.race and (self.budget is None or self.budget < 2):
+            found = "none" if self.budget is None else f"{self.budget}"
+            raise ValueError(
+                "`race` adds confirm runs within a `budget`, 2 at least over all methods, but got "
+                f"{found}; write `budget: 12`, say"
+            )
+        if self.race and self.seeds < 3:
+            raise ValueError(
+                "`race` looks at the spread of the seeds that every cell has, and needs `seeds` to "
+                f"be 3 at least, but got {self.seeds}"
+            )
+        if self.budget is not None and not self.race:
+            raise ValueError("`budget` is what a race may spend; write `race: true` beside it")
+        return self
 
 
 class Resources(Strict):

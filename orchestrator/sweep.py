@@ -19,7 +19,7 @@ from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 
 from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
-from orchestrator import cluster, latency, store, warm
+from orchestrator import cluster, evidence, latency, store, warm
 from orchestrator.board import BASELINE
 from orchestrator.learning import logged
 from orchestrator.ledger import Ledger, refuse_other
@@ -94,7 +94,10 @@ def run(
             projector.stop()
         rows = ledger.rows()
         facts = ledger.provenance or facts
-    board, report = publish(study, rows, facts, folder, partial(logged, ledger.wal))
+    correct = evidence.correctness(folder, rows)
+    board, report = publish(
+        study, rows, facts, folder, partial(logged, ledger.wal), correct=correct
+    )
     try:
         link = store.write_board(place, study.name, board, report.parent)
     except Exception as error:  # the board stands in the folder; the view can be written again

@@ -55,7 +55,7 @@ def board_table(board: Board) -> pd.DataFrame:
 def seeds_table(board: Board) -> pd.DataFrame:
     """One row per cell and seed: the raw figures under every mean."""
     columns = ["method", "budget_mmac", "trial", "config", "point", "seed", "test_acc"]
-    columns += ["macs_mean_m", "macs_p95_m", "macs_max_m", "collapsed", "run_id"]
+    columns += ["macs_mean_m", "macs_p95_m", "macs_max_m", "collapsed", "evidence", "run_id"]
     records = [
         (
             cell.method,
@@ -69,6 +69,7 @@ def seeds_table(board: Board) -> pd.DataFrame:
             _millions(row.test_macs_p95),
             _millions(row.test_macs_max),
             row.seed in cell.collapsed,
+            row.evidence,
             row.run_id,
         )
         for cell in board.cells
@@ -80,11 +81,12 @@ def seeds_table(board: Board) -> pd.DataFrame:
 def pairs_table(board: Board) -> pd.DataFrame:
     """Every pair of methods at every budget, Welch's test, Holm over the pairs of a budget."""
     columns = ["budget_mmac", "method", "other", "state", "difference", "lo", "hi", "p", "p_holm"]
-    columns += ["more_seeds", "noise"]
+    columns += ["images_lo", "images_hi", "more_seeds", "noise"]
     records = [
         (
             *(c.budget, c.method, c.other, r.state),
             *(r.difference, r.lo, r.hi, r.p, c.p_holm),
+            *((c.images.lo, c.images.hi) if c.images else (None, None)),
             verdict.seeds_text(c),
             c.noise,
         )

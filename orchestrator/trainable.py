@@ -20,10 +20,12 @@ import torch
 from ray import tune
 
 from methods.data import Data, load
-from methods.errors import Diverged
+from methods.errors import DiskFull, Diverged
 from methods.evaluate import Evaluation, evaluate
 from methods.train import Epoch, train
+from orchestrator import evidence
 from orchestrator.deployed import keep
+from orchestrator.evidence import Evidence, Shot
 from orchestrator.hardware import device_name
 from orchestrator.measure import measure
 from orchestrator.space import parts
@@ -65,12 +67,15 @@ def results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The epochs of a trial, the last of them with its `end`; errors end it as failed.
 
     After a restart the last result that was kept comes again first, with its own time, so that a
-    driver that died before it heard an epoch hears it now.
+    driver that died before it heard an epoch hears it now. A confirm run's predictions on the test
+    images stand in the study's folder before its end is told.
     """
     try:
         yield from _results(config)
     except Diverged as error:
         yield _failure(f"diverged: {error}")
+    except DiskFull:
+        raise  # its evidence found no room: the trial is lost, and served again
     except Exception as error:  # a trial may fail, the sweep may not
         if _out_of_memory(error):  # it would take as much again
             yield _failure(f"out of memory: {str(error) or type(error).__name__}")
@@ -85,6 +90,7 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     folder = Path(config["folder"]) / "trials" / config["trial"]
     kept = _latest(folder)
     identity = {name: config[name] for name in ("method", "params", "seed", "role")}
+    identity["evidence"] = evidence.FORMAT
     if kept and kept["identity"] != identity:
         logger.warning("%s: the checkpoint of another trial is left alone", config["trial"])
         kept = None
@@ -96,6 +102,7 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     device = config["device"]
     data = _data(config["data"], config["data_seed"], device)
     points = list(kept["points"]) if kept else []
+    shots = evidence.shots(kept["shots"]) if kept else {}
     seconds = float(kept["seconds"]) if kept else 0.0
     began, saved = time.monotonic(), time.monotonic()
     phases = len(method.phases())
@@ -105,17 +112,22 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if epoch.phase_done:
             name = epoch.phase if phases > 1 else ""
             test = config["role"] == "confirm"
-            points += measure(method, epoch.points(), name, data, device, test=test)
+            found = measure(method, epoch.points(), name, data, device, test=test)
+            points += [point.figures for point in found]
+            shots |= {p.figures["point"]: Shot.of(p.test) for p in found if p.test}
             if test and epoch.index < epoch.epochs:
                 keep(folder, epoch.phase, epoch.state()["net"])
         seconds, began = seconds + time.monotonic() - began, time.monotonic()
         result = _result(epoch, seen, seconds, points, device)
+        if result["end"] and shots:
+            result["end"]["evidence"] = _testify(config, shots, data, folder)
         if result["end"] or epoch.phase_done or time.monotonic() - saved > INTERVAL:
             saved = time.monotonic()
             content = {
                 "identity": identity,
                 "train": epoch.state(),
                 "points": points,
+                "shots": evidence.tensors(shots),
                 "seconds": seconds,
                 "result": result,
             }
@@ -124,6 +136,13 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             except OSError as error:  # no reason to stop: the one before is still there
                 result = {**result, "warning": f"no checkpoint of epoch {epoch.index}: {error}"}
         yield result
+
+
+def _testify(config: Mapping[str, Any], shots: Mapping[str, Shot], data: Data, folder: Path) -> str:
+    """Leaves what the test images gave in the study's folder; its digest."""
+    about = evidence.facts_of(config["trial"], config["method"], config["params"], config["seed"])
+    kept = Evidence(about, data.test.labels.cpu().numpy(), shots)
+    return evidence.write(kept, Path(config["folder"]), _aside(folder, "parquet"))
 
 
 def _result(
@@ -183,7 +202,7 @@ def _keep(folder: Path, content: Mapping[str, Any]) -> None:
         OSError: there is no room, or no folder; the former checkpoints are as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f"next-{platform.node()}-{os.getpid()}.pt"
+    aside = _aside(folder, "pt")
     packed = io.BytesIO()
     torch.save(dict(content), packed)  # straight into a file it hides why a write failed
     try:
@@ -194,6 +213,10 @@ def _keep(folder: Path, content: Mapping[str, Any]) -> None:
         aside.replace(last)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _aside(folder: Path, kind: str) -> Path:
+    return folder / f"next-{platform.node()}-{os.getpid()}.{kind}"
 
 
 def _latest(folder: Path) -> dict[str, Any] | None:

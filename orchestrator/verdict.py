@@ -72,6 +72,7 @@ def notes(board: Board) -> Iterable[str]:
             f"validation, {percent(choice.val_acc)} %, but was never confirmed."
         )
     yield from _missing(board)
+    yield from _raced(board)
     yield from _control(board)
     yield from _uneven(board)
 
@@ -110,7 +111,7 @@ def p_text(p: float | None) -> str:
 def seeds_text(comparison: Comparison) -> str:
     """Further seeds of each that would separate the two."""
     if comparison.p_holm is None:
-        return "-"
+        return "-" if comparison.result.state == "tested" else comparison.result.state
     if comparison.more == 0:
         return "separated"
     if comparison.more is None:
@@ -130,6 +131,27 @@ def half(cell: Cell) -> str:
 def plural(count: int, noun: str) -> str:
     """'1 seed', '2 seeds'."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def listed(names: list[str]) -> str:
+    """'a, b and c'."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def drawn_text(board: Board) -> str:
+    """What P(best) resamples beside the seeds, a clause per kind and the budgets that have it."""
+    images = f"the {board.images:,} test images" if board.images else "the test images"
+    words = {
+        "predictions": f"{images}, the same for all methods, by their predictions",
+        "counts": f"{images} for each seed, binomially: not every run's predictions were kept",
+        "seeds": "nothing else: the number of test images is not known",
+    }
+    found = []
+    for kind, text in words.items():
+        at = [mmacs(budget) for budget, drawn in board.drawn.items() if drawn == kind]
+        if at:
+            found.append(text if len(at) == len(board.drawn) else f"at {listed(at)} {text}")
+    return "; ".join(found)
 
 
 def duration(seconds: float) -> str:
@@ -152,7 +174,7 @@ def _baseline_leads(board: Board, base: Cell, measured: list[Cell]) -> str:
     if close:
         return (
             f"the static baseline {base.method} has the highest mean, {_figure(base)}, and "
-            f"{_listed(close)} {'is' if len(close) == 1 else 'are'} not separable from it"
+            f"{listed(close)} {'is' if len(close) == 1 else 'are'} not separable from it"
         )
     return f"no method reaches the static baseline {base.method}, {_figure(base)}"
 
@@ -163,7 +185,7 @@ def _challenger_leads(board: Board, leader: Cell, base: Cell, measured: list[Cel
     head = f"{_figure(leader)} against {_figure(base)}"
     if _separated(gain, board) and leader.group and base.group and not gain.noise:
         close = _close(board, leader, measured)
-        tail = f"; {_listed(close)} cannot be told from it" if close else ""
+        tail = f"; {listed(close)} cannot be told from it" if close else ""
         gained = _gain(gain).removeprefix("+")
         return f"{leader.method} beats {base.method} by {gained}: {head}{tail}"
     known = f", a gain of {_gain(gain)}" if gain.result.difference is not None else ""
@@ -219,11 +241,31 @@ def _missing(board: Board) -> Iterable[str]:
     for name in board.methods:
         if not any(board.cell(name, budget).choice for budget in board.budgets):
             yield f"{name} has no point at any budget."
-    most = max(cell.n for cell in board.cells)
+    most = board.race.seeds if board.race else max(cell.n for cell in board.cells)
     for cell in board.cells:
         if 0 < cell.n < most and not cell.failed:
             where = f"{cell.method} at {mmacs(cell.budget)} MMACs"
             yield f"{where} has {plural(cell.n, 'seed')}, other cells have up to {most}."
+
+
+def _raced(board: Board) -> Iterable[str]:
+    """What a race spent, what it costs every claim, and what it leaves undecided."""
+    if board.race is None:
+        return
+    race, at = board.race, f"at {mmacs(board.primary)} MMACs"
+    yield (
+        f"Race: {race.spent} of {plural(race.budget, 'further confirm run')} spent on the order "
+        f"{at}. Seeds were added by what the first ones gave, so every interval and adjusted "
+        f"p-value is corrected for {board.looks} looks (Bonferroni)."
+    )
+    open_ones = [
+        f"{c.method} and {c.other} ({'noise' if c.noise else seeds_text(c)})"
+        for c in race.undecided
+    ]
+    if open_ones:
+        yield f"Undecided {at}, with the seeds that would tell: {listed(open_ones)}."
+    else:
+        yield f"The order {at} is decided."
 
 
 def _control(board: Board) -> Iterable[str]:
@@ -247,7 +289,3 @@ def _uneven(board: Board) -> Iterable[str]:
             f"Effort is uneven: {min(trials)} to {max(trials)} search trials per method; "
             "the larger search has the better odds."
         )
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

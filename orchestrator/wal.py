@@ -61,10 +61,12 @@ class Log:
 def patiently(path: Path, append: Callable[[], None]) -> None:
     """Append to a file, again while there is no room; what a failed write left is cut off.
 
+    A file that is not there yet is one without content.
+
     Raises:
         DiskFull: there was no room for `PATIENCE` seconds.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if path.exists() else 0
     deadline = 0.0
     while True:
         try:

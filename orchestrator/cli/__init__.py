@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it once; see 
 import typer
 
 from methods.errors import IsoflopError
-from orchestrator.cli.boards import board, compare
+from orchestrator.cli.boards import board, compare, verify
 from orchestrator.cli.catalogue import methods, train
 from orchestrator.cli.simulations import simulate, table
 from orchestrator.cli.studies import plan, run, schema
@@ -28,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, plan, board, compare, methods, train, table, simulate, schema):
+for command in (run, plan, board, compare, verify, methods, train, table, simulate, schema):
     app.command()(command)
 
 

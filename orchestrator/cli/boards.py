@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
-from methods.errors import StudyError
+from methods.errors import EvidenceError, StudyError
 from orchestrator.cli.shared import Out, Store, console, near
 
 Refresh = Annotated[
@@ -59,6 +62,34 @@ def compare(  # noqa: PLR0917
         study, other, budgets, out, methods=names, uri=mlflow, refresh=refresh
     )
     console.print(terminal.side_by_side(both))
+
+
+def verify(
+    study: Annotated[str, typer.Argument(help="The study file, or the study's name.")],
+    out: Out = Path("runs"),
+    mlflow: Store = None,
+) -> None:
+    """Make every number of a published board again from its evidence in MLflow, and compare."""
+    from orchestrator.verify import verify as verified
+
+    with Console(stderr=True).status("Reading every run of the study"):
+        found = verified(study, out, uri=mlflow)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("checked")
+    table.add_column("comparisons", justify="right")
+    for kind, count in sorted(found.checked.items()):
+        table.add_row(kind, f"{count:,}")
+    console.print(table)
+    for flaw in found.flaws:
+        line = f"{flaw.where}: {flaw.what}: stored {flaw.stored}, made again {flaw.found}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if found.flaws:
+        raise EvidenceError(
+            f"the board of {found.study!r} must follow from its evidence, but "
+            f"{len(found.flaws):,} of {found.checked.total():,} comparisons differ; the lines "
+            "above say which"
+        )
+    console.print(f"The board of {found.study} follows from its evidence.", highlight=False)
 
 
 def _budgets(words: str) -> list[float]:

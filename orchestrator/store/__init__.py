@@ -7,17 +7,22 @@ from orchestrator.store.place import check, claim
 from orchestrator.store.projection import project
 from orchestrator.store.projector import Projector
 from orchestrator.store.published import link, read_latencies, read_study, write_board
+from orchestrator.store.stored import Stored, StoredRun, fetch_evidence, read_stored
 from orchestrator.store.trials import read_curves, read_rows, read_trials
 
 __all__ = [
     "Projector",
+    "Stored",
+    "StoredRun",
     "check",
     "claim",
+    "fetch_evidence",
     "link",
     "project",
     "read_curves",
     "read_latencies",
     "read_rows",
+    "read_stored",
     "read_study",
     "read_trials",
     "write_board",

@@ -18,7 +18,7 @@ from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import layout, wal
+from orchestrator import evidence, layout, wal
 from orchestrator.store.place import (
     ENDED,
     LATENCIES,
@@ -255,8 +255,15 @@ class Projection:
         self._close(event)
 
     def _close(self, event: Mapping[str, Any]) -> None:
+        if event.get("evidence"):
+            self._guarded(event, self._attach)
         status = "FAILED" if event["state"] == "FAIL" else "FINISHED"
         self._finish(event["trial"], status, event["time"])
+
+    def _attach(self, event: Mapping[str, Any]) -> None:
+        name = evidence.file_name(event["trial"], event["evidence"])
+        run = self._runs[event["trial"]].identity
+        self._client.log_artifact(run, str(self._log.parent / evidence.FOLDER / name))
 
     def _run(self, key: str, tags: Mapping[str, str], start: int) -> _Known:
         if key not in self._runs:
@@ -303,6 +310,8 @@ def _passing(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
         return not 400 <= status < 500 or status in PASSING
+    if (response := getattr(error, "response", None)) is not None:  # an artefact's, by requests
+        return not 400 <= response.status_code < 500 or response.status_code in PASSING
     if isinstance(error, OperationalError):
         return True
     lasting = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError)

@@ -13,6 +13,7 @@ from mlflow.entities import Experiment, Metric, Run
 from methods.errors import StorageError, StudyError
 from orchestrator import layout
 from orchestrator.board import Board
+from orchestrator.evidence import digest
 from orchestrator.store.place import ENDED, LATENCIES, experiment_of, runs_of, storage_errors
 
 
@@ -85,6 +86,8 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
                 client.delete_run(run.info.run_id)
         report = _report_run(client, experiment)
         client.log_artifacts(report, str(folder))
+        files = {file.name: digest(file.read_bytes()) for file in sorted(folder.iterdir())}
+        client.set_tag(report, "files", json.dumps(files))
         client.set_tag(report, "mlflow.note.content", board.verdict)
         page = f"#/experiments/{identity}/runs/{report}/artifacts/report.html"
         note = f"{board.verdict}\n\n[The report]({page}) is an artefact of the run `report`."

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from orchestrator import store
+from orchestrator import evidence, store
 from orchestrator.ledger import Ledger
 from orchestrator.rows import Row
 from orchestrator.study import Study, load
@@ -215,6 +215,12 @@ def nothing_lost(sweep: Sweep, uri: str) -> None:
     ledger.close()
 
     assert different(store.read_rows(uri, study.name), rows) == []
+    kept = {r.trial: r.evidence for r in rows if r.role == "confirm" and r.state == "COMPLETE"}
+    assert all(evidence.read(sweep.folder, *item) is not None for item in kept.items()), kept
+    stored = store.read_stored(uri, study.name)
+    told = {run.run_id: run.tags["evidence"] for run in stored.trials if "evidence" in run.tags}
+    assert sorted(told.values()) == sorted(kept.values())
+    assert told == {run: evidence.digest(content) for run, content in stored.evidence.items()}
     found = runs(uri, study)
     assert {run.info.status for run in found} <= {"FINISHED", "FAILED"}
     names = Counter(run.data.tags["trial"] for run in found if "trial" in run.data.tags)

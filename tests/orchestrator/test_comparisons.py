@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from boards import BUDGETS, confirm, row, study_rows
 
-from orchestrator.intervals import more_seeds
+from orchestrator.bootstrap import best_probability
+from orchestrator.intervals import crossed, more_seeds
 from orchestrator.leaderboard import leaderboard
 
 NOISE = (0.0, 0.004, -0.004, 0.002, -0.002)
@@ -123,3 +125,47 @@ def test_p_best_without_images_is_surer():
         leaderboard(rows, [1], primary=1, images=n).cell("skipnet", 1).p_best for n in (200, None)
     ]
     assert 0.5 < share[0] < share[1]
+
+
+def predicted(rows, images=500):
+    """Which images each confirm run had right, at random, but at its own accuracy."""
+    draw = np.random.default_rng(2)
+    return {
+        (r.trial, r.point): draw.permutation(images) < round(images * r.test_acc)
+        for r in rows
+        if r.role == "confirm"
+    }
+
+
+def test_p_best_draws_the_images_that_were_kept_and_says_so():
+    rows = contest(dense=0.8, skipnet=0.803, resrep=0.79)
+    kept = predicted(rows)
+    board = leaderboard(rows, [1], primary=1, images=500, correct=kept)
+    runs = {
+        name: np.array([kept[f"{name}-00000-seed{s}", ""] for s in range(1, 6)])
+        for name in board.methods
+    }
+    share = best_probability(runs, generator=np.random.default_rng(0))
+    assert {name: board.cell(name, 1).p_best for name in board.methods} == share
+    assert board.drawn == {1: "predictions"}
+    for pair in (*board.pairs, *board.gains):
+        assert pair.images == crossed(runs[pair.method], runs[pair.other])
+
+    del kept["skipnet-00000-seed3", ""]
+    some = leaderboard(rows, [1], primary=1, images=500, correct=kept)
+    assert some == dataclasses.replace(
+        leaderboard(rows, [1], primary=1, images=500), gains=some.gains, pairs=some.pairs
+    )
+    assert some.drawn == {1: "counts"}
+    assert {p.images is None for p in some.pairs if "skipnet" in (p.method, p.other)} == {True}
+    assert all(p.images for p in some.pairs if "skipnet" not in (p.method, p.other))
+    assert leaderboard(rows, [1], primary=1).drawn == {1: "seeds"}
+
+
+def test_runs_on_other_images_are_not_paired():
+    rows = contest(dense=0.8, skipnet=0.803)
+    kept = predicted(rows)
+    kept["skipnet-00000-seed3", ""] = np.ones(499, bool)
+    board = leaderboard(rows, [1], primary=1, images=500, correct=kept)
+    assert board.drawn == {1: "counts"}
+    assert board.pairs[0].images is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from orchestrator.intervals import holm, more_seeds, summary, welch
+from orchestrator.intervals import crossed, holm, more_seeds, summary, welch
 
 accuracies = st.integers(0, 10_000).map(lambda k: k / 10_000)
 samples = st.lists(accuracies, min_size=2, max_size=8)
@@ -127,3 +127,50 @@ def test_more_seeds_says_when_it_cannot_say():
     assert more_seeds([0.9, 0.8], [0.8, 0.9]) is None
     assert more_seeds([0.9, 0.8], [0.9001, 0.8]) == 101
     assert more_seeds([0.9, 0.9001], [0.1, 0.1001]) == 1
+
+
+@given(p_values, st.integers(1, 5))
+def test_each_look_has_its_share_of_the_level(values, looks):
+    once, many = holm(values), holm(values, looks=looks)
+    for one, other in zip(once, many, strict=True):
+        assert (one is None) == (other is None)
+    if known := [p for p in values if p is not None]:
+        assert min(p for p in many if p is not None) == pytest.approx(
+            min(1, looks * len(known) * min(known))
+        )
+    assert [p is not None and p < 0.05 for p in many] == [
+        p is not None and p < 0.05 for p in holm([p and min(1, looks * p) for p in values])
+    ]
+
+
+def runs(generator, *, seeds, images, gap):
+    """Two methods on the same images, of which some are hard for both, and some for one alone."""
+    shared = generator.normal(0, 2, images)
+    for shift in (0.0, gap):
+        own = shared + generator.normal(0, 0.8, images) + 1.5 + shift
+        trained = own + generator.normal(0, 0.02, (seeds, 1))
+        yield trained + generator.normal(0, 1, (seeds, images)) > 0
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(3, 500), (5, 1000)])
+def test_the_interval_for_new_images_covers_where_welchs_does_not(seeds, images):
+    """The truth is that of endless images and seeds; the nominal coverage is 95 %."""
+    generator, gap = np.random.default_rng(1), 0.1
+    deviation = (2**2 + 0.8**2 + 0.02**2 + 1) ** 0.5
+    truth = stats.norm.cdf(1.5 / deviation) - stats.norm.cdf((1.5 + gap) / deviation)
+    held = alone = 0
+    for _ in range(400):
+        a, b = runs(generator, seeds=seeds, images=images, gap=gap)
+        both, one = crossed(a, b), welch(list(a.mean(axis=1)), list(b.mean(axis=1)))
+        assert both.difference == pytest.approx(one.difference)
+        assert both.lo <= one.lo < one.hi <= both.hi
+        held += both.lo <= truth <= both.hi
+        alone += one.lo <= truth <= one.hi
+    assert alone < min(held, (0.92 if seeds == 5 else 1) * 400)
+    assert held >= 0.94 * 400
+
+
+def test_runs_that_all_agree_have_no_interval_for_new_images():
+    right = np.ones((3, 50), bool)
+    assert crossed(right, right).state == "not testable"
+    assert crossed(right[:1], right).state == "too few seeds"

@@ -171,6 +171,9 @@ def test_more_seeds_tell_more_and_one_tells_nothing() -> None:
 def test_holms_first_step_is_over_the_methods_compared(untimed: Plan) -> None:
     assert untimed.compared == 1
     assert untimed.detectable[0].deviations == detectable(2)
+    race = plan(study(confirm={"seeds": 3, "race": True, "budget": 8}), steps=0)
+    assert race.detectable[0].deviations == detectable(3, 0.05 / 3)
+    assert any(said.startswith("A race: up to 8 further confirm runs") for said in race.warnings)
     without = plan(study(methods={"skipnet": {"depth": 8}}), steps=0)
     assert without.detectable == ()
     assert any("static baseline" in said for said in without.warnings)

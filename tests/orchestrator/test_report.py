@@ -170,7 +170,7 @@ def test_noise_and_the_control_are_said_in_words(tmp_path):
     assert "A/A control, not tested" in page
     assert '<span class="sub">noise</span>' in page
     assert "differ by up to 1.00 points" in page
-    assert "of the 500 test images for each seed" in page
+    assert "the seeds and the 500 test images for each seed, binomially" in page
     pairs = pd.read_csv(tmp_path / "pairs.csv")
     assert set(pairs[pairs.noise].method + pairs[pairs.noise].other) >= {"densedense-again"}
     text = text_of(terminal(board))

@@ -5,9 +5,9 @@ import json
 import math
 import os
 import random
+import signal
 import socket
 import sqlite3
-import signal
 import subprocess
 import sys
 import threading
@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from stores import Server
 
 from methods.errors import StorageError, StudyError
-from orchestrator import layout, store
+from orchestrator import evidence, layout, store
 from orchestrator.board import Board
 from orchestrator.leaderboard import leaderboard
 from orchestrator.rows import trial_rows
@@ -414,6 +414,33 @@ def test_a_run_that_a_lost_answer_doubled_is_one_again(tmp_path: Path, uri: str)
     MlflowClient(uri).create_run(original.info.experiment_id, tags=original.data.tags)
     store.project(log, uri, STUDY)
     agrees(uri, found)
+
+
+def test_evidence_is_an_artefact_before_its_run_ends(tmp_path: Path, uri: str) -> None:
+    found = events(trials=1)
+    end = next(e for e in found if e["event"] == "end" and e["trial"] == "skipnet-00000-seed1")
+    end["evidence"] = "ab" * 32
+    name = evidence.file_name(end["trial"], end["evidence"])
+    evidence.place(b"a file", tmp_path / evidence.FOLDER / name)
+    log = logged(tmp_path, found)
+    store.project(log, uri, STUDY)
+    agrees(uri, found)
+    run = next(run for run in runs(uri) if run.data.tags.get("trial") == end["trial"])
+    client = MlflowClient(uri)
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == [name]
+    assert run.data.tags["evidence"] == end["evidence"]
+    assert store.read_stored(uri, STUDY).evidence == {run.info.run_id: b"a file"}
+
+
+def test_evidence_that_is_gone_holds_nothing_up(tmp_path: Path, uri: str) -> None:
+    found = events(trials=1)
+    end = next(e for e in found if e["event"] == "end" and e["trial"] == "skipnet-00000-seed1")
+    end["evidence"] = "ab" * 32
+    store.project(logged(tmp_path, found), uri, STUDY)
+    agrees(uri, found)
+    refused = [json.loads(t) for t in (tmp_path / "mlflow-refused.jsonl").read_text().splitlines()]
+    assert [line["event"]["trial"] for line in refused] == [end["trial"]]
+    assert store.read_stored(uri, STUDY).evidence == {}
 
 
 def test_a_name_belongs_to_one_study(uri: str) -> None:

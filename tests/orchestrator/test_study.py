@@ -88,3 +88,27 @@ def test_a_control_and_targets_are_read(tmp_path: Path) -> None:
 def test_a_control_that_is_none_is_refused(tmp_path: Path, more: str, sentence: str) -> None:
     with pytest.raises(StudyError, match=sentence):
         study(tmp_path, GOOD + more)
+
+
+def test_a_race_has_a_budget_and_changes_the_hash_of_none_without(tmp_path: Path) -> None:
+    what = study(tmp_path, GOOD + "confirm: {seeds: 5, race: true, budget: 12}\n")
+    assert (what.confirm.race, what.confirm.budget) == (True, 12)
+    assert Study.model_validate(what.model_dump(mode="json")) == what
+    plain = study(tmp_path, GOOD)
+    assert plain.model_dump()["confirm"] == {"seeds": 5}, "an older study keeps its hash"
+    assert plain.hash != what.hash
+
+
+@pytest.mark.parametrize(
+    ("plan", "sentence"),
+    [
+        ("{race: true}", "within a `budget`, 2 at least over all methods, but got none"),
+        ("{race: true, budget: 1}", "but got 1; write `budget: 12`"),
+        ("{race: true, budget: 0}", "confirm.budget"),
+        ("{race: true, budget: 8, seeds: 2}", "needs `seeds` to be 3 at least, but got 2"),
+        ("{budget: 8}", "write `race: true` beside it"),
+    ],
+)
+def test_a_race_that_cannot_be_is_refused(tmp_path: Path, plan: str, sentence: str) -> None:
+    with pytest.raises(StudyError, match=sentence):
+        study(tmp_path, GOOD + f"confirm: {plan}\n")

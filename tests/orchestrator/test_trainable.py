@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from methods import METHODS
 from methods.api import Method, Network, Output, Phase, Task
+from methods.data import load
 from methods.dense import Dense, StaticNet
-from orchestrator import trainable
+from methods.errors import DiskFull
+from orchestrator import evidence, trainable, wal
 from orchestrator.measure import measure, prove
 from orchestrator.space import parts
 from orchestrator.trainable import results
@@ -164,6 +166,7 @@ def test_a_cost_that_is_not_finite_fails_with_its_name(
 def test_a_checkpoint_without_room_is_a_warning_and_the_trial_goes_on(
     config: dict[str, Any], tmp_path: Path
 ) -> None:
+    config = {**config, "role": "search"}
     whole = [told(result) for result in results(config)]
     with mounted(tmp_path / "small", "1m") as folder:
         cramped = {**config, "folder": str(folder)}
@@ -224,3 +227,46 @@ def test_measuring_leaves_the_network_as_it_was(name: str) -> None:
     measure(method, method.phases()[-1].points(net), "", data, "cpu", test=False)
     assert net.training
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_a_confirm_run_leaves_what_its_figures_were_made_of(config: dict[str, Any]) -> None:
+    whole = [told(result) for result in results(config)]
+    end = whole[-1]["end"]
+    content = evidence.read(Path(config["folder"]), config["trial"], end["evidence"])
+    assert content is not None
+    kept = evidence.unpacked(content)
+    assert evidence.packed(kept) == content
+    assert list(kept.points) == ["supervised", "policy"]
+    assert (kept.labels == load("digits").test.labels.numpy()).all()
+    assert kept.facts["seed"] == config["seed"]
+    for point in end["points"]:
+        again = kept.figures(point["point"])
+        assert again == {name: point[name] for name in again}
+        assert kept.correct(point["point"]).mean() == point["test_acc"]
+
+    paused = {**config, "folder": config["folder"] + "-paused"}
+    first = results(paused)
+    for _ in range(3):  # into the second phase, whose checkpoint holds what the first one gave
+        next(first)
+    first.close()
+    assert told(list(results(paused))[-1])["end"]["evidence"] == end["evidence"]
+
+
+def test_evidence_waits_for_room_and_without_any_the_trial_is_lost(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {**config, "trial": "dense-00000", "method": "dense", "params": PARAMS}
+    whole = [told(result) for result in results(config)]
+    with mounted(tmp_path / "small", "1m") as folder:
+        cramped = {**config, "folder": str(folder)}
+        first = results(cramped)
+        kept = next(first)
+        ballast = Ballast(folder)
+        monkeypatch.setattr(wal, "PATIENCE", 0.5)
+        with pytest.raises(DiskFull, match="make room"):
+            list(first)
+        assert not list((folder / "evidence").glob("*"))
+        ballast.drop()
+        again = list(results(cramped))
+        assert again[0] == kept
+        assert told(again[-1]) == whole[-1]

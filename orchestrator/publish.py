@@ -36,7 +36,7 @@ def board_of(
     study: Study,
     rows: Iterable[Row],
     facts: Mapping[str, Any],
-    correct: Correctness,
+    correct: Correctness | None = None,
     *,
     primary: float | None = None,
 ) -> Board:
@@ -64,7 +64,7 @@ def publish(
     folder: Path,
     curves: CurvesOf,
     *,
-    correct: Correctness,
+    correct: Correctness | None = None,
     primary: float | None = None,
 ) -> tuple[Board, Path]:
     """The board of these rows, and its report in the study's folder."""

@@ -220,6 +220,18 @@ def correctness(study: Path, rows: Iterable[Row]) -> Correctness:
     return found
 
 
+def costs(study: Path, rows: Iterable[Row]) -> dict[tuple[str, str], Any]:
+    """What every test image cost at the operating points of these rows, as far as that was kept."""
+    found = {}
+    for row in rows:
+        content = read(study, row.trial, row.evidence) if row.evidence else None
+        try:
+            found[row.trial, row.point] = unpacked(content or b"").points[row.point].macs
+        except (ValueError, KeyError):
+            continue  # `correctness` says that it cannot be read
+    return found
+
+
 def tensors(points: Mapping[str, Shot]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Operating points as a checkpoint keeps them."""
     return {

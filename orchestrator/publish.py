@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from methods.errors import StorageError
+from orchestrator import evidence
+from orchestrator.board import BASELINE
 from orchestrator.bootstrap import Correctness
+from orchestrator.latency import Timed, timed
 from orchestrator.leaderboard import Board, leaderboard
 from orchestrator.learning import Curves, shown
 from orchestrator.report import write_report
@@ -30,6 +33,8 @@ class Outcome:
     """The board in MLflow's pages, from `#` on; None where the store did not answer."""
     fresh: bool
     """Whether anything was left to run."""
+    times: Sequence[Timed] = ()
+    """The board's networks by the clock."""
 
 
 def board_of(
@@ -65,14 +70,26 @@ def publish(
     curves: CurvesOf,
     *,
     correct: Correctness | None = None,
+    latencies: Iterable[Mapping[str, Any]] = (),
     primary: float | None = None,
-) -> tuple[Board, Path]:
-    """The board of these rows, and its report in the study's folder."""
+) -> tuple[Board, Path, list[Timed]]:
+    """The board of these rows, its report in the study's folder, and its networks by the clock."""
     rows = list(rows)
     board = board_of(study, rows, facts, correct, primary=primary)
     place = folder / ("report" if board.primary_declared else f"report-at-{board.primary:g}m")
     drawn = curves(shown(board, rows))
-    return board, write_report(board, rows, dict(facts), place, {}, curves=drawn)
+    times = timed(rows, study.budgets, BASELINE, latencies)
+    report = write_report(
+        board,
+        rows,
+        dict(facts),
+        place,
+        {},
+        curves=drawn,
+        costs=evidence.costs(folder, (row for cell in board.cells for row in cell.seeds)),
+        times=times,
+    )
+    return board, report, times
 
 
 def default_uri(out: Path) -> str:

@@ -5,7 +5,7 @@ The same board and rows give the same bytes: nothing here reads a clock, a path 
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import jinja2
 
 from orchestrator import bootstrap, figures, learning, palette, pareto, tables, verdict
 from orchestrator.board import Board
+from orchestrator.costs import Costs, costs_panel, varying
+from orchestrator.latency import Timed
 from orchestrator.learning import Curves
 from orchestrator.rows import Row
 
@@ -24,6 +26,8 @@ SECTIONS = {
     "best": "Probability of the highest mean",
     "pareto": "Accuracy over MACs",
     "seeds": "Every seed",
+    "latency": "Latency, and what the MACs promise",
+    "costs": "What each image costs",
     "reach": "MACs to reach an accuracy",
     "curves": "Learning curves",
     "effort": "Effort",
@@ -50,6 +54,8 @@ def write_report(
     links: Mapping[str, str] | None = None,
     *,
     curves: Curves | None = None,
+    costs: Costs | None = None,
+    times: Sequence[Timed] = (),
 ) -> Path:
     """Writes the report's files into `folder`, each aside and then renamed; the page's path.
 
@@ -67,7 +73,16 @@ def write_report(
         **figures.pareto_files(board, everything),
         "forest.png": figures.forest_file(board),
         "provenance.json": _json(evidence),
-        "report.html": page(board, everything, provenance, links or {}, curves or {}).encode(),
+        "latency.csv": tables.csv(tables.latency_table(times)),
+        "report.html": page(
+            board,
+            everything,
+            provenance,
+            links or {},
+            curves=curves or {},
+            costs=costs or {},
+            times=times,
+        ).encode(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -82,7 +97,10 @@ def page(
     rows: Iterable[Row],
     provenance: Mapping[str, Any],
     links: Mapping[str, str],
+    *,
     curves: Curves,
+    costs: Costs,
+    times: Sequence[Timed],
 ) -> str:
     """The report as one HTML page that fetches nothing and runs nothing."""
     everything = list(rows)
@@ -121,6 +139,9 @@ def page(
         "links": {n: a for n, a in links.items() if a.startswith(("https://", "http://"))},
         "curves": _curves(board, everything, curves),
         "thinned": learning.SEARCHED,
+        "costs": _costs(board, costs),
+        "times": times,
+        "devices": sorted({one.device for one in times if one.device}),
     }
     sections = []
     for name, title in SECTIONS.items():
@@ -169,6 +190,19 @@ def _curves(board: Board, rows: list[Row], curves: Curves) -> list[str]:
             label=f"Validation accuracy of {name} over epochs",
         )
         for i, name in enumerate(board.methods)
+    ]
+
+
+def _costs(board: Board, costs: Costs) -> list[str]:
+    """A small panel per cell whose images are not treated alike."""
+    return [
+        figures.inline_svg(
+            costs_panel(board, method, budget, costs),
+            size=(2.9, 2.1),
+            prefix=f"costs{i}",
+            label=f"MACs of the test images, {method} at {verdict.mmacs(budget)} MMACs",
+        )
+        for i, (method, budget) in enumerate(varying(board, costs))
     ]
 
 

@@ -104,16 +104,18 @@ def show(
         )
     folder = out.absolute() / what.name
     store.fetch_evidence(found.uri, found.rows, folder)
-    board, report = publish(
+    board, report, times = publish(
         what,
         found.rows,
         found.facts,
         folder,
         lambda trials: found.curves(trials, refresh=refresh),
         correct=evidence.correctness(folder, found.rows),
+        latencies=store.read_latencies(found.uri, what.name),
         primary=primary,
     )
-    return Outcome(board, report, found.uri, store.link(found.uri, what.name), fresh=False)
+    link = store.link(found.uri, what.name)
+    return Outcome(board, report, found.uri, link, fresh=False, times=times)
 
 
 def at_budgets(

@@ -94,16 +94,16 @@ def run(
             projector.stop()
         rows = ledger.rows()
         facts = ledger.provenance or facts
-    correct = evidence.correctness(folder, rows)
-    board, report = publish(
-        study, rows, facts, folder, partial(logged, ledger.wal), correct=correct
+    curves, correct = partial(logged, ledger.wal), evidence.correctness(folder, rows)
+    board, report, times = publish(
+        study, rows, facts, folder, curves, correct=correct, latencies=ledger.latencies
     )
     try:
         link = store.write_board(place, study.name, board, report.parent)
     except Exception as error:  # the board stands in the folder; the view can be written again
         logger.warning("MLflow did not take the board: %s", error)
         link = None
-    return Outcome(board, report, place, link, fresh)
+    return Outcome(board, report, place, link, fresh, times)
 
 
 def _made(out: Path) -> None:

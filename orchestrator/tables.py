@@ -2,11 +2,13 @@
 
 import io
 import json
+from collections.abc import Iterable
 
 import pandas as pd
 
 from orchestrator import verdict
 from orchestrator.board import Board
+from orchestrator.latency import Timed
 
 
 def board_table(board: Board) -> pd.DataFrame:
@@ -94,6 +96,26 @@ def pairs_table(board: Board) -> pd.DataFrame:
         for r in [c.result]
     ]
     return pd.DataFrame(records, columns=columns)
+
+
+def latency_table(times: Iterable[Timed]) -> pd.DataFrame:
+    """One row per cell and batch size: the deployed network beside the baseline's."""
+    columns = {
+        "method": "method",
+        "budget": "budget_mmac",
+        "trial": "trial",
+        "batch": "batch",
+        "ms": "ms",
+        "spread_ms": "spread_ms",
+        "baseline_ms": "baseline_ms",
+        "speed_up": "speed_up",
+        "macs_speed_up": "macs_speed_up",
+        "honesty": "honesty",
+        "device": "device",
+        "reason": "reason",
+    }
+    records = [[getattr(one, field) for field in columns] for one in times]
+    return pd.DataFrame(records, columns=list(columns.values()))
 
 
 def csv(frame: pd.DataFrame) -> bytes:

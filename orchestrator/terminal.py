@@ -1,6 +1,6 @@
 """The board, and comparisons, as tables for the terminal: 80 columns, and no need of colour."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -9,17 +9,43 @@ from rich.text import Text
 
 from orchestrator import verdict
 from orchestrator.board import Board, Cell, Comparison
+from orchestrator.latency import Timed
 from orchestrator.versus import Versus
 
 
-def terminal(board: Board, links: Mapping[str, str] | None = None) -> RenderableType:
+def terminal(
+    board: Board, links: Mapping[str, str] | None = None, *, times: Sequence[Timed] = ()
+) -> RenderableType:
     """Verdict, board, notes and effort; readable in 80 columns and without colour."""
     parts: list[RenderableType] = [Text(board.verdict, style="bold"), Text()]
     parts.append(_cells(board, board.primary))
     parts += [Text(f"! {note}") for note in board.notes]
     parts += [Text(), _effort(board)]
+    if any(one.ms is not None for one in times):
+        parts += [Text(), _times(board, times)]
     parts += [Text(f"{name}: {where}", overflow="fold") for name, where in (links or {}).items()]
     return Group(*parts)
+
+
+def _times(board: Board, times: Sequence[Timed]) -> Table:
+    """The deployed networks at the primary budget by the clock."""
+    table = _plain()
+    for name in ("latency", "images", "ms a call", "speed-up", "by MACs", "honesty"):
+        table.add_column(name, justify="left" if name == "latency" else "right", no_wrap=True)
+    for one in times:
+        if one.budget == board.primary and one.ms is not None:
+            ratios = (one.speed_up, one.macs_speed_up, one.honesty)
+            table.add_row(
+                one.method,
+                str(one.batch),
+                f"{one.ms:.3g} ± {one.spread_ms or 0:.2g}",
+                *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+            )
+    table.caption = (
+        f"Deployed networks at {verdict.mmacs(board.primary)} MMACs, one confirm run each, timed "
+        f"in turns with {board.baseline}'s. Honesty: measured speed-up over the one by MACs."
+    )
+    return table
 
 
 def comparison(board: Board) -> RenderableType:

@@ -110,7 +110,7 @@ def print_board(outcome: Any) -> None:
     """The board, where its report lies, and how it is opened in MLflow."""
     from orchestrator.terminal import terminal
 
-    console.print(terminal(outcome.board))
+    console.print(terminal(outcome.board, times=outcome.times))
     console.print(f"\nReport:  {near(outcome.report)}", highlight=False, soft_wrap=True)
     server = outcome.uri if outcome.uri.startswith("http") else "http://127.0.0.1:5000"
     if not outcome.uri.startswith("http"):

@@ -31,7 +31,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Bo
     what = study(methods={name: {} for name in METHODS})
     held(server.uri, folder, what, rows)
     _, facts = store.read_study(server.uri, what.name)
-    board, report = publish(what, rows, facts, folder / "demo", lambda trials: {})
+    board, report, _ = publish(what, rows, facts, folder / "demo", lambda trials: {})
     store.write_board(server.uri, what.name, board, report.parent)
     yield server, board, folder
     server.kill()

@@ -115,7 +115,7 @@ def made(out: Path) -> Place:
     rows = ledger.rows()
     ledger.close()
     store.project(folder / "wal.jsonl", uri, STUDY.name)
-    board, report = publish(
+    board, report, _ = publish(
         STUDY, rows, facts, folder, lambda _: {}, correct=evidence.correctness(folder, rows)
     )
     assert set(board.drawn.values()) == {"predictions"}

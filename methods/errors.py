@@ -5,10 +5,14 @@ IsoflopError
 ├── DataError       a data set that is missing, unlabelled or too small
 ├── StudyError      a study file that cannot be run as written
 ├── StorageError    a folder, a ledger or an MLflow store that cannot be used
-│   └── DiskFull    a write that found no room; the same command goes on once there is some
+│   ├── DiskFull    a write that found no room; the same command goes on once there is some
+│   └── DatabaseAway a database that does not answer; the same command goes on once it does
 ├── EvidenceError   a board that does not follow from the evidence that was kept
-└── ClusterError    resources that no machine at hand has
-    └── ClusterLost a Ray that died again and again; the same command goes on
+├── ClusterError    resources that no machine at hand has
+│   └── ClusterLost a Ray that died again and again; the same command goes on
+└── KubernetesError a cluster file, a namespace or an API server that will not do
+    ├── ServerAway  an API server that does not answer; the same command may, later
+    └── SweepFailed a sweep on Kubernetes that ended, and not well
 Diverged            a trial whose numbers are not finite: ends the trial, never the sweep
 """
 
@@ -52,10 +56,32 @@ class DiskFull(StorageError):
     exit_code = 1
 
 
+class DatabaseAway(StorageError):
+    """A database that does not answer; nothing is lost."""
+
+    exit_code = 1
+
+
 class ClusterLost(ClusterError):
     """A Ray that died again and again; nothing is lost."""
 
     exit_code = 1
+
+
+class KubernetesError(IsoflopError):
+    """A cluster file, a namespace or an API server that will not do."""
+
+
+class ServerAway(KubernetesError):
+    """An API server that does not answer, or cannot at the moment."""
+
+    exit_code = 1
+
+
+class SweepFailed(KubernetesError):
+    """A sweep on Kubernetes that failed, was stopped or was deleted: with reason and message."""
+
+    exit_code = 3
 
 
 class Diverged(Exception):

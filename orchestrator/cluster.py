@@ -3,12 +3,15 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 
 import ray
 
 from methods.errors import ClusterError
+from orchestrator import stop
 from orchestrator.preflight import cores, slots, slots_here
 from orchestrator.study import Resources
 
@@ -28,7 +31,7 @@ ENVIRONMENT = {
 }
 
 
-def preflight(resources: Resources, address: str) -> None:
+def preflight(resources: Resources, address: str, at_once: int | None = None) -> None:
     """Refuse what this machine or the cluster cannot hold, before anything is written.
 
     Raises:
@@ -37,13 +40,13 @@ def preflight(resources: Resources, address: str) -> None:
     if address == "local":
         slots_here(resources)
     else:
-        with started(resources, address):
+        with started(resources, address, at_once):
             pass
 
 
 @contextlib.contextmanager
-def started(resources: Resources, address: str) -> Iterator[int]:
-    """A running Ray, and how many trials at once it holds.
+def started(resources: Resources, address: str, at_once: int | None = None) -> Iterator[int]:
+    """A running Ray, and how many trials at once it holds; `at_once` where nodes come and go.
 
     Raises:
         ClusterError: no cluster at the address, or no node that holds one trial.
@@ -53,6 +56,7 @@ def started(resources: Resources, address: str) -> Iterator[int]:
     os.environ.update(ENVIRONMENT | threads)
     if address == "local":
         os.environ["RAY_AUTH_MODE"] = "disabled"
+    on_stop = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     try:
         ray.init(
             address=address,
@@ -64,16 +68,24 @@ def started(resources: Resources, address: str) -> Iterator[int]:
         )
     except (ConnectionError, ValueError) as error:
         raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_stop)  # Ray sets one of its own
     ray._private.worker._worker_logs_enabled = False  # raylets' dumps; what matters is told by us
+    hurried = False
     try:
         nodes = [
             (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
             for node in ray.nodes()
             if node["Alive"]
         ]
-        yield slots(resources, nodes)
+        yield at_once or slots(resources, nodes)
+    except stop.Terminated:
+        hurried = address != "local"  # a cluster that stands by itself sees us go
+        raise
     finally:
-        ray.shutdown()
+        if not hurried:
+            ray.shutdown()
 
 
 def _reachable(address: str) -> None:

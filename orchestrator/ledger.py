@@ -6,26 +6,33 @@ it did not. Interrupted trials stay RUNNING in the journal and are served again 
 what dies at every start fails.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from methods.errors import StorageError, StudyError
+from methods.errors import DatabaseAway, StorageError, StudyError
 from orchestrator.rows import Role, Row, config_hash, not_finite, trial_rows
 from orchestrator.space import PREFIX, Space
 from orchestrator.study import Study
 from orchestrator.wal import Log, cut_torn_line, patiently
+
+logger = logging.getLogger(__name__)
 
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 EPOCHS = PREFIX + "epochs"
@@ -98,7 +105,9 @@ class Ledger:
         StudyError: the folder belongs to another study of the same name.
     """
 
-    def __init__(self, folder: Path, study: Study) -> None:
+    def __init__(
+        self, folder: Path, study: Study, *, optuna: str | None = None, patience: float = 0
+    ) -> None:
         self.folder = folder.absolute()
         self.study = study
         self.records: dict[str, Record] = {}
@@ -115,14 +124,30 @@ class Ledger:
         self.confirmed = 0
         """Ends of confirm runs so far."""
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
-        self._lock = _claimed(self.folder, study)
+        self._database = _shown(optuna)
+        self._connections = contextlib.ExitStack()
+        self._lock = _claimed(self.folder, study, patience)
         self._log = Log(self.wal)
         for event in self._log.events():
             self._note(event)
         self.abandon()
-        self._storage = _storage(self.folder / "optuna.journal")
-        self._studies = _optuna_studies(self._storage, study)
-        self._kept = {m: own.get_trials(deepcopy=False) for m, own in self._studies.items()}
+        try:
+            self._open(optuna)
+        except StorageError:
+            self.close()
+            raise
+
+    def _open(self, database: str | None) -> None:
+        """Bring Optuna's storage and the log to one state."""
+        with _answers(self._database):
+            self._storage: optuna.storages.BaseStorage
+            if database:
+                self._storage = _database(database, self._connections)
+            else:
+                self._storage = _storage(self.folder / "optuna.journal")
+            self._studies = _optuna_studies(self._storage, self.study)
+            self._kept = {m: own.get_trials(deepcopy=False) for m, own in self._studies.items()}
+        self._refuse_others()
         self._settled = dict.fromkeys(self._studies, 0)
         self._tell_what_ended()
 
@@ -163,6 +188,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let another driver in."""
+        self._connections.close()
         self._log.close()
         self._lock.close()
 
@@ -214,17 +240,16 @@ class Ledger:
 
         One that is to be refused lies `over` the largest budget, as a fraction of it.
         """
-        study = self._studies[space.method]
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.RUNNING,
-                params=dict(searched),
-                distributions=dict(space.free),
-                user_attrs={} if over is None else {OVER: over},
-            )
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(searched),
+            distributions=dict(space.free),
+            user_attrs={} if over is None else {OVER: over},
         )
         trials = self._trials(space.method)
-        trials.append(self._stored(space.method, len(trials)))
+        with _answers(self._database):
+            self._studies[space.method].add_trial(trial)
+            trials.append(self._stored(space.method, len(trials)))
         return _search_ticket(space, trials[-1])
 
     def interrupted(self, spaces: Mapping[str, Space]) -> list[Ticket]:
@@ -455,8 +480,41 @@ class Ledger:
             values = [1.0 - point["val_acc"], point["val_macs_mean"]]
         number = int(record.start["trial"].rsplit("-", 1)[1])
         method = record.start["method"]
-        self._studies[method].tell(number, values, STATES[end["state"]])
-        self._kept[method][number] = self._stored(method, number)
+        with _answers(self._database):
+            self._studies[method].tell(number, values, STATES[end["state"]])
+            self._kept[method][number] = self._stored(method, number)
+
+    def _refuse_others(self) -> None:
+        """Optuna's trials and the log's must be of one and the same sweep.
+
+        Raises:
+            StorageError: they are not.
+        """
+        place = self._database or str(self.folder / "optuna.journal")
+        ended = {name for name, record in self.records.items() if record.end is not None}
+        for method in self.study.methods:
+            known = {trial_name(method, trial.number) for trial in self._trials(method)}
+            started = {
+                name
+                for name, record in self.records.items()
+                if record.start["role"] == "search" and record.start["method"] == method
+            }
+            told = {
+                trial_name(method, trial.number)
+                for trial in self._trials(method)
+                if trial.state.is_finished()
+            }
+            if started - known:
+                raise StorageError(
+                    f"{place} must hold the trials that {self.wal} tells of, but "
+                    f"{min(started - known)} is missing; name the storage that the study began with"
+                )
+            if told - ended:
+                raise StorageError(
+                    f"{self.wal} must tell of the trials in {place}, but {min(told - ended)} is "
+                    "missing; name the folder that the study began in, or give the study another "
+                    "name"
+                )
 
 
 def derive(study: Study, config: str, index: int) -> int:
@@ -504,7 +562,7 @@ class _Journal(JournalFileBackend):
         patiently(self._path, lambda: super(_Journal, self).append_logs(logs))
 
 
-def _claimed(folder: Path, study: Study) -> Any:
+def _claimed(folder: Path, study: Study, patience: float) -> Any:
     """The lock of the study's folder, held as long as it is open."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -514,14 +572,18 @@ def _claimed(folder: Path, study: Study) -> Any:
             f"{folder} must be a folder that can be written, but: {error.strerror}; "
             "choose another with --out"
         ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise StorageError(
-            f"one driver runs a study at a time, but another one holds {folder}; "
-            "wait for it, or stop it"
-        ) from None
+    deadline, told = time.monotonic() + patience, False
+    while not _locked(lock):
+        if patience and not told:
+            logger.warning("another driver holds %s; waiting %.3g s for it", folder, patience)
+            told = True
+        if time.monotonic() >= deadline:
+            lock.close()
+            raise StorageError(
+                f"one driver runs a study at a time, but another one holds {folder}; "
+                "wait for it, or stop it"
+            )
+        time.sleep(0.5)
     try:
         refuse_other(folder, study)
     except StudyError:
@@ -537,6 +599,56 @@ def _claimed(folder: Path, study: Study) -> Any:
     return lock
 
 
+def _locked(lock: Any) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _shown(database: str | None) -> str:
+    """A database's URL without its password; nothing for none."""
+    if not database:
+        return ""
+    try:
+        return make_url(database).render_as_string(hide_password=True)
+    except ArgumentError:
+        raise StorageError(
+            "Optuna's database must be a URL such as postgresql://user:password@host/optuna, but "
+            "what was given is none"
+        ) from None
+
+
+def _database(url: str, connections: contextlib.ExitStack) -> optuna.storages.RDBStorage:
+    """Optuna's own tables in a database; a connection that was cut is made anew."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    connections.callback(storage.engine.dispose)
+    connections.callback(storage.remove_session)
+    return storage
+
+
+@contextlib.contextmanager
+def _answers(database: str) -> Iterator[None]:
+    """A database that does not answer is a line.
+
+    Raises:
+        StorageError: says which, without its password.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError, ImportError) as error:
+        cause = error.__cause__ or error
+        reason = " ".join(str(getattr(cause, "orig", None) or cause).split())[:300]
+        if isinstance(cause, ArgumentError | ImportError):
+            raise StorageError(f"Optuna's database {database} cannot be used: {reason}") from None
+        raise DatabaseAway(
+            f"Optuna's database {database} must answer, but: {reason}; nothing is lost: the same "
+            "command goes on"
+        ) from None
+
+
 def _storage(journal: Path) -> optuna.storages.JournalStorage:
     """A journal file as Optuna's storage; a torn last line is cut off first."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -546,9 +658,7 @@ def _storage(journal: Path) -> optuna.storages.JournalStorage:
     return optuna.storages.JournalStorage(_Journal(journal))
 
 
-def _optuna_studies(
-    storage: optuna.storages.JournalStorage, study: Study
-) -> dict[str, optuna.Study]:
+def _optuna_studies(storage: optuna.storages.BaseStorage, study: Study) -> dict[str, optuna.Study]:
     """One Optuna study per method, in one storage."""
     return {
         method: optuna.create_study(

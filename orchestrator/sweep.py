@@ -19,7 +19,7 @@ from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 
 from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
-from orchestrator import cluster, evidence, latency, store, warm
+from orchestrator import cluster, evidence, latency, stop, store, warm
 from orchestrator.board import BASELINE
 from orchestrator.learning import logged
 from orchestrator.ledger import Ledger, refuse_other
@@ -34,6 +34,8 @@ from orchestrator.wal import FULL
 logger = logging.getLogger(__name__)
 
 Listener = Callable[[dict[str, Any]], None]
+Start = Callable[[], contextlib.AbstractContextManager[int]]
+"""Brings Ray up, and tells how many trials run at once."""
 
 LEG = 5_000
 """Trials of one Tuner: it holds every trial it ever ran, so a long sweep is a row of Tuners."""
@@ -49,8 +51,14 @@ def run(
     address: str = "local",
     listener: Listener | None = None,
     trainable: type[tune.Trainable] = Trial,
+    slots: int | None = None,
+    optuna: str | None = None,
+    patience: float = 0,
 ) -> Outcome:
     """Runs what a study has left to run and makes its board; `trainable` runs the trials.
+
+    `slots` trials run at once, by default as many as the nodes hold now; `optuna` is a database
+    instead of a journal file; another driver of the study is waited for `patience` seconds.
 
     Raises:
         IsoflopError: the study, the data, the folder, the store or the resources do not do.
@@ -58,7 +66,7 @@ def run(
         KeyboardInterrupt: stopped by hand; the same call goes on from there.
     """
     ready = prepare(study)
-    cluster.preflight(study.resources, address)
+    cluster.preflight(study.resources, address, slots)
     folder = out.absolute() / study.name
     place = uri or default_uri(out)
     facts = provenance(study, ready.task, ready.test_images)
@@ -70,20 +78,23 @@ def run(
     with _room(), contextlib.ExitStack() as stack:
         _made(out)
         store.claim(place, study.name, study.hash)
-        ledger = Ledger(folder, study)
+        ledger = Ledger(folder, study, optuna=optuna, patience=patience)
         stack.callback(ledger.close)
         warm.keep(earlier, folder)
         projector = store.Projector(ledger.wal, place, study.name)
         projector.start()
-        patience = 5.0
+        time_left, last = 5.0, 30.0
         try:
-            fresh = _train(ledger, ready, facts, address, listener, trainable=trainable)
-            patience = 120.0
-        except KeyboardInterrupt:
+            start = partial(cluster.started, study.resources, address, slots)
+            fresh = _train(ledger, ready, facts, start, listener, trainable=trainable)
+            time_left = 120.0
+        except KeyboardInterrupt as reason:
             ledger.pause()
+            if isinstance(reason, stop.Terminated):
+                time_left = last = 1.0  # of the 3 s that Ray gives a job which it stops
             raise
         finally:
-            if not projector.flush(patience):
+            if not projector.flush(time_left):
                 logger.warning("MLflow does not hold everything yet; the same command goes on")
             if projector.refused:
                 logger.warning(
@@ -91,7 +102,7 @@ def run(
                     projector.refused,
                     folder / "mlflow-refused.jsonl",
                 )
-            projector.stop()
+            projector.stop(last)
         rows = ledger.rows()
         facts = ledger.provenance or facts
     curves, correct = partial(logged, ledger.wal), evidence.correctness(folder, rows)
@@ -137,13 +148,17 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
 
 
 class _Pulse(Callback):  # type: ignore[misc]
-    """Ends Tune's run when this machine's raylet died: Tune would wait for it for ever."""
+    """Ends Tune's run when this machine's raylet died: Tune would wait for it for ever.
+
+    And when a stop that was asked for is still not heeded.
+    """
 
     def __init__(self) -> None:
         self._node = ray.get_runtime_context().get_node_id()
         self._asked = 0.0
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
+        stop.check()
         if time.monotonic() - self._asked < 2:
             return
         self._asked = time.monotonic()
@@ -184,7 +199,7 @@ def _train(
     ledger: Ledger,
     ready: Prepared,
     facts: Mapping[str, Any],
-    address: str,
+    start: Start,
     listener: Listener | None,
     *,
     trainable: type[tune.Trainable],
@@ -204,7 +219,7 @@ def _train(
     while not search.finished or _untimed(ledger):
         heard = ledger.heard
         try:
-            _fit(search, ledger, facts, address, trainable)
+            _fit(search, ledger, facts, start, trainable)
         except Exception as error:
             reason = _lost_ray(error)
             losses = 1 if ledger.heard > heard else losses + 1
@@ -222,7 +237,7 @@ def _fit(
     search: StudySearch,
     ledger: Ledger,
     facts: Mapping[str, Any],
-    address: str,
+    start: Start,
     trainable: type[tune.Trainable],
 ) -> None:
     """All that is left to run, or all that runs until Ray is lost."""
@@ -230,16 +245,20 @@ def _fit(
     for left in ledger.folder.glob("ray-*"):
         shutil.rmtree(left, ignore_errors=True)  # a driver that was killed here
     with (
-        cluster.started(study.resources, address) as slots,
+        start() as slots,
         tempfile.TemporaryDirectory(
             prefix="ray-", dir=ledger.folder, ignore_cleanup_errors=True
         ) as scratch,
     ):
         search.lag = ledger.begin(facts, lag=slots, device=search.device)
-        if not search.finished:
-            _tune(search, study, slots, scratch, trainable)
-        if search.finished:
-            _time(ledger)
+        try:
+            if not search.finished:
+                _tune(search, study, slots, scratch, trainable)
+            if search.finished:
+                _time(ledger)
+        except KeyboardInterrupt:
+            ledger.pause()  # first of all: whoever stops us may not wait until Ray is down
+            raise
 
 
 def _untimed(ledger: Ledger) -> list[latency.Pair]:
@@ -255,6 +274,7 @@ def _time(ledger: Ledger) -> None:
     for pair in _untimed(ledger):
         for event in ray.get(worker.remote(pair, _settings(ledger))):
             ledger.time(event)
+        stop.check()
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOORS = {
+    "kubernetes": {"kube"},
     "mlflow": {"store"},
     "ray": {"cluster", "sweep", "search", "trainable"},
 }

@@ -17,6 +17,7 @@ from orchestrator.cli.boards import board, compare, verify
 from orchestrator.cli.catalogue import methods, train
 from orchestrator.cli.simulations import simulate, table
 from orchestrator.cli.studies import plan, run, schema
+from orchestrator.kube.commands import cancel, logs, status, submit
 
 __all__ = ["app", "main"]
 
@@ -28,7 +29,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, plan, board, compare, verify, methods, train, table, simulate, schema):
+LOCAL = (run, plan, board, compare, verify, methods, train, table, simulate, schema)
+KUBERNETES = (submit, status, logs, cancel)
+for command in (*LOCAL, *KUBERNETES):
     app.command()(command)
 
 

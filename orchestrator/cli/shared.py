@@ -11,7 +11,12 @@ console = Console()
 Out = Annotated[Path, typer.Option(help="Folder that holds a folder per study.")]
 Store = Annotated[
     str | None,
-    typer.Option("--mlflow", help="MLflow tracking URI.", show_default="SQLite in --out"),
+    typer.Option(
+        "--mlflow",
+        help="MLflow tracking URI.",
+        envvar="ISOFLOP_MLFLOW",
+        show_default="SQLite in --out",
+    ),
 ]
 
 

@@ -13,30 +13,61 @@ from orchestrator.cli.boards import print_board
 from orchestrator.cli.shared import Out, Store, console, near
 
 
-def run(
+def run(  # noqa: PLR0917
     study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
     out: Out = Path("runs"),
     mlflow: Store = None,
     address: Annotated[
         str, typer.Option(help="Ray cluster; 'local' starts one on this machine.")
     ] = "local",
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials at once, on a cluster whose nodes come and go.",
+            min=1,
+            show_default="as many as fit the nodes",
+        ),
+    ] = None,
+    optuna: Annotated[
+        str | None,
+        typer.Option(
+            help="Optuna's database (SQLAlchemy URL).",
+            envvar="ISOFLOP_OPTUNA",
+            show_default="a journal file",
+        ),
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(help="Seconds to wait for another driver of the study to end.", min=0)
+    ] = 0,
 ) -> None:
     """Search, confirm and print the board; the same command goes on after any interruption."""
     from orchestrator.study import load
 
     what = load(study)
-    from orchestrator import sweep
+    from orchestrator import stop, sweep
     from orchestrator.progress import Progress
 
+    stop.listen()
     progress = Progress(what, console)
     console.print(f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False)
     try:
         with progress.shown():
-            outcome = sweep.run(what, out, uri=mlflow, address=address, listener=progress)
-    except KeyboardInterrupt:
+            outcome = sweep.run(
+                what,
+                out,
+                uri=mlflow,
+                address=address,
+                listener=progress,
+                slots=slots,
+                optuna=optuna,
+                patience=patience,
+            )
+    except KeyboardInterrupt as reason:
         console.print("\nStopped; nothing is lost. Go on with the same command:")
         words = [str(near(Path(sys.argv[0]).absolute())), *sys.argv[1:]]
         console.print(f"  {shlex.join(words)}", soft_wrap=True, highlight=False, markup=False)
+        if isinstance(reason, stop.Terminated):
+            stop.leave()
         raise typer.Exit(130) from None
     if not outcome.fresh:
         console.print("Everything is done already; this is the board.")
@@ -71,8 +102,13 @@ def plan(
     console.print(terminal(found))
 
 
-def schema() -> None:
+def schema(
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Of a cluster file for Kubernetes.")
+    ] = False,
+) -> None:
     """Print the JSON schema of a study file."""
+    from orchestrator.kube.spec import Cluster
     from orchestrator.study import Study
 
-    print(json.dumps(Study.model_json_schema(), indent=2))
+    print(json.dumps((Cluster if cluster else Study).model_json_schema(), indent=2))

@@ -19,7 +19,12 @@ from orchestrator.store.projection import Projection
 
 logger = logging.getLogger(__name__)
 
-SERVE = "from orchestrator.store.projector import serve; serve()"
+SERVE = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ctrl-C; Ray says it to all below a driver
+from orchestrator.store.projector import serve
+serve()
+"""
 
 
 class Projector:
@@ -57,11 +62,14 @@ class Projector:
         with self._moved:
             return self._moved.wait_for(lambda: self._offset >= goal, timeout)
 
-    def stop(self) -> None:
-        """End; runs of interrupted trials are marked as killed until they go on."""
+    def stop(self, timeout: float = 30.0) -> None:
+        """End; runs of interrupted trials are marked as killed until they go on.
+
+        What takes longer than `timeout` seconds is left to the next run.
+        """
         self._stopping.set()
         self._say("stop")
-        if self._thread.is_alive() and not self._ended.wait(30):
+        if self._thread.is_alive() and not self._ended.wait(timeout):
             logger.warning("MLflow still takes a write; the next run finishes what it leaves open")
             if self._process is not None:
                 self._process.kill()
@@ -154,6 +162,8 @@ def serve() -> None:
     with log.with_name("mlflow.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one that lost its driver may be at its last write
         follow(Projection(log, uri, study), words)
+    sys.stdout.flush()
+    os._exit(0)  # the driver waits for it, and an interpreter's own end takes its time
 
 
 def follow(projection: Projection, words: _Words) -> None:

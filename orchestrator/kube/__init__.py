@@ -1,0 +1,1 @@
+"""Sweeps on Kubernetes: a study and a cluster file become a RayJob that KubeRay runs."""

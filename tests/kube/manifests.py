@@ -1,0 +1,175 @@
+"""What the manifest tests share: the overlays as kustomize builds them, pods, and schemas."""
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+K8S = ROOT / "k8s"
+OVERLAYS = ("local", "production")
+Json = dict[str, Any]
+
+
+def tool(name: str) -> str:
+    """A command of the environment, or of this machine; skips where there is none."""
+    own = Path(sys.executable).with_name(name)
+    found = str(own) if own.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed; `pip install -e '.[dev]'` installs it")
+    return found
+
+
+@functools.cache
+def overlay(name: str) -> tuple[Json, ...]:
+    """The objects of an overlay, with secrets made for it aside."""
+    kubectl = tool("kubectl")
+    with tempfile.TemporaryDirectory() as aside:
+        copy = Path(aside) / "k8s"
+        shutil.copytree(K8S, copy, ignore=shutil.ignore_patterns("*.env"))
+        script = copy / "overlays" / name / "secrets.sh"
+        if script.exists():
+            subprocess.run([str(script)], check=True)
+        command = [kubectl, "kustomize", str(copy / "overlays" / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
+    return tuple(yaml.safe_load_all(done.stdout))
+
+
+def named(objects: tuple[Json, ...], kind: str, name: str) -> Json:
+    """One object."""
+    found = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
+    assert len(found) == 1, (kind, name)
+    return found[0]
+
+
+def pods(objects: Iterator[Json] | tuple[Json, ...] | list[Json]) -> Iterator[tuple[str, Json]]:
+    """Every pod template's metadata and spec, by a name."""
+    for each in objects:
+        name = f"{each['kind']}/{each['metadata']['name']}"
+        if each["kind"] in ("Deployment", "StatefulSet"):
+            yield name, each["spec"]["template"]
+        if each["kind"] == "RayJob":
+            yield from ((f"{name}/{part}", pod) for part, pod in ray_pods(each))
+
+
+def ray_pods(job: Json) -> Iterator[tuple[str, Json]]:
+    """The pods of a RayJob as KubeRay 1.7.0 makes them, with what it injects.
+
+    The autoscaler's container has the context and resources of `autoscalerOptions`, and nothing
+    where there are none; `wait-gcs-ready` those of the Ray container; the submitter of K8sJobMode
+    is a pod without any context where no template is given.
+    """
+    spec = job["spec"]
+    cluster = spec["rayClusterSpec"]
+    labels = {"ray.io/is-ray-node": "yes"}
+    head = _pod(cluster["headGroupSpec"]["template"], {**labels, "ray.io/node-type": "head"})
+    if cluster.get("enableInTreeAutoscaling"):
+        options = cluster.get("autoscalerOptions", {})
+        image = options.get("image", head["spec"]["containers"][0]["image"])
+        given = {key: options[key] for key in ("securityContext", "resources") if key in options}
+        head["spec"]["containers"].append({"name": "autoscaler", "image": image, **given})
+    yield "head", head
+    for group in cluster["workerGroupSpecs"]:
+        worker = _pod(group["template"], {**labels, "ray.io/node-type": "worker"})
+        own = worker["spec"]["containers"][0]
+        copied = {key: own[key] for key in ("image", "securityContext", "resources")}
+        worker["spec"]["initContainers"] = [{"name": "wait-gcs-ready", **copied}]
+        yield f"workers/{group['groupName']}", worker
+    if spec["submissionMode"] == "K8sJobMode":
+        bare = {"spec": {"containers": [{"name": "ray-job-submitter", "image": "any:1"}]}}
+        yield "submitter", _pod(spec.get("submitterPodTemplate", bare), {})
+
+
+def _pod(template: Json, labels: dict[str, str]) -> Json:
+    own = json.loads(json.dumps(template))
+    metadata = own.setdefault("metadata", {})
+    metadata["labels"] = {**metadata.get("labels", {}), **labels}
+    return dict(own)
+
+
+@functools.cache
+def crd(plural: str) -> Json:
+    """The strict JSON schema of one of KubeRay's resources; skips where it is not at hand."""
+    default = ROOT.parent / "shared" / "data" / "kuberay-crds"
+    folder = Path(os.environ.get("ISOFLOP_KUBERAY_CRDS", default))
+    path = folder / f"{plural}.v1.json"
+    if not path.exists():
+        pytest.skip(
+            f"no schema at {path}; from a cluster: `kubectl get crd {plural}.ray.io -o json`, its "
+            "spec.versions as {versions: {v1: openAPIV3Schema}}, and ISOFLOP_KUBERAY_CRDS"
+        )
+    schema = json.loads(path.read_text())["versions"]["v1"]
+    return dict(_strict(schema, top=True))
+
+
+def _strict(schema: Any, *, top: bool = False) -> Any:
+    """Unknown fields are refused, as by `fieldValidation=Strict`; defaults may be left out."""
+    if isinstance(schema, list):
+        return [_strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    fields = schema.get("properties")
+    strict = {key: _strict(value) for key, value in schema.items() if key != "properties"}
+    if fields is not None:
+        strict["properties"] = {name: _strict(part) for name, part in fields.items()}
+    if isinstance(fields, dict) and schema.get("type") == "object":
+        if "x-kubernetes-preserve-unknown-fields" not in schema:
+            strict["additionalProperties"] = False
+        if top:
+            for name in ("apiVersion", "kind"):
+                strict["properties"].setdefault(name, {"type": "string"})
+            strict["properties"]["metadata"] = {"type": "object"}
+        if "required" in schema:
+            needed = [name for name in schema["required"] if "default" not in fields.get(name, {})]
+            strict["required"] = needed
+    if schema.get("x-kubernetes-int-or-string"):
+        strict.pop("type", None)
+    return strict
+
+
+def flaws(pod: Json) -> Iterator[str]:
+    """What Pod Security `restricted` would refuse of a pod, and what else we do not want."""
+    kinds = {"name", "configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+    for volume in pod.get("volumes", []):
+        if not set(volume) <= kinds:
+            yield f"volume {volume}"
+        if "emptyDir" in volume and "sizeLimit" not in volume["emptyDir"]:
+            yield f"volume {volume['name']} has no limit"
+    yield from (key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key))
+    scales = any(container["name"] == "autoscaler" for container in pod["containers"])
+    if not scales and pod.get("automountServiceAccountToken") is not False:
+        yield "a token that nobody needs"
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        yield from (f"{container['name']}: {f}" for f in _container_flaws(container, pod))
+
+
+def _container_flaws(container: Json, pod: Json) -> Iterator[str]:
+    own = container.get("securityContext", {})
+    both = {**pod.get("securityContext", {}), **own}
+    wanted = {
+        "allowPrivilegeEscalation": (own, False),
+        "readOnlyRootFilesystem": (own, True),
+        "capabilities": (own, {"drop": ["ALL"]}),
+        "runAsNonRoot": (both, True),
+        "seccompProfile": (both, {"type": "RuntimeDefault"}),
+    }
+    yield from (key for key, (place, value) in wanted.items() if place.get(key) != value)
+    if own.get("privileged") or not both.get("runAsUser"):
+        yield "root"
+    for kind in ("requests", "limits"):
+        if not {"cpu", "memory"} <= set(container.get("resources", {}).get(kind, {})):
+            yield f"no {kind}"
+    if not re.search(r":(?!latest$)[^/]+$", container["image"]):
+        yield f"image {container['image']}"

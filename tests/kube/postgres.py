@@ -1,0 +1,54 @@
+"""A PostgreSQL that a test starts and stops."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+class Postgres:
+    """A PostgreSQL of this machine; it refuses to run as root, so root lends it to nobody."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="isoflop-postgres-"))
+        self._as: list[str] = []
+        if os.getuid() == 0:
+            shutil.chown(self._folder, "nobody")
+            self._as = ["setpriv", "--reuid=nobody", "--clear-groups"]
+        self._run("initdb", "--username=isoflop", "--auth=trust", "--no-sync")
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            self.port = found.getsockname()[1]
+        self.url = f"postgresql://isoflop:hidden-word@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        where = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self._folder} -F"
+        log = str(self._folder / "log")
+        self._run("pg_ctl", "--wait", "--silent", f"--log={log}", f"--options={where}", "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "--wait", "--silent", "--mode=immediate", "stop")
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def _run(self, command: str, *words: str) -> None:
+        found = _binary(command)
+        command_line = [*self._as, found, "--pgdata", str(self._folder / "data"), *words]
+        done = subprocess.run(
+            command_line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False, cwd="/tmp"
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def _binary(name: str) -> str:
+    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    found = shutil.which(name) or (str(places[-1]) if places else None)
+    if found is None:
+        pytest.skip("no PostgreSQL here; `apt-get install postgresql` brings one")
+    return found

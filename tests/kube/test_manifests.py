@@ -1,0 +1,346 @@
+"""The manifests: linted, built, valid for two Kubernetes versions, safe, and walled as meant."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from manifests import K8S, OVERLAYS, ROOT, Json, crd, flaws, named, overlay, pods, tool
+from postgres import Postgres
+
+KUBERNETES = ("1.34", "1.37")
+EXAMPLES = {
+    "rayjob-cpu.yaml": ("quickstart.yaml", "local.yaml"),
+    "rayjob-gpu.yaml": ("cifar10.yaml", "gpu.yaml"),
+}
+CUSTOM = ("kueue.x-k8s.io/v1beta2", "ray.io/v1")
+"""Kinds that are no part of Kubernetes; RayJob is held against its own schema."""
+
+
+def example(name: str) -> list[Json]:
+    return list(yaml.safe_load_all((K8S / "examples" / name).read_text()))
+
+
+def every_object() -> list[Json]:
+    """All that is built or printed, each once."""
+    built = [each for name in OVERLAYS for each in overlay(name)]
+    return built + [each for name in EXAMPLES for each in example(name)]
+
+
+def test_the_yaml_is_tidy() -> None:
+    command = [tool("yamllint"), "--strict", "--config-file", str(K8S / ".yamllint.yaml"), str(K8S)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_dockerfile_is_tidy() -> None:
+    command = [tool("hadolint"), str(K8S / "Dockerfile")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_image_is_slim_locked_not_root_and_gets_all_it_copies() -> None:
+    lines = (K8S / "Dockerfile").read_text().splitlines()
+    assert next(line for line in lines if line.startswith("ARG PYTHON")).endswith("slim-trixie")
+    installs = [line for line in lines if "pip install" in line]
+    assert len(installs) == 3
+    assert all("--constraint requirements.lock" in line for line in installs)
+    assert [line for line in lines if line.startswith("USER")] == ["USER 1000:1000"]
+    passed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if "!" in line}
+    copied = [
+        word
+        for line in lines
+        if line.startswith("COPY") and "--from" not in line
+        for word in line.split()[1:-1]
+    ]
+    assert set(copied) <= passed
+    assert all((ROOT / word).exists() for word in copied)
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_every_object_is_valid_to_the_letter(version: str) -> None:
+    for each in every_object():
+        if each["apiVersion"] not in CUSTOM:
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_a_typo_would_be_found() -> None:
+    deployment = named(overlay("local"), "Deployment", "mlflow")
+    typo = {**deployment, "spec": {**deployment["spec"], "replica": 1}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(typo, KUBERNETES[1], strict=True)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_fit_kuberays_own_schema(name: str) -> None:
+    import jsonschema
+
+    job = example(name)[1]
+    jsonschema.Draft7Validator(crd("rayjobs")).validate(job)
+    metadata = {"name": "x", "namespace": "isoflop"}
+    cluster = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": metadata}
+    cluster["spec"] = job["spec"]["rayClusterSpec"]
+    jsonschema.Draft7Validator(crd("rayclusters")).validate(cluster)
+    job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["container"] = []
+    with pytest.raises(jsonschema.ValidationError, match="'container' was unexpected"):
+        jsonschema.Draft7Validator(crd("rayjobs")).validate(job)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_what_a_dry_run_prints(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.cli import main
+
+    study, cluster = EXAMPLES[name]
+    words = ["submit", f"studies/{study}", "--cluster", f"k8s/clusters/{cluster}", "--dry-run"]
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit):
+        main(words)
+    printed = capsys.readouterr().out
+    kept = (K8S / "examples" / name).read_text()
+    assert printed == kept, f"isoflop {' '.join(words)} > k8s/examples/{name}"
+
+
+# Pod Security `restricted`, and more: limits, no token, a root that cannot be written.
+
+
+def test_every_container_is_locked_down() -> None:
+    found = 0
+    for name, pod in pods(every_object()):
+        for flaw in flaws(pod["spec"]):
+            pytest.fail(f"{name}: {flaw}")
+        found += 1
+    assert found == 7, "MLflow twice, PostgreSQL, and two clusters' heads and workers"
+
+
+def test_what_kuberay_injects_by_itself_would_be_found() -> None:
+    job = example("rayjob-gpu.yaml")[1]
+    del job["spec"]["rayClusterSpec"]["autoscalerOptions"]
+    job["spec"]["submissionMode"] = "K8sJobMode"
+    told = [flaw for _, pod in pods([job]) for flaw in flaws(pod["spec"])]
+    assert any("autoscaler" in flaw for flaw in told)
+    assert any("ray-job-submitter" in flaw for flaw in told)
+
+
+def test_the_namespace_enforces_it() -> None:
+    for name in OVERLAYS:
+        labels = named(overlay(name), "Namespace", "isoflop")["metadata"]["labels"]
+        assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_no_secret_is_written_down() -> None:
+    assert not [o for o in overlay("production") if o["kind"] == "Secret"]
+    kept = subprocess.run(
+        ["git", "ls-files", "k8s"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not [path for path in kept if path.endswith(".env")]
+    for path in kept:
+        for address in re.findall(r"\w+://[^\s/]*:([^\s/@]+)@", (ROOT / path).read_text()):
+            assert address in ("PASSWORD", "$password"), path
+    for each in every_object():
+        for name, pod in pods([each]):
+            for container in pod["spec"]["containers"]:
+                for variable in container.get("env", []):
+                    if re.search("PASSWORD|SECRET|TOKEN|ISOFLOP_", variable["name"]):
+                        assert "secretKeyRef" in variable.get("valueFrom", {}), (name, variable)
+
+
+def test_the_local_secrets_are_random_and_agree() -> None:
+    import base64
+
+    def values(name: str) -> dict[str, str]:
+        data = named(overlay("local"), "Secret", name)["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    password = values("postgres")["password"]
+    assert len(password) == 36
+    assert f":{password}@postgres:5432/mlflow" in values("mlflow-server")["backend"]
+    assert f":{password}@postgres:5432/optuna" in values("isoflop-optuna")["uri"]
+    assert values("isoflop-mlflow") == {"uri": "http://mlflow:5000"}
+
+
+def test_ray_has_one_version_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(each for extra in extras for each in extra)]
+    pins = {re.sub(r"\[.*\]", "", each) for each in wanted if each.startswith("ray[")}
+    lock = (ROOT / "requirements.lock").read_text().splitlines()
+    (locked,) = (line for line in lock if line.startswith("ray=="))
+    assert pins == {locked}
+    version = locked.removeprefix("ray==")
+    tags = {
+        container["image"].rpartition(":")[2]
+        for _, pod in pods(every_object())
+        for container in pod["spec"]["containers"]
+        if "isoflop" in container["image"]
+    }
+    assert tags == {f"{project['version']}-ray{version}{v}" for v in ("", "-cuda")}
+    for name in EXAMPLES:
+        assert example(name)[1]["spec"]["rayClusterSpec"]["rayVersion"] == version
+
+
+# NetworkPolicies, as the cluster would apply them.
+
+
+def allowed(
+    overlay_name: str, source: Json, target: Json, port: int, space: str = "isoflop"
+) -> bool:
+    """Whether a pod of labels `source`, in namespace `space`, reaches one of `target` at a port."""
+    policies = [o["spec"] for o in overlay(overlay_name) if o["kind"] == "NetworkPolicy"]
+
+    def fits(selector: Json, labels: Json) -> bool:
+        return all(labels.get(k) == v for k, v in selector.get("matchLabels", {}).items())
+
+    def peers(rule: Json, side: str, labels: Json, own_space: str) -> bool:
+        ports = rule.get("ports")
+        if ports and port not in [p["port"] for p in ports]:
+            return False
+        for peer in rule.get(side, [{}]):
+            where = peer.get("namespaceSelector")
+            name = {"kubernetes.io/metadata.name": own_space}
+            inside = own_space == "isoflop" if where is None else fits(where, name)
+            if "ipBlock" not in peer and inside and fits(peer.get("podSelector", {}), labels):
+                return True
+        return False
+
+    def passes(own: Json, other: Json, kind: str, side: str, other_space: str) -> bool:
+        mine = [p for p in policies if fits(p["podSelector"], own) and kind in p["policyTypes"]]
+        rules = [rule for policy in mine for rule in policy.get(kind.lower(), [])]
+        return not mine or any(peers(rule, side, other, other_space) for rule in rules)
+
+    out = space != "isoflop" or passes(source, target, "Egress", "to", "isoflop")
+    return out and passes(target, source, "Ingress", "from", space)
+
+
+HEAD = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}
+WORKER = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "worker"}
+MLFLOW = {"app.kubernetes.io/name": "mlflow"}
+POSTGRES = {"app.kubernetes.io/name": "postgres"}
+OPERATOR = {"app.kubernetes.io/name": "kuberay-operator"}
+SUBMITTER = {"app.kubernetes.io/component": "submitter"}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_what_must_talk_may_and_nothing_else(name: str) -> None:
+    assert allowed(name, OPERATOR, HEAD, 8265, "kuberay-system")
+    assert allowed(name, SUBMITTER, HEAD, 8265)
+    assert allowed(name, HEAD, WORKER, 40000)
+    assert allowed(name, WORKER, HEAD, 6379)
+    assert allowed(name, HEAD, MLFLOW, 5000)
+    if name == "local":
+        assert allowed(name, MLFLOW, POSTGRES, 5432)
+        assert allowed(name, HEAD, POSTGRES, 5432)
+    assert not allowed(name, OPERATOR, HEAD, 8265, "elsewhere")
+    assert not allowed(name, OPERATOR, HEAD, 6379, "kuberay-system")
+    assert not allowed(name, WORKER, MLFLOW, 5000)
+    assert not allowed(name, WORKER, POSTGRES, 5432)
+    assert not allowed(name, MLFLOW, HEAD, 8265)
+    assert not allowed(name, {}, HEAD, 8265)
+    assert not allowed(name, {}, SUBMITTER, 80, "elsewhere")
+    assert not allowed(name, SUBMITTER, MLFLOW, 5000)
+    assert not allowed(name, {}, MLFLOW, 5000, "elsewhere")
+
+
+def test_the_pods_bear_the_labels_that_the_walls_go_by() -> None:
+    job = example("rayjob-cpu.yaml")[1]
+    for name, pod in pods([job, *overlay("local")]):
+        labels = pod["metadata"]["labels"]
+        assert labels["app.kubernetes.io/part-of"] == "isoflop", name
+    service = named(overlay("local"), "Service", "mlflow")["spec"]
+    assert service["selector"] == MLFLOW
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_all_that_is_named_is_there_or_said_to_be_made(name: str) -> None:
+    objects = overlay(name)
+    claims = {o["metadata"]["name"] for o in objects if o["kind"] == "PersistentVolumeClaim"}
+    told = (K8S / "overlays" / name / "kustomization.yaml").read_text()
+    accounts = {o["metadata"]["name"] for o in objects if o["kind"] == "ServiceAccount"}
+    jobs = [example("rayjob-cpu.yaml")[1]]
+    for _, pod in pods([*objects, *jobs]):
+        for volume in pod["spec"].get("volumes", []):
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in claims
+        for container in pod["spec"]["containers"]:
+            for variable in container.get("env", []):
+                source = variable.get("valueFrom", {}).get("secretKeyRef")
+                if source and not source.get("optional"):
+                    assert source["name"] in told
+        assert pod["spec"].get("serviceAccountName", "mlflow") in accounts
+    bound = named(objects, "PersistentVolumeClaim", "isoflop-runs")["spec"]["accessModes"]
+    assert bound == (["ReadWriteOnce"] if name == "local" else ["ReadWriteMany"])
+
+
+@pytest.mark.timeout(180)
+def test_the_mlflow_server_starts_as_told_and_knows_its_own_names(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    deployment = named(overlay("local"), "Deployment", "mlflow")["spec"]["template"]["spec"]
+    container, upgrade = deployment["containers"][0], deployment["initContainers"][0]
+    values = {
+        "MLFLOW_BACKEND_STORE_URI": postgres.url,
+        "MLFLOW_ARTIFACTS_DESTINATION": str(tmp_path / "artifacts"),
+    }
+    plain = {v["name"]: v.get("value") or values[v["name"]] for v in container["env"]}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, **plain, "HOME": str(tmp_path), "PATH": path}
+    subprocess.run(upgrade["command"], env=environment, check=True, capture_output=True)
+    port = _free_port()
+    changes = {"5000": str(port), "0.0.0.0": "127.0.0.1", "workers=2": "workers=1"}
+    words = list(container["args"])
+    for old, new in changes.items():
+        words = [word.replace(old, new) for word in words]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*container["command"], *words], env=environment, stdout=log, stderr=log, cwd=tmp_path
+        )
+    try:
+        probe = container["startupProbe"]["httpGet"]["path"]
+        _until(port, probe, process)
+        api = "/api/2.0/mlflow/experiments/search?max_results=1"
+        assert _status(port, probe, "10.1.2.3:5000") == 200, "kubelet calls a pod by its address"
+        for host in ("mlflow:5000", "mlflow.isoflop.svc.cluster.local:5000", "localhost"):
+            assert _status(port, api, host) == 200, host
+        assert _status(port, api, "evil.example.com") == 403
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _status(port: int, path: str, host: str) -> int:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def _until(port: int, path: str, process: Any) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            if _status(port, path, "localhost") == 200:
+                return
+        except OSError:
+            time.sleep(0.2)
+        assert process.poll() is None, "the server ended"
+        assert time.monotonic() < deadline

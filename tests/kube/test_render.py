@@ -1,0 +1,210 @@
+"""A study and a cluster file as a RayJob: what is refused, what Ray makes of it."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from conftest import CLUSTER, STUDY
+from manifests import crd, flaws, pods, ray_pods
+
+from methods.errors import KubernetesError, MethodError, StudyError
+from orchestrator.kube.render import Rendered, dump, render
+from orchestrator.kube.spec import Cluster, load
+
+WORKERS = "  - {name: cpu, replicas: 2, cpu: 2, memory: 4Gi}\n"
+
+
+def rendered(folder: Path, cluster: str = CLUSTER, study: str = STUDY) -> Rendered:
+    (folder / "study.yaml").write_text(study)
+    (folder / "cluster.yaml").write_text(cluster)
+    return render(folder / "study.yaml", load(folder / "cluster.yaml"))
+
+
+def job(folder: Path, cluster: str = CLUSTER, study: str = STUDY) -> dict[str, Any]:
+    return rendered(folder, cluster, study).ray_job
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("storage:", "storge:"), "did you mean 'storage'?"),
+        (("name: cpu,", "name: cpu, gpus: 1,"), "did you mean 'gpu'?"),
+        (("storage: pvc://isoflop-runs\n", ""), "storage is missing"),
+        (("pvc://isoflop-runs", "s3://bucket/runs"), "which a bucket cannot do"),
+        (("pvc://isoflop-runs", "file:///runs"), "not seen by the other pods"),
+        (("pvc://isoflop-runs", "/runs"), "storage"),
+        (("-ray2.60.0", ""), "let its tag end in -ray2.60.0"),
+        (("-ray2.60.0", "-ray2.59.0"), "has 2.59.0 and this side 2.60.0"),
+        (("isoflop:0.1.0-ray2.60.0", "isoflop:latest"), "`latest` is none"),
+        (("isoflop:0.1.0-ray2.60.0", "isoflop"), "needs a tag or digest"),
+        (("replicas: 2,", "replicas: 0,"), "one pod at least"),
+        (("replicas: 2,", "max_replicas: 3,"), "needs `autoscaling: true`"),
+        (("memory: 4Gi", "memory: 4G"), "memory"),
+        (("name: cpu,", "name: cpu, spot: ec2,"), "spot"),
+        ((WORKERS, 2 * WORKERS), "names of their own"),
+        (("workers:", "trial: {cpu: 3}\nworkers:"), "cpu has 2 CPUs and 0 GPUs"),
+        (("workers:", "trial: {gpu: 0.5}\nworkers:"), "takes 1 CPUs and 0.5 GPUs"),
+        (("workers:", "trial: {gpu: 1.5}\nworkers:"), "whole"),
+        (("name: cpu,", "name: cpu, tolerations: [{key: a, value: b}],"), "operator: Equal"),
+    ],
+)
+def test_a_cluster_file_that_does_not_do_is_refused_in_a_line(
+    tmp_path: Path, change: tuple[str, str], sentence: str
+) -> None:
+    assert change[0] in CLUSTER
+    with pytest.raises(KubernetesError) as caught:
+        rendered(tmp_path, CLUSTER.replace(*change))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        (("name: tiny", f"name: {'x' * 35}"), KubernetesError, "may have 34 characters"),
+        (("data: digits", "data: ./flowers"), StudyError, "a place on this machine"),
+        (("data: digits", "data: /data/flowers"), StudyError, "a place on this machine"),
+        (("depth: 8", "dpeth: 8"), StudyError, "dpeth"),
+        (("depth: 8", "depth: 7"), (StudyError, MethodError), "depth"),
+        (("budgets: [1]", f"# {'x' * 900_001}\nbudgets: [1]"), StudyError, "fit a ConfigMap"),
+    ],
+)
+def test_a_study_that_cannot_run_there_is_refused(
+    tmp_path: Path, change: tuple[str, str], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        rendered(tmp_path, study=STUDY.replace(*change))
+
+
+def test_a_name_of_the_longest_length_does(tmp_path: Path) -> None:
+    found = rendered(tmp_path, study=STUDY.replace("tiny", "x" * 34))
+    assert len(found.name) == 47
+
+
+def test_data_on_a_claim_are_mounted_where_the_study_looks(tmp_path: Path) -> None:
+    found = job(
+        tmp_path,
+        CLUSTER + "datasets: pvc://flowers\n",
+        STUDY.replace("digits", "/data/flowers.parquet"),
+    )
+    for _, pod in pods([found]):
+        mounts = {m["mountPath"]: m for m in pod["spec"]["containers"][0]["volumeMounts"]}
+        assert mounts["/data"] == {"name": "data", "mountPath": "/data", "readOnly": True}
+
+
+def test_the_driver_is_told_what_fits_when_all_pods_are_there(tmp_path: Path) -> None:
+    cluster = CLUSTER.replace("cpu: 2, memory: 4Gi", "cpu: 8, memory: 4Gi, gpu: 2")
+    study = STUDY + "resources: {cpu: 1, gpu: 0.3, concurrency: 64}\n"
+    assert "--slots 12 " in job(tmp_path, cluster, study)["spec"]["entrypoint"]
+    assert "--slots 8 " in job(tmp_path, cluster + "trial: {cpu: 2}\n", study)["spec"]["entrypoint"]
+    study = study.replace("64", "5")
+    assert "--slots 5 " in job(tmp_path, cluster, study)["spec"]["entrypoint"]
+
+
+def test_what_a_trial_takes_here_stands_in_the_study_that_travels(tmp_path: Path) -> None:
+    plain = rendered(tmp_path)
+    assert plain.config_map["data"]["study.yaml"].strip() == STUDY.strip()
+    cluster = CLUSTER.replace("4Gi}", "4Gi, gpu: 1}") + "trial: {gpu: 0.5}\n"
+    changed = rendered(tmp_path, cluster, STUDY + "resources: {cpu: 2}\n")
+    study = yaml.safe_load(changed.config_map["data"]["study.yaml"])
+    assert study["resources"] == {"cpu": 2, "gpu": 0.5}
+    assert changed.name == plain.name, "resources are no part of a study's hash"
+
+
+def test_what_is_printed_is_what_is_sent(tmp_path: Path) -> None:
+    found = rendered(tmp_path)
+    assert list(yaml.safe_load_all(dump(found.objects))) == found.objects
+
+
+FULL = (
+    CLUSTER.replace(
+        WORKERS,
+        """
+  - name: mig
+    replicas: 1
+    max_replicas: 4
+    cpu: 8
+    memory: 32Gi
+    gpu: 2
+    gpu_resource: nvidia.com/mig-1g.10gb
+    spot: karpenter
+    node_selector: {zone: a}
+    tolerations: [{key: nvidia.com/gpu, effect: NoSchedule}]
+  - {name: cpu, replicas: 2, cpu: 4, memory: 8Gi}
+""",
+    )
+    + """
+mode: k8s-job
+autoscaling: true
+queue: sweeps
+optuna: {secret: isoflop-optuna}
+pull_secret: registry
+hours: 1.5
+head: {cpu: 2, memory: 8Gi, node_selector: {pool: main}}
+"""
+)
+
+
+def test_every_option_at_once_is_valid_and_locked_down(tmp_path: Path) -> None:
+    found = job(tmp_path, FULL)
+    names = [name for name, _ in ray_pods(found)]
+    assert names == ["head", "workers/mig", "workers/cpu", "submitter"]
+    for name, pod in pods([found]):
+        assert list(flaws(pod["spec"])) == [], name
+        assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    spec = found["spec"]
+    assert spec["submissionMode"] == "K8sJobMode"
+    assert spec["activeDeadlineSeconds"] == 5400
+    assert found["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "sweeps"
+    assert "suspend" not in spec, "Kueue's webhook decides it"
+    jsonschema.Draft7Validator(crd("rayjobs")).validate(found)
+
+
+def test_the_driver_never_stands_on_a_spot_node_and_takes_no_trial(tmp_path: Path) -> None:
+    cluster = job(tmp_path, FULL)["spec"]["rayClusterSpec"]
+    head = cluster["headGroupSpec"]
+    assert head["rayStartParams"]["num-cpus"] == head["rayStartParams"]["num-gpus"] == "0"
+    affinity = head["template"]["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    rule = {"key": "karpenter.sh/capacity-type", "operator": "NotIn", "values": ["spot"]}
+    assert term["matchExpressions"] == [rule]
+    worker = cluster["workerGroupSpecs"][0]["template"]["spec"]
+    assert worker["nodeSelector"] == {"zone": "a", "karpenter.sh/capacity-type": "spot"}
+
+
+def test_only_the_head_sees_secrets(tmp_path: Path) -> None:
+    for name, pod in pods([job(tmp_path, FULL)]):
+        found = {
+            variable["name"]
+            for container in pod["spec"]["containers"]
+            for variable in container.get("env", [])
+            if "valueFrom" in variable
+        }
+        assert bool(found) == name.endswith("/head"), name
+
+
+def test_rays_own_autoscaler_reads_it(tmp_path: Path) -> None:
+    from ray.autoscaler._private.kuberay.autoscaling_config import (
+        _derive_autoscaling_config_from_ray_cr,
+    )
+
+    found = job(tmp_path, FULL)
+    cluster = {
+        "metadata": {"name": "c", "namespace": "isoflop"},
+        "spec": copy.deepcopy(found["spec"]["rayClusterSpec"]),
+    }
+    types = _derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
+    head = types["headgroup"]["resources"]
+    assert (head["CPU"], head.get("GPU", 0)) == (0, 0)
+    mig = types["mig"]
+    assert (mig["min_workers"], mig["max_workers"]) == (1, 4)
+    assert (mig["resources"]["CPU"], mig["resources"]["GPU"]) == (8, 2)
+    assert types["cpu"]["resources"]["CPU"] == 4
+    assert (types["cpu"]["min_workers"], types["cpu"]["max_workers"]) == (2, 2)
+
+
+def test_every_field_of_a_cluster_file_is_explained() -> None:
+    own = Cluster.model_json_schema()["properties"]
+    assert [name for name, field in own.items() if not field.get("description")] == []

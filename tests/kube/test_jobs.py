@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import MAIN, ROOT, WORKER, Sweep, below, clean, nothing_lost, runs, strike
+from faults import MAIN, ROOT, WORKER, Sweep, below, clean, nothing_lost, strike
 from test_drills import REPEATS
 
 from orchestrator.kube.render import render
@@ -149,15 +149,9 @@ def test_a_submitted_sweep_outlives_a_stop_and_the_death_of_a_node(
         while len(running(sweep)) < 2 or not any(e["event"] == "epoch" for e in sweep.events()):
             assert not job.state.is_terminal(), job.told()
             time.sleep(0.05)
-        while "RUNNING" not in {run.info.status for run in runs(uri, sweep.study)}:
-            assert not job.state.is_terminal(), job.told()
-            time.sleep(0.1)
         assert job.stop() == "STOPPED"
         assert sweep.events()[-1]["event"] == "paused", "within Ray's 3 s before SIGKILL"
         assert "Stopped; nothing is lost" in job.told()
-        states = {run.info.status for run in runs(uri, sweep.study)}
-        assert "KILLED" in states
-        assert "RUNNING" not in states
 
         job.submit()
         while sum(running(sweep).values()) < 2:

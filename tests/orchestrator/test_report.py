@@ -9,12 +9,14 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from boards import BUDGETS, study_rows
 from rich.console import Console
 
 import orchestrator.report
+from orchestrator.latency import pairs, timed
 from orchestrator.leaderboard import leaderboard
 from orchestrator.learning import shown
 from orchestrator.report import SECTIONS, write_report
@@ -22,6 +24,7 @@ from orchestrator.terminal import terminal
 
 PROVENANCE = {"study_hash": "ab12", "commit": "0123", "versions": {"torch": "2.13.0"}}
 FILES = {
+    "latency.csv",
     "leaderboard.csv",
     "leaderboard.parquet",
     "seeds.csv",
@@ -40,7 +43,29 @@ def write(rows, folder, **links):
         row.trial: [(epoch, (row.val_acc or 0.2) - 0.5 / epoch) for epoch in range(1, 9)]
         for row in shown(board, rows)
     }
-    return board, write_report(board, rows, PROVENANCE, folder, links, curves=curves)
+    costs = {
+        (row.trial, row.point): np.round(
+            np.random.default_rng(row.seed).uniform(0.5, 1.5, 200) * (row.test_macs_mean or 0)
+        )
+        for row in rows
+        if row.method == "skipnet" and row.role == "confirm"
+    }
+    told = [
+        {
+            **dict(zip(("trial", "point", "reference", "reference_point"), pair.key, strict=True)),
+            "batch": batch,
+            "ms": 2.0,
+            "spread_ms": 0.1,
+            "reference_ms": 3.0,
+            "device": "a CPU",
+        }
+        for pair in pairs(rows, BUDGETS, "dense")
+        for batch in (1, 64)
+    ]
+    times = timed(rows, BUDGETS, "dense", told)
+    return board, write_report(
+        board, rows, PROVENANCE, folder, links, curves=curves, costs=costs, times=times
+    )
 
 
 @pytest.fixture(scope="module")
@@ -185,13 +210,36 @@ def test_every_section_has_a_file_and_an_empty_one_is_left_out(tmp_path):
     board = leaderboard(rows, BUDGETS, primary=2, chance=0.1)
     html = write_report(board, rows, PROVENANCE, tmp_path).read_text()
     shown = re.findall(r'<section aria-labelledby="(\w+)"', html)
-    assert set(SECTIONS) - set(shown) == {"gain", "best", "seeds", "reach", "curves"}
+    assert set(SECTIONS) - set(shown) == {
+        "gain",
+        "best",
+        "seeds",
+        "latency",
+        "costs",
+        "reach",
+        "curves",
+    }
     assert re.findall(r'<a href="#(\w+)">', html) == shown
+
+
+def test_latency_and_cost_stand_on_the_page_and_in_the_terminal(report):
+    html = report[1].read_text()
+    section = html.split('<section aria-labelledby="latency"')[1].split("</section>")[0]
+    assert section.count("<tr>") == 1 + 3 * len(BUDGETS) * 2
+    assert ">1.50<" in section
+    assert "on a CPU" in section
+    costs = html.split('<section aria-labelledby="costs"')[1].split("</section>")[0]
+    assert costs.count("<svg") == len(BUDGETS), "dense and slimming cost the same for every image"
+    frame = pd.read_csv(report[1].parent / "latency.csv")
+    assert len(frame) == 3 * len(BUDGETS) * 2
+    assert np.allclose(frame["honesty"] * frame["macs_speed_up"], frame["speed_up"])
+    told = [{"trial": "x", "point": "", "reference": "y", "reference_point": "", "reason": "gone"}]
+    assert timed(study_rows(), BUDGETS, "dense", told) == []
 
 
 def test_what_is_exploratory_says_so(report):
     html = report[1].read_text()
-    for name in ("best", "reach", "pareto", "curves"):
+    for name in ("best", "reach", "pareto", "latency", "curves"):
         section = html.split(f'<section aria-labelledby="{name}"')[1].split("</section>")[0]
         assert "Exploratory" in section, name
 
@@ -233,7 +281,7 @@ def test_a_browser_shows_the_page_whole(report, browser, width):
         assert browser.execute_script(cut) == 0
     drawn = "return [...document.querySelectorAll('figure svg')].map(e => e.clientHeight)"
     heights = browser.execute_script(drawn)
-    assert len(heights) == 2 + 2 * len(board.methods) + 2 * len(BUDGETS)
+    assert len(heights) == 2 + 2 * len(board.methods) + 3 * len(BUDGETS)
     assert min(heights) > 80
     overflow = """return [...document.querySelectorAll('figure svg')].flatMap(svg => {
         const box = svg.getBoundingClientRect();

@@ -85,7 +85,7 @@ class Projector:
                 stdout=subprocess.PIPE,
                 text=True,
                 env=_environment(),
-                start_new_session=True,  # a Ctrl-C is the driver's to answer
+                process_group=0,  # a Ctrl-C is the driver's to answer
             ) as self._process:
                 if self._stopping.is_set():
                     self._say("stop")
@@ -158,6 +158,7 @@ def serve() -> None:
     """The process: its log, store and study are its arguments."""
     log, uri, study = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     logging.getLogger().addHandler(_Told())
+    os.nice(10)  # the sweep goes first; what is late is written at its end
     words = _Words(sys.stdin)
     with log.with_name("mlflow.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one that lost its driver may be at its last write

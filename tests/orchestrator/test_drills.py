@@ -1,4 +1,4 @@
-"""Twenty-two real kills at random instants, against a sweep that nobody touched."""
+"""Twenty real kills at random instants, against a sweep that nobody touched."""
 
 import logging
 import random
@@ -27,7 +27,7 @@ from orchestrator.trainable import INTERVAL
 logger = logging.getLogger(__name__)
 
 SEED = 7
-KILLS = {"driver": 6, "worker": 8, "raylet": 2, "server": 4, "projector": 2}
+KILLS = {"driver": 6, "worker": 7, "raylet": 2, "server": 3, "projector": 2}
 FILE = """
 name: drill
 data: digits

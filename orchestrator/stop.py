@@ -1,4 +1,4 @@
-"""Being stopped: SIGTERM is Ctrl-C from a machine, which kills after 3 s (Ray stopping a job)."""
+"""Being stopped: by Ctrl-C, or by SIGTERM from a machine, which kills after 3 s (Ray, of a job)."""
 
 import os
 import signal
@@ -10,20 +10,21 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came."""
 
 
-_told = False
+_told: type[KeyboardInterrupt] | None = None
 
 
 def listen() -> None:
-    """From now on SIGTERM raises `Terminated` in the main thread."""
+    """From now on SIGTERM raises `Terminated` in the main thread; Ctrl-C is remembered, too."""
     global _told  # noqa: PLW0603
-    _told = False
+    _told = None
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _interrupt)
 
 
 def check() -> None:
-    """Raise `Terminated` again if it was swallowed: by a finaliser, or a callback from C."""
-    if _told:
-        raise Terminated
+    """Raise again what was swallowed: by a finaliser, or a callback from C."""
+    if _told is not None:
+        raise _told
 
 
 def leave() -> None:
@@ -35,6 +36,12 @@ def leave() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     global _told  # noqa: PLW0603
-    if not _told:
-        _told = True
+    if _told is not Terminated:
+        _told = Terminated
         raise Terminated
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    global _told  # noqa: PLW0603
+    _told = _told or KeyboardInterrupt
+    raise KeyboardInterrupt

@@ -32,7 +32,7 @@ FILE = """
 name: drill
 data: digits
 budgets: [0.3, 1]
-recipe: {epochs: 4, batch_size: 64, lr: {low: 0.05, high: 0.2, log: true}}
+recipe: {epochs: 4, batch_size: 16, lr: {low: 0.05, high: 0.2, log: true}}
 methods:
   dense: {depth: 8, width: {choices: [0.25, 0.5]}}
   skipnet: {depth: 8, width: {choices: [0.25, 0.5]}, gate: rnn}
@@ -122,10 +122,12 @@ class Drill:
         for kind in plan:
             deadline = time.monotonic() + 200
             while not kills[kind]():
+                logger.info("no %s to kill after %d events", kind, len(self._sweep.events()))
                 assert time.monotonic() < deadline, f"no {kind} to kill:\n{self._sweep.told()}"
                 self.up()
                 time.sleep(0.05)
             self.killed[kind] += 1
+            logger.info("killed a %s after %d events", kind, len(self._sweep.events()))
             self.up()
 
     def up(self) -> None:

@@ -232,7 +232,7 @@ class Unheard:
     def flush(self, timeout: float) -> bool:
         return True
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = 0.0) -> None:
         """Nothing."""
 
 
@@ -241,9 +241,9 @@ class Metered(store.Projector):
 
     spent = 0.0
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = 30.0) -> None:
         Metered.spent += consumed(self.pid)
-        super().stop()
+        super().stop(timeout)
 
 
 def consumed(process: int | None) -> float:

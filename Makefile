@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test lint bench-scale lock clean
+.PHONY: quickstart test lint bench bench-gpu bench-scale lock clean
 
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
@@ -15,6 +15,13 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# Each speed goal beside its reference, as ratios; BENCH="skipping pruning" for some of them.
+bench: $(READY)
+	$(BIN)/python -m tests.bench.speed $(BENCH)
+
+bench-gpu: $(READY)
+	$(BIN)/python -m tests.bench.speed --device cuda $(BENCH)
 
 # Cost per trial against their number; TRIALS=500 for a short look.
 TRIALS ?= 5000

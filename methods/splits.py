@@ -8,22 +8,31 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from methods.api import Images, Labels
 from methods.sources import Part
 
 Pixels = UInt8[Tensor, "batch height width channels"]
 
+BLOCK = 1 << 18
+"""Bytes of pixels that are taken together: batches of tiny images cost calls, not bytes."""
+
 
 class Shift(NamedTuple):
-    """Per sample: pixels down, pixels right, and whether it is mirrored left to right."""
+    """Per sample: pixels down, pixels right, and whether it is mirrored left to right first."""
 
+    pad: int
+    """Pixels that down and right do not exceed, either way."""
     down: Int[Tensor, " batch"]
     right: Int[Tensor, " batch"]
     mirror: Bool[Tensor, " batch"]
 
     def rows(self, start: int, stop: int) -> "Shift":
-        return Shift(*(draw[start:stop] for draw in self))
+        return Shift(self.pad, *(draw[start:stop] for draw in self[1:]))
+
+    def to(self, device: torch.device) -> "Shift":
+        return Shift(self.pad, *(draw.to(device) for draw in self[1:]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +55,7 @@ class Augment:
             return torch.randint(low, high + 1, (samples,), generator=self.generator, device=place)
 
         down, right = uniform(-self.pad, self.pad), uniform(-self.pad, self.pad)
-        return Shift(down, right, uniform(0, int(self.flip)).bool())
+        return Shift(self.pad, down, right, uniform(0, int(self.flip)).bool())
 
 
 @runtime_checkable
@@ -56,6 +65,10 @@ class Store(Protocol):
     @property
     def device(self) -> torch.device:
         """Where `take` wants its rows and leaves its pixels."""
+
+    @property
+    def ahead(self) -> int:
+        """Samples that are best taken together."""
 
     def take(self, rows: Int[Tensor, " batch"], shift: Shift | None) -> Pixels: ...
 
@@ -70,9 +83,14 @@ class Resident:
     def device(self) -> torch.device:
         return self.pixels.device
 
+    @property
+    def ahead(self) -> int:
+        return max(1, BLOCK // self.pixels[0].numel())
+
     def take(self, rows: Int[Tensor, " batch"], shift: Shift | None) -> Pixels:
-        """The pixels of these rows, shifted in the same gather."""
-        return self.pixels[rows] if shift is None else shifted(self.pixels, rows, shift)
+        """The pixels of these rows, shifted."""
+        pixels = self.pixels.index_select(0, rows)
+        return pixels if shift is None else shifted(pixels, shift)
 
 
 @dataclass(frozen=True)
@@ -87,10 +105,14 @@ class Streamed:
     def device(self) -> torch.device:
         return torch.device("cpu")
 
+    @property
+    def ahead(self) -> int:
+        return 1
+
     def take(self, rows: Int[Tensor, " batch"], shift: Shift | None) -> Pixels:
         """The pixels of these rows, decoded and shifted."""
         pixels = torch.from_numpy(self.part.pixels(self.index[rows.numpy()]))
-        return pixels if shift is None else shifted(pixels, torch.arange(len(rows)), shift)
+        return pixels if shift is None else shifted(pixels, shift)
 
 
 class Split:
@@ -114,8 +136,8 @@ class Split:
         self.store = store
         self.labels = labels
         self._mean, self._std = mean, std
-        self._shift = mean.to(labels.device).view(1, -1, 1, 1)
-        self._scale = std.to(labels.device).reciprocal().view(1, -1, 1, 1)
+        self._shift = mean.to(labels.device)
+        self._scale = std.to(labels.device).reciprocal()
         self._rows = torch.arange(len(labels)) if rows is None else rows
         self._rows = self._rows.to(store.device)
 
@@ -135,11 +157,14 @@ class Split:
         `drop_short` leaves out a last batch as `count_batches` says.
         """
         order, shift = self._draws(shuffle, augment)
-        for index in range(count_batches(len(self), batch_size, drop_short=drop_short)):
-            start, stop = index * batch_size, (index + 1) * batch_size
-            rows = order[start:stop]
-            pixels = self.store.take(self._rows[rows], shift.rows(start, stop) if shift else None)
-            yield self._normalised(pixels), self.labels[rows.to(self.labels.device)]
+        count = count_batches(len(self), batch_size, drop_short=drop_short)
+        block = batch_size * max(1, self.store.ahead // batch_size)
+        for start in range(0, count * batch_size, block):
+            rows = order[start : min(start + block, count * batch_size)]
+            moves = shift.rows(start, start + len(rows)) if shift else None
+            images = self._normalised(self.store.take(self._rows[rows], moves))
+            labels = self.labels[rows.to(self.labels.device)]
+            yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
 
     def part(self, begin: float = 0.0, end: float = 1.0) -> "Split":
         """The samples between two fractions of every class, in this split's order."""
@@ -174,11 +199,14 @@ class Split:
             order = torch.randperm(len(self), generator=shuffle, device=shuffle.device)
         if augment is None:
             return order.to(place), None
-        return order.to(place), Shift(*(draw.to(place) for draw in augment.draw(len(self))))
+        return order.to(place), augment.draw(len(self)).to(place)
 
     def _normalised(self, pixels: Pixels) -> Images:
-        images = pixels.to(self.labels.device).permute(0, 3, 1, 2).float()
-        return images.sub_(self._shift).mul_(self._scale)
+        batch, height, width, channels = pixels.shape
+        values = pixels.to(self.labels.device).float().view(batch, -1)
+        shift, scale = (per.repeat(height * width) for per in (self._shift, self._scale))
+        values.sub_(shift).mul_(scale)  # whole images in a row: a channel at a time is slow
+        return values.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def count_batches(samples: int, batch_size: int, *, drop_short: bool = False) -> int:
@@ -193,19 +221,27 @@ def count_batches(samples: int, batch_size: int, *, drop_short: bool = False) ->
     return full + (rest > 0 and not short)
 
 
-def shifted(
-    pixels: UInt8[Tensor, "samples height width channels"],
-    rows: Int[Tensor, " batch"],
-    shift: Shift,
-) -> Pixels:
-    """Rows of `pixels`, mirrored and then moved; black comes in at the edges. One gather."""
-    _, height, width, channels = pixels.shape
-    y = torch.arange(height, device=pixels.device) - shift.down[:, None]  # batch height
-    x = torch.arange(width, device=pixels.device) - shift.right[:, None]  # batch width
-    seen_y, seen_x = (y >= 0) & (y < height), (x >= 0) & (x < width)
-    x = torch.where(shift.mirror[:, None], width - 1 - x, x).clamp_(0, width - 1)
-    line = rows[:, None] * height + y.clamp_(0, height - 1)  # batch height
-    index = line[:, :, None] * width + x[:, None, :]  # batch height width
-    picked = pixels.view(-1, channels).index_select(0, index.view(-1))
-    seen = seen_y[:, :, None] & seen_x[:, None, :]  # batch height width
-    return picked.view(*index.shape, channels).mul_(seen[..., None])
+def shifted(pixels: Pixels, shift: Shift) -> Pixels:
+    """A batch, mirrored and then moved; black comes in at the edges.
+
+    One gather of whole lines: each output line is a window of a line of the framed image.
+    """
+    batch, height, width, channels = pixels.shape
+    pad = shift.pad
+    framed = F.pad(_mirrored(pixels, shift.mirror), (0, 0, pad, pad, pad, pad))
+    tall, wide = framed.shape[1:3]
+    windows = framed.flatten().as_strided(
+        (batch * tall * wide - width + 1, width * channels), (channels, 1)
+    )
+    image = torch.arange(batch, device=pixels.device)[:, None] * tall
+    line = image + torch.arange(height, device=pixels.device) + (pad - shift.down)[:, None]
+    start = line * wide + (pad - shift.right)[:, None]  # batch height
+    return windows.index_select(0, start.flatten()).view(pixels.shape)
+
+
+def _mirrored(pixels: Pixels, mirror: Bool[Tensor, " batch"]) -> Pixels:
+    if pixels.is_cuda:  # where a list of rows would have to be waited for
+        return torch.where(mirror[:, None, None, None], pixels.flip(2), pixels)
+    rows = mirror.nonzero().squeeze(1)
+    turned = pixels.index_select(0, rows).flip(2)
+    return pixels.flatten(1).index_copy(0, rows, turned.flatten(1)).view(pixels.shape)

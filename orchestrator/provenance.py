@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from methods.api import Task
+from orchestrator.hardware import device_name
 from orchestrator.study import Study
 
 PACKAGES = ("isoflop", "torch", "ray", "optuna", "mlflow", "fvcore", "numpy", "scipy", "moocore")
@@ -23,14 +24,14 @@ def provenance(study: Study, task: Task, test_images: int) -> dict[str, Any]:
         "classes": task.classes,
         "image": [task.channels, task.height, task.width],
         "test_images": test_images,
-        "commit": _commit(),
+        "commit": commit(),
         "convention": "MACs of convolutions and matrix products, gates and routing included "
         "(fvcore FLOPs); normalisation, bias, activations and pooling are free",
         "python": platform.python_version(),
         "versions": versions(),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
-            "processor": _processor(),
+            "processor": device_name("cpu"),
             "cores": os.cpu_count(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
@@ -42,7 +43,7 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the code that runs, `+` where files differ from it; empty outside git."""
     here = Path(__file__).parent
 
@@ -53,17 +54,8 @@ def _commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        commit = git("rev-parse", "--short=12", "HEAD")
+        head = git("rev-parse", "--short=12", "HEAD")
         changed = git("status", "--porcelain", "--", str(here), str(here.parent / "methods"))
     except FileNotFoundError:
         return ""
-    return commit + ("+" if commit and changed else "")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return head + ("+" if head and changed else "")

@@ -208,7 +208,7 @@ def test_a_shift_equals_pad_flip_and_crop() -> None:
     rows = torch.tensor([4, 0, 0, 5])
     down, right = torch.tensor([0, -2, 1, 2]), torch.tensor([0, 1, -2, 2])
     mirror = torch.tensor([False, True, False, True])
-    got = shifted(pixels, rows, Shift(down, right, mirror))
+    got = shifted(pixels[rows], Shift(2, down, right, mirror))
     for index, row in enumerate(rows):
         image = pixels[row].flip(1) if mirror[index] else pixels[row]
         padded = torch.zeros(11, 9, 3, dtype=torch.uint8)

@@ -1,0 +1,72 @@
+"""`python -m tests.bench.speed`: every goal beside its reference, in one run.
+
+Prints goal, figure, spread and verdict, and writes them as JSON beside those of earlier runs, so
+that a regression shows. Read ratios, not times; nothing here is a test.
+"""
+
+import argparse
+import datetime
+import importlib
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+from rich.console import Console
+
+from orchestrator.hardware import device_name
+from orchestrator.provenance import commit
+from tests.bench.speed.clock import Clock
+from tests.bench.speed.goals import Finding, latest, shown, write
+
+PARTS = (
+    "training",
+    "loading",
+    "skipping",
+    "slimming",
+    "mixing",
+    "condensing",
+    "pruning",
+    "workers",
+    "counting",
+)
+
+
+def main() -> None:
+    """Runs the parts that are asked for, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all by default")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    console = Console()
+    device = device_name(asked.device)
+    before = latest(asked.out, device)
+    findings: list[Finding] = []
+    began = datetime.datetime.now(datetime.UTC)
+    for part in asked.parts or PARTS:
+        started = time.monotonic()
+        own = list(
+            importlib.import_module(f"tests.bench.speed.{part}").findings(Clock(asked.device))
+        )
+        findings += own
+        console.print(f"{part}: {time.monotonic() - started:.0f} s", style="dim")
+    console.print(shown(findings, before))
+    facts = {
+        "device": device,
+        "began": began.isoformat(timespec="seconds"),
+        "seconds": round((datetime.datetime.now(datetime.UTC) - began).total_seconds()),
+        "load": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "commit": commit(),
+    }
+    path = asked.out / f"{began:%Y-%m-%dT%H-%M-%S}-{asked.device}.json"
+    write(path, findings, facts)
+    console.print(f"{facts['seconds']} s on {device}, load {facts['load']:.1f}; written to {path}")
+
+
+main()

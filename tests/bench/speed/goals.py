@@ -1,0 +1,110 @@
+"""What was found against what was to be reached, and against the run before."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from tests.bench.speed.clock import Ratio
+
+REGRESSION = 0.1
+"""Fraction by which a figure may be worse than the run before, beyond both spreads."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure."""
+
+    goal: str
+    """Number of the goal; empty for what is only shown."""
+    what: str
+    figure: float
+    low: float
+    high: float
+    """Quartiles over the rounds."""
+    least: float | None = None
+    """What is to be reached, where more is better."""
+    most: float | None = None
+    """What is to be reached, where less is better."""
+    stretch: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the goal is met, and the farther one; `near` within the spread."""
+        wanted = self.least if self.least is not None else self.most
+        if wanted is None:
+            return ""
+        if self.stretch is not None and self._reaches(self.stretch, self.figure):
+            return "stretch"
+        if self._reaches(wanted, self.figure):
+            return "met"
+        best = self.high if self.least is not None else self.low
+        return "near" if self._reaches(wanted, best) else "missed"
+
+    def worse_than(self, former: "Finding") -> bool:
+        """Whether it is worse than before, beyond both spreads and a tenth."""
+        if self.most is not None:
+            return self.low > former.high and self.figure > former.figure * (1 + REGRESSION)
+        return self.high < former.low and self.figure < former.figure * (1 - REGRESSION)
+
+    def _reaches(self, wanted: float, figure: float) -> bool:
+        return figure >= wanted if self.least is not None else figure <= wanted
+
+
+def found(goal: str, what: str, ratio: Ratio, **limits: float) -> Finding:
+    """A finding from a ratio."""
+    return Finding(goal, what, *ratio, **limits)
+
+
+def shown(findings: Sequence[Finding], former: Mapping[str, Finding]) -> Table:
+    """The table of a run, beside the run before."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("goal")
+    table.add_column("what", overflow="fold")
+    for column in ("found", "quartiles", "wanted", "stretch", "verdict", "before"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in findings:
+        before = former.get(one.what)
+        mark = " worse" if before and one.worse_than(before) else ""
+        table.add_row(
+            one.goal,
+            one.what,
+            f"{one.figure:.3g}",
+            f"{one.low:.3g} to {one.high:.3g}",
+            _wanted(one),
+            "" if one.stretch is None else f"{one.stretch:g}",
+            one.verdict,
+            f"{before.figure:.3g}{mark}" if before else "",
+        )
+    return table
+
+
+def write(path: Path, findings: Iterable[Finding], facts: Mapping[str, Any]) -> None:
+    """A run as JSON: aside first, then renamed."""
+    content = {**facts, "findings": [{**asdict(one), "verdict": one.verdict} for one in findings]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    aside.replace(path)
+
+
+def latest(folder: Path, device: str) -> dict[str, Finding]:
+    """The newest run on this device, by what was measured; empty where there is none."""
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        content = json.loads(path.read_text())
+        if content["device"] == device:
+            rows = [dict(row) for row in content["findings"]]
+            for row in rows:
+                row.pop("verdict")
+            return {row["what"]: Finding(**row) for row in rows}
+    return {}
+
+
+def _wanted(one: Finding) -> str:
+    if one.least is not None:
+        return f">= {one.least:g}"
+    return "" if one.most is None else f"<= {one.most:g}"

@@ -164,7 +164,8 @@ class Split:
             moves = shift.rows(start, start + len(rows)) if shift else None
             images = self._normalised(self.store.take(self._rows[rows], moves))
             labels = self.labels[rows.to(self.labels.device)]
-            yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
+            pairs = (torch.split(part, batch_size) for part in (images, labels))
+            yield from zip(*pairs, strict=True)
 
     def part(self, begin: float = 0.0, end: float = 1.0) -> "Split":
         """The samples between two fractions of every class, in this split's order."""

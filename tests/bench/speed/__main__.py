@@ -8,6 +8,7 @@ import argparse
 import datetime
 import importlib
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     device = device_name(asked.device)
     before = latest(asked.out, device)
     findings: list[Finding] = []

@@ -26,7 +26,7 @@ METHOD = Dense(depth=8)
 BATCH = 128
 STEPS = {32: 8, 8: 40}
 """Steps of one reading, by the images' size in pixels."""
-READINGS = 3
+READINGS = 2
 ROUNDS = 3
 LIMITS: Mapping[tuple[str, int], dict[str, float]] = {
     ("restarted", 32): {"least": 2.2, "stretch": 3.5},

@@ -37,8 +37,8 @@ Listener = Callable[[dict[str, Any]], None]
 Start = Callable[[], contextlib.AbstractContextManager[int]]
 """Brings Ray up, and tells how many trials run at once."""
 
-LEG = 5_000
-"""Trials of one Tuner: it holds every trial it ever ran, so a long sweep is a row of Tuners."""
+LEG = 1_000
+"""Trials of one Tuner: a trial costs it more among more, so a long sweep is a row of Tuners."""
 ROUNDS = 50
 """Trials of one Tuner for each that runs at once, at least: its last ones leave workers idle."""
 

@@ -258,12 +258,6 @@ def unlogged(trials: int, folder: Path, sampler: str) -> dict[str, Any]:
     return whole(trials, folder, sampler)
 
 
-def legs(trials: int, folder: Path, sampler: str) -> dict[str, Any]:
-    """The whole sweep as a row of five Tuners: what memory comes back."""
-    sweep.LEG, sweep.ROUNDS = max(1, trials // 5), 1
-    return whole(trials, folder, sampler)
-
-
 def whole(trials: int, folder: Path, sampler: str) -> dict[str, Any]:
     """A sweep from study to board: Ray, journal, log, MLflow on SQLite."""
     if store.Projector is not Unheard:  # type: ignore[comparison-overlap]
@@ -383,7 +377,6 @@ PARTS: Mapping[str, Callable[[int, Path, str], dict[str, Any]]] = {
     "plain": plain,
     "unlogged": unlogged,
     "whole": whole,
-    "legs": legs,
     "snapshots": snapshots,
     "ledger": ledger,
     "projector": projector,
@@ -430,7 +423,6 @@ def lines(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         "plain": "plain Ray Tune",
         "unlogged": "the sweep without MLflow",
         "whole": "the whole sweep",
-        "legs": "the whole sweep in five Tuners",
         "snapshots": "plain Ray Tune with snapshots",
         "ledger": "search, journal and log",
         "projector": "projection to MLflow",

@@ -7,6 +7,7 @@ IsoflopError
 ├── StorageError    a folder, a ledger or an MLflow store that cannot be used
 │   ├── DiskFull    a write that found no room; the same command goes on once there is some
 │   └── DatabaseAway a database that does not answer; the same command goes on once it does
+├── ExportError     a run or a format that cannot be exported, or an export that was altered
 ├── EvidenceError   a board that does not follow from the evidence that was kept
 ├── ClusterError    resources that no machine at hand has
 │   └── ClusterLost a Ray that died again and again; the same command goes on
@@ -42,6 +43,10 @@ class StorageError(IsoflopError):
 
 class ClusterError(IsoflopError):
     """Resources that no machine at hand has."""
+
+
+class ExportError(IsoflopError):
+    """A run or a format that cannot be exported, or an export that is not as it was written."""
 
 
 class EvidenceError(IsoflopError):

@@ -1,12 +1,14 @@
 """Layers whose weights are mixed, image by image, from several experts.
 
 Yang et al., CondConv (arXiv 1904.04971): y = (a1 W1 + ... + aE WE) * x with a = sigmoid(R GAP(x)).
-A convolution is linear in its kernel, so the same values can be had in four ways. All but the last
+A convolution is linear in its kernel, so the same values can be had in five ways. All but the last
 mix first, and cost one convolution and the mixing; they differ in speed:
 
 - grouped: the batch becomes the groups of one convolution, a few MiB of kernels at a time;
 - bmm: the same for 1x1 kernels of stride 1, as a batch of matrix products;
 - loop: image by image;
+- patches: matrix products with what each pixel sees. Slower, but one graph for any batch, and what
+  an exported network runs;
 - experts: every expert runs, and the outputs are mixed. It costs as many convolutions as there are
   experts; in training it is the fastest where maps are tiny and kernels large.
 
@@ -29,7 +31,7 @@ from torch.nn.modules.utils import _pair
 from methods.errors import MethodError
 from methods.resnet import Changed, Features
 
-Path = Literal["grouped", "bmm", "loop", "experts"]
+Path = Literal["grouped", "bmm", "loop", "patches", "experts"]
 Start = Literal["glorot", "timm"]
 Routing = Float[Tensor, "batch experts"]
 """How much of each expert an image takes, in (0, 1); they need not sum to 1."""
@@ -134,6 +136,8 @@ class CondConv2d(nn.Module):
 
     def forward(self, features: Features, routing: Routing) -> Changed:
         path = self.picks(features)
+        if path == "patches":
+            return _patches(self, features, routing)
         size = self._chunk(path, features)
         pairs = zip(torch.split(features, size), torch.split(routing, size), strict=True)
         parts = [WAYS[path](self, some, own) for some, own in pairs]
@@ -145,6 +149,8 @@ class CondConv2d(nn.Module):
         What is fastest follows from shapes, mode and kind of device alone, so that a run repeats
         itself. The rule was measured on one CPU thread; bmm and grouped on a GPU are untested.
         """
+        if torch.compiler.is_exporting():
+            return "patches"
         if self.path is not None and (self.training or self.path != "experts"):
             return self.path
         if self.groups == 1 and self.kernel[1:] == self.stride == (1, 1) and not any(self.padding):
@@ -159,7 +165,7 @@ class CondConv2d(nn.Module):
         kernels = (routing @ self.weight).reshape(-1, *self.kernel)
         bias = None if self.bias is None else routing @ self.bias
         if self.shift is not None:
-            bias = self.shift.expand(len(routing), -1) if bias is None else bias + self.shift
+            bias = self.shift.expand(routing.shape[0], -1) if bias is None else bias + self.shift
         return kernels, bias
 
     def extra_repr(self) -> str:
@@ -172,9 +178,13 @@ class CondConv2d(nn.Module):
 
     def _work(self, features: Features) -> int:
         """Experts times height times width of the output map."""
+        return self.experts * math.prod(self._map(features))
+
+    def _map(self, features: Features) -> tuple[int, int]:
+        """Height and width of the output map."""
         (height, width), (tall, wide) = features.shape[2:], self.kernel[1:]
         rows = (height + 2 * self.padding[0] - tall) // self.stride[0] + 1
-        return self.experts * rows * ((width + 2 * self.padding[1] - wide) // self.stride[1] + 1)
+        return rows, (width + 2 * self.padding[1] - wide) // self.stride[1] + 1
 
     def _chunk(self, path: Path, features: Features) -> int:
         """How many images go together."""
@@ -252,6 +262,17 @@ def _bmm(layer: CondConv2d, features: Tensor, routing: Tensor) -> Tensor:
     return out.reshape(*out.shape[:2], *features.shape[2:])
 
 
+def _patches(layer: CondConv2d, features: Tensor, routing: Tensor) -> Tensor:
+    kernels, bias = layer.mixed(routing)
+    batch, groups, size = features.shape[0], layer.groups, layer.kernel[1:]
+    seen = F.unfold(features, size, padding=layer.padding, stride=layer.stride)
+    out = kernels.reshape(batch, groups, layer.outputs // groups, -1) @ seen.reshape(
+        batch, groups, math.prod(layer.kernel), -1
+    )  # batch groups outputs/groups pixels
+    out = out.reshape(batch, layer.outputs, *layer._map(features))
+    return out if bias is None else out + bias[:, :, None, None]
+
+
 def _experts(layer: CondConv2d, features: Tensor, routing: Tensor) -> Tensor:
     groups, experts = layer.groups, layer.experts
     kernels = layer.weight.reshape(experts, groups, -1).transpose(0, 1).reshape(-1, *layer.kernel)
@@ -266,5 +287,11 @@ def _experts(layer: CondConv2d, features: Tensor, routing: Tensor) -> Tensor:
 
 
 WAYS: Mapping[Path, Callable[[CondConv2d, Tensor, Tensor], Tensor]] = MappingProxyType(
-    {"grouped": _grouped, "bmm": _bmm, "loop": _grouped, "experts": _experts}
+    {
+        "grouped": _grouped,
+        "bmm": _bmm,
+        "loop": _grouped,
+        "patches": _patches,
+        "experts": _experts,
+    }
 )

@@ -276,10 +276,11 @@ def _gathered(block: Residual, features: Features, keep: Bool[Tensor, " batch"])
     """The block on the samples to keep, the shortcut on all; overwrites the features."""
     shortcut = block.shortcut(features)
     index = keep.nonzero().squeeze(1)
-    if len(index) == 0:
-        return shortcut
-    if len(index) == len(features):
-        return block(features, shortcut)  # type: ignore[no-any-return]
+    if not torch.compiler.is_exporting():  # a graph has one way for any number of samples
+        if len(index) == 0:
+            return shortcut
+        if len(index) == len(features):
+            return block(features, shortcut)  # type: ignore[no-any-return]
     kept = features.index_select(0, index)
     own = kept if shortcut is features else shortcut.index_select(0, index)
     return shortcut.index_copy_(0, index, block(kept, own))

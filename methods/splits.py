@@ -144,6 +144,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def statistics(self) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+        """Mean and standard deviation by which batches are normalised, in pixel values."""
+        return self._mean, self._std
+
     def batches(
         self,
         batch_size: int,

@@ -12,6 +12,7 @@ from torch import nn
 
 from methods.api import Method, Network, Task
 from methods.errors import DiskFull, StorageError
+from methods.exported import point_of
 from orchestrator.wal import FULL
 
 
@@ -43,17 +44,10 @@ def view(folder: Path, method: Method, task: Task, point: str) -> Network:
     Raises:
         StorageError: the trial's folder does not hold it.
     """
-    phases = method.phases()
-    last = phases[-1].name
-    for phase in phases:
-        prefix = phase.name if len(phases) > 1 else ""
-        if not (point == prefix or point.startswith(f"{prefix}/") or not prefix):
-            continue
-        net = _filled(method, task, folder, None if phase.name == last else phase.name)
-        for own, found in phase.points(net).items():
-            if point == "/".join(part for part in (prefix, own) if part):
-                return found.eval()
-    raise StorageError(f"{folder.name} must have an operating point {point!r}, but has none")
+    kept = [phase.name for phase in method.phases()][:-1]
+    phase = point.partition("/")[0]
+    net = _filled(method, task, folder, phase if phase in kept else None)
+    return point_of(method, net, point).eval()
 
 
 def deployed(folder: Path, method: Method, task: Task, point: str) -> nn.Module:

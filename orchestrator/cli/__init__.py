@@ -15,6 +15,7 @@ import typer
 from methods.errors import IsoflopError
 from orchestrator.cli.boards import board, compare, verify
 from orchestrator.cli.catalogue import methods, train
+from orchestrator.cli.exports import export
 from orchestrator.cli.simulations import simulate, table
 from orchestrator.cli.studies import plan, run, schema
 from orchestrator.kube.commands import cancel, logs, status, submit
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-LOCAL = (run, plan, board, compare, verify, methods, train, table, simulate, schema)
+LOCAL = (run, plan, board, compare, verify, export, methods, train, table, simulate, schema)
 KUBERNETES = (submit, status, logs, cancel)
 for command in (*LOCAL, *KUBERNETES):
     app.command()(command)

@@ -8,7 +8,7 @@ from orchestrator.store.projection import project
 from orchestrator.store.projector import Projector
 from orchestrator.store.published import link, read_latencies, read_study, write_board
 from orchestrator.store.stored import Stored, StoredRun, fetch_evidence, read_stored
-from orchestrator.store.trials import read_curves, read_rows, read_trials
+from orchestrator.store.trials import read_curves, read_rows, read_trials, trial_of
 
 __all__ = [
     "Projector",
@@ -25,5 +25,6 @@ __all__ = [
     "read_stored",
     "read_study",
     "read_trials",
+    "trial_of",
     "write_board",
 ]

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
+from mlflow.exceptions import MlflowException
 
+from methods.errors import StudyError
 from orchestrator import layout
 from orchestrator.rows import Row
 from orchestrator.store.cache import Cache
@@ -70,6 +72,25 @@ def read_trials(
             )
     found = sorted(kept.items(), key=lambda item: (item[1].tags.get("trial", ""), item[0]))
     return [row for run_id, run in found for row in layout.rows(study, run.tags, run_id)]
+
+
+def trial_of(uri: str, run_id: str) -> tuple[str, str]:
+    """The study and the trial of a run.
+
+    Raises:
+        StudyError: the store has no run of this id, or none of a trial.
+        StorageError: the store cannot be used.
+    """
+    with storage_errors(uri):
+        try:
+            tags = MlflowClient(uri).get_run(run_id).data.tags
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            tags = {}
+    if not {"study", "trial"} <= tags.keys():
+        raise StudyError(f"this MLflow store must have a trial's run {run_id}, but has none")
+    return tags["study"], tags["trial"]
 
 
 def read_curves(

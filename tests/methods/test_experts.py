@@ -77,7 +77,7 @@ def plainly(made: CondConv2d, shape: Shape, features: Tensor, routing: Tensor) -
 def paths(shape: Shape) -> list[Path]:
     """The ways that can take this shape."""
     pointwise = shape.size == shape.stride == 1 and shape.groups == 1
-    return ["grouped", "loop", "experts", *(["bmm"] if pointwise else [])]  # type: ignore[list-item]
+    return ["grouped", "loop", "patches", "experts", *(["bmm"] if pointwise else [])]  # type: ignore[list-item]
 
 
 def with_gradients(made: CondConv2d, features: Tensor, routing: Tensor, run: Any) -> list[Tensor]:
@@ -180,7 +180,7 @@ class TestWays:
         made = layer(SHAPES["3x3"], path="experts").eval()
         assert made.picks(inputs(SHAPES["3x3"])[0]) == "grouped"
         assert made.train().picks(inputs(SHAPES["3x3"])[0]) == "experts"
-        assert set(WAYS) == {"grouped", "bmm", "loop", "experts"}
+        assert set(WAYS) == {"grouped", "bmm", "loop", "patches", "experts"}
 
 
 class _Whole(nn.Module):

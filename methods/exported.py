@@ -1,0 +1,188 @@
+"""Networks as `isoflop export` ships them, read back: every file is checked, nothing is unpickled.
+
+An export is a folder: the model's file, a card to read, and `card.json`, which says all that the
+card does and has the SHA-256 of the other files.
+"""
+
+import hashlib
+import importlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from methods import METHODS
+from methods.api import Images, Method, Network, Task
+from methods.errors import ExportError, StorageError
+
+Format = Literal["torch", "pt2", "onnx"]
+
+CARD = "card.json"
+VERSION = 1
+"""Of the card's layout."""
+MODEL: Mapping[Format, str] = MappingProxyType(
+    {"torch": "model.safetensors", "pt2": "model.pt2", "onnx": "model.onnx"}
+)
+"""The file that holds the network, by format."""
+PLAIN = re.compile(
+    r"[^/]+/(models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id))"
+)
+"""Files of a torch.export archive that are text or bare numbers; of others no byte is read."""
+
+
+def load(folder: Path | str) -> nn.Module:
+    """The network of an export: normalised images -> logits, on the CPU, in evaluation mode.
+
+    `torch` gives the deployed network made again from its weights; `pt2` and `onnx` give a module
+    that runs the graph, the one under PyTorch and the other under onnxruntime.
+
+    Raises:
+        ExportError: no export, a file that is missing or altered, or a package that is.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    return opened(_checked(folder, card), card)
+
+
+def opened(content: bytes, card: Mapping[str, Any]) -> nn.Module:
+    """The network in the content of a model's file, of which the card says what it is.
+
+    Raises:
+        ExportError: a package is missing, or the file would have to be unpickled.
+    """
+    if card["format"] == "torch":
+        return _rebuilt(content, card["network"], card["task"])
+    return _Foreign(_graph(content) if card["format"] == "pt2" else _session(content))
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What an export says of itself.
+
+    Raises:
+        ExportError: there is no card, or one of another version of isoflop.
+    """
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text())
+        version = card["card"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{folder} must be an export with its {CARD}, but: {error}") from None
+    if version != VERSION:
+        raise ExportError(
+            f"{folder / CARD} has layout {version}, but this isoflop reads {VERSION}; the version "
+            "that wrote it stands in the card"
+        )
+    return card
+
+
+def point_of(method: Method, net: Network, point: str) -> Network:
+    """A network at one of its operating points; a view, which prices itself.
+
+    Raises:
+        StorageError: it has none of this name.
+    """
+    phases, known = method.phases(), []
+    for phase in phases:
+        prefix = phase.name if len(phases) > 1 else ""
+        for own, found in phase.points(net).items():
+            known.append("/".join(part for part in (prefix, own) if part))
+            if known[-1] == point:
+                return found
+    raise StorageError(f"there is no operating point {point!r}; valid: {', '.join(known)}")
+
+
+def needed(package: str, what: str) -> Any:
+    """A package of the extra `export`, which is imported where it is used.
+
+    Raises:
+        ExportError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ExportError(
+            f"{what} takes {package}, which is not installed: `pip install 'isoflop[export]'`"
+        ) from None
+
+
+def digest(content: bytes) -> str:
+    """SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class _Foreign(nn.Module):
+    """What a graph computes, as a module; it has one mode and no parameters to move."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._run = run
+        self.eval()
+
+    def forward(self, images: Images) -> Tensor:
+        return self._run(images)
+
+
+def _checked(folder: Path, card: Mapping[str, Any]) -> bytes:
+    """The content of the model's file, once all files are found to be as they were written."""
+    model = b""
+    for name, wanted in card["files"].items():
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise ExportError(f"{folder / name} cannot be read: {error.strerror}") from None
+        if digest(content) != wanted:
+            raise ExportError(
+                f"{folder / name} must have SHA-256 {wanted}, as {CARD} says, but has "
+                f"{digest(content)}: it was altered, and is not loaded"
+            )
+        if name == card["file"]:
+            model = content
+    return model
+
+
+def _rebuilt(content: bytes, network: Mapping[str, Any], task: Mapping[str, Any]) -> nn.Module:
+    weights = needed("safetensors.torch", "a torch export").load(content)
+    method = METHODS[network["method"]].of(network["params"])
+    with torch.random.fork_rng(devices=[]):
+        fresh: Network = method.build(Task(**task))
+    net = point_of(method, fresh, network["point"])
+    net.load_state_dict(weights)
+    return method.deploy(net.eval()).eval()
+
+
+def _session(content: bytes) -> Callable[[Tensor], Tensor]:
+    """An ONNX file under onnxruntime."""
+    runtime = needed("onnxruntime", "an ONNX export")
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
+
+    return run
+
+
+def _graph(content: bytes) -> Callable[[Tensor], Tensor]:
+    """A program of torch.export; its loader would unpickle whatever an archive asks it to."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            files = [file for file in archive.infolist() if file.file_size]
+            texts = [archive.read(file) for file in files if file.filename.endswith("config.json")]
+        payloads = [one for text in texts for one in json.loads(text)["config"].values()]
+        plain = all(one["use_pickle"] is False for one in payloads)
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError):
+        plain = False
+    if not plain or not all(PLAIN.fullmatch(file.filename) for file in files):
+        raise ExportError(
+            f"{MODEL['pt2']} must be a program of torch.export without any pickled object, but is "
+            "not: it is not loaded"
+        )
+    run: Callable[[Tensor], Tensor] = torch.export.load(io.BytesIO(content)).module().__call__
+    return run

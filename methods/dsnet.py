@@ -153,19 +153,18 @@ def bucketed(
 ) -> Logits:
     """Each image through its own of `backs`, with all others that chose the same."""
     buckets = [(chosen == choice).nonzero().squeeze(1) for choice in range(len(backs))]
-    exporting = torch.compiler.is_exporting()  # a graph has one way for buckets of any size
+    if torch.compiler.is_exporting():  # a graph has one way for buckets of any size
+        parts = [features.index_select(0, bucket) for bucket in buckets]
+        joined = torch.cat([back(part) for back, part in zip(backs, parts, strict=True)])
+        empty = joined.new_empty(features.shape[0], joined.shape[1])
+        return empty.index_copy_(0, torch.cat(buckets), joined)
     logits = [
-        back(
-            features.index_select(0, bucket)
-            if exporting or len(bucket) < len(features)
-            else features
-        )
+        back(features if len(bucket) == len(features) else features.index_select(0, bucket))
         for bucket, back in zip(buckets, backs, strict=True)
-        if exporting or len(bucket)
+        if len(bucket)
     ]
     joined = torch.cat(logits)
-    empty = joined.new_empty(features.shape[0], joined.shape[1])
-    return empty.index_copy_(0, torch.cat(buckets), joined)
+    return torch.empty_like(joined).index_copy_(0, torch.cat(buckets), joined)
 
 
 class DSNet(Method):

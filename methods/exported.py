@@ -149,13 +149,31 @@ def _checked(folder: Path, card: Mapping[str, Any]) -> bytes:
 
 
 def _rebuilt(content: bytes, network: Mapping[str, Any], task: Mapping[str, Any]) -> nn.Module:
+    """The deployed form of a fresh network, with the weights, and so the widths, of the file."""
     weights = needed("safetensors.torch", "a torch export").load(content)
     method = METHODS[network["method"]].of(network["params"])
     with torch.random.fork_rng(devices=[]):
         fresh: Network = method.build(Task(**task))
-    net = point_of(method, fresh, network["point"])
-    net.load_state_dict(weights)
-    return method.deploy(net.eval()).eval()
+    deployed = method.deploy(point_of(method, fresh, network["point"]).eval()).eval()
+    if deployed.state_dict().keys() != weights.keys():
+        raise ExportError(
+            "this version of isoflop deploys the network in other parts than the one that exported "
+            f"it, isoflop {network['isoflop']}; install that one"
+        )
+    for name, weight in weights.items():
+        owner, _, own = name.rpartition(".")
+        _put(deployed.get_submodule(owner), own, weight)
+    return deployed.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _put(part: nn.Module, name: str, weight: Tensor) -> None:
+    """A tensor in place of another, whose size may differ: pruned layers are narrower."""
+    is_parameter = isinstance(getattr(part, name), nn.Parameter)
+    setattr(part, name, nn.Parameter(weight, requires_grad=False) if is_parameter else weight)
+    if isinstance(part, nn.Conv2d) and name == "weight":
+        part.out_channels, part.in_channels = len(weight), weight.shape[1] * part.groups
+    elif isinstance(part, nn.Linear) and name == "weight":
+        part.out_features, part.in_features = weight.shape
 
 
 def _session(content: bytes) -> Callable[[Tensor], Tensor]:

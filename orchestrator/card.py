@@ -50,6 +50,7 @@ def facts(found: Stored, row: Row, method: Method, data: Data, how: Format) -> d
             "method": row.params.get(ALIAS, row.method),
             "params": method.model_dump(mode="json"),
             "point": row.point,
+            "isoflop": here["versions"]["isoflop"],
         },
         "task": {
             "name": task.name,

@@ -15,7 +15,7 @@ from methods.data import load as load_data
 from methods.errors import ExportError, StorageError, StudyError
 from methods.exported import CARD, Format, opened
 from orchestrator import card, evidence, formats, store
-from orchestrator.deployed import view
+from orchestrator.deployed import deployed
 from orchestrator.rows import Row, choose, clean
 from orchestrator.space import parts
 from orchestrator.stored import Stored, located, stored
@@ -99,18 +99,17 @@ def export(found: Found, how: Format, to: Path | None = None) -> Path:
         raise StorageError(f"--to must be a new folder or an earlier export, but {to} is neither")
     method = parts(row.method, row.params)[0]
     data = load_data(study.data, seed=study.seed)
-    net = view(found.folder / "trials" / row.trial, method, data.task, row.point)
-    deployed = method.deploy(net).eval()
+    network = deployed(found.folder / "trials" / row.trial, method, data.task, row.point)
     images = data.test.head(IMAGES)[0]
-    agreeing = _agreeing(found, deployed, images)
+    agreeing = _agreeing(found, network, images)
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=to.parent) as scratch:
         new = Path(scratch) / "new"
         new.mkdir()
-        file = formats.write(how, net, deployed, data.task, new)
+        file = formats.write(how, network, data.task, new)
         facts = card.facts(found.stored, row, method, data, how)
         facts["evidence"] = agreeing
-        facts["parity"] = parity(opened(file.read_bytes(), facts), deployed, images)
+        facts["parity"] = parity(opened(file.read_bytes(), facts), network, images)
         card.write(facts, new)
         if to.exists():
             to.rename(Path(scratch) / "old")
@@ -119,7 +118,7 @@ def export(found: Found, how: Format, to: Path | None = None) -> Path:
 
 
 @torch.no_grad()
-def parity(shipped: nn.Module, deployed: nn.Module, images: Images) -> dict[str, Any]:
+def parity(shipped: nn.Module, network: nn.Module, images: Images) -> dict[str, Any]:
     """How far the logits of two networks are apart, and on how many images they agree.
 
     Raises:
@@ -127,7 +126,7 @@ def parity(shipped: nn.Module, deployed: nn.Module, images: Images) -> dict[str,
     """
     apart = []
     for batch in (1, len(images)):
-        pairs = [(shipped(part), deployed(part)) for part in torch.split(images, batch)]
+        pairs = [(shipped(part), network(part)) for part in torch.split(images, batch)]
         apart += [float((one - other).abs().max()) for one, other in pairs]
     furthest = max(apart)
     if not furthest <= TOLERANCE:
@@ -204,7 +203,7 @@ def _trial(found: Stored, trial: str, point: str | None) -> Row:
     return by_point[point]
 
 
-def _agreeing(found: Found, deployed: nn.Module, images: Images) -> dict[str, int] | None:
+def _agreeing(found: Found, network: nn.Module, images: Images) -> dict[str, int] | None:
     """On how many test images the weights that lie here predict what the run said at its end.
 
     Raises:
@@ -217,7 +216,7 @@ def _agreeing(found: Found, deployed: nn.Module, images: Images) -> dict[str, in
         return None
     said = evidence.unpacked(content).points[row.point].predictions[: len(images)]
     with torch.no_grad():
-        same = int((deployed(images).argmax(1).numpy() == said).sum())
+        same = int((network(images).argmax(1).numpy() == said).sum())
     if same < AGREEING * len(images):
         raise StorageError(
             f"the weights in {found.folder / 'trials' / row.trial} must be those of the run, but "

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from methods.api import Images, Network, Task
+from methods.api import Images, Task
 from methods.errors import ExportError
 from methods.exported import MODEL, Format, needed
 
@@ -19,8 +19,8 @@ OPSET = 20
 """Of ONNX."""
 
 
-def write(how: Format, net: Network, deployed: nn.Module, task: Task, folder: Path) -> Path:
-    """The file of a network in this format; `net` is what `deployed` was made from.
+def write(how: Format, deployed: nn.Module, task: Task, folder: Path) -> Path:
+    """The file of a deployed network in this format.
 
     Raises:
         ExportError: a package is missing, or the format cannot hold this network.
@@ -28,7 +28,8 @@ def write(how: Format, net: Network, deployed: nn.Module, task: Task, folder: Pa
     path = folder / MODEL[how]
     if how == "torch":
         pack = needed("safetensors.torch", "--format torch")
-        path.write_bytes(pack.save({name: v.contiguous() for name, v in net.state_dict().items()}))
+        weights = {name: own.contiguous() for name, own in deployed.state_dict().items()}
+        path.write_bytes(pack.save(weights))
         return path
     if how == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):

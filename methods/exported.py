@@ -163,12 +163,15 @@ def _rebuilt(content: bytes, network: Mapping[str, Any], task: Mapping[str, Any]
     for name, weight in weights.items():
         owner, _, own = name.rpartition(".")
         _put(deployed.get_submodule(owner), own, weight)
-    return deployed.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return deployed
 
 
 def _put(part: nn.Module, name: str, weight: Tensor) -> None:
-    """A tensor in place of another, whose size may differ: pruned layers are narrower."""
-    is_parameter = isinstance(getattr(part, name), nn.Parameter)
+    """A tensor in place of another, laid out alike; the file's may be narrower, where it prunes."""
+    old: Tensor = getattr(part, name)
+    if old.ndim == 4 and old.is_contiguous(memory_format=torch.channels_last):
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    is_parameter = isinstance(old, nn.Parameter)
     setattr(part, name, nn.Parameter(weight, requires_grad=False) if is_parameter else weight)
     if isinstance(part, nn.Conv2d) and name == "weight":
         part.out_channels, part.in_channels = len(weight), weight.shape[1] * part.groups

@@ -12,7 +12,7 @@ from torch import nn
 
 from methods.api import Images
 from methods.data import load as load_data
-from methods.errors import ExportError, StorageError, StudyError
+from methods.errors import DiskFull, ExportError, StorageError, StudyError
 from methods.exported import CARD, Format, opened
 from orchestrator import card, evidence, formats, store
 from orchestrator.deployed import deployed
@@ -20,6 +20,7 @@ from orchestrator.rows import Row, choose, clean
 from orchestrator.space import parts
 from orchestrator.stored import Stored, located, stored
 from orchestrator.study import nearest
+from orchestrator.wal import FULL
 
 TOLERANCE = 1e-4
 """Of logits: what an export may differ by from the network that the board measured."""
@@ -89,7 +90,7 @@ def export(found: Found, how: Format, to: Path | None = None) -> Path:
 
     Raises:
         ExportError: the format cannot hold the network, or what was written answers otherwise.
-        StorageError: the weights are gone, or the place is taken.
+        StorageError: the weights are gone, or others, or the place is taken or cannot be written.
         DataError: the study's data set cannot be loaded.
     """
     row, study = found.row, found.stored.study
@@ -102,18 +103,22 @@ def export(found: Found, how: Format, to: Path | None = None) -> Path:
     network = deployed(found.folder / "trials" / row.trial, method, data.task, row.point)
     images = data.test.head(IMAGES)[0]
     agreeing = _agreeing(found, network, images)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=to.parent) as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
-        file = formats.write(how, network, data.task, new)
-        facts = card.facts(found.stored, row, method, data, how)
-        facts["evidence"] = agreeing
-        facts["parity"] = parity(opened(file.read_bytes(), facts), network, images)
-        card.write(facts, new)
-        if to.exists():
-            to.rename(Path(scratch) / "old")
-        new.rename(to)
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=to.parent) as scratch:
+            new, old = Path(scratch) / "new", Path(scratch) / "old"
+            new.mkdir()
+            file = formats.write(how, network, data.task, new)
+            facts = card.facts(found.stored, row, method, data, how)
+            facts["evidence"] = agreeing
+            facts["parity"] = parity(opened(file.read_bytes(), facts), network, images)
+            card.write(facts, new)
+            if to.exists():
+                to.rename(old)
+            new.rename(to)
+    except OSError as error:
+        kind = DiskFull if error.errno in FULL else StorageError
+        raise kind(f"an export must be written to {to}, but: {error.strerror}") from None
     return to
 
 
@@ -186,9 +191,8 @@ def _trial(found: Stored, trial: str, point: str | None) -> Row:
             f"{hint}"
         )
     if rows[0].state != "COMPLETE":
-        raise StudyError(
-            f"export takes a run that ended well, but {trial} is {rows[0].state}: {rows[0].reason}"
-        )
+        why = f": {rows[0].reason}" if rows[0].reason else ""
+        raise StudyError(f"export takes a run that ended well, but {trial} is {rows[0].state}{why}")
     by_point = {row.point: row for row in rows}
     if point is None and len(rows) == 1:
         return rows[0]

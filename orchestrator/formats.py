@@ -40,6 +40,8 @@ def write(how: Format, deployed: nn.Module, task: Task, folder: Path) -> Path:
             warnings.simplefilter("ignore")
             program = _program(deployed, images)
             (_save_pt2 if how == "pt2" else _save_onnx)(program, path)
+    except OSError:
+        raise
     except Exception as error:  # tracers and converters each raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(

@@ -1,8 +1,7 @@
 """A confirm run's network, to use elsewhere."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -10,26 +9,18 @@ from rich.console import Console
 from orchestrator.cli.shared import Out, Store, console, near
 
 
-class Kind(StrEnum):
-    """The formats."""
-
-    TORCH = "torch"
-    PT2 = "pt2"
-    ONNX = "onnx"
-
-
 def export(  # noqa: PLR0917
     run: Annotated[
         str, typer.Argument(help="STUDY/METHOD, STUDY/TRIAL, or the MLflow run id of a trial.")
     ],
     kind: Annotated[
-        Kind,
+        Literal["torch", "pt2", "onnx"],
         typer.Option(
             "--format",
             help="torch: weights, made a network again by isoflop; pt2: a graph for PyTorch; onnx: "
             "a graph for any runtime.",
         ),
-    ] = Kind.TORCH,
+    ] = "torch",
     at: Annotated[
         float | None,
         typer.Option(help="The METHOD's cell, by its budget (MMACs).", show_default="primary"),
@@ -49,7 +40,7 @@ def export(  # noqa: PLR0917
 
     with Console(stderr=True).status("Exporting, and comparing with the network as measured"):
         found = exports.find(run, out, uri=mlflow, at=at, point=point)
-        folder = exports.export(found, kind.value, to)
+        folder = exports.export(found, kind, to)
     console.print(f"{found.row.trial} {found.row.point}".rstrip(), highlight=False)
     console.print(f"Network: {near(folder)}", highlight=False, soft_wrap=True)
     console.print(f"Card:    {near(folder / 'card.md')}", highlight=False, soft_wrap=True)

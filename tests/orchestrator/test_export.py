@@ -18,6 +18,7 @@ import torch
 from stores import study as study_of
 from torch import nn
 
+from methods import METHODS
 from methods.api import Task
 from methods.data import Data, load
 from methods.errors import ExportError, StorageError
@@ -48,7 +49,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "mac_weight": 2.0,
     },
     "resrep": {"depth": 8, "width": 0.25, "target": 0.6, "prune_lr": 0.1},
-    "condconv": {"depth": 8, "width": 0.25, "experts": 2, "placement": "13", "head": True},
+    "condconv": {"depth": 8, "width": 0.25, "experts": 2, "placement": "3", "head": True},
 }
 """Gates of these treat images unlike, with this seed."""
 SEED = 4
@@ -62,11 +63,13 @@ BUDGET = 50.0
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study of a short search and confirm run of each method, and its store."""
     place = tmp_path_factory.mktemp("runs")
-    what = study_of("demo", budgets=[BUDGET], primary=BUDGET, methods={name: {} for name in SMALL})
+    what = study_of(
+        "demo", budgets=[BUDGET], primary=BUDGET, methods={name: {} for name in METHODS}
+    )
     facts = provenance(what, digits().task, len(digits().test))
     events = [{"event": "study", "study": "demo", "hash": what.hash, "provenance": facts}]
-    for method, own in SMALL.items():
-        events += _trial(place / "demo", method, own)
+    for method in METHODS:
+        events += _trial(place / "demo", method, SMALL[method])
     clock = {"ms": 2.0, "spread_ms": 0.1, "reference_ms": 3.0, "device": "an abacus"}
     for trial, point in (("dense-00000-seed4", ""), ("skipnet-00000-seed4", "policy")):
         timed = {"reference": "dense-00000-seed4", "reference_point": "", "batch": 1, **clock}
@@ -140,7 +143,7 @@ def shipped(out: Path) -> Any:
 
 
 @pytest.mark.parametrize("how", FORMATS)
-@pytest.mark.parametrize("method", SMALL)
+@pytest.mark.parametrize("method", METHODS)
 def test_an_export_answers_as_what_was_measured(
     out: Path, shipped: Any, method: str, how: str
 ) -> None:
@@ -244,6 +247,25 @@ def test_an_altered_file_is_not_loaded(shipped: Any, how: str, tmp_path: Path) -
         load_export(folder)
 
 
+def test_weights_of_another_version_are_refused(shipped: Any, tmp_path: Path) -> None:
+    import safetensors.torch
+
+    folder = shutil.copytree(shipped("dense", "torch"), tmp_path / "export")
+    weights = safetensors.torch.load((folder / "model.safetensors").read_bytes())
+    weights["elsewhere"] = weights.pop("head.weight")
+    (folder / "model.safetensors").write_bytes(safetensors.torch.save(weights))
+    agree(folder)
+    with pytest.raises(ExportError, match=r"than the one that exported it, isoflop 0\.1"):
+        load_export(folder)
+
+
+def agree(folder: Path) -> None:
+    """Makes the card say what the model's file is now."""
+    card = json.loads((folder / "card.json").read_text())
+    card["files"][card["file"]] = digest((folder / card["file"]).read_bytes())
+    (folder / "card.json").write_text(json.dumps(card))
+
+
 class _Trap:
     """Touches a file when it is unpickled."""
 
@@ -271,9 +293,7 @@ def test_nothing_is_unpickled_even_where_the_card_agrees(
     torch.export.load(folder / "model.pt2")
     assert (tmp_path / "sprung").exists(), "PyTorch's own loader springs it"
     (tmp_path / "sprung").unlink()
-    card = json.loads((folder / "card.json").read_text())
-    card["files"]["model.pt2"] = digest((folder / "model.pt2").read_bytes())
-    (folder / "card.json").write_text(json.dumps(card))
+    agree(folder)
     with pytest.raises(ExportError, match="pickled"):
         load_export(folder)
     assert not (tmp_path / "sprung").exists()
@@ -354,6 +374,7 @@ def test_a_run_is_found_by_cell_trial_folder_and_mlflow_id(out: Path) -> None:
         (["demo/skipnet-00000-seed4", "--point", "polcy"], "got 'polcy': supervised ("),
         (["0" * 32], "must have a trial's run"),
         (["demo/dense", "--to", "."], "--to must be a new folder or an earlier export"),
+        (["demo/dense", "--to", "/proc/x/y"], "an export must be written to /proc/x/y, but: No"),
     ],
 )
 def test_a_mistake_is_one_line(

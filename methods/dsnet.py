@@ -152,19 +152,22 @@ def bucketed(
     backs: Sequence[Callable[[Features], Logits]],
 ) -> Logits:
     """Each image through its own of `backs`, with all others that chose the same."""
-    buckets = [(chosen == choice).nonzero().squeeze(1) for choice in range(len(backs))]
     if torch.compiler.is_exporting():  # a graph has one way for buckets of any size
-        parts = [features.index_select(0, bucket) for bucket in buckets]
+        places = [(chosen == choice).nonzero().squeeze(1) for choice in range(len(backs))]
+        parts = [features.index_select(0, place) for place in places]
         joined = torch.cat([back(part) for back, part in zip(backs, parts, strict=True)])
         empty = joined.new_empty(features.shape[0], joined.shape[1])
-        return empty.index_copy_(0, torch.cat(buckets), joined)
-    logits = [
-        back(features if len(bucket) == len(features) else features.index_select(0, bucket))
-        for bucket, back in zip(buckets, backs, strict=True)
-        if len(bucket)
-    ]
-    joined = torch.cat(logits)
-    return torch.empty_like(joined).index_copy_(0, torch.cat(buckets), joined)
+        return empty.index_copy_(0, torch.cat(places), joined)
+    choices = chosen.tolist()
+    if len(set(choices)) == 1:
+        return backs[choices[0]](features)  # type: ignore[no-any-return]
+    order = chosen.argsort()
+    sorted_ = features[order]  # an index keeps channels last, which index_select does not
+    buckets = torch.split(sorted_, [choices.count(choice) for choice in range(len(backs))])
+    logits = torch.cat(
+        [back(bucket) for back, bucket in zip(backs, buckets, strict=True) if len(bucket)]
+    )
+    return torch.empty_like(logits).index_copy_(0, order, logits)
 
 
 class DSNet(Method):

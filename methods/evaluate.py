@@ -136,11 +136,11 @@ def latencies(
 
 def _passed(module: nn.Module, batches: Sequence[Images]) -> float:
     """Seconds of one call per batch."""
-    _wait(batches[0].device)
+    wait(batches[0].device)
     began = time.perf_counter()
     for images in batches:
         module(images)
-    _wait(batches[0].device)
+    wait(batches[0].device)
     return time.perf_counter() - began
 
 
@@ -158,6 +158,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a GPU has done all that it was given; a CPU has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -10,7 +10,9 @@ mix first, and cost one convolution and the mixing; they differ in speed:
 - patches: matrix products with what each pixel sees. Slower, but one graph for any batch, and what
   an exported network runs;
 - experts: every expert runs, and the outputs are mixed. It costs as many convolutions as there are
-  experts; in training it is the fastest where maps are tiny and kernels large.
+  experts; it is the fastest where maps are tiny and kernels large.
+
+Which is the fastest follows from a rule in `picks`, or from measurement (`methods.forms`).
 
 Training needs no batches of 1, which leave a norm nothing but the statistics of a single image: the
 grouped form takes a batch of any size, and a batch of 1 as well.
@@ -134,11 +136,20 @@ class CondConv2d(nn.Module):
         """MACs of one sample beyond a plain convolution's: mixing its kernel and bias."""
         return self.weight.numel() + (0 if self.bias is None else self.bias.numel())
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether it maps each pixel on its own, all channels to all."""
+        plain = self.groups == 1 and not any(self.padding)
+        return plain and self.kernel[1:] == self.stride == (1, 1)
+
     def forward(self, features: Features, routing: Routing) -> Changed:
         path = self.picks(features)
         if path == "patches":
             return _patches(self, features, routing)
-        size = self._chunk(path, features)
+        return self.run(features, routing, path, self._chunk(path, features))
+
+    def run(self, features: Features, routing: Routing, path: Path, size: int) -> Changed:
+        """The convolution in one of its ways, so many images at a time."""
         pairs = zip(torch.split(features, size), torch.split(routing, size), strict=True)
         parts = [WAYS[path](self, some, own) for some, own in pairs]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -153,7 +164,7 @@ class CondConv2d(nn.Module):
             return "patches"
         if self.path is not None and (self.training or self.path != "experts"):
             return self.path
-        if self.groups == 1 and self.kernel[1:] == self.stride == (1, 1) and not any(self.padding):
+        if self.pointwise:
             return "bmm"
         if not self.training or features.is_cuda or self.groups > 1:
             return "grouped"
@@ -222,6 +233,29 @@ class CondLinear(nn.Module):
     ) -> Float[Tensor, "batch outputs"]:
         every = F.linear(pooled, self.weight, self.bias)  # batch experts*outputs
         return (routing[:, None] @ every.reshape(*routing.shape, -1)).squeeze(1)
+
+
+class Way(nn.Module):
+    """A conditional convolution bound to one way, and to so many images at a time."""
+
+    def __init__(self, layer: CondConv2d, path: Path, size: int) -> None:
+        super().__init__()
+        self.layer, self.path, self.size = layer, path, size
+
+    def forward(self, features: Features, routing: Routing) -> Changed:
+        return self.layer.run(features, routing, self.path, self.size)
+
+
+def conditional_forms(
+    layer: CondConv2d, features: Features, _routing: Routing
+) -> dict[str, nn.Module]:
+    """Every way that these features can take, in portions of 1, 4, 16, ... images."""
+    batch = len(features)
+    sizes = [4**power for power in range(batch) if 4**power < batch] + [batch]
+    paths: list[Path] = ["bmm", "grouped"] if layer.pointwise else ["grouped"]
+    forms: dict[str, nn.Module] = {"rule": layer}
+    forms |= {f"{path}/{size}": Way(layer, path, size) for path in paths for size in sizes}
+    return forms | {"experts": Way(layer, "experts", batch)}
 
 
 def fuse(conv: CondConv2d, norm: nn.BatchNorm2d) -> CondConv2d:

@@ -5,7 +5,7 @@ that the shuffle between the groups of this convolution and of the next one is b
 """
 
 import itertools
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from methods.convforms import like
 from methods.resnet import Changed, Features, fold
 
 M = TypeVar("M", bound=nn.Module)
@@ -73,6 +74,25 @@ class LearnedGroupConv(nn.Module):
         return self.grouped_weight().square().sum(0).clamp(min=LEAST).sqrt().sum()
 
 
+class Affine(nn.Module):
+    """A norm in evaluation mode, as shipped where no convolution can take it in."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
+        shift = norm.bias.detach() - norm.running_mean * scale
+        self.register_buffer("scale", scale[:, None, None])
+        self.register_buffer("shift", shift[:, None, None])
+
+    def forward(self, features: Features) -> Features:
+        return torch.addcmul(self.shift, features, self.scale)
+
+
 class Gather(nn.Module):
     """The channels of each group, one group after the other."""
 
@@ -84,6 +104,29 @@ class Gather(nn.Module):
 
     def forward(self, features: Features) -> Changed:
         return features[:, self.index]  # keeps channels last, which index_select does not
+
+
+class Condensed(nn.Sequential):
+    """A learned group convolution as shipped: index, standard group convolution, shuffle."""
+
+    @property
+    def parts(self) -> tuple[Tensor, nn.Conv2d]:
+        """The index of inputs, the groups' one after the other, and the convolution."""
+        gather, conv, _ = self
+        return cast("Gather", gather).index, cast("nn.Conv2d", conv)
+
+
+def condensed_forms(layer: Condensed, features: Features) -> dict[str, nn.Module]:
+    """By groups after an index, and dense without one."""
+    index, conv = layer.parts
+    kept = conv.weight.detach().flatten(1)  # groups*outputs kept
+    rows = (
+        torch.arange(len(kept), device=kept.device).reshape(conv.groups, -1).t().flatten()
+    )  # shuffled
+    chosen = index.reshape(conv.groups, -1).repeat_interleave(len(kept) // conv.groups, 0)
+    weight = kept.new_zeros(len(kept), features.shape[1]).scatter_(1, chosen, kept)
+    bias = None if conv.bias is None else conv.bias.detach()[rows]
+    return {"grouped": layer, "dense": like(conv, weight[rows][..., None, None], bias)}
 
 
 def learned(module: nn.Module) -> list[LearnedGroupConv]:
@@ -105,11 +148,15 @@ def condensed(module: M) -> M:
                 setattr(part, name, _grouped(conv, follower))
                 if follower is not None:
                     setattr(part, after, nn.Identity())
+    for part in list(shipped.modules()):
+        for name, norm in part.named_children():
+            if isinstance(norm, nn.BatchNorm2d):
+                setattr(part, name, Affine(norm))
     return shipped.eval()
 
 
 @torch.no_grad()
-def _grouped(conv: LearnedGroupConv, norm: nn.BatchNorm2d | None) -> nn.Sequential:
+def _grouped(conv: LearnedGroupConv, norm: nn.BatchNorm2d | None) -> Condensed:
     """Index, standard group convolution, shuffle: the function of `conv` and of its norm."""
     weight, bias = conv.grouped_weight().flatten(0, 1), conv.bias
     if norm is not None:
@@ -126,4 +173,4 @@ def _grouped(conv: LearnedGroupConv, norm: nn.BatchNorm2d | None) -> nn.Sequenti
         by_group = bias.reshape(-1, conv.groups).t().flatten()
         standard.bias = nn.Parameter(by_group, requires_grad=False)
     shuffle = nn.ChannelShuffle(conv.groups)
-    return nn.Sequential(Gather(index.flatten()), standard, shuffle)
+    return Condensed(Gather(index.flatten()), standard, shuffle)

@@ -46,6 +46,8 @@ class Plan(NamedTuple):
 
     sites: tuple[Site, ...]
     products: tuple[Product, ...]
+    unit: int = 1
+    """Channels that come off together: a multiple of it stays at a site, or all there is."""
 
     @property
     def widths(self) -> list[int]:
@@ -59,13 +61,18 @@ class Plan(NamedTuple):
 
     @property
     def least(self) -> int:
-        """MACs of one sample with a single channel at each site."""
-        return self.macs([1] * len(self.sites))
+        """MACs of one sample with a single unit at each site."""
+        return self.macs([min(self.unit, width) for width in self.widths])
 
     @property
     def largest(self) -> int:
-        """MACs that one channel of the whole network pays for at most."""
-        return max(_saving(own, self.widths, site) for site, own in enumerate(self.beside))
+        """MACs that one unit of the whole network pays for at most."""
+        savings = (
+            self.unit * _saving(own, self.widths, site)
+            for site, own in enumerate(self.beside)
+            if self.widths[site] > self.unit
+        )
+        return max(savings, default=0)
 
     @property
     def beside(self) -> list[list[Product]]:
@@ -148,20 +155,27 @@ def select(
     """Which rows go on learning: the shortest of all sites are taken out one by one, until the
     network costs at most `limit` MACs or `most` rows are out. Every site keeps one.
 
-    The count is updated by what each channel saves at the widths that are left.
+    In a plan of larger units a row waits for others of its site, until so many leave that a
+    multiple stays; every site keeps a unit. The count is updated by what each channel saves at the
+    widths that are left.
     """
     owners = [site for site, own in enumerate(norms) for _ in range(len(own))]
     learning = torch.ones(len(owners), dtype=torch.bool)
-    widths, cost, out, beside = found.widths, found.dense, 0, found.beside
+    widths, cost, beside = found.widths, found.dense, found.beside
+    waiting: list[list[int]] = [[] for _ in widths]
+    out, most = 0, len(owners) if most is None else most
     for row in torch.cat(list(norms)).cpu().argsort(stable=True).tolist():
-        if cost <= limit or out == most:
+        if cost <= limit or out >= most:
             break
         site = owners[row]
-        if widths[site] > 1:
-            cost -= _saving(beside[site], widths, site)
-            widths[site] -= 1
-            learning[row] = False
-            out += 1
+        waiting[site].append(row)
+        left = widths[site] - len(waiting[site])
+        if left > 0 and left % found.unit == 0:
+            cost -= len(waiting[site]) * _saving(beside[site], widths, site)
+            widths[site] = left
+            learning[waiting[site]] = False
+            out += len(waiting[site])
+            waiting[site].clear()
     return list(torch.split(learning, found.widths))
 
 

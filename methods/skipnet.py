@@ -127,13 +127,17 @@ class SkippingNet(nn.Module):
         self.eval()
 
     def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
-        return self.run(images)[0]
+        return self._decided(images)[0]
 
-    @torch.no_grad()
     def run(
         self, images: Images
     ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch gates"]]:
         """Logits, and the log odds of every gate, which keep the gates in a traced graph."""
+        logits, odds = self._decided(images)
+        return logits, torch.stack(odds, 1)
+
+    @torch.no_grad()
+    def _decided(self, images: Images) -> tuple[Tensor, list[Tensor]]:
         first, *others = self.backbone.units
         features = first(self.backbone.stem(images))
         odds = []
@@ -142,7 +146,7 @@ class SkippingNet(nn.Module):
             logit, state = self.gates(index, features, state)
             odds.append(logit)
             features = _gathered(block, features, logit > 0)
-        return self.backbone.classify(features), torch.stack(odds, 1)
+        return self.backbone.classify(features), odds
 
 
 class SkipNet(Method):
@@ -273,17 +277,20 @@ def _mixed(block: Residual, features: Features, action: Logit) -> Changed:
 
 
 def _gathered(block: Residual, features: Features, keep: Bool[Tensor, " batch"]) -> Changed:
-    """The block on the samples to keep, the shortcut on all; overwrites the features."""
+    """The block on the samples to keep, the shortcut on all; overwrites the features.
+
+    An index keeps channels last, which index_select does not.
+    """
     shortcut = block.shortcut(features)
     index = keep.nonzero().squeeze(1)
-    if not torch.compiler.is_exporting():  # a graph has one way for any number of samples
-        if len(index) == 0:
-            return shortcut
-        if len(index) == len(features):
-            return block(features, shortcut)  # type: ignore[no-any-return]
-    kept = features.index_select(0, index)
-    own = kept if shortcut is features else shortcut.index_select(0, index)
-    return shortcut.index_copy_(0, index, block(kept, own))
+    exporting = torch.compiler.is_exporting()  # a graph has one way for any number of samples
+    if not exporting and len(index) == len(features):
+        return block(features, shortcut)  # type: ignore[no-any-return]
+    if exporting or len(index):
+        kept = features[index]
+        own = kept if shortcut is features else shortcut[index]
+        shortcut[index] = block(kept, own)
+    return shortcut
 
 
 @torch.no_grad()

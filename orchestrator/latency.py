@@ -1,8 +1,10 @@
 """How long the deployed networks of a board take, beside the static baseline's in turns.
 
 Measured when all trials have ended, by one worker at a time: whatever else runs on the machine is
-not isoflop's. The honesty ratio of a cell is its measured speed-up over the baseline at the same
-budget divided by the speed-up that its MACs promise: 1 where the clock agrees with the count.
+not isoflop's. Both networks run in the fastest of their exact forms for that size of a batch
+(`methods.forms`), which may execute more MACs than are priced. The honesty ratio of a cell is its
+measured speed-up over the baseline at the same budget divided by the speed-up that its MACs
+promise: 1 where the clock agrees with the count.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,11 +14,13 @@ from typing import Any
 
 import torch
 
+from methods.choices import Choices
 from methods.data import load
 from methods.errors import IsoflopError
 from methods.evaluate import latencies
+from methods.forms import fastest
+from methods.hardware import device_name
 from orchestrator.deployed import deployed
-from orchestrator.hardware import device_name
 from orchestrator.rows import Row, choose, clean
 from orchestrator.space import parts
 
@@ -73,6 +77,8 @@ class Timed:
     honesty: float | None
     """The first of these over the second."""
     device: str
+    forms: str = ""
+    """What ran: layout, images at a time, forms of layers."""
     reason: str = ""
     """Why there is no figure."""
 
@@ -114,10 +120,11 @@ def measured(pair: Pair, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         ]
     except (IsoflopError, RuntimeError) as error:
         return [{**told, "reason": " ".join(str(error).split())[:500]}]
-    events = []
+    events, choices = [], Choices()
     for batch, calls in BATCHES.items():
-        images = data.test.head(batch * calls)[0].to(device)
-        own, reference = latencies(modules, torch.split(images, batch)[:calls])
+        images = torch.split(data.test.head(batch * calls)[0].to(device), batch)[:calls]
+        shipped = [fastest(module, images[0], choices) for module in modules]
+        own, reference = latencies(shipped, images)
         events.append(
             {
                 **told,
@@ -126,6 +133,8 @@ def measured(pair: Pair, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "spread_ms": 1e3 * own.spread,
                 "reference_ms": 1e3 * reference.median,
                 "reference_spread_ms": 1e3 * reference.spread,
+                "forms": shipped[0].forms,
+                "reference_forms": shipped[1].forms,
                 "device": device_name(device),
                 "threads": settings["threads"],
             }
@@ -186,6 +195,7 @@ def _timed(budget: float, row: Row, reference: Row, event: Mapping[str, Any]) ->
         macs_speed_up=promised,
         honesty=speed_up / promised if speed_up and promised else None,
         device=str(event.get("device", "")),
+        forms=str(event.get("forms", "")),
         reason=str(event.get("reason", "")),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from methods.api import Task
-from orchestrator.hardware import device_name
+from methods.hardware import device_name
 from orchestrator.study import Study
 
 PACKAGES = ("isoflop", "torch", "ray", "optuna", "mlflow", "fvcore", "numpy", "scipy", "moocore")

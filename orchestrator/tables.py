@@ -112,6 +112,7 @@ def latency_table(times: Iterable[Timed]) -> pd.DataFrame:
         "macs_speed_up": "macs_speed_up",
         "honesty": "honesty",
         "device": "device",
+        "forms": "forms",
         "reason": "reason",
     }
     records = [[getattr(one, field) for field in columns] for one in times]

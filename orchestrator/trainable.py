@@ -22,11 +22,11 @@ from ray import tune
 from methods.data import Data, load
 from methods.errors import DiskFull, Diverged
 from methods.evaluate import Evaluation, evaluate
+from methods.hardware import device_name
 from methods.train import Epoch, train
 from orchestrator import evidence
 from orchestrator.deployed import keep
 from orchestrator.evidence import Evidence, Shot
-from orchestrator.hardware import device_name
 from orchestrator.measure import measure
 from orchestrator.space import parts
 

@@ -200,5 +200,6 @@ def test_trap_a_trace_drops_gates_that_only_steer_branches(kind: Kind) -> None:
     truth = executed_macs(shipped, batch)
     dropped = truth - macs(shipped, batch)
     plain = sum(macs(part, batch) for part in [net.backbone])
-    assert dropped == truth - plain > 0
+    assert 0 < dropped <= truth - plain, "all of them, but for the cells of a recurrent gate"
+    assert kind == "rnn" or dropped == truth - plain
     assert macs(Traced(shipped), batch) == truth == net(batch).macs.sum()

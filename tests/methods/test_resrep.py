@@ -292,6 +292,32 @@ def test_three_epochs_reach_the_target_in_the_deployed_network(
     assert method.alarm(net, image) is None
 
 
+def test_snapped_sites_ship_multiples_and_cost_what_is_said() -> None:
+    snap = 8
+    method, data = ResRep(depth=14, width=0.5, target=0.7, snap=snap), load("digits")
+    *_, last = train(method, data, Recipe(epochs=3, batch_size=32, lr=0.05), seed=0)
+    net, image = last.net, data.validation.head(1)[0]
+    assert isinstance(net, CompactedResNet)
+    shipped = method.deploy(net)
+    widths = [shipped.get_submodule(site.conv).out_channels for site in net.plan.sites]
+    assert sum(widths) < sum(net.plan.widths)
+    for width, before in zip(widths, net.plan.widths, strict=True):
+        assert width == before or (width % snap == 0 and width >= snap)
+    cost = executed_macs(shipped, image)
+    assert cost == float(net.cost()) == net.cost_to_come() == net.plan.macs(widths)
+    assert method.floor(data.task) <= cost <= 0.7 * net.plan.dense
+
+
+def test_a_unit_too_large_for_the_target_is_refused() -> None:
+    says = r"target must leave 16 channels at each site, which takes 0\.6128 of the MACs"
+    with pytest.raises(MethodError, match=says):
+        ResRep(depth=14, target=0.3, snap=16).build(CIFAR)
+    assert (
+        ResRep(depth=14, target=0.3, snap=16).floor(CIFAR)
+        > 0.5 * ResRep(depth=14)._plan(CIFAR).dense
+    )
+
+
 def test_the_published_gradient_reaches_it_too_at_a_lower_momentum() -> None:
     method = ResRep(
         depth=8, width=0.25, proximal=False, compactor_momentum=0.9, prune_lr=0.1, strength=4

@@ -121,6 +121,46 @@ def test_selection_stops_at_its_cap_and_at_one_channel_a_site() -> None:
     assert [int(mask.sum()) for mask in select(found, norms, float(found.least))] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("unit", [2, 8, 16, 24])
+@pytest.mark.parametrize("target", [0.9, 0.6])
+def test_units_leave_whole_and_only_as_many_as_the_target_takes(unit: int, target: float) -> None:
+    found = on_meta(ResRep(depth=14), CIFAR).plan._replace(unit=unit)
+    assert set(found.widths) == {16, 32, 64}
+    generator = torch.Generator().manual_seed(0)
+    norms = [torch.rand(width, generator=generator) for width in found.widths]
+    limit = max(target * found.dense, float(found.least))
+    masks = select(found, norms, limit)
+    widths = [int(mask.sum()) for mask in masks]
+    assert found.macs(widths) <= limit
+    assert sum(widths) < sum(found.widths)
+    for before, left, mask, own in zip(found.widths, widths, masks, norms, strict=True):
+        assert left == before or (left % unit == 0 and left >= unit)
+        assert mask.all() or own[mask].min() > own[~mask].max(), "the shortest go"
+    ends = {  # when the longest of those that left last has its turn
+        float(own[~mask].max()): site
+        for site, (own, mask) in enumerate(zip(norms, masks, strict=True))
+        if not mask.all()
+    }
+    last = ends[max(ends)]
+    widths[last] = min(widths[last] + unit, found.widths[last])
+    assert found.macs(widths) > limit, "without the last unit the target is missed"
+
+
+def test_a_cap_lets_a_unit_through_and_none_leaves_a_site_that_is_one() -> None:
+    found = on_meta(ResRep(depth=8), CIFAR).plan._replace(unit=16)
+    norms = [torch.arange(1.0, 1 + width) for width in found.widths]
+    masks = select(found, norms, float(found.least), most=4)
+    assert [int(mask.sum()) for mask in masks] == [16, 16, 64], "the shortest of 32 have their turn"
+    least = select(found, norms, float(found.least))
+    assert [int(mask.sum()) for mask in least] == [16, 16, 16]
+    assert found.macs([16, 16, 16]) == found.least
+    assert found._replace(unit=64).least == found.dense
+    assert found._replace(unit=64).largest == 0, "nothing can leave"
+    assert found.largest == max(
+        found.dense - found.macs([16, 16, 64]), found.dense - found.macs([16, 32, 48])
+    )
+
+
 @pytest.mark.parametrize(
     ("method", "task", "masked"), [(ResRep(), CIFAR, 536), (FIFTY, IMAGENET, 3_682)]
 )

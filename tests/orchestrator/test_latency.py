@@ -1,5 +1,6 @@
 """What is timed is what was measured, and the honesty ratio is what its definition says."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,10 @@ def test_every_point_of_a_confirm_run_is_found_again(tmp_path: Path, name: str) 
         view(folder, method, data.task, "nowhere")
 
 
-def test_a_pair_is_timed_at_both_sizes(tmp_path: Path) -> None:
+def test_a_pair_is_timed_at_both_sizes_in_its_fastest_forms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     networks = []
     for name in ("skipnet", "dense"):
         params, end = trained(tmp_path, name)
@@ -72,6 +76,9 @@ def test_a_pair_is_timed_at_both_sizes(tmp_path: Path) -> None:
         assert event["point"] == "supervised"
         assert min(event["ms"], event["reference_ms"]) > 0
         assert event["device"]
+        assert event["forms"].startswith(("channels last", "contiguous"))
+        assert event["reference_forms"]
+    assert any((tmp_path / "cache" / "isoflop" / "forms").iterdir()), "kept for the next time"
 
 
 def test_a_network_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
@@ -107,7 +114,10 @@ def test_honesty_is_the_measured_speed_up_over_the_promised_one() -> None:
         "reference_point": pair.reference.point,
     }
     clock = {"batch": 64, "ms": 4.0, "spread_ms": 0.1, "reference_ms": 6.0, "device": "x"}
-    (one, *_) = timed(rows, BUDGETS, "dense", [{**told, **clock}])
+    (one, *_) = timed(rows, BUDGETS, "dense", [{**told, **clock, "forms": "channels last"}])
+    (old, *_) = timed(rows, BUDGETS, "dense", [{**told, **clock}])
+    assert (one.forms, old.forms) == ("channels last", "")
+    assert replace(old, forms=one.forms) == one
     macs = {row.trial: row.test_macs_mean for row in rows if row.role == "confirm"}
     promised = (macs[pair.reference.trial] or 0) / (macs[pair.own.trial] or 1)
     assert one.speed_up == pytest.approx(1.5)

@@ -18,7 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from rich.console import Console
 
-from orchestrator.hardware import device_name
+from methods.hardware import device_name
 from orchestrator.provenance import commit
 from tests.bench.speed.clock import Clock
 from tests.bench.speed.goals import Finding, latest, shown, write

@@ -12,7 +12,7 @@ from methods.errors import ClusterError, DataError, MethodError
 from methods.evaluate import evaluate
 from methods.train import Recipe, train
 from orchestrator.measure import measure
-from orchestrator.space import PREFIX, parts
+from orchestrator.params import PREFIX, parts
 from orchestrator.study import nearest
 
 BATCH = 64

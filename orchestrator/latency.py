@@ -17,8 +17,8 @@ from methods.errors import IsoflopError
 from methods.evaluate import latencies
 from orchestrator.deployed import deployed
 from orchestrator.hardware import device_name
+from orchestrator.params import parts
 from orchestrator.rows import Row, choose, clean
-from orchestrator.space import parts
 
 BATCHES = {1: 16, 64: 1}
 """Images in one call, and calls of which the mean is taken: single images are not alike."""

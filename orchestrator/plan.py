@@ -17,10 +17,11 @@ from methods.errors import ClusterError, Diverged, MethodError
 from orchestrator.board import BASELINE, RANKED_FROM
 from orchestrator.intervals import detectable
 from orchestrator.ledger import derive
+from orchestrator.params import parts
 from orchestrator.preflight import cores, prepared, slots_here
 from orchestrator.rows import cap
 from orchestrator.seeding import LOOKS
-from orchestrator.space import Space, parts, spaces
+from orchestrator.space import Space, spaces
 from orchestrator.study import SearchPlan, Study
 from orchestrator.timing import Timing, quiet, threads, time_trial
 from orchestrator.verdict import macs_text, mmacs

@@ -12,8 +12,9 @@ from methods.api import Task
 from methods.data import Data, check, load
 from methods.errors import ClusterError, StudyError
 from methods.train import check_parts
+from orchestrator.params import parts
 from orchestrator.rows import cap
-from orchestrator.space import Space, parts, spaces
+from orchestrator.space import Space, spaces
 from orchestrator.study import Resources, Study
 
 logger = logging.getLogger(__name__)

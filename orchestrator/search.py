@@ -22,10 +22,11 @@ from scipy.stats import qmc
 from methods.api import Task
 from methods.errors import MethodError
 from orchestrator.ledger import OVER, REFUSED, Ledger, Ticket, derive
+from orchestrator.params import parts
 from orchestrator.rows import cap, choose
 from orchestrator.sampler import condensed, improving
 from orchestrator.seeding import planned
-from orchestrator.space import Space, parts
+from orchestrator.space import Space
 from orchestrator.stopping import Stopping
 from orchestrator.study import SearchPlan, Study
 from orchestrator.trainable import TOLD

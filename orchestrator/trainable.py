@@ -28,7 +28,7 @@ from orchestrator.deployed import keep
 from orchestrator.evidence import Evidence, Shot
 from orchestrator.hardware import device_name
 from orchestrator.measure import measure
-from orchestrator.space import parts
+from orchestrator.params import parts
 
 logger = logging.getLogger(__name__)
 

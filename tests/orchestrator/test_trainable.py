@@ -16,7 +16,7 @@ from methods.dense import Dense, StaticNet
 from methods.errors import DiskFull
 from orchestrator import evidence, trainable, wal
 from orchestrator.measure import measure, prove
-from orchestrator.space import parts
+from orchestrator.params import parts
 from orchestrator.trainable import results
 
 PARAMS: dict[str, Any] = {

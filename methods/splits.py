@@ -135,7 +135,7 @@ class Split:
         """
         self.store = store
         self.labels = labels
-        self._mean, self._std = mean, std
+        self.mean, self.std = mean, std
         self._shift = mean.to(labels.device)
         self._scale = std.to(labels.device).reciprocal()
         self._rows = torch.arange(len(labels)) if rows is None else rows
@@ -185,8 +185,8 @@ class Split:
         return Split(
             self.store,
             self.labels[kept.to(self.labels.device)],
-            self._mean,
-            self._std,
+            self.mean,
+            self.std,
             self._rows[kept.to(self._rows.device)],
         )
 

@@ -26,10 +26,9 @@ class Prepared:
 
     study: Study
     spaces: Mapping[str, Space]
-    task: Task
+    data: Data
     warm: Mapping[str, Sequence[FrozenTrial]] = field(default_factory=dict)
     """Per method, what an earlier study teaches the sampler."""
-    test_images: int = 0
 
 
 def prepare(study: Study) -> Prepared:
@@ -51,7 +50,7 @@ def prepared(study: Study, data: Data, found: Mapping[str, Space]) -> Prepared:
     for space in found.values():
         _trainable(space, data)
     _affordable(study, found, data.task)
-    return Prepared(study, found, data.task, test_images=len(data.test))
+    return Prepared(study, found, data)
 
 
 def slots_here(resources: Resources) -> int:

@@ -5,7 +5,6 @@ actors are reused from trial to trial.
 """
 
 import contextlib
-import functools
 import io
 import json
 import logging
@@ -19,9 +18,10 @@ from typing import Any
 import torch
 from ray import tune
 
-from methods.data import Data, load
+from methods.data import Data
 from methods.errors import DiskFull, Diverged
 from methods.evaluate import Evaluation, evaluate
+from methods.machine import tune_allocator
 from methods.train import Epoch, train
 from orchestrator import evidence
 from orchestrator.deployed import keep
@@ -29,6 +29,7 @@ from orchestrator.evidence import Evidence, Shot
 from orchestrator.hardware import device_name
 from orchestrator.measure import measure
 from orchestrator.params import parts
+from orchestrator.shared import held
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """A fresh actor's first trial."""
+        tune_allocator()
         torch.set_num_threads(max(1, int(config["threads"])))
         self._results = results(config)
 
@@ -100,7 +102,7 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             return
     method, recipe = parts(config["method"], config["params"])
     device = config["device"]
-    data = _data(config["data"], config["data_seed"], device)
+    data = held(config)
     points = list(kept["points"]) if kept else []
     shots = evidence.shots(kept["shots"]) if kept else {}
     seconds = float(kept["seconds"]) if kept else 0.0
@@ -184,12 +186,6 @@ def _out_of_memory(error: Exception) -> bool:
         return True
     words = ("CUDA error: out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-
-
-@functools.lru_cache(maxsize=1)
-def _data(name: str, seed: int, device: str) -> Data:
-    """The data set, loaded once per worker."""
-    return load(name, seed=seed, device=device)
 
 
 def _keep(folder: Path, content: Mapping[str, Any]) -> None:

@@ -510,7 +510,7 @@ def test_batches_that_are_gathered_at_once_are_those_gathered_one_by_one(
         ]
 
     together = passes()
-    monkeypatch.setitem(splits.AHEAD, "cpu", 0)
+    monkeypatch.setattr(splits, "BLOCK", 0)
     alone = passes()
     assert len(together) == len(alone)
     for (images, labels), (expected, truth) in zip(together, alone, strict=True):

@@ -16,6 +16,7 @@ import torch
 from methods.api import Method, Phase
 from methods.data import Data, Split
 from methods.evaluate import evaluate
+from methods.machine import tune_allocator
 from methods.recipe import Recipe
 from methods.splits import count_batches
 from methods.train import plan_epochs, train
@@ -50,6 +51,7 @@ def time_trial(
     Raises:
         Diverged: a loss that is not finite, so early.
     """
+    tune_allocator()  # as a worker does
     phases = method.phases(recipe.label_smoothing)
     few = small(data, phases, recipe.batch_size, steps)
     short = recipe.model_copy(update={"epochs": _short(phases)})

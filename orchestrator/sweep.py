@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayError
-from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 
 from methods.data import Data
@@ -354,6 +354,9 @@ def _tune(
                 verbose=0,
                 callbacks=[_Pulse(), *([_Clock(search, timeout)] if timeout else [])],
                 failure_config=FailureConfig(max_failures=0),  # the search serves them again
+                checkpoint_config=CheckpointConfig(
+                    checkpoint_at_end=False
+                ),  # trials keep their own
             ),
         )
         if len(tuner.fit()) < leg or search.finished:

@@ -68,9 +68,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 def results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The epochs of a trial, the last of them with its `end`; errors end it as failed.
 
-    After a restart the last result that was kept comes again first, with its own time, so that a
-    driver that died before it heard an epoch hears it now. A confirm run's predictions on the test
-    images stand in the study's folder before its end is told.
+    After a restart the results up to the checkpoint come again first, with their own times, so that
+    a driver that died before it heard some epochs hears them now. A confirm run's predictions on
+    the test images stand in the study's folder before its end is told.
     """
     try:
         yield from _results(config)
@@ -97,12 +97,13 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         logger.warning("%s: the checkpoint of another trial is left alone", config["trial"])
         kept = None
     if kept:
-        yield kept["result"]
-        if kept["result"]["end"]:
+        yield from kept["results"]
+        if kept["results"][-1]["end"]:
             return
     method, recipe = parts(config["method"], config["params"])
     device = config["device"]
     data = held(config)
+    told = list(kept["results"]) if kept else []
     points = list(kept["points"]) if kept else []
     shots = evidence.shots(kept["shots"]) if kept else {}
     seconds = float(kept["seconds"]) if kept else 0.0
@@ -123,6 +124,7 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         result = _result(epoch, seen, seconds, points, device)
         if result["end"] and shots:
             result["end"]["evidence"] = _testify(config, shots, data, folder)
+        told.append(result)
         if result["end"] or epoch.phase_done or time.monotonic() - saved > INTERVAL:
             saved = time.monotonic()
             content = {
@@ -131,7 +133,7 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "points": points,
                 "shots": evidence.tensors(shots),
                 "seconds": seconds,
-                "result": result,
+                "results": told,
             }
             try:
                 _keep(folder, content)

@@ -63,12 +63,12 @@ def parity(
 
 def told(found: Mapping[str, Any]) -> str:
     """In a sentence."""
-    (slow, fast), seeds = found["accuracy"].items(), found["seeds"]
-    means = [sum(values) / seeds for _, values in (slow, fast)]
+    means = {name: sum(values) / len(values) for name, values in found["accuracy"].items()}
+    ways = ", ".join(f"{name} {mean:.2f} %" for name, mean in means.items())
     return (
-        f"{fast[0]} {means[1]:.2f} %, {slow[0]} {means[0]:.2f} %: {found['difference']:+.2f} points "
-        f"[{found['low']:+.2f}, {found['high']:+.2f}] over {seeds} seeds and {found['images']} "
-        f"test images{'' if found['native'] else '; bf16 is emulated here'}"
+        f"{ways}: {found['difference']:+.2f} points [{found['low']:+.2f}, {found['high']:+.2f}] "
+        f"over {found['seeds']} seeds and {found['images']} test images"
+        f"{'' if found['native'] else '; bf16 is emulated here'}"
     )
 
 

@@ -43,12 +43,12 @@ STUDY: Mapping[str, Any] = {
     "name": "pace",
     "data": "digits",
     "budgets": [0.3, 1],
-    "recipe": {"epochs": 16, "batch_size": 32, "lr": {"low": 0.03, "high": 0.15, "log": True}},
+    "recipe": {"epochs": 12, "batch_size": 32, "lr": {"low": 0.03, "high": 0.15, "log": True}},
     "methods": {
         "dense": {"depth": 8, "width": {"low": 0.25, "high": 0.75, "step": 0.25}},
         "skipnet": {"depth": 8, "width": {"low": 0.25, "high": 0.75, "step": 0.25}, "gate": "rnn"},
     },
-    "search": {"trials": 5},
+    "search": {"trials": 4},
     "confirm": {"seeds": 2},
     "resources": {"concurrency": SLOTS},
 }

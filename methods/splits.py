@@ -147,7 +147,7 @@ class Split:
     @property
     def statistics(self) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
         """Mean and standard deviation by which batches are normalised, in pixel values."""
-        return self._mean, self._std
+        return self.mean, self.std
 
     def batches(
         self,

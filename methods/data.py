@@ -1,12 +1,13 @@
 """Tasks and their splits: deterministic from a seed, normalised by training statistics."""
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from methods import sources
@@ -15,10 +16,12 @@ from methods.errors import DataError
 from methods.sources import Part, Source
 from methods.splits import Augment, Resident, Split, Streamed
 
-__all__ = ["LIMIT_BYTES", "Augment", "Data", "Split", "check", "load"]
+__all__ = ["LIMIT_BYTES", "Arrays", "Augment", "Data", "Split", "check", "load"]
 
 LIMIT_BYTES = 2 << 30
 """Pixels of all splits above this are streamed instead of held on the device."""
+
+ROLES = ("train", "validation", "test")
 
 HELD_OUT = 0.15
 """Fraction for validation, and again for test, where a data set has no test split."""
@@ -44,6 +47,47 @@ class Data:
     """Whether augmentation may mirror an image."""
     pad: int
     """Pixels by which augmentation moves an image at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays:
+    """A data set as plain arrays in host memory, which processes can share without a copy."""
+
+    task: Task
+    mean: Float[np.ndarray, " channels"]
+    std: Float[np.ndarray, " channels"]
+    flip: bool
+    pad: int
+    splits: Mapping[str, tuple[UInt8[np.ndarray, "..."], Int[np.ndarray, " samples"]]]
+    """Pixels and labels of each role."""
+
+    @classmethod
+    def of(cls, data: Data) -> "Arrays | None":
+        """What `load` gave; None where it is streamed, being too large."""
+        splits = {}
+        for role in ROLES:
+            split: Split = getattr(data, role)
+            if not isinstance(split.store, Resident):
+                return None
+            splits[role] = (split.store.pixels.cpu().numpy(), split.labels.cpu().numpy())
+        mean, std = data.train.mean.numpy(), data.train.std.numpy()
+        return cls(task=data.task, mean=mean, std=std, flip=data.flip, pad=data.pad, splits=splits)
+
+    def on(self, device: str | torch.device) -> Data:
+        """The data set on a device; on the host its pixels are these very arrays, only read."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            mean, std = torch.from_numpy(self.mean), torch.from_numpy(self.std)
+            splits = {
+                role: Split(
+                    Resident(torch.from_numpy(pixels).to(device)),
+                    torch.from_numpy(labels).to(device),
+                    mean,
+                    std,
+                )
+                for role, (pixels, labels) in self.splits.items()
+            }
+        return Data(task=self.task, flip=self.flip, pad=self.pad, **splits)
 
 
 def load(

@@ -42,7 +42,8 @@ class Recipe(pydantic.BaseModel):
     augment: bool = True
     """Random shifts, and flips where the classes allow them."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; `auto` is bf16 on a GPU and fp32 elsewhere."""
+    """Arithmetic of the forward pass; `auto` is bf16 on a GPU that has it, and fp32 elsewhere: on
+    processors one study then gives the same numbers, whichever of them have bf16."""
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Recipe":

@@ -135,7 +135,7 @@ class Split:
         """
         self.store = store
         self.labels = labels
-        self._mean, self._std = mean, std
+        self.mean, self.std = mean, std
         self._shift = mean.to(labels.device)
         self._scale = std.to(labels.device).reciprocal()
         self._rows = torch.arange(len(labels)) if rows is None else rows
@@ -147,7 +147,7 @@ class Split:
     @property
     def statistics(self) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
         """Mean and standard deviation by which batches are normalised, in pixel values."""
-        return self._mean, self._std
+        return self.mean, self.std
 
     def batches(
         self,
@@ -185,8 +185,8 @@ class Split:
         return Split(
             self.store,
             self.labels[kept.to(self.labels.device)],
-            self._mean,
-            self._std,
+            self.mean,
+            self.std,
             self._rows[kept.to(self._rows.device)],
         )
 

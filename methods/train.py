@@ -20,6 +20,7 @@ from torch import Tensor
 from methods.api import Images, Labels, Method, Network, Phase
 from methods.data import Augment, Data, check
 from methods.errors import DataError, Diverged, MethodError
+from methods.machine import native_bf16
 from methods.recipe import Recipe, learning_rate, optimiser
 from methods.splits import count_batches
 
@@ -84,7 +85,7 @@ def train(
     with randomness.initialising():
         net: Network = method.build(data.task)
     net = net.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trial = _Trial(method, data, recipe, place, net, randomness, epochs)
+    trial = _Trial(method, data, recipe, place, net, randomness, epochs, _bf16(recipe, place))
     return _epochs(trial, plan, state)
 
 
@@ -201,6 +202,7 @@ class _Trial:
     net: Network
     randomness: _Randomness
     epochs: int
+    bf16: bool
 
     def state(self, index: int, sgd: torch.optim.Optimizer) -> dict[str, Any]:
         return {
@@ -268,7 +270,7 @@ def _one_epoch(
             group["lr"] = lr * group["lr_scale"]
         phase.advance(net, progress)
         sgd.zero_grad()
-        with torch.autocast(trial.place.type, torch.bfloat16, enabled=_bf16(trial)):
+        with torch.autocast(trial.place.type, torch.bfloat16, enabled=trial.bf16):
             loss = phase.loss(net, images.to(trial.place), labels.to(trial.place))
         loss.backward()  # type: ignore[no-untyped-call]
         sgd.step()
@@ -289,7 +291,7 @@ def _one_pass(trial: _Trial, phase: Phase[Any]) -> Iterator[tuple[Images, Labels
 
 def _finish(trial: _Trial, phase: Phase[Any]) -> None:
     trial.net.train()
-    with torch.no_grad(), torch.autocast(trial.place.type, torch.bfloat16, enabled=_bf16(trial)):
+    with torch.no_grad(), torch.autocast(trial.place.type, torch.bfloat16, enabled=trial.bf16):
         phase.finish(trial.net, (images.to(trial.place) for images, _ in _one_pass(trial, phase)))
 
 
@@ -297,9 +299,12 @@ def _augment(trial: _Trial) -> Augment:
     return Augment(pad=trial.data.pad, flip=trial.data.flip, generator=trial.randomness.augment)
 
 
-def _bf16(trial: _Trial) -> bool:
-    wanted = trial.recipe.precision
-    return wanted == "bf16" or (wanted == "auto" and trial.place.type == "cuda")
+def _bf16(recipe: Recipe, place: torch.device) -> bool:
+    """Whether the forward pass is in bf16; on request even where that is slow."""
+    if recipe.precision == "bf16" and not native_bf16(place):
+        _log.warning("%s has no bf16 of its own: precision fp32 is faster", place)
+    automatic = recipe.precision == "auto" and place.type == "cuda" and native_bf16(place)
+    return recipe.precision == "bf16" or automatic
 
 
 def _mean(losses: list[Tensor], sizes: list[int], net: Network, phase: str, epoch: int) -> float:

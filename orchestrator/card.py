@@ -15,9 +15,9 @@ from methods.exported import CARD, MODEL, VERSION, Format, digest
 from orchestrator import store
 from orchestrator.board import BASELINE
 from orchestrator.latency import timed
+from orchestrator.params import ALIAS, PREFIX
 from orchestrator.provenance import provenance
 from orchestrator.rows import FIGURES, Row
-from orchestrator.space import ALIAS, PREFIX
 from orchestrator.stored import Stored
 
 README = "card.md"

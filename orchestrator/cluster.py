@@ -28,6 +28,10 @@ ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger says why, in a line
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the ledger is the state
     "TUNE_WARN_THRESHOLD_S": "60",
+    # Short epochs are told together: each message takes time of the driver's, and the worker waits.
+    "TUNE_RESULT_BUFFER_LENGTH": "1000",
+    "TUNE_RESULT_BUFFER_MIN_TIME_S": "1",
+    "TUNE_RESULT_BUFFER_MAX_TIME_S": "1",
 }
 
 

@@ -16,7 +16,8 @@ from methods.api import Task
 from methods.errors import MethodError, StorageError
 from orchestrator import wal
 from orchestrator.ledger import REFUSED
-from orchestrator.space import Space, parts, spaces
+from orchestrator.params import parts
+from orchestrator.space import Space, spaces
 from orchestrator.study import Study
 
 KEY = b"isoflop"

@@ -16,8 +16,8 @@ from methods.errors import DiskFull, ExportError, StorageError, StudyError
 from methods.exported import CARD, Format, opened
 from orchestrator import card, evidence, formats, store
 from orchestrator.deployed import deployed
+from orchestrator.params import parts
 from orchestrator.rows import Row, choose, clean
-from orchestrator.space import parts
 from orchestrator.stored import Stored, located, stored
 from orchestrator.study import nearest
 from orchestrator.wal import FULL

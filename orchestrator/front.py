@@ -1,7 +1,7 @@
-"""Fronts of accuracy over MACs, and the gate that keeps them true.
+"""Fronts of accuracy over MACs.
 
 moocore does the dominance and the volumes. It neither raises on NaN or inf nor treats them right
-(a NaN row stays on the front and throws real points out), so everything passes `flaw` first.
+(a NaN row stays on the front and throws real points out), so everything passes the gate first.
 """
 
 import math
@@ -10,26 +10,7 @@ from collections.abc import Sequence
 import moocore
 import numpy as np
 
-MACS_LIMIT = 1e18
-"""Above this a count is no measurement; MLflow turns inf into 1.797e308."""
-
-
-def accuracy_flaw(name: str, value: float | None) -> str | None:
-    """Why `value` cannot be an accuracy in [0, 1], or None."""
-    if value is None or math.isnan(value):
-        return f"{name} is missing"
-    if not 0 <= value <= 1:
-        return f"{name} must lie in [0, 1], got {value:g}"
-    return None
-
-
-def macs_flaw(name: str, value: float | None) -> str | None:
-    """Why `value` cannot be a MAC count, or None."""
-    if value is None or math.isnan(value):
-        return f"{name} is missing"
-    if not 0 < value < MACS_LIMIT:
-        return f"{name} must lie in (0, {MACS_LIMIT:g}), got {value:g}"
-    return None
+from orchestrator.gate import accuracy_flaw, macs_flaw
 
 
 def front(macs: Sequence[float], accuracy: Sequence[float]) -> list[int]:

@@ -10,9 +10,10 @@ from methods import METHODS
 from methods.data import load
 from methods.errors import ClusterError, DataError, MethodError
 from methods.evaluate import evaluate
+from methods.machine import tune_allocator
 from methods.train import Recipe, train
 from orchestrator.measure import measure
-from orchestrator.space import PREFIX, parts
+from orchestrator.params import PREFIX, parts
 from orchestrator.study import nearest
 
 BATCH = 64
@@ -41,6 +42,7 @@ def by_hand(
         raise ClusterError(f"--device must be one of {', '.join(devices)}, but got {device!r}")
     if not data:
         raise DataError("--data must name a data set or a path, but is empty; try digits")
+    tune_allocator()
     loaded = load(data, seed=seed, device=device)
     yield f"{chosen!r} on {data}: {loaded.task}"
     phases = len(chosen.phases())

@@ -15,14 +15,15 @@ from typing import Any
 import torch
 
 from methods.choices import Choices
-from methods.data import load
 from methods.errors import IsoflopError
 from methods.evaluate import latencies
 from methods.forms import fastest
 from methods.hardware import device_name
+from methods.machine import tune_allocator
 from orchestrator.deployed import deployed
+from orchestrator.params import parts
 from orchestrator.rows import Row, choose, clean
-from orchestrator.space import parts
+from orchestrator.shared import held
 
 BATCHES = {1: 16, 64: 1}
 """Images in one call, and calls of which the mean is taken: single images are not alike."""
@@ -107,10 +108,11 @@ def measured(pair: Pair, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         "reference": pair.reference.trial,
         "reference_point": pair.reference.point,
     }
+    tune_allocator()
     torch.set_num_threads(settings["threads"])
     device = settings["device"]
     try:
-        data = load(settings["data"], seed=settings["data_seed"], device=device)
+        data = held(settings)
         folder = Path(settings["folder"]) / "trials"
         modules = [
             deployed(folder / one.trial, parts(one.method, one.params)[0], data.task, one.point).to(

@@ -27,8 +27,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from methods.errors import DatabaseAway, StorageError, StudyError
+from orchestrator.params import PREFIX
 from orchestrator.rows import Role, Row, config_hash, not_finite, trial_rows
-from orchestrator.space import PREFIX, Space
+from orchestrator.space import Space
 from orchestrator.study import Study
 from orchestrator.wal import Log, cut_torn_line, patiently
 

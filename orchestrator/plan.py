@@ -17,10 +17,12 @@ from methods.errors import ClusterError, Diverged, MethodError
 from orchestrator.board import BASELINE, RANKED_FROM
 from orchestrator.intervals import detectable
 from orchestrator.ledger import derive
+from orchestrator.packing import Packing, Trial, packing
+from orchestrator.params import parts
 from orchestrator.preflight import cores, prepared, slots_here
 from orchestrator.rows import cap
 from orchestrator.seeding import LOOKS
-from orchestrator.space import Space, parts, spaces
+from orchestrator.space import Space, spaces
 from orchestrator.study import SearchPlan, Study
 from orchestrator.timing import Timing, quiet, threads, time_trial
 from orchestrator.verdict import macs_text, mmacs
@@ -109,6 +111,8 @@ class Plan:
     detectable: tuple[Detectable, ...]
     """For the study's seeds, and for more."""
     warnings: tuple[str, ...]
+    packing: Packing | None = None
+    """How many trials share a GPU best; None where there is none, or nothing was timed."""
 
     @property
     def seconds(self) -> float | None:
@@ -147,6 +151,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     with threads(1):
         methods = tuple(_method(study, space, data, device, timed) for space in found.values())
     compared = len(set(found) - {BASELINE}) if BASELINE in found else 0
+    gpu = device == "cuda" and not untimed
     return Plan(
         study=study.name,
         hash=study.hash,
@@ -163,6 +168,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
             *_warnings(study, methods, timed=not untimed),
             *([] if untimed else _busy(average)),
         ),
+        packing=packing(_longest(study, found, methods), device) if gpu else None,
     )
 
 
@@ -182,6 +188,13 @@ def ranged(distribution: BaseDistribution) -> str:
     log, whole = distribution.log, isinstance(distribution.low, int)  # type: ignore[attr-defined]
     stepped = step is not None and not log and not (whole and step == 1)
     return f"{low:g} to {high:g}" + (", log" if log else f", step {step:g}" if stepped else "")
+
+
+def _longest(study: Study, found: Mapping[str, Space], methods: Sequence[MethodPlan]) -> Trial:
+    """The defaults of the method whose trials take longest: others leave more of a GPU free."""
+    name = max(methods, key=lambda method: method.trial_seconds or 0.0).method
+    space = found[name]
+    return Trial(name, {**space.fixed, **space.defaults()}, study.data, study.seed)
 
 
 def _slots(study: Study) -> tuple[int | None, str | None]:

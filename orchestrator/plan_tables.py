@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.packing import Packing
 from orchestrator.plan import BUILT, SAMPLES, Detectable, Plan
 from orchestrator.verdict import duration, macs_text, mmacs, plural
 
@@ -26,7 +27,8 @@ def terminal(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [_space(plan)]
     parts += [_reach(plan, start, start + ACROSS) for start in range(0, len(plan.budgets), ACROSS)]
     parts.append(Text(NOTE))
-    parts += [Text(), _effort(plan), Text(_effort_note(plan)), Text()]
+    parts += [Text(), _effort(plan), Text(_effort_note(plan))]
+    parts += [Text(packed(plan.packing)), Text()] if plan.packing else [Text()]
     parts += list(_detectable(plan))
     if plan.warnings:
         parts += [Text(), *(Text(f"! {warning}") for warning in plan.warnings)]
@@ -85,6 +87,17 @@ def _effort_note(plan: Plan) -> str:
         f"{duration(plan.seconds / plan.slots)} on this machine with "
         f"{plural(plan.slots, 'trial')} at once. An estimate from {plural(steps, 'step')}, of the "
         "defaults and of the sample of median cost, each timed alone."
+    )
+
+
+def packed(found: Packing) -> str:
+    """What was measured of trials at once on one GPU, and what to write into the study."""
+    alone = found.throughput[1]
+    paces = ", ".join(f"{count} x{rate / alone:.2f}" for count, rate in found.throughput.items())
+    return (
+        f"Trials at once on one {found.device}, and their throughput together ({found.method}, "
+        f"defaults): {paces}; one takes {found.memory:.0%} of its memory. Proposed: "
+        f"`resources: {{gpu: {1 / found.trials:g}}}`, {plural(found.trials, 'trial')} on each."
     )
 
 

@@ -11,9 +11,11 @@ from optuna.trial import FrozenTrial
 from methods.api import Task
 from methods.data import Data, check, load
 from methods.errors import ClusterError, StudyError
+from methods.machine import native_bf16
 from methods.train import check_parts
+from orchestrator.params import parts
 from orchestrator.rows import cap
-from orchestrator.space import Space, parts, spaces
+from orchestrator.space import Space, spaces
 from orchestrator.study import Resources, Study
 
 logger = logging.getLogger(__name__)
@@ -25,10 +27,9 @@ class Prepared:
 
     study: Study
     spaces: Mapping[str, Space]
-    task: Task
+    data: Data
     warm: Mapping[str, Sequence[FrozenTrial]] = field(default_factory=dict)
     """Per method, what an earlier study teaches the sampler."""
-    test_images: int = 0
 
 
 def prepare(study: Study) -> Prepared:
@@ -50,7 +51,8 @@ def prepared(study: Study, data: Data, found: Mapping[str, Space]) -> Prepared:
     for space in found.values():
         _trainable(space, data)
     _affordable(study, found, data.task)
-    return Prepared(study, found, data.task, test_images=len(data.test))
+    _arithmetic(study)
+    return Prepared(study, found, data)
 
 
 def slots_here(resources: Resources) -> int:
@@ -65,13 +67,15 @@ def slots_here(resources: Resources) -> int:
 def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
     """How many trials run at once on nodes of so many CPUs and GPUs; the study may ask for fewer.
 
+    A trial's fraction of a GPU lies on one of them.
+
     Raises:
         ClusterError: no node holds one trial.
     """
     held = 0
     for cpus, gpus in nodes:
         by_cpu = int(cpus / resources.cpu)
-        held += min(by_cpu, int(gpus / resources.gpu)) if resources.gpu else by_cpu
+        held += min(by_cpu, _on_gpus(resources.gpu, gpus)) if resources.gpu else by_cpu
     if held == 0:
         cpus, gpus = max(c for c, _ in nodes), max(g for _, g in nodes)
         raise ClusterError(
@@ -80,6 +84,11 @@ def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
             "lower `resources` in the study"
         )
     return min(held, resources.concurrency or held)
+
+
+def _on_gpus(share: float, gpus: float) -> int:
+    """Trials that take so much of a GPU each, on so many GPUs."""
+    return int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
 
 
 def cores() -> int:
@@ -95,6 +104,13 @@ def _trainable(space: Space, data: Data) -> None:
         sizes += list(getattr(distribution, "choices", [getattr(distribution, "high", 0)]))
     check(data, max(sizes))
     check_parts(space.method_at(space.defaults()).phases(), data)
+
+
+def _arithmetic(study: Study) -> None:
+    """A processor that only emulates what the study asks for is told of."""
+    emulated = not study.resources.gpu and not native_bf16(torch.device("cpu"))
+    if study.recipe.get("precision") == "bf16" and emulated:
+        logger.warning("this machine's processor has no bf16 of its own: precision fp32 is faster")
 
 
 def _affordable(study: Study, found: Mapping[str, Space], task: Task) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.front import accuracy_flaw, macs_flaw
+from orchestrator.gate import accuracy_flaw, macs_flaw
 
 Role = Literal["search", "confirm"]
 

@@ -22,10 +22,12 @@ from scipy.stats import qmc
 from methods.api import Task
 from methods.errors import MethodError
 from orchestrator.ledger import OVER, REFUSED, Ledger, Ticket, derive
+from orchestrator.params import parts
 from orchestrator.rows import cap, choose
 from orchestrator.sampler import condensed, improving
 from orchestrator.seeding import planned
-from orchestrator.space import Space, parts
+from orchestrator.shared import Handle
+from orchestrator.space import Space
 from orchestrator.stopping import Stopping
 from orchestrator.study import SearchPlan, Study
 from orchestrator.trainable import TOLD
@@ -59,6 +61,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._task = task
         self.lag = 1
         """A proposal sees the trials numbered this far before it: the trials at once, at least."""
+        self.shared: Handle | None = None
+        """Where workers find the data set; None if they read it by themselves."""
         self._settings = dict(settings)
         self.device = str(settings["device"])
         self._running: dict[str, Ticket] = {}
@@ -94,7 +98,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._ledger.start(ticket)
         self._served.add(ticket.trial)
         self._running[trial_id] = ticket
-        return {**self._settings, **wire(self._study, ticket)}
+        return {**self._settings, "shared": self.shared, **wire(self._study, ticket)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """One epoch of a running trial."""

@@ -20,12 +20,9 @@ from methods import METHODS
 from methods.api import Method, Search, Task
 from methods.errors import MethodError, StudyError
 from methods.train import Recipe
+from orchestrator.params import ALIAS, PREFIX, model_of, parts, split
 from orchestrator.study import Choices, Narrowing, Range, Study, nearest
 
-PREFIX = "recipe."
-"""Marks the shared training settings among a trial's parameters."""
-ALIAS = "method"
-"""A parameter of a control's trials: the method that they are, under another name."""
 CORNERS = 256
 """Configurations that are priced to find a space's cheapest one."""
 
@@ -51,7 +48,7 @@ class Space:
         """The length of the longest trial."""
         distribution = self.free.get(PREFIX + "epochs")
         if distribution is None:
-            return Recipe.of(_split(self.fixed)[1]).epochs
+            return Recipe.of(split(self.fixed)[1]).epochs
         return int(max(getattr(distribution, "choices", [getattr(distribution, "high", 0)])))
 
     def params(self, searched: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,8 +60,8 @@ class Space:
         try:
             method, recipe = parts(self.method, given)
         except MethodError:
-            own, shared = _split(given)
-            method = _model(self.method, self.fixed).model_construct(**own)
+            own, shared = split(given)
+            method = model_of(self.method, self.fixed).model_construct(**own)
             recipe = Recipe.model_construct(**shared)
         flat = method.model_dump(mode="json", warnings=False)
         flat |= {ALIAS: self.fixed[ALIAS]} if ALIAS in self.fixed else {}
@@ -73,7 +70,7 @@ class Space:
 
     def defaults(self) -> dict[str, Any]:
         """The published values of the free parameters, moved into the space where they lie out."""
-        method, recipe = _model(self.method, self.fixed), Recipe
+        method, recipe = model_of(self.method, self.fixed), Recipe
         values = {}
         for name, distribution in self.free.items():
             model: type[pydantic.BaseModel] = recipe if name.startswith(PREFIX) else method
@@ -134,35 +131,6 @@ class Space:
         ]
         for corner in itertools.product(*ends):
             yield dict(zip(self.free, corner, strict=True))
-
-
-def parts(method: str, params: Mapping[str, Any]) -> tuple[Method, Recipe]:
-    """A trial's flat parameters as its method and its recipe.
-
-    Raises:
-        MethodError: a parameter outside its bounds.
-    """
-    own, shared = _split(params)
-    return _model(method, params).of(own), Recipe.of(shared)
-
-
-def _model(method: str, params: Mapping[str, Any]) -> type[Method]:
-    """The method that a name means: its own, or the one that its parameters say it repeats."""
-    return METHODS[params.get(ALIAS, method)]
-
-
-def _split(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    own = {
-        name: value
-        for name, value in params.items()
-        if not name.startswith(PREFIX) and name != ALIAS
-    }
-    shared = {
-        name.removeprefix(PREFIX): value
-        for name, value in params.items()
-        if name.startswith(PREFIX)
-    }
-    return own, shared
 
 
 def spaces(study: Study) -> dict[str, Space]:

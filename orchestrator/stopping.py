@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from methods.api import Task
 from orchestrator.ledger import EPOCHS, Ledger, Record, Ticket, trial_name
+from orchestrator.params import parts
 from orchestrator.rungs import REMEMBERED, Curve, Plan, first_rung, outlook, stops
-from orchestrator.space import parts
 
 
 class Stopping:

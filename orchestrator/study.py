@@ -132,7 +132,7 @@ class Resources(Strict):
     cpu: Annotated[float, Field(gt=0)] = 1
     """CPU cores per trial; whole numbers also set its threads."""
     gpu: Annotated[float, Field(ge=0)] = 0
-    """GPUs per trial; a fraction packs several trials on one."""
+    """GPUs per trial; a fraction packs several trials on one: `isoflop plan` measures which."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """Trials at once; by default as many as fit."""
     retries: Annotated[int, Field(ge=0)] = 2

@@ -15,11 +15,12 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayError
-from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 
+from methods.data import Data
 from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
-from orchestrator import cluster, evidence, latency, stop, store, warm
+from orchestrator import cluster, evidence, latency, shared, stop, store, warm
 from orchestrator.board import BASELINE
 from orchestrator.learning import logged
 from orchestrator.ledger import Ledger, refuse_other
@@ -69,7 +70,7 @@ def run(
     cluster.preflight(study.resources, address, slots)
     folder = out.absolute() / study.name
     place = uri or default_uri(out)
-    facts = provenance(study, ready.task, ready.test_images)
+    facts = provenance(study, ready.data.task, len(ready.data.test))
     writable(out)
     store.check(place)
     refuse_other(folder, study)
@@ -210,7 +211,7 @@ def _train(
         ClusterLost: Ray died more often in a row than a trial may, and nothing got on meanwhile.
     """
     study = ledger.study
-    search = StudySearch(ledger, ready.spaces, ready.task, _settings(ledger), ready.warm)
+    search = StudySearch(ledger, ready.spaces, ready.data.task, _settings(ledger), ready.warm)
     if search.finished and not _untimed(ledger):
         return False
     if listener:
@@ -219,7 +220,7 @@ def _train(
     while not search.finished or _untimed(ledger):
         heard = ledger.heard
         try:
-            _fit(search, ledger, facts, start, trainable)
+            _fit(search, ledger, ready.data, facts, start, trainable=trainable)
         except Exception as error:
             reason = _lost_ray(error)
             losses = 1 if ledger.heard > heard else losses + 1
@@ -229,15 +230,17 @@ def _train(
                     f"{reason}; nothing is lost: the same command goes on"
                 ) from None
             logger.warning("Ray was lost, and what ran goes on in a new one: %s", reason)
-        search = StudySearch(ledger, ready.spaces, ready.task, _settings(ledger), ready.warm)
+        search = StudySearch(ledger, ready.spaces, ready.data.task, _settings(ledger), ready.warm)
     return True
 
 
 def _fit(
     search: StudySearch,
     ledger: Ledger,
+    data: Data,
     facts: Mapping[str, Any],
     start: Start,
+    *,
     trainable: type[tune.Trainable],
 ) -> None:
     """All that is left to run, or all that runs until Ray is lost."""
@@ -250,12 +253,13 @@ def _fit(
             prefix="ray-", dir=ledger.folder, ignore_cleanup_errors=True
         ) as scratch,
     ):
+        search.shared = shared.put(data)
         search.lag = ledger.begin(facts, lag=slots, device=search.device)
         try:
             if not search.finished:
                 _tune(search, study, slots, scratch, trainable)
             if search.finished:
-                _time(ledger)
+                _time(ledger, search.shared)
         except KeyboardInterrupt:
             ledger.pause()  # first of all: whoever stops us may not wait until Ray is down
             raise
@@ -267,12 +271,13 @@ def _untimed(ledger: Ledger) -> list[latency.Pair]:
     return latency.missing(wanted, ledger.latencies)
 
 
-def _time(ledger: Ledger) -> None:
+def _time(ledger: Ledger, found: shared.Handle | None) -> None:
     """Time the board's networks, now that no trial runs: one worker, one pair at a time."""
     resources = ledger.study.resources
     worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(latency.measured)
+    settings = {**_settings(ledger), "shared": found}
     for pair in _untimed(ledger):
-        for event in ray.get(worker.remote(pair, _settings(ledger))):
+        for event in ray.get(worker.remote(pair, settings)):
             ledger.time(event)
         stop.check()
 
@@ -349,6 +354,9 @@ def _tune(
                 verbose=0,
                 callbacks=[_Pulse(), *([_Clock(search, timeout)] if timeout else [])],
                 failure_config=FailureConfig(max_failures=0),  # the search serves them again
+                checkpoint_config=CheckpointConfig(
+                    checkpoint_at_end=False
+                ),  # trials keep their own
             ),
         )
         if len(tuner.fit()) < leg or search.finished:

@@ -16,6 +16,7 @@ import torch
 from methods.api import Method, Phase
 from methods.data import Data, Split
 from methods.evaluate import evaluate
+from methods.machine import tune_allocator
 from methods.recipe import Recipe
 from methods.splits import count_batches
 from methods.train import plan_epochs, train
@@ -50,29 +51,30 @@ def time_trial(
     Raises:
         Diverged: a loss that is not finite, so early.
     """
+    tune_allocator()  # as a worker does
     phases = method.phases(recipe.label_smoothing)
-    small = _small(data, phases, recipe.batch_size, steps)
+    few = small(data, phases, recipe.batch_size, steps)
     short = recipe.model_copy(update={"epochs": _short(phases)})
     planned = {
         phase.name: stop - start for phase, start, stop in plan_epochs(phases, recipe.epochs)
     }
-    pass_scale = len(data.train) / len(small.train)
-    step_scale = _steps(data, recipe) / _steps(small, recipe)
+    pass_scale = len(data.train) / len(few.train)
+    step_scale = _steps(data, recipe) / _steps(few, recipe)
     seconds = test_seconds = 0.0
     spent: list[float] = []
     with quiet():
-        for epoch in train(method, small, short, seed=seed, device=device):
+        for epoch in train(method, few, short, seed=seed, device=device):
             spent.append(epoch.seconds)
             if not epoch.phase_done:
                 continue
             views = epoch.points()
             evaluation = _clocked(
-                functools.partial(evaluate, epoch.net, small.validation, device=device)
+                functools.partial(evaluate, epoch.net, few.validation, device=device)
             )
             ending = _clocked(
-                functools.partial(measure, method, views, epoch.phase, small, device, test=False)
+                functools.partial(measure, method, views, epoch.phase, few, device, test=False)
             )
-            per_image = evaluation / len(small.validation)
+            per_image = evaluation / len(few.validation)
             whole = per_image * len(data.validation)
             proof = max(0.0, ending - len(views) * evaluation)
             ordinary, finish = _split(spent)
@@ -80,7 +82,16 @@ def time_trial(
             seconds += finish * pass_scale + len(views) * whole + proof
             test_seconds += len(views) * per_image * len(data.test)
             spent = []
-    return Timing(seconds, test_seconds, short.epochs * _steps(small, recipe))
+    return Timing(seconds, test_seconds, short.epochs * _steps(few, recipe))
+
+
+def small(data: Data, phases: Sequence[Phase[Any]], batch_size: int, steps: int) -> Data:
+    """A part of the data that holds `steps` batches, and one at least in every phase's own part."""
+    narrowest = min(phase.part[1] - phase.part[0] for phase in phases)
+    samples = batch_size * max(steps, math.ceil(1 / narrowest))
+    return replace(
+        data, train=_first(data.train, samples), validation=_first(data.validation, VALIDATION)
+    )
 
 
 @contextlib.contextmanager
@@ -117,15 +128,6 @@ def _short(phases: Sequence[Phase[Any]]) -> int:
         epochs
         for epochs in itertools.count(EPOCHS * len(phases))
         if min(stop - start for _, start, stop in plan_epochs(phases, epochs)) >= EPOCHS
-    )
-
-
-def _small(data: Data, phases: Sequence[Phase[Any]], batch_size: int, steps: int) -> Data:
-    """A part of the data that holds `steps` batches, and one at least in every phase's own part."""
-    narrowest = min(phase.part[1] - phase.part[0] for phase in phases)
-    samples = batch_size * max(steps, math.ceil(1 / narrowest))
-    return replace(
-        data, train=_first(data.train, samples), validation=_first(data.validation, VALIDATION)
     )
 
 

@@ -5,7 +5,6 @@ actors are reused from trial to trial.
 """
 
 import contextlib
-import functools
 import io
 import json
 import logging
@@ -19,16 +18,18 @@ from typing import Any
 import torch
 from ray import tune
 
-from methods.data import Data, load
+from methods.data import Data
 from methods.errors import DiskFull, Diverged
 from methods.evaluate import Evaluation, evaluate
 from methods.hardware import device_name
+from methods.machine import tune_allocator
 from methods.train import Epoch, train
 from orchestrator import evidence
 from orchestrator.deployed import keep
 from orchestrator.evidence import Evidence, Shot
 from orchestrator.measure import measure
-from orchestrator.space import parts
+from orchestrator.params import parts
+from orchestrator.shared import held
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """A fresh actor's first trial."""
+        tune_allocator()
         torch.set_num_threads(max(1, int(config["threads"])))
         self._results = results(config)
 
@@ -66,9 +68,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 def results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The epochs of a trial, the last of them with its `end`; errors end it as failed.
 
-    After a restart the last result that was kept comes again first, with its own time, so that a
-    driver that died before it heard an epoch hears it now. A confirm run's predictions on the test
-    images stand in the study's folder before its end is told.
+    After a restart the results up to the checkpoint come again first, with their own times, so that
+    a driver that died before it heard some epochs hears them now. A confirm run's predictions on
+    the test images stand in the study's folder before its end is told.
     """
     try:
         yield from _results(config)
@@ -95,12 +97,13 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         logger.warning("%s: the checkpoint of another trial is left alone", config["trial"])
         kept = None
     if kept:
-        yield kept["result"]
-        if kept["result"]["end"]:
+        yield from kept["results"]
+        if kept["results"][-1]["end"]:
             return
     method, recipe = parts(config["method"], config["params"])
     device = config["device"]
-    data = _data(config["data"], config["data_seed"], device)
+    data = held(config)
+    told = list(kept["results"]) if kept else []
     points = list(kept["points"]) if kept else []
     shots = evidence.shots(kept["shots"]) if kept else {}
     seconds = float(kept["seconds"]) if kept else 0.0
@@ -121,6 +124,7 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         result = _result(epoch, seen, seconds, points, device)
         if result["end"] and shots:
             result["end"]["evidence"] = _testify(config, shots, data, folder)
+        told.append(result)
         if result["end"] or epoch.phase_done or time.monotonic() - saved > INTERVAL:
             saved = time.monotonic()
             content = {
@@ -129,7 +133,7 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "points": points,
                 "shots": evidence.tensors(shots),
                 "seconds": seconds,
-                "result": result,
+                "results": told,
             }
             try:
                 _keep(folder, content)
@@ -184,12 +188,6 @@ def _out_of_memory(error: Exception) -> bool:
         return True
     words = ("CUDA error: out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-
-
-@functools.lru_cache(maxsize=1)
-def _data(name: str, seed: int, device: str) -> Data:
-    """The data set, loaded once per worker."""
-    return load(name, seed=seed, device=device)
 
 
 def _keep(folder: Path, content: Mapping[str, Any]) -> None:

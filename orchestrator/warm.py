@@ -10,8 +10,9 @@ from optuna.trial import FrozenTrial, create_trial
 
 from methods.errors import StudyError
 from orchestrator import store
-from orchestrator.front import accuracy_flaw, macs_flaw
-from orchestrator.space import ALIAS, Space
+from orchestrator.gate import accuracy_flaw, macs_flaw
+from orchestrator.params import ALIAS
+from orchestrator.space import Space
 from orchestrator.study import Study
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 DOORS = {
     "kubernetes": {"kube"},
     "mlflow": {"store"},
-    "ray": {"cluster", "sweep", "search", "trainable"},
+    "ray": {"cluster", "sweep", "search", "shared", "trainable"},
 }
 
 

@@ -19,6 +19,8 @@ from orchestrator.store.projection import Projection
 
 logger = logging.getLogger(__name__)
 
+EVERY = 2.0
+"""Seconds between two looks at the log: a write of many epochs costs what a write of one does."""
 SERVE = """
 import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ctrl-C; Ray says it to all below a driver
@@ -181,7 +183,7 @@ def follow(projection: Projection, words: _Words) -> None:
         else:
             pause = 0.5
             _tell({"offset": projection.offset, "refused": len(projection.refused)})
-            words.wake.wait(pause)
+            words.wake.wait(EVERY)
             words.wake.clear()
     try:
         projection.mark_interrupted()

@@ -1,4 +1,5 @@
 import os
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -14,10 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from methods import sources
-from methods.data import Data, check, load
+from methods import sources, splits
+from methods.data import Arrays, Data, check, load
+from methods.dense import Dense
 from methods.errors import DataError
+from methods.evaluate import evaluate
 from methods.splits import Augment, Resident, Shift, Split, Streamed, count_batches, shifted
+from methods.train import Recipe, train
 
 CLASSES = ["cat", "dog", "eel"]
 
@@ -487,3 +491,58 @@ def test_a_data_set_survives_the_way_to_a_worker(tmp_path: Path) -> None:
         twin = pickle.loads(pickle.dumps(data))
         assert torch.equal(twin.test.head(4)[0], data.test.head(4)[0])
     shutil.rmtree(tmp_path)
+
+
+# Many batches in one gather, and arrays that processes share
+
+
+@pytest.mark.parametrize("batch_size", [2, 32, 100, 2000])
+def test_batches_that_are_gathered_at_once_are_those_gathered_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    def passes() -> list[tuple[torch.Tensor, torch.Tensor]]:
+        draw = torch.Generator().manual_seed(0)
+        augment = Augment(pad=1, flip=True, generator=draw)
+        split = load("digits").train
+        return [
+            *split.batches(batch_size, shuffle=draw, augment=augment, drop_short=True),
+            *split.part(0.2, 0.7).batches(batch_size),
+        ]
+
+    together = passes()
+    monkeypatch.setattr(splits, "BLOCK", 0)
+    alone = passes()
+    assert len(together) == len(alone)
+    for (images, labels), (expected, truth) in zip(together, alone, strict=True):
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, truth)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def read_only(arrays: Arrays) -> Arrays:
+    """As another process maps them."""
+    for pair in arrays.splits.values():
+        for array in pair:
+            array.flags.writeable = False
+    return arrays
+
+
+def test_shared_arrays_are_trained_on_without_a_copy_and_to_the_same_numbers() -> None:
+    plain = load("digits", seed=3)
+    arrays = Arrays.of(load("digits", seed=3))
+    assert arrays is not None
+    shared = read_only(pickle.loads(pickle.dumps(arrays))).on("cpu")
+    assert (shared.task, shared.flip, shared.pad) == (plain.task, plain.flip, plain.pad)
+    recipe = Recipe(epochs=2, batch_size=64)
+    ends = [list(train(Dense(depth=8, width=0.25), d, recipe, seed=1)) for d in (plain, shared)]
+    assert [e.loss for e in ends[0]] == [e.loss for e in ends[1]]
+    seen = [evaluate(end[-1].net, d.test) for end, d in zip(ends, (plain, shared), strict=True)]
+    assert seen[0].loss == seen[1].loss
+    copy = read_only(arrays)
+    store = copy.on("cpu").train.store
+    assert isinstance(store, Resident)
+    assert store.pixels.numpy().ctypes.data == copy.splits["train"][0].ctypes.data
+
+
+def test_streamed_data_are_not_shared() -> None:
+    assert Arrays.of(load("digits", limit_bytes=0)) is None

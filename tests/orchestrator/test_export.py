@@ -30,9 +30,9 @@ from orchestrator import formats, store
 from orchestrator.cli import main
 from orchestrator.deployed import deployed
 from orchestrator.export import Found, export, find
+from orchestrator.params import parts
 from orchestrator.provenance import provenance
 from orchestrator.rows import config_hash
-from orchestrator.space import parts
 from orchestrator.trainable import results
 from orchestrator.wal import Log
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.front import accuracy_flaw, front, macs_flaw, mean_best_accuracy
+from orchestrator.front import front, mean_best_accuracy
+from orchestrator.gate import accuracy_flaw, macs_flaw
 
 points = st.lists(
     st.tuples(st.integers(1, 40), st.integers(0, 20)).map(lambda p: (p[0] * 1e5, p[1] / 20)),

@@ -12,7 +12,7 @@ from methods.errors import StorageError
 from methods.evaluate import accuracy_of, evaluate
 from orchestrator.deployed import deployed, view
 from orchestrator.latency import BATCHES, Network, Pair, measured, missing, pairs, timed
-from orchestrator.space import parts
+from orchestrator.params import parts
 from orchestrator.trainable import results
 
 RECIPE = {"recipe.epochs": 3, "recipe.batch_size": 64, "recipe.lr": 0.1}

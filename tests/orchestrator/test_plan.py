@@ -18,11 +18,12 @@ from methods.data import load as load_data
 from methods.errors import StudyError
 from orchestrator.intervals import detectable
 from orchestrator.ledger import Ledger
+from orchestrator.params import parts
 from orchestrator.plan import SAMPLES, Plan, plan, sampled
 from orchestrator.plan_tables import terminal
 from orchestrator.progress import Progress
 from orchestrator.search import confirm_plan, propose
-from orchestrator.space import parts, spaces
+from orchestrator.space import spaces
 from orchestrator.study import Study, load
 from orchestrator.timing import time_trial
 

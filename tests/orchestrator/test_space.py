@@ -10,7 +10,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from methods import METHODS
 from methods.api import Task
 from methods.errors import StudyError
-from orchestrator.space import ALIAS, parts, spaces
+from orchestrator.params import ALIAS, parts
+from orchestrator.space import spaces
 from orchestrator.study import Study, load
 
 STUDIES = Path(__file__).parents[2] / "studies"

@@ -1,0 +1,43 @@
+"""A trial's flat parameters, and what they mean: all that a worker needs of a space."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from methods import METHODS
+from methods.api import Method
+from methods.recipe import Recipe
+
+PREFIX = "recipe."
+"""Marks the shared training settings among a trial's parameters."""
+ALIAS = "method"
+"""A parameter of a control's trials: the method that they are, under another name."""
+
+
+def parts(method: str, params: Mapping[str, Any]) -> tuple[Method, Recipe]:
+    """A trial's flat parameters as its method and its recipe.
+
+    Raises:
+        MethodError: a parameter outside its bounds.
+    """
+    own, shared = split(params)
+    return model_of(method, params).of(own), Recipe.of(shared)
+
+
+def model_of(method: str, params: Mapping[str, Any]) -> type[Method]:
+    """The method that a name means: its own, or the one that its parameters say it repeats."""
+    return METHODS[params.get(ALIAS, method)]
+
+
+def split(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A trial's flat parameters as its method's and its recipe's."""
+    own = {
+        name: value
+        for name, value in params.items()
+        if not name.startswith(PREFIX) and name != ALIAS
+    }
+    shared = {
+        name.removeprefix(PREFIX): value
+        for name, value in params.items()
+        if name.startswith(PREFIX)
+    }
+    return own, shared

@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 
 from methods.hardware import device_name
+from methods.machine import tune_allocator
 from orchestrator.provenance import commit
 from tests.bench.speed.clock import Clock
 from tests.bench.speed.goals import Finding, latest, shown, write
@@ -32,6 +33,7 @@ PARTS = (
     "condensing",
     "pruning",
     "workers",
+    "pace",
     "counting",
 )
 
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    tune_allocator()
     console = Console(width=None if sys.stdout.isatty() else 140)
     device = device_name(asked.device)
     before = latest(asked.out, device)

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from methods.dense import Dense, StaticNet
+from methods.machine import tune_allocator
 from methods.recipe import Recipe, optimiser
 from methods.train import train
 from tests.bench.speed.clock import Clock, Ratio, same
@@ -107,6 +108,7 @@ def _bf16(pixels: int, device: str) -> Iterator[None]:
 
 
 def _trained(pixels: int, device: str, precision: str) -> Iterator[None]:
+    tune_allocator()
     pictures = Pictures.drawn(BATCH * STEPS[pixels], pixels)
     recipe = Recipe.of({"epochs": READINGS + 1, "batch_size": BATCH, "precision": precision})
     for _ in train(METHOD, pictures.data(device), recipe, seed=0, device=device):

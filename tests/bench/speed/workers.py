@@ -19,6 +19,7 @@ import torch
 
 from methods.data import Data
 from methods.dense import Dense
+from methods.machine import tune_allocator
 from methods.recipe import Recipe
 from methods.train import train
 from orchestrator.preflight import cores, slots_here
@@ -85,6 +86,7 @@ def _apart(trials: int, threads: int) -> float:
 
 def _train(threads: int, together: Barrier, rates: Any) -> None:
     torch.set_num_threads(threads)
+    tune_allocator()
     data = Pictures.drawn(BATCH * STEPS, 32).data()
     epochs = train(METHOD, data, Recipe(epochs=EPOCHS, batch_size=BATCH), seed=0)
     next(epochs)

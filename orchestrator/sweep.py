@@ -128,11 +128,24 @@ def _made(out: Path) -> None:
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
-    """Stops what the search gives up, and tells it how a worker died: Tune tells no searcher."""
+    """Stops what the search gives up, and tells it how a worker died: Tune tells no searcher.
 
-    def __init__(self, search: StudySearch) -> None:
+    And keeps idle workers: where the search waits for a trial, Tune would end them, and then hand
+    each worker that comes free to the trial that a new one was being started for; trials shorter
+    than that start leave a slot idle for the rest of the sweep.
+    """
+
+    def __init__(self, search: StudySearch, slots: int) -> None:
         super().__init__()
         self._search = search
+        self._kept = slots
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        if self._kept:  # Tune has no setting for it
+            cache = tune_controller._tune_controller._actor_cache
+            cache.increase_max(trial.placement_group_factory, self._kept)
+            self._kept = 0
+        super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(
         self,
@@ -343,7 +356,7 @@ def _tune(
             trial,
             tune_config=TuneConfig(
                 search_alg=search,
-                scheduler=_Scheduler(search),
+                scheduler=_Scheduler(search, slots),
                 num_samples=leg,
                 max_concurrent_trials=slots,
                 reuse_actors=True,

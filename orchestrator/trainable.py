@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 5.0
 """Seconds between two checkpoints, at least; the end of a phase always has one."""
+LAYOUT = 2
+"""Of a checkpoint; one of another layout is left alone."""
 TOLD = "told"
 """Where a result of Tune's carries ours."""
 
@@ -92,7 +94,7 @@ def _results(config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     folder = Path(config["folder"]) / "trials" / config["trial"]
     kept = _latest(folder)
     identity = {name: config[name] for name in ("method", "params", "seed", "role")}
-    identity["evidence"] = evidence.FORMAT
+    identity |= {"evidence": evidence.FORMAT, "layout": LAYOUT}
     if kept and kept["identity"] != identity:
         logger.warning("%s: the checkpoint of another trial is left alone", config["trial"])
         kept = None

@@ -19,7 +19,7 @@ from orchestrator.store.projection import Projection
 
 logger = logging.getLogger(__name__)
 
-EVERY = 2.0
+EVERY = 1.0
 """Seconds between two looks at the log: a write of many epochs costs what a write of one does."""
 SERVE = """
 import signal

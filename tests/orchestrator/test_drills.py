@@ -193,18 +193,20 @@ class Drill:
 def redone_epochs(sweep: Sweep) -> int:
     """How many epochs were trained twice; each start repeats those since its checkpoint alone.
 
-    The first that a start repeats is its checkpoint's own, with its own time, and is not trained.
+    Those that its checkpoint holds come with the time of whoever trained them, and are not trained.
     """
     first: dict[tuple[str, int], Event] = {
         (event["trial"], event["step"]): event
         for event in sweep.events()
         if event["event"] == "epoch"
     }
+    trained = {(*epoch, str(event["time"])) for epoch, event in first.items()}
     starts: dict[tuple[str, int], list[int]] = {}
     notes = sweep.folder / "repeats.txt"
     for line in notes.read_text().splitlines() if notes.exists() else []:
         trial, attempt, step, when = line.split()
-        if first[trial, int(step)]["time"] != int(when):
+        if (trial, int(step), when) not in trained:
+            trained.add((trial, int(step), when))
             starts.setdefault((trial, int(attempt)), []).append(int(step))
     for (trial, attempt), steps in starts.items():
         seconds = sum(first[trial, step]["metrics"]["curve/seconds"] for step in steps)

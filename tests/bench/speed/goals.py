@@ -93,15 +93,15 @@ def write(path: Path, findings: Iterable[Finding], facts: Mapping[str, Any]) -> 
 
 
 def latest(folder: Path, device: str) -> dict[str, Finding]:
-    """The newest run on this device, by what was measured; empty where there is none."""
-    for path in sorted(folder.glob("*.json"), reverse=True):
+    """The newest figure of everything that was ever measured on this device."""
+    newest: dict[str, Finding] = {}
+    for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
         if content["device"] == device:
-            rows = [dict(row) for row in content["findings"]]
-            for row in rows:
-                row.pop("verdict")
-            return {row["what"]: Finding(**row) for row in rows}
-    return {}
+            for row in content["findings"]:
+                fields = {name: value for name, value in row.items() if name != "verdict"}
+                newest[row["what"]] = Finding(**fields)
+    return newest
 
 
 def _wanted(one: Finding) -> str:

@@ -45,12 +45,13 @@ def test_worse_is_beyond_both_spreads_and_a_tenth() -> None:
     assert not more(3.4, 3.3, 3.5).worse_than(before)
 
 
-def test_a_run_is_shown_beside_the_newest_one_on_its_device(tmp_path: Path) -> None:
-    write(tmp_path / "2026-01-01.json", [more(9.0, 9.0, 9.0)], {"device": "abacus"})
+def test_a_run_is_shown_beside_the_newest_figures_of_its_device(tmp_path: Path) -> None:
+    first = [more(9.0, 9.0, 9.0), less(1.0, 1.0, 1.0)]
+    write(tmp_path / "2026-01-01.json", first, {"device": "abacus"})
     write(tmp_path / "2026-01-02.json", [more(3.0, 2.9, 3.1)], {"device": "abacus"})
     write(tmp_path / "2026-01-03.json", [more(1.0, 1.0, 1.0)], {"device": "slide rule"})
     former = latest(tmp_path, "abacus")
-    assert former == {"speed": more(3.0, 2.9, 3.1)}
+    assert former == {"speed": more(3.0, 2.9, 3.1), "cost": less(1.0, 1.0, 1.0)}
     assert latest(tmp_path, "quipu") == {}
     console = Console(width=120, record=True)
     console.print(shown([more(2.0, 1.9, 2.1)], former))

@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     asked = parser.parse_args()
+    if asked.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("--device cuda needs a GPU that PyTorch sees, but there is none here")
     torch.set_num_threads(1)
     tune_allocator()
     console = Console(width=None if sys.stdout.isatty() else 140)

@@ -144,11 +144,6 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def statistics(self) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
-        """Mean and standard deviation by which batches are normalised, in pixel values."""
-        return self.mean, self.std
-
     def batches(
         self,
         batch_size: int,

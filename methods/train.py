@@ -301,9 +301,10 @@ def _augment(trial: _Trial) -> Augment:
 
 def _bf16(recipe: Recipe, place: torch.device) -> bool:
     """Whether the forward pass is in bf16; on request even where that is slow."""
-    if recipe.precision == "bf16" and not native_bf16(place):
+    native = native_bf16(place)
+    if recipe.precision == "bf16" and not native:
         _log.warning("%s has no bf16 of its own: precision fp32 is faster", place)
-    automatic = recipe.precision == "auto" and place.type == "cuda" and native_bf16(place)
+    automatic = recipe.precision == "auto" and place.type == "cuda" and native
     return recipe.precision == "bf16" or automatic
 
 

@@ -32,7 +32,7 @@ SEEN = 64
 def facts(found: Stored, row: Row, method: Method, data: Data, how: Format) -> dict[str, Any]:
     """What the card says, but for what is measured of the file itself; the content of card.json."""
     task, study = data.task, found.study
-    mean, std = (values.double() for values in data.test.statistics)
+    mean, std = (values.double() for values in (data.test.mean, data.test.std))
     pixels = data.test.head(SEEN)[0].double() * std[:, None, None] + mean[:, None, None]
     here = provenance(study, task, len(data.test))
     events = [

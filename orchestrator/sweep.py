@@ -367,9 +367,8 @@ def _tune(
                 verbose=0,
                 callbacks=[_Pulse(), *([_Clock(search, timeout)] if timeout else [])],
                 failure_config=FailureConfig(max_failures=0),  # the search serves them again
-                checkpoint_config=CheckpointConfig(
-                    checkpoint_at_end=False
-                ),  # trials keep their own
+                # trials keep their own
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
             ),
         )
         if len(tuner.fit()) < leg or search.finished:

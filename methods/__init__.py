@@ -1,19 +1,50 @@
 """Dynamic networks, what they cost, and how they train; knows no orchestration."""
 
-from methods.api import Method
-from methods.condconv import CondConv
-from methods.condensenet import CondenseNet
-from methods.dense import Dense
-from methods.dsnet import DSNet
-from methods.resrep import ResRep
-from methods.skipnet import SkipNet
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-METHODS: dict[str, type[Method]] = {
-    "dense": Dense,
-    "skipnet": SkipNet,
-    "condensenet": CondenseNet,
-    "condconv": CondConv,
-    "dsnet": DSNet,
-    "resrep": ResRep,
-}
-"""Every method by the name that studies use; a new one is added here by hand."""
+if TYPE_CHECKING:
+    from methods.api import Method
+
+
+class Catalogue(MutableMapping[str, "type[Method]"]):
+    """Methods by name, each written as "package.module:Class" and imported at its first use."""
+
+    def __init__(self, places: dict[str, str]) -> None:
+        self._methods: dict[str, str | type[Method]] = dict(places)
+
+    def __getitem__(self, name: str) -> "type[Method]":
+        method = self._methods[name]
+        if isinstance(method, str):
+            module, _, attribute = method.partition(":")
+            method = self._methods[name] = getattr(import_module(module), attribute)
+        return method
+
+    def __setitem__(self, name: str, method: "type[Method]") -> None:
+        self._methods[name] = method
+
+    def __delitem__(self, name: str) -> None:
+        del self._methods[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._methods
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._methods)
+
+    def __len__(self) -> int:
+        return len(self._methods)
+
+
+METHODS = Catalogue(
+    {
+        "dense": "methods.dense:Dense",
+        "skipnet": "methods.skipnet:SkipNet",
+        "condensenet": "methods.condensenet:CondenseNet",
+        "condconv": "methods.condconv:CondConv",
+        "dsnet": "methods.dsnet:DSNet",
+        "resrep": "methods.resrep:ResRep",
+    }
+)
+"""Every method by the name that studies use; a new one is one line here."""

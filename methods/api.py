@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import pydantic
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from methods.errors import MethodError
+from methods.errors import MethodError, StorageError
+from methods.machine import avoid_faulty_kernels
+
+avoid_faulty_kernels()  # every network imports this module before it convolves
 
 Images = Float[Tensor, "batch channels height width"]
 Labels = Int[Tensor, " batch"]
@@ -180,3 +185,50 @@ def explain(model: type[pydantic.BaseModel], error: pydantic.ValidationError) ->
         return f"{model.__name__}: {first['msg'].removeprefix('Value error, ')}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{model.__name__}.{where}: {message}, got {first['input']!r}"
+
+
+class StaticNet(Network):
+    """A backbone that costs the same for every sample."""
+
+    def __init__(self, backbone: nn.Module, cost: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.cost = cost
+        """MACs of one sample."""
+
+    def forward(self, images: Images) -> Output:
+        logits = self.backbone(images)
+        price = torch.full((len(images),), self.cost, dtype=torch.float64, device=images.device)
+        return Output(logits, price)
+
+
+def cross_entropy(
+    net: Network, images: Images, labels: Labels, *, smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy of the batch, in nats."""
+    return F.cross_entropy(net(images).logits, labels, label_smoothing=smoothing)
+
+
+Family = Literal["cifar", "imagenet"]
+
+
+Features = Float[Tensor, "batch channels height width"]
+
+
+Changed = Float[Tensor, "batch out_channels out_height out_width"]
+
+
+def point_of(method: Method, net: Network, point: str) -> Network:
+    """A network at one of its operating points; a view, which prices itself.
+
+    Raises:
+        StorageError: it has none of this name.
+    """
+    phases, known = method.phases(), []
+    for phase in phases:
+        prefix = phase.name if len(phases) > 1 else ""
+        for own, found in phase.points(net).items():
+            known.append("/".join(part for part in (prefix, own) if part))
+            if known[-1] == point:
+                return found
+    raise StorageError(f"there is no operating point {point!r}; valid: {', '.join(known)}")

@@ -5,28 +5,20 @@ from functools import partial
 from typing import Annotated
 
 import pydantic
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from methods.api import Images, Labels, Method, Network, Output, Phase, Search, Task
-from methods.resnet import Family, check_depth, costs, fold, resnet
-
-
-class StaticNet(Network):
-    """A backbone that costs the same for every sample."""
-
-    def __init__(self, backbone: nn.Module, cost: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.cost = cost
-        """MACs of one sample."""
-
-    def forward(self, images: Images) -> Output:
-        logits = self.backbone(images)
-        price = torch.full((len(images),), self.cost, dtype=torch.float64, device=images.device)
-        return Output(logits, price)
+from methods.api import (
+    Family,
+    Method,
+    Phase,
+    Search,
+    StaticNet,
+    Task,
+    cross_entropy,
+)
+from methods.fold import fold
+from methods.resnet import check_depth, costs, resnet
 
 
 class Dense(Method):
@@ -76,10 +68,3 @@ class Dense(Method):
     def floor(self, task: Task) -> int:
         """MACs of any sample."""
         return costs(task, self.depth, self.width, self.family).total
-
-
-def cross_entropy(
-    net: Network, images: Images, labels: Labels, *, smoothing: float = 0.0
-) -> Tensor:
-    """Mean cross-entropy of the batch, in nats."""
-    return F.cross_entropy(net(images).logits, labels, label_smoothing=smoothing)

@@ -17,6 +17,8 @@ IsoflopError
 Diverged            a trial whose numbers are not finite: ends the trial, never the sweep
 """
 
+import difflib
+
 
 class IsoflopError(Exception):
     """A mistake of the user: says what must hold, what was found, what would do."""
@@ -91,3 +93,9 @@ class SweepFailed(KubernetesError):
 
 class Diverged(Exception):
     """A loss, a weight or a figure that is not finite; the trial has failed and says where."""
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """The hint that follows a misspelt name: the closest valid one, and all of them."""
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"valid: {', '.join(valid)}"

@@ -1,6 +1,10 @@
 """What a process that trains or times networks asks of the machine that it runs on."""
 
 import ctypes
+import functools
+import os
+import platform
+from pathlib import Path
 
 import torch
 
@@ -28,9 +32,38 @@ def tune_allocator() -> bool:
     return all(taken)
 
 
+def avoid_faulty_kernels() -> None:
+    """Keeps oneDNN from a kernel that writes out of bounds; before the first convolution.
+
+    On processors with AVX2 and without AVX-512, the gradient of a strided 1x1 convolution with 2 to
+    7 input channels corrupts the heap (oneDNN in torch 2.13). Its AVX kernels are sound and a sixth
+    slower; `ONEDNN_MAX_CPU_ISA`, where it is set, is left as it is.
+    """
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX")
+
+
 def native_bf16(device: torch.device) -> bool:
     """Whether a device multiplies in bf16 itself; where it does not, fp32 is faster."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and any(capabilities.get(name, False) for name in NATIVE_BF16)
+
+
+def device_name(device: str) -> str:
+    """The hardware's name, for the record."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return _processor()
+
+
+@functools.cache
+def _processor() -> str:
+    """The processor's model where Linux tells it, else what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (models and models[0]) or platform.processor() or platform.machine()

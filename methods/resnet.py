@@ -5,33 +5,24 @@ stage starts with a projection (1x1 convolution and norm) instead of zero paddin
 strides in its 3x3 convolution.
 """
 
-import copy
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from types import MappingProxyType
-from typing import Literal, NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from methods.api import Images, Task
+from methods.api import Changed, Family, Features, Images, Task
 from methods.errors import MethodError
-from methods.macs import macs, sketched
+from methods.fold import Pricer
+from methods.macs import sketched
 
-M = TypeVar("M", bound=nn.Module)
-Family = Literal["cifar", "imagenet"]
 Convolution = Callable[..., nn.Module]
 """Called as nn.Conv2d: (inputs, outputs, size, stride=, padding=, bias=False)."""
-Features = Float[Tensor, "batch channels height width"]
-Changed = Float[Tensor, "batch out_channels out_height out_width"]
 Context = tuple[Tensor, ...]
 """What a block's convolutions take beside the features; plain ones take nothing."""
-Fusions = Mapping[type, Callable[..., nn.Module]]
-"""Kind of convolution -> how it takes in the norm behind it: (convolution, norm) -> convolution."""
 
 LARGE = 64
 """Images wider than this, in pixels, go through ImageNet's stem in either family."""
@@ -43,7 +34,6 @@ LAYOUTS: dict[int, tuple[Sequence[int], bool]] = {
     152: ((3, 8, 36, 3), True),
 }
 """ImageNet depth -> blocks of each stage, and whether they are bottlenecks."""
-PLAIN: Fusions = MappingProxyType({nn.Conv2d: fuse_conv_bn_eval})
 
 
 class Normed(nn.Sequential):
@@ -248,36 +238,6 @@ def costs(task: Task, depth: int, width: float = 1.0, family: Family = "cifar") 
         outputs.append((features.shape[1], features.shape[2], features.shape[3]))
     head, _ = price(net.head, features.mean((2, 3)))
     return Costs(stem, tuple(blocks), tuple(shortcuts), head, tuple(outputs))
-
-
-class Pricer:
-    """Prices parts on zeros, equal parts at equal shapes once; hands on zeros of the new shape."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, torch.Size], tuple[int, torch.Size]] = {}
-
-    def __call__(self, part: nn.Module, features: Tensor) -> tuple[int, Tensor]:
-        key = (repr(part), features.shape)
-        if key not in self._known:
-            with torch.no_grad():
-                self._known[key] = macs(part, features), part(features).shape
-        cost, shape = self._known[key]
-        return cost, torch.zeros(shape)
-
-
-def fold(module: M, fusions: Fusions = PLAIN) -> M:
-    """A copy to ship: evaluation mode, channels last, each norm taken in by its convolution.
-
-    A norm follows a convolution where it is registered right after it in the same module.
-    """
-    folded = copy.deepcopy(module).eval().requires_grad_(False)
-    for part in folded.modules():
-        children = list(part.named_children())
-        for (before, conv), (after, norm) in itertools.pairwise(children):
-            if type(conv) in fusions and isinstance(norm, nn.BatchNorm2d):
-                setattr(part, before, fusions[type(conv)](conv, norm))
-                setattr(part, after, nn.Identity())
-    return folded.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
 def _layout(depth: int, family: Family) -> tuple[int, Sequence[int], bool]:

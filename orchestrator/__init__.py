@@ -1,1 +1,1 @@
-"""Sweeps over methods: search, confirm, ledger, store, board; knows methods, not science."""
+"""isoflop, room by room: a study, what happened, what it means, how it looks, and who runs it."""

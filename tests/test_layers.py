@@ -1,41 +1,132 @@
-"""Imports point one way: studies, orchestrator, methods; ray and mlflow have few doors."""
+"""The house: which room may import which, who opens the door to a library, how large files are."""
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOORS = {
+ROOMS: dict[str, set[str]] = {
+    "study": set(),
+    "record": {"study"},
+    "board": {"study", "record"},
+    "report": {"study", "record", "board"},
+    "trial": {"study", "record", "board"},
+    "search": {"study", "record", "board", "trial", "report.figures.style"},
+    "store": {"study", "record", "board", "report.figures.style"},
+    "sweep": {"study", "record", "board", "report", "trial", "search", "store"},
+    "results": {"study", "record", "board", "report", "trial", "store"},
+    "kube": {"study"},
+    "cli": {
+        *("study", "record", "board", "report", "trial", "search", "store", "sweep", "results"),
+        "kube",
+    },
+}
+"""Room of orchestrator/ -> the rooms, or the single modules, that it may import."""
+TOOLS = {"api", "errors", "macs", "fold", "resnet", "schedules", "machine", "dense"}
+"""Modules at the top of methods/; they import nothing but each other."""
+METHODS = {"skipnet", "dsnet", "condensenet", "condconv", "resrep"}
+WINGS: dict[str, set[str]] = {
+    **{method: {"api", "errors", "macs", "fold", "resnet", "schedules"} for method in METHODS},
+    "data": TOOLS,
+    "training": TOOLS | {"data"},
+    "shipping": TOOLS | {"data", "training"},
+}
+"""Folder of methods/ -> what it may import of methods/, beside the catalogue METHODS."""
+DOORS: dict[str, set[str]] = {
     "kubernetes": {"kube"},
     "mlflow": {"store"},
-    "ray": {"cluster", "sweep", "search", "shared", "trainable"},
+    "ray": {"sweep"},
+    "typer": {"cli"},
+    "matplotlib": {"report", "search/replay"},
+    "jinja2": {"report", "results"},
+    "optuna": {"study", "record", "search", "sweep"},
 }
+"""Library -> the rooms, folders or files of orchestrator/ that may import it."""
+FILES, LINES = 13, 400
+"""Files in a room, its `__init__` included, and lines in a file, at most."""
+
+Import = tuple[str, int]
+"""A dotted name, and the line that imports it."""
 
 
-def imported(path: Path) -> set[str]:
-    """The top-level packages that a file imports, wherever in it."""
-    names: set[str] = set()
+def imports(path: Path) -> Iterator[Import]:
+    """What a file imports, wherever in it: modules, and names in modules as module.name."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "methods").rglob("*.py")), ids=lambda p: p.stem)
-def test_methods_know_nobody_who_runs_them(path: Path) -> None:
-    assert not imported(path) & {"ray", "optuna", "mlflow", "orchestrator"}
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted((ROOT / "orchestrator").rglob("*.py")),
-    ids=lambda p: str(p.relative_to(ROOT / "orchestrator")),
-)
-def test_few_files_know_ray_and_mlflow(path: Path) -> None:
-    room = path.relative_to(ROOT / "orchestrator").parts[0].removesuffix(".py")
-    for package, doors in DOORS.items():
-        if room not in doors:
-            assert package not in imported(path)
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def within(name: str, allowed: set[str]) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in allowed)
+
+
+@pytest.mark.parametrize("path", sources("orchestrator"), ids=named)
+def test_rooms_import_the_rooms_behind_them(path: Path) -> None:
+    room = path.relative_to(ROOT / "orchestrator").parts[0]
+    for name, line in imports(path):
+        if name.startswith("orchestrator.") and room in ROOMS:
+            other = name.removeprefix("orchestrator.")
+            assert within(other, ROOMS[room] | {room}), f"{named(path)}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("path", sources("methods"), ids=named)
+def test_methods_know_their_tools_and_nobody_who_runs_them(path: Path) -> None:
+    parts = path.relative_to(ROOT / "methods").parts
+    allowed = WINGS[parts[0]] | {parts[0]} if len(parts) > 1 else TOOLS
+    if len(parts) > 1 and parts[0] not in METHODS:
+        allowed = allowed | {"METHODS"}
+    for name, line in imports(path):
+        where = f"{named(path)}:{line} imports {name}"
+        assert name.split(".")[0] not in {"ray", "optuna", "mlflow", "orchestrator"}, where
+        if name.startswith("methods."):
+            assert within(name.removeprefix("methods."), allowed), where
+
+
+@pytest.mark.parametrize("path", sources("orchestrator"), ids=named)
+def test_a_library_has_one_door(path: Path) -> None:
+    place = path.relative_to(ROOT / "orchestrator")
+    for name, line in imports(path):
+        doors = DOORS.get(name.split(".")[0])
+        at_the_door = doors is None or any(place.is_relative_to(door) for door in doors)
+        assert at_the_door, f"{named(path)}:{line} imports {name}"
+
+
+def test_every_room_is_in_the_table() -> None:
+    def folders(package: str) -> set[str]:
+        return {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+
+    assert folders("orchestrator") == set(ROOMS)
+    assert folders("methods") == set(WINGS)
+
+
+def test_rooms_and_files_are_small() -> None:
+    modules = [*sources("orchestrator"), *sources("methods")]
+    for room in {path.parent for path in modules}:
+        assert len(list(room.glob("*.py"))) <= FILES, f"{named(room)} has too many files"
+    for path in modules:
+        lines = len(path.read_text().splitlines())
+        assert lines <= LINES, f"{named(path)} has {lines} lines"
+
+
+@pytest.mark.parametrize("module", ["orchestrator.study", "methods.errors", "methods"])
+def test_what_is_light_loads_neither_torch_nor_scipy(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({{'torch', 'scipy'}} & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout.split() == []

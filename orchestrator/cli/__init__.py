@@ -13,12 +13,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it once; see 
 import typer
 
 from methods.errors import IsoflopError
-from orchestrator.cli.boards import board, compare, verify
-from orchestrator.cli.catalogue import methods, train
-from orchestrator.cli.exports import export
-from orchestrator.cli.simulations import simulate, table
-from orchestrator.cli.studies import plan, run, schema
-from orchestrator.kube.commands import cancel, logs, status, submit
+from orchestrator.cli.boards import board, compare, export, verify
+from orchestrator.cli.kubernetes import cancel, logs, status, submit
+from orchestrator.cli.methods import methods, train
+from orchestrator.cli.replay import simulate, table
+from orchestrator.cli.run import plan, run, schema
 
 __all__ = ["app", "main"]
 

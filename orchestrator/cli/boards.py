@@ -3,7 +3,7 @@
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from methods.errors import EvidenceError, StudyError
-from orchestrator.cli.shared import Out, Store, console, near
+from orchestrator.cli.console import Out, Store, console, near
 
 Refresh = Annotated[
     bool, typer.Option("--refresh", help="Read all of MLflow again: deleted and edited runs show.")
@@ -29,7 +29,7 @@ def board(
     refresh: Refresh = False,
 ) -> None:
     """Print the board of a finished or running study, from the MLflow store alone."""
-    from orchestrator.stored import show
+    from orchestrator.results.boards import show
 
     print_board(show(study, out, uri=mlflow, primary=primary, refresh=refresh))
 
@@ -51,14 +51,15 @@ def compare(  # noqa: PLR0917
     refresh: Refresh = False,
 ) -> None:
     """Compare a study's methods at any budgets, or two studies method by method; from MLflow."""
-    from orchestrator import stored, terminal
+    from orchestrator.report import terminal
+    from orchestrator.results import boards
 
     budgets, names = _budgets(at), [name.strip() for name in methods.split(",") if name.strip()]
     if other is None:
-        found = stored.at_budgets(study, budgets, out, methods=names, uri=mlflow, refresh=refresh)
+        found = boards.at_budgets(study, budgets, out, methods=names, uri=mlflow, refresh=refresh)
         console.print(terminal.comparison(found))
         return
-    both = stored.two_studies(
+    both = boards.two_studies(
         study, other, budgets, out, methods=names, uri=mlflow, refresh=refresh
     )
     console.print(terminal.side_by_side(both))
@@ -70,7 +71,7 @@ def verify(
     mlflow: Store = None,
 ) -> None:
     """Make every number of a published board again from its evidence in MLflow, and compare."""
-    from orchestrator.verify import verify as verified
+    from orchestrator.results.verify import verify as verified
 
     with Console(stderr=True).status("Reading every run of the study"):
         found = verified(study, out, uri=mlflow)
@@ -108,7 +109,7 @@ def _budgets(words: str) -> list[float]:
 
 def print_board(outcome: Any) -> None:
     """The board, where its report lies, and how it is opened in MLflow."""
-    from orchestrator.terminal import terminal
+    from orchestrator.report.terminal import terminal
 
     console.print(terminal(outcome.board, times=outcome.times))
     console.print(f"\nReport:  {near(outcome.report)}", highlight=False, soft_wrap=True)
@@ -122,3 +123,40 @@ def print_board(outcome: Any) -> None:
         )
     if outcome.link:
         console.print(f"   then  {server}/{outcome.link}", highlight=False, soft_wrap=True)
+
+
+def export(  # noqa: PLR0917
+    run: Annotated[
+        str, typer.Argument(help="STUDY/METHOD, STUDY/TRIAL, or the MLflow run id of a trial.")
+    ],
+    kind: Annotated[
+        Literal["torch", "pt2", "onnx"],
+        typer.Option(
+            "--format",
+            help="torch: weights, made a network again by isoflop; pt2: a graph for PyTorch; onnx: "
+            "a graph for any runtime.",
+        ),
+    ] = "torch",
+    at: Annotated[
+        float | None,
+        typer.Option(help="The METHOD's cell, by its budget (MMACs).", show_default="primary"),
+    ] = None,
+    point: Annotated[
+        str | None, typer.Option(help="Operating point of a TRIAL that has several.")
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="The folder.", show_default="exports/ in the study's folder"),
+    ] = None,
+    out: Out = Path("runs"),
+    mlflow: Store = None,
+) -> None:
+    """Ship a confirm run's deployed network: its file, a model card, and proof that they agree."""
+    from orchestrator.results import export as exports
+
+    with Console(stderr=True).status("Exporting, and comparing with the network as measured"):
+        found = exports.find(run, out, uri=mlflow, at=at, point=point)
+        folder = exports.export(found, kind, to)
+    console.print(f"{found.row.trial} {found.row.point}".rstrip(), highlight=False)
+    console.print(f"Network: {near(folder)}", highlight=False, soft_wrap=True)
+    console.print(f"Card:    {near(folder / 'card.md')}", highlight=False, soft_wrap=True)

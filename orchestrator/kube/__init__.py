@@ -1,1 +1,1 @@
-"""Sweeps on Kubernetes: a study and a cluster file become a RayJob that KubeRay runs."""
+"""Sweeps on Kubernetes, as RayJobs of KubeRay. The only room that imports kubernetes."""

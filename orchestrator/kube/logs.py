@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from methods.errors import KubernetesError, ServerAway
 from orchestrator.kube.api import PODS, Api, Refused
 from orchestrator.kube.follow import Seen
-from orchestrator.kube.render import LOG_CONTAINER
+from orchestrator.kube.pods import LOG_CONTAINER
 from orchestrator.kube.submit import find
 
 PAUSE = 2.0

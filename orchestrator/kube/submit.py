@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from methods.errors import KubernetesError, ServerAway
 from orchestrator.kube.api import JOBS, MAPS, Api, Json, Refused
+from orchestrator.kube.check import check
+from orchestrator.kube.cluster import Cluster
 from orchestrator.kube.follow import Seen, seen
-from orchestrator.kube.preflight import check
 from orchestrator.kube.render import STUDY_LABEL, Rendered
-from orchestrator.kube.spec import Cluster
 
 logger = logging.getLogger(__name__)
 

@@ -3,11 +3,11 @@
 The only package that imports mlflow.
 """
 
+from orchestrator.store.mirror import project
 from orchestrator.store.place import check, claim
-from orchestrator.store.projection import project
 from orchestrator.store.projector import Projector
 from orchestrator.store.published import link, read_latencies, read_study, write_board
-from orchestrator.store.stored import Stored, StoredRun, fetch_evidence, read_stored
+from orchestrator.store.raw import Stored, StoredRun, fetch_evidence, read_stored
 from orchestrator.store.trials import read_curves, read_rows, read_trials, trial_of
 
 __all__ = [

@@ -23,9 +23,8 @@ from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
-from methods.errors import DiskFull, StorageError, StudyError
-from orchestrator import wal
-from orchestrator.study import nearest
+from methods.errors import DiskFull, StorageError, StudyError, nearest
+from orchestrator.record import log
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we tell it, in a line
@@ -218,7 +217,7 @@ def storage_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OperationalError, OSError) as error:
-        if "disk is full" in str(error) or (isinstance(error, OSError) and error.errno in wal.FULL):
+        if "disk is full" in str(error) or (isinstance(error, OSError) and error.errno in log.FULL):
             raise DiskFull(
                 f"the MLflow store {uri} must have room, but its disk is full; nothing is lost: "
                 "make room, and the same command goes on"
@@ -236,3 +235,19 @@ def _told(error: Exception) -> str:
             f"made them (revision {found[1]}); install that version, or newer"
         )
     return str(error)
+
+
+def default_uri(out: Path) -> str:
+    """The SQLite store that the studies of one folder share."""
+    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
+
+
+def writable(out: Path) -> None:
+    """Refuse an output folder before anything is written into it.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    nearest = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise StorageError(f"--out must be a folder that can be written, but {nearest} is not")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import orchestrator
-from orchestrator.store.projection import Projection
+from orchestrator.store.mirror import Projection
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Run
 
 from methods.errors import StorageError, StudyError
-from orchestrator import layout
-from orchestrator.board import Board
-from orchestrator.evidence import digest
+from orchestrator.board.model import Board
+from orchestrator.record.evidence import digest
+from orchestrator.store import tags as layout
 from orchestrator.store.place import ENDED, LATENCIES, experiment_of, runs_of, storage_errors
 
 

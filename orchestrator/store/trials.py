@@ -11,8 +11,8 @@ from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
 from methods.errors import StudyError
-from orchestrator import layout
-from orchestrator.rows import Row
+from orchestrator.record.rows import Row
+from orchestrator.store import tags as layout
 from orchestrator.store.cache import Cache
 from orchestrator.store.place import experiment_of, runs_of, storage_errors
 

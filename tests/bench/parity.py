@@ -18,12 +18,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from rich.console import Console
 
-from methods.data import Data, load
+from methods.data.load import Data, load
 from methods.dense import Dense
-from methods.evaluate import evaluate
 from methods.machine import native_bf16, tune_allocator
-from methods.train import Recipe, train
-from orchestrator.intervals import summary
+from methods.training.evaluate import evaluate
+from methods.training.loop import Recipe, train
+from orchestrator.board.stats.intervals import summary
 
 METHOD = Dense(depth=8, width=0.5)
 RECIPE = Recipe(epochs=16, batch_size=32, lr=0.1)

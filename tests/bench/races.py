@@ -17,13 +17,13 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from rich.console import Console
 
-from orchestrator import curves, races
-from orchestrator.ledger import derive
-from orchestrator.rungs import Curve
-from orchestrator.searchers import named
-from orchestrator.simulate import Ended, Searcher, Session
-from orchestrator.space import Space
-from orchestrator.study import Study
+from orchestrator.search.replay import curves, tournament
+from orchestrator.search.replay.searchers import named
+from orchestrator.search.replay.simulate import Ended, Searcher, Session
+from orchestrator.search.rungs import Curve
+from orchestrator.study.file import Study
+from orchestrator.study.params import derive
+from orchestrator.study.space import Space
 
 SERVER = Path(__file__).with_name("syne_tune_server.py")
 STOPPING = "ehvi,ehvi+asha,ehvi+moasha,ehvi+predictive"
@@ -102,15 +102,15 @@ def main() -> None:
     parser.add_argument("--syne-tune", default=None)
     asked = parser.parse_args()
     console = Console()
-    track = races.Track.of(curves.read(asked.table))
-    console.print(races.qualities(track))
+    track = tournament.Track.of(curves.read(asked.table))
+    console.print(tournament.qualities(track))
     searchers: list[Searcher] = named(asked.searchers)
     if asked.syne_tune:
         searchers.append(SyneTune(asked.syne_tune))
     found = []
     for searcher in searchers:
         found.append(
-            races.race(
+            tournament.race(
                 track,
                 searcher,
                 workers=asked.workers,
@@ -118,12 +118,12 @@ def main() -> None:
                 seeds=range(asked.replicates),
             )
         )
-        console.print(races.line(found[-1]))
-    console.print(races.standings(found))
+        console.print(tournament.line(found[-1]))
+    console.print(tournament.standings(found))
     for own in found:
         reached = own.confirmed.mean(axis=0)
         console.print(own.searcher, np.round(reached, 4).tolist(), highlight=False)
-    races.write_figure(found, asked.to)
+    tournament.write_figure(found, asked.to)
 
 
 if __name__ == "__main__":

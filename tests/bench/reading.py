@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "orchestrator"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from boards import study_rows
 from mlflow import MlflowClient

@@ -32,13 +32,15 @@ from rich.console import Console
 from rich.table import Table
 
 from methods.api import Task
-from orchestrator import cluster, store, sweep
-from orchestrator.ledger import Ledger
-from orchestrator.search import SAMPLERS, StudySearch, confirm_plan, propose
-from orchestrator.space import Space, spaces
-from orchestrator.study import Study
-from orchestrator.trainable import TOLD
-from orchestrator.wal import Log
+from orchestrator import store
+from orchestrator.record.ledger import Ledger
+from orchestrator.record.log import Log
+from orchestrator.search.proposals import SAMPLERS, propose
+from orchestrator.study.file import Study
+from orchestrator.study.space import Space, spaces
+from orchestrator.sweep import cluster
+from orchestrator.sweep import run as sweep
+from orchestrator.sweep.tune import TOLD, StudySearch, confirm_plan
 
 METHODS: Mapping[str, Any] = {
     "dense": {"depth": 8, "width": {"low": 0.25, "high": 1.0}},

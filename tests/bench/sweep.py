@@ -1,7 +1,7 @@
 """Trials per hour of a whole sweep, against the bare training loop on the very same trials.
 
 `python -m tests.bench.sweep` runs a small study as `isoflop run` does, and then the same
-configurations with the same seeds, in the same order, through `methods.train` and `evaluate` in as
+configurations with the same seeds, in the same order, through `train` and `evaluate` in as
 many plain processes as the sweep has slots; in turns. A side's pace is taken from the moment when
 each of its processes has a trial behind it; the cold figures include what comes before: imports,
 Ray, the stores.
@@ -29,13 +29,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from methods.data import Data, load
-from methods.evaluate import evaluate
+from methods.data.load import Data, load
 from methods.machine import tune_allocator
-from methods.train import train
-from orchestrator import sweep
-from orchestrator.params import parts
-from orchestrator.study import Study
+from methods.training.evaluate import evaluate
+from methods.training.loop import train
+from orchestrator.study.file import Study
+from orchestrator.study.params import parts
+from orchestrator.sweep import run as sweep
 
 SLOTS = 2
 GOAL = 0.9

@@ -4,13 +4,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from faults import COMPLETE, STUDY
 from optuna.trial import TrialState
 from postgres import Postgres
-from test_faults import COMPLETE, STUDY
 
 from methods.errors import DatabaseAway, StorageError
-from orchestrator.ledger import Ledger
-from orchestrator.space import spaces
+from orchestrator.record.ledger import Ledger
+from orchestrator.study.space import spaces
 
 SPACE = spaces(STUDY)["dense"]
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from server import JOBS, PODS, Server, running
 
-from orchestrator.kube import commands, follow, logs
+from orchestrator.cli import kubernetes as commands
+from orchestrator.kube import follow, logs
+from orchestrator.kube.cluster import load
 from orchestrator.kube.render import render
-from orchestrator.kube.spec import load
 
 ROOT = Path(__file__).parents[2]
 Call = Callable[..., int]

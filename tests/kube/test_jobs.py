@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import MAIN, ROOT, WORKER, Sweep, below, clean, nothing_lost, strike
-from test_drills import REPEATS
+from faults import MAIN, REPEATS, ROOT, WORKER, Sweep, below, clean, nothing_lost, strike
 
+from orchestrator.kube.cluster import load
 from orchestrator.kube.render import render
-from orchestrator.kube.spec import load
 
 FILE = """
 name: job

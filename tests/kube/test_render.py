@@ -11,8 +11,8 @@ from conftest import CLUSTER, STUDY
 from manifests import crd, flaws, pods, ray_pods
 
 from methods.errors import KubernetesError, MethodError, StudyError
+from orchestrator.kube.cluster import Cluster, load
 from orchestrator.kube.render import Rendered, dump, render
-from orchestrator.kube.spec import Cluster, load
 
 WORKERS = "  - {name: cpu, replicas: 2, cpu: 2, memory: 4Gi}\n"
 

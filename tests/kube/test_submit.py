@@ -12,9 +12,9 @@ import pytest
 import yaml
 from server import JOBS, MAPS, Server
 
-from orchestrator.kube import submit as submission
+from orchestrator.kube import submit
+from orchestrator.kube.cluster import load
 from orchestrator.kube.render import render
-from orchestrator.kube.spec import load
 
 NAME = "tiny-{}"
 ROOT = Path(__file__).parents[2]
@@ -251,7 +251,7 @@ def test_of_two_submits_at_once_the_second_breaks_nothing(
     name: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    other = {"metadata": {"annotations": {submission.SUBMISSION: "another"}}, "spec": {}}
+    other = {"metadata": {"annotations": {submit.SUBMISSION: "another"}}, "spec": {}}
     server.on[f"POST {MAPS}"] = lambda: server.put(f"{JOBS}/{name}", other) and None
     assert isoflop("submit", files[0]) == 2
     assert "someone else submitted it" in error(capsys)

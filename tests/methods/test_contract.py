@@ -9,10 +9,10 @@ import torch
 
 from methods import METHODS
 from methods.api import Method, Network, Task
-from methods.data import Data, load
-from methods.evaluate import accuracy_of, evaluate
+from methods.data.load import Data, load
 from methods.macs import executed_macs
-from methods.train import Recipe, train
+from methods.training.evaluate import accuracy_of, evaluate
+from methods.training.loop import Recipe, train
 
 SMALL = {"depth": 14, "width": 0.5, "stages": "2-2-2"}
 """Fields that make a method small, where it has them."""

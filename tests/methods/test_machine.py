@@ -14,9 +14,9 @@ import pytest
 import torch
 from toy import Toy
 
-from methods.data import load
+from methods.data.load import load
 from methods.machine import native_bf16, tune_allocator
-from methods.train import Recipe, train
+from methods.training.loop import Recipe, train
 
 ROOT = Path(__file__).parents[2]
 FAULTS = """
@@ -31,6 +31,25 @@ before, tuned = faults(), tune_allocator()
 faults()
 print(json.dumps([before, tuned, faults()]))
 """
+
+
+NARROW = """
+import torch, torch.nn.functional as F
+import methods.api
+torch.set_num_threads(1)
+for inputs in range(2, 8):
+    for outputs in (4, 8, 32):
+        images = torch.randn(32, inputs, 8, 8).contiguous(memory_format=torch.channels_last)
+        kernel = torch.randn(outputs, inputs, 1, 1, requires_grad=True)
+        for _ in range(20):
+            F.conv2d(images, kernel, stride=2).sum().backward()
+        others = [torch.randn(size) for size in range(1, 3000, 37)]
+"""
+
+
+def test_narrow_strided_convolutions_train_without_a_crash() -> None:
+    """oneDNN's AVX2 kernel corrupts the heap here."""
+    subprocess.run([sys.executable, "-c", NARROW], check=True, cwd=ROOT)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")

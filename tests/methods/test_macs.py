@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods.api import Task
-from methods.gates import Kind
 from methods.macs import FlopCountAnalysis, executed_macs, macs
 from methods.resnet import resnet
-from methods.skipnet import SkipNet, SkippingNet
+from methods.skipnet.gates import Kind
+from methods.skipnet.method import SkipNet, SkippingNet
 
 KINDS: list[Kind] = ["ffgate-1", "ffgate-2", "rnn"]
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from methods.api import Task
 from methods.errors import MethodError
+from methods.fold import fold
 from methods.macs import executed_macs, macs
-from methods.resnet import Block, costs, fold, resnet, scaled
+from methods.resnet import Block, costs, resnet, scaled
 
 CIFAR = Task("cifar10", 3, 32, 32, 10)
 IMAGENET = Task("imagenet", 3, 224, 224, 1000)

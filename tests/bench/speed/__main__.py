@@ -18,9 +18,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from rich.console import Console
 
-from methods.hardware import device_name
-from methods.machine import tune_allocator
-from orchestrator.provenance import commit
+from methods.machine import device_name, tune_allocator
+from orchestrator.record.provenance import commit
 from tests.bench.speed.clock import Clock
 from tests.bench.speed.goals import Finding, latest, shown, write
 

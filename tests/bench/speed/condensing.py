@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from methods.api import Task
-from methods.choices import Choices
-from methods.condensenet import CondenseNet
-from methods.forms import fastest
+from methods.condensenet.method import CondenseNet
+from methods.shipping.choices import Choices
+from methods.shipping.forms import fastest
 from tests.bench.speed.clock import Clock, same
 from tests.bench.speed.goals import Finding, found
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.splits import Augment, shifted
-from methods.splits import Shift as Moves
+from methods.data.splits import Augment, shifted
+from methods.data.splits import Shift as Moves
 from tests.bench.speed.clock import Clock, same
 from tests.bench.speed.goals import Finding, found
 from tests.bench.speed.pictures import MEAN, STD, Opened, Pictures

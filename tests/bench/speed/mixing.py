@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.choices import Choices
-from methods.experts import CondConv2d
-from methods.forms import tuned
+from methods.condconv.layers import CondConv2d
+from methods.shipping.choices import Choices
+from methods.shipping.forms import tuned
 from tests.bench.speed.clock import Clock, Ratio, same
 from tests.bench.speed.goals import Finding, found
 

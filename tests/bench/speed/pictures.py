@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from methods.api import Task
-from methods.data import Data
-from methods.splits import Resident, Split
+from methods.data.load import Data
+from methods.data.splits import Resident, Split
 
 CLASSES = 10
 MEAN, STD = 128.0, 64.0

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.api import Task
-from methods.resrep import CompactedResNet, ResRep
+from methods.resrep.method import CompactedResNet, ResRep
 from tests.bench.speed.clock import Clock, Work, same
 from tests.bench.speed.goals import Finding, found
 

@@ -7,9 +7,9 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from methods.api import Images, Task
-from methods.gates import HIDDEN, LeanRecurrentGates, RecurrentGates
 from methods.resnet import ResNet
-from methods.skipnet import SkipNet, SkippingNet, SkipResNet
+from methods.skipnet.gates import HIDDEN, LeanRecurrentGates, RecurrentGates
+from methods.skipnet.method import SkipNet, SkippingNet, SkipResNet
 from tests.bench.speed.clock import Clock, Ratio, same
 from tests.bench.speed.goals import Finding, found
 

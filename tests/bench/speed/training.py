@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch.nn import functional as F
 
-from methods.dense import Dense, StaticNet
+from methods.api import StaticNet
+from methods.dense import Dense
 from methods.machine import tune_allocator
-from methods.recipe import Recipe, optimiser
-from methods.train import train
+from methods.training.loop import train
+from methods.training.recipe import Recipe, optimiser
 from tests.bench.speed.clock import Clock, Ratio, same
 from tests.bench.speed.goals import Finding, found
 from tests.bench.speed.pictures import Pictures

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from methods.data import Data
+from methods.data.load import Data
 from methods.dense import Dense
 from methods.machine import tune_allocator
-from methods.recipe import Recipe
-from methods.train import train
-from orchestrator.preflight import cores, slots_here
-from orchestrator.study import Resources
+from methods.training.loop import train
+from methods.training.recipe import Recipe
+from orchestrator.study.check import cores, slots_here
+from orchestrator.study.file import Resources
 from tests.bench.speed.clock import Clock, Ratio
 from tests.bench.speed.goals import Finding, found
 from tests.bench.speed.pictures import Pictures

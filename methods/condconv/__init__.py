@@ -1,0 +1,3 @@
+"""CondConv: kernels that each image mixes from experts (Yang et al., arXiv 1904.04971)."""
+
+from methods.condconv.method import CondConv as CondConv

@@ -1,0 +1,239 @@
+"""CondConv: each image mixes its own convolution kernels from experts.
+
+Yang et al., CondConv: Conditionally Parameterized Convolutions for Efficient Inference (arXiv
+1904.04971v3).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import Annotated, Literal
+
+import pydantic
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.api import (
+    Changed,
+    Features,
+    Images,
+    Method,
+    Phase,
+    Search,
+    StaticNet,
+    Task,
+    cross_entropy,
+)
+from methods.condconv import efficientnet
+from methods.condconv.layers import CondConv2d, CondLinear, Router, Start, fuse
+from methods.errors import MethodError
+from methods.fold import PLAIN, fold
+from methods.macs import quiet, sketched
+from methods.resnet import ResNet, check_depth, costs, resnet, stage_sizes
+
+DEPTH = 20
+"""Default depth; EfficientNet-B0, which has its own, takes no other."""
+DEAR = 0.5
+"""Mixing over convolution, in MACs, from which a layer is called dear."""
+STILL = 0.01
+"""Standard deviation of a routing weight over images below which it is called constant."""
+
+
+class Routed(nn.Module):
+    """A block all of whose convolutions mix their experts by one routing of the block's input."""
+
+    def __init__(self, block: nn.Module, router: Router) -> None:
+        super().__init__()
+        self.block = block
+        self.router = router
+
+    def forward(self, features: Features) -> Changed:
+        routing = self.router(features.mean((2, 3)))
+        return self.block(features, context=(routing,))  # type: ignore[no-any-return]
+
+
+class RoutedHead(nn.Module):
+    """A classifier that mixes its experts by a routing of the pooled features it classifies."""
+
+    def __init__(self, linear: CondLinear, router: Router) -> None:
+        super().__init__()
+        self.linear = linear
+        self.router = router
+
+    def forward(self, pooled: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch classes"]:
+        return self.linear(pooled, self.router(pooled))  # type: ignore[no-any-return]
+
+
+class CondConv(Method):
+    """Each image mixes its own convolution kernels from experts, then convolves once.
+
+    Paper: Yang et al., CondConv: Conditionally Parameterized Convolutions for Efficient Inference,
+    NeurIPS 2019, arXiv 1904.04971.
+
+    As published:
+    - sigmoid routing of the pooled block input; one routing for all convolutions of a block
+    - every expert starts from N(0, 2 / fan_out) of its own, the routing from Glorot's uniform
+    - in EfficientNet-B0 the last three block groups are conditional, in a ResNet the last stage
+    - trained by one cross-entropy, in batches: kernels of a batch run as one grouped convolution
+
+    Deviations:
+    - the recipe is the one all methods share: no RMSprop, weight averaging, mixup or AutoAugment
+    - dropout is 0 unless set (the authors' flag for EfficientNet: 0.25); blocks are never dropped
+    - a projection shortcut is one of its block's convolutions, so it is conditional too
+    - the price counts mixing and routing, as fvcore does: 1.5 % below the published EfficientNets
+    - a conditional classifier runs its experts and mixes logits: the same values for fewer MACs
+    - EfficientNet pads evenly on both sides and rounds scaled channels to multiples of 4
+    """
+
+    experts: Annotated[int, Field(ge=1, le=64), Search(choices=(2, 4, 8))] = 8
+    """Kernels to mix in each conditional convolution; with 1, a sigmoid scales a plain one."""
+    placement: Annotated[
+        str, Field(coerce_numbers_to_str=True), Search(choices=("1", "all", "late"))
+    ] = "late"
+    """Conditional stages: their digits in order, as in 1, 23 or 567; `all`; or, as published,
+    `late`: the last of a ResNet, the last three block groups of EfficientNet. Mixing costs experts
+    / (height * width) of a convolution's map times its MACs: dear where maps are small."""
+    head: Annotated[bool, Search()] = False
+    """Whether the classifier is conditional too."""
+    depth: Annotated[int, Field(ge=8, le=1202), Search(low=8, high=56, step=6)] = DEPTH
+    """Layers with weights: 6n+2 in the cifar family; 18, 34, 50, 101 or 152 in imagenet's."""
+    width: Annotated[float, Field(ge=0.1, le=4), Search(low=0.25, high=1.0, step=0.25)] = 1.0
+    """Multiplies every channel count; the result is rounded to a multiple of 4."""
+    family: Literal["cifar", "imagenet", "efficientnet-b0"] = "cifar"
+    """cifar: three stages from 16 channels, behind ImageNet's stem for images above 64 px;
+    imagenet: four stages from 64 channels; efficientnet-b0: seven block groups."""
+    routing_init: Start = "glorot"
+    """Start of the routing layer: the authors' uniform, or timm's, narrower by the root of 6."""
+    path: Literal["auto", "grouped", "loop", "experts"] = "auto"
+    """How training runs mixed kernels, which changes its speed and no values: the batch as groups,
+    image by image, or every expert; `auto` goes by shape. The deployed form never runs them all."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Fraction of the pooled features that the classifier does not see in training."""
+
+    @pydantic.model_validator(mode="after")
+    def _backbone_exists(self) -> "CondConv":
+        if self.family != "efficientnet-b0":
+            check_depth(self.depth, self.family)
+        elif self.depth != DEPTH:
+            raise ValueError(
+                f"efficientnet-b0 has its own depth: leave depth at {DEPTH}, got {self.depth}"
+            )
+        self.conditional()
+        return self
+
+    def conditional(self) -> list[int]:
+        """Which blocks are conditional, counted from 0.
+
+        Raises:
+            MethodError: stages that the backbone has not.
+        """
+        sizes = self._sizes()
+        names = "".join(str(stage + 1) for stage in range(len(sizes)))
+        late = names[-3:] if self.family == "efficientnet-b0" else names[-1]
+        wanted = {"all": names, "late": late}.get(self.placement, self.placement)
+        if not wanted or list(wanted) != sorted(set(wanted) & set(names)):
+            raise MethodError(
+                f"placement must be 'all', 'late' or some of {self.family}'s stages {names} in "
+                f"order, got {self.placement!r}; try {late}"
+            )
+        owners = "".join(name * size for name, size in zip(names, sizes, strict=True))
+        return [block for block, owner in enumerate(owners) if owner in wanted]
+
+    def build(self, task: Task) -> StaticNet:
+        """A freshly initialised network for `task`; draws from torch's global generator.
+
+        Raises:
+            MethodError: images too small for the family.
+        """
+        return StaticNet(self.backbone(task), self.floor(task))
+
+    def backbone(self, task: Task) -> ResNet | efficientnet.EfficientNet:
+        """The network that maps images to logits, freshly initialised.
+
+        Raises:
+            MethodError: images too small for the family.
+        """
+        net = (
+            efficientnet.efficientnet(task, self.width)
+            if self.family == "efficientnet-b0"
+            else resnet(task, self.depth, self.width, family=self.family)
+        )
+        for index in self.conditional():
+            net.blocks[index] = self._routed(net.blocks[index])
+        head = self._routed_head(net.head) if self.head else net.head
+        net.add_module("head", nn.Sequential(nn.Dropout(self.dropout), head))
+        return net
+
+    def phases(self, smoothing: float = 0.0) -> Sequence[Phase[StaticNet]]:
+        """One: cross-entropy."""
+        return [Phase(name="train", share=1.0, loss=partial(cross_entropy, smoothing=smoothing))]
+
+    def deploy(self, net: StaticNet) -> nn.Module:
+        """The backbone with its norms folded into plain kernels and into every expert's."""
+        return fold(net.backbone, {**PLAIN, CondConv2d: fuse})
+
+    def floor(self, task: Task) -> int:
+        """MACs of any sample: the plain backbone, mixing and routing."""
+        return _price(self, task)
+
+    def alarm(self, net: StaticNet, images: Images) -> str | None:
+        """Whether the routing ignores the images, or mixing is dear for the maps at hand."""
+        routings = _outputs(net, images, Router)
+        if len(images) > 1 and max(float(one.std(0).mean()) for one in routings) < STILL:
+            return "routing weights are alike for every image: this network is static"
+        pixels = min(one[0, 0].numel() for one in _outputs(net, images[:1], CondConv2d))
+        if self.experts > DEAR * pixels:
+            return (
+                f"mixing {self.experts} experts costs {self.experts / pixels:.2g} times the "
+                f"convolution on maps of {pixels} px; take earlier stages or fewer experts"
+            )
+        return None
+
+    def _sizes(self) -> Sequence[int]:
+        """How many blocks each stage has."""
+        if self.family == "efficientnet-b0":
+            return [count for *_, count in efficientnet.GROUPS]
+        return stage_sizes(self.depth, self.family)
+
+    def _routed(self, block: nn.Module) -> Routed:
+        """The block with its convolutions replaced by conditional ones."""
+        path = None if self.path == "auto" else self.path
+        first = next(part for part in block.modules() if type(part) is nn.Conv2d)
+        for part in list(block.modules()):
+            for name, conv in part.named_children():
+                if type(conv) is nn.Conv2d:
+                    setattr(part, name, CondConv2d.like(conv, self.experts, path))
+        return Routed(block, Router(first.in_channels, self.experts, self.routing_init))
+
+    def _routed_head(self, head: nn.Linear) -> RoutedHead:
+        linear = CondLinear(head.in_features, head.out_features, experts=self.experts)
+        return RoutedHead(linear, Router(head.in_features, self.experts, self.routing_init))
+
+
+def _outputs(net: nn.Module, images: Images, kind: type[nn.Module]) -> list[Tensor]:
+    """What each part of this kind says to these images in evaluation mode."""
+    said: list[Tensor] = []
+    hooks = [
+        part.register_forward_hook(lambda _part, _inputs, output: said.append(output))
+        for part in net.modules()
+        if isinstance(part, kind)
+    ]
+    try:
+        with quiet(net):
+            net(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return said
+
+
+@lru_cache(maxsize=1024)
+def _price(method: CondConv, task: Task) -> int:
+    with sketched():
+        net = method.backbone(task)
+    extra = sum(
+        part.extra for part in net.modules() if isinstance(part, CondConv2d | CondLinear | Router)
+    )
+    if method.family == "efficientnet-b0":
+        return efficientnet.cost(task, method.width) + extra
+    return costs(task, method.depth, method.width, method.family).total + extra

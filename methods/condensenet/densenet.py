@@ -1,0 +1,197 @@
+"""Fully dense DenseNets as functions of their parts, and what they cost in closed form.
+
+Huang et al., CondenseNet (arXiv 1711.09224), section 4: every layer sees every earlier feature map,
+across blocks too, since a transition only pools; the growth rate doubles from block to block.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.api import Changed, Family, Features, Images, Task
+from methods.errors import MethodError
+from methods.resnet import LARGE, initialise
+
+Pointwise = Callable[[int, int], nn.Module]
+"""Makes a layer's 1x1 convolution: (inputs, outputs)."""
+Head = Callable[[int, int], nn.Module]
+"""Makes the classifier of the pooled features: (inputs, classes)."""
+
+BOTTLENECK = 4
+"""Outputs of a layer's 1x1 convolution, in growth rates."""
+
+
+class Layer(nn.Module):
+    """A 1x1 and a grouped 3x3 convolution, norm and ReLU before each; gives the new features."""
+
+    def __init__(self, inputs: int, growth: int, groups: int, pointwise: Pointwise) -> None:
+        super().__init__()
+        inner = BOTTLENECK * growth
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1: nn.Module = pointwise(inputs, inner)
+        self.norm2: nn.Module = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, growth, 3, padding=1, groups=groups, bias=False)
+
+    def forward(self, features: Features) -> Float[Tensor, "batch growth height width"]:
+        inner = self.conv1(F.relu(self.norm1(features), inplace=True))
+        return self.conv2(F.relu(self.norm2(inner), inplace=True))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Layers on maps of one size, each of which sees all that came before."""
+
+    def __init__(self, layers: Sequence[Layer], pool: bool) -> None:
+        super().__init__()
+        self.pool = pool
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, features: Features) -> Changed:
+        if self.pool:
+            features = F.avg_pool2d(features, 2)
+        for layer in self.layers:
+            features = torch.cat([features, layer(features)], 1)
+        return features
+
+
+class DenseNet(nn.Module):
+    """A stem, blocks of layers, and a head on the mean over the last map."""
+
+    def __init__(
+        self, stem: nn.Conv2d, blocks: Sequence[Block], outputs: int, head: nn.Module
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.head = head
+
+    def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
+        features = self.stem(images)
+        for block in self.blocks:
+            features = block(features)
+        return self.head(F.relu(self.norm(features)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Place(NamedTuple):
+    """Where a layer stands: the channels it sees and adds, and the size of its map."""
+
+    inputs: int
+    growth: int
+    height: int
+    width: int
+
+
+class Costs(NamedTuple):
+    """MACs of one sample in the parts of a DenseNet."""
+
+    stem: int
+    pointwise: int
+    """All 1x1 convolutions, every output connected to every input."""
+    grouped: int
+    """All 3x3 convolutions."""
+    head: int
+
+    @property
+    def total(self) -> int:
+        """MACs of the whole network."""
+        return sum(self)
+
+
+def densenet(
+    task: Task,
+    stages: tuple[int, ...],
+    growth: int,
+    *,
+    groups: int,
+    family: Family = "cifar",
+    pointwise: Pointwise | None = None,
+    head: Head = nn.Linear,
+) -> DenseNet:
+    """A freshly initialised DenseNet for `task`.
+
+    `stages` counts the layers of each block, `growth` is the first block's growth rate, `groups`
+    are those of the 3x3 convolutions; 1x1 convolutions are plain ones unless `pointwise` is given.
+
+    Raises:
+        MethodError: images too small for so many blocks.
+    """
+    layout = places(task, stages, growth, family)
+    blocks = [
+        Block([Layer(at.inputs, at.growth, groups, pointwise or _plain) for at in own], index > 0)
+        for index, own in enumerate(layout)
+    ]
+    stride = _stride(task, family)
+    stem = nn.Conv2d(task.channels, 2 * growth, 3, stride=stride, padding=1, bias=False)
+    outputs = _outputs(layout)
+    net = DenseNet(stem, blocks, outputs, head(outputs, task.classes))
+    initialise(net)
+    return net
+
+
+def places(
+    task: Task, stages: tuple[int, ...], growth: int, family: Family
+) -> tuple[tuple[Place, ...], ...]:
+    """Where the layers of each block stand.
+
+    Raises:
+        MethodError: images too small for so many blocks.
+    """
+    stride, halvings = _stride(task, family), len(stages) - 1
+    height, width = -(-task.height // stride), -(-task.width // stride)
+    if min(height, width) >> halvings == 0:
+        least = (stride << halvings) - stride + 1
+        raise MethodError(
+            f"a DenseNet of {len(stages)} blocks needs images of at least {least} px, but "
+            f"{task.name} has {task.height}x{task.width}; use fewer blocks"
+        )
+    blocks, inputs = [], 2 * growth
+    for index, count in enumerate(stages):
+        own = growth << index
+        size = height >> index, width >> index
+        blocks.append(tuple(Place(inputs + own * i, own, *size) for i in range(count)))
+        inputs += own * count
+    return tuple(blocks)
+
+
+@lru_cache(maxsize=1024)
+def costs(
+    task: Task,
+    stages: tuple[int, ...],
+    growth: int,
+    *,
+    groups: int,
+    family: Family = "cifar",
+) -> Costs:
+    """What `densenet` of these costs, in closed form.
+
+    Raises:
+        MethodError: images too small for so many blocks.
+    """
+    layout = places(task, stages, growth, family)
+    first, layers = layout[0][0], [at for own in layout for at in own]
+    return Costs(
+        stem=9 * task.channels * 2 * growth * first.height * first.width,
+        pointwise=sum(at.inputs * BOTTLENECK * at.growth * at.height * at.width for at in layers),
+        grouped=sum(
+            9 * BOTTLENECK * at.growth * at.growth // groups * at.height * at.width for at in layers
+        ),
+        head=_outputs(layout) * task.classes,
+    )
+
+
+def _outputs(layout: Sequence[Sequence[Place]]) -> int:
+    last = layout[-1][-1]
+    return last.inputs + last.growth
+
+
+def _stride(task: Task, family: Family) -> int:
+    return 2 if family == "imagenet" or max(task.height, task.width) > LARGE else 1
+
+
+def _plain(inputs: int, outputs: int) -> nn.Module:
+    return nn.Conv2d(inputs, outputs, 1, bias=False)

@@ -1,0 +1,234 @@
+"""CondenseNet: dense connections, of which each group of outputs learns to keep a few.
+
+Huang et al., CondenseNet: An Efficient DenseNet using Learned Group Convolutions (arXiv
+1711.09224). The cost is the configuration's, the same for every image.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Annotated, Literal
+
+import pydantic
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods.api import (
+    Family,
+    Images,
+    Labels,
+    Method,
+    Network,
+    Output,
+    Phase,
+    Search,
+    Task,
+    cross_entropy,
+)
+from methods.condensenet.densenet import DenseNet, costs, densenet
+from methods.condensenet.layers import LearnedGroupConv, condensed, learned
+
+
+class CondensingNet(Network):
+    """A DenseNet of learned group convolutions, in one of its condensing stages.
+
+    It costs what would ship now: all inputs that the groups of this stage still keep.
+    """
+
+    stage: Tensor
+    prices: Tensor
+
+    def __init__(self, backbone: DenseNet, prices: Sequence[int]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.last = len(prices) - 1
+        self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
+        by_stage = torch.tensor(prices, dtype=torch.float64)
+        self.register_buffer("prices", by_stage, persistent=False)
+
+    def forward(self, images: Images) -> Output:
+        price = self.prices.index_select(0, self.stage.expand(len(images)))
+        return Output(self.backbone(images), price)
+
+    def condense(self, stage: int) -> None:
+        """Prunes stage by stage from where the network is up to `stage`; never goes back.
+
+        A classifier that is a learned group convolution is pruned in the last stage only.
+        """
+        for reached in range(int(self.stage) + 1, stage + 1):
+            for conv in learned(self.backbone if reached == self.last else self.backbone.blocks):
+                conv.condense()
+            self.stage.fill_(reached)
+
+    def lasso(self) -> Float[Tensor, ""]:
+        """Group lasso of all layers; 0 in the last stage, where nothing is left to push out."""
+        if int(self.stage) == self.last:
+            return torch.zeros((), device=self.stage.device)
+        return torch.stack([conv.lasso() for conv in learned(self.backbone.blocks)]).sum()
+
+
+class CondenseNet(Method):
+    """A DenseNet whose groups of outputs learn in training which few inputs each of them keeps.
+
+    Paper: Huang, Liu, van der Maaten, Weinberger, CondenseNet: An Efficient DenseNet using Learned
+    Group Convolutions, CVPR 2018, arXiv 1711.09224.
+
+    As published:
+    - every layer sees all earlier maps, across blocks too; the growth rate doubles per block
+    - output o of a 1x1 convolution is of group o mod G; the 3x3 convolutions have G groups too
+    - at i/(2(C-1)) of training, i = 1 to C-1, a group drops the 1/C of inputs of least sum |w|
+    - group lasso until the last of these stages; 1x1 weights end at 1/C
+    - shipped as an index of inputs, a standard group convolution and a shuffle
+
+    Deviations:
+    - the classifier stays whole; the public code halves it, untuned, after training
+    - `halve_classifier` prunes it in training instead, so that shipping moves no logit
+    - the lasso ends with the last stage for every G and C; the public code compares with G
+    - a jump in progress prunes all stages that it passes; the public code prunes one
+    - masks and stage are saved with the weights, and each network has its own
+    - shipped, inputs are gathered after norm and ReLU: one norm per layer also where C < G
+    - the head pools the whole map: the published windows of 8 and 7 px for any image size
+    - images above 64 px take the stem of stride 2 in either family
+    - epochs, batch and learning rate are the study's (published: 300 epochs, batch 64, lr 0.1)
+    """
+
+    condense_factor: Annotated[int, Field(ge=2, le=64), Search(choices=(2, 4, 8))] = 4
+    """C: a 1x1 convolution ends with one in C of its weights, after C-1 condensing stages."""
+    groups: Annotated[int, Field(ge=1, le=64), Search(choices=(2, 4, 8))] = 4
+    """G: groups of outputs in every 1x1 and 3x3 convolution."""
+    stages: Annotated[
+        str, Search(choices=("6-6-6", "8-8-8", "10-10-10", "12-12-12", "14-14-14"))
+    ] = "14-14-14"
+    """Layers of each block, joined by dashes (30-30-30 with growth 12; ImageNet 4-6-8-10-8)."""
+    growth: Annotated[int, Field(ge=2, le=256), Search(low=8, high=24, step=8)] = 8
+    """Channels that a layer of the first block adds; doubles from block to block."""
+    lasso: Annotated[float, Field(ge=0, le=1), Search(low=1e-6, high=1e-4, log=True)] = 0.0
+    """Weight of the group lasso (ImageNet 1e-5)."""
+    family: Family = "cifar"
+    """cifar: a stem of stride 1, but of stride 2 for images above 64 px; imagenet: of stride 2."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Fraction of activations dropped at each 1x1 convolution in training (30-30-30 needs 0.1)."""
+    dropout_at: Literal["before", "after"] = "before"
+    """Whether dropout acts on what a 1x1 convolution reads or on what it gives."""
+    halve_classifier: bool = False
+    """Prune the half of the classifier's inputs that matters least, with the last stage."""
+
+    @pydantic.model_validator(mode="after")
+    def _divides(self) -> "CondenseNet":
+        if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", self.stages):
+            raise ValueError(
+                f"stages must be the layers of each block, joined by dashes, got "
+                f"{self.stages!r}; try '14-14-14'"
+            )
+        unit = math.lcm(self.groups, self.condense_factor, 2 if self.halve_classifier else 1)
+        if self.growth % unit:
+            below = self.growth - self.growth % unit
+            even = ", and even for halve_classifier" if self.halve_classifier else ""
+            raise ValueError(
+                f"growth must be a multiple of groups and of condense_factor{even}, got "
+                f"(growth={self.growth}, groups={self.groups}, "
+                f"condense_factor={self.condense_factor}); "
+                f"try growth {f'{below} or ' if below else ''}{below + unit}"
+            )
+        return self
+
+    def build(self, task: Task) -> CondensingNet:
+        """A freshly initialised network for `task`; draws from torch's global generator.
+
+        Raises:
+            MethodError: images too small for so many blocks.
+        """
+        pointwise = partial(
+            LearnedGroupConv,
+            groups=self.groups,
+            factor=self.condense_factor,
+            dropout=self.dropout,
+            dropout_at=self.dropout_at,
+        )
+        backbone = densenet(
+            task,
+            self._layers,
+            self.growth,
+            groups=self.groups,
+            family=self.family,
+            pointwise=pointwise,
+            head=_HalvingHead if self.halve_classifier else nn.Linear,
+        )
+        return CondensingNet(backbone, self._prices(task))
+
+    def phases(self, smoothing: float = 0.0) -> Sequence[Phase[CondensingNet]]:
+        """One: cross-entropy and group lasso; condensing takes the first half."""
+        return [
+            Phase(
+                name="train",
+                share=1.0,
+                loss=partial(self._loss, smoothing=smoothing),
+                advance=self._advance,
+                finish=_finish,
+            )
+        ]
+
+    def deploy(self, net: CondensingNet) -> DenseNet:
+        """The backbone with standard group convolutions in place of the learned ones."""
+        return condensed(net.backbone)
+
+    def floor(self, task: Task) -> int:
+        """MACs of any sample once training has condensed the network."""
+        return self._prices(task)[-1]
+
+    def alarm(self, net: CondensingNet, _images: Images) -> str | None:
+        """Whether the network has condensing stages ahead."""
+        stage = int(net.stage)
+        if stage == net.last:
+            return None
+        return (
+            f"not fully condensed: in stage {stage} of {net.last} each group keeps "
+            f"{1 - stage / self.condense_factor:.0%} of its inputs; train to the end"
+        )
+
+    @property
+    def _layers(self) -> tuple[int, ...]:
+        return tuple(int(count) for count in self.stages.split("-"))
+
+    def _prices(self, task: Task) -> list[int]:
+        """MACs of a sample in each condensing stage."""
+        parts = costs(task, self._layers, self.growth, groups=self.groups, family=self.family)
+        spared = parts.pointwise // self.condense_factor  # MACs per stage
+        prices = [parts.total - spared * stage for stage in range(self.condense_factor)]
+        if self.halve_classifier:
+            prices[-1] -= parts.head // 2
+        return prices
+
+    def _advance(self, net: CondensingNet, progress: float) -> None:
+        net.condense(stage_at(progress, self.condense_factor))
+
+    def _loss(
+        self, net: CondensingNet, images: Images, labels: Labels, *, smoothing: float
+    ) -> Tensor:
+        loss = cross_entropy(net, images, labels, smoothing=smoothing)
+        return loss + self.lasso * net.lasso() if self.lasso > 0 else loss
+
+
+def stage_at(progress: float, factor: int) -> int:
+    """Condensing stages entered at this progress: all factor - 1 of them by one half."""
+    return sum(2 * progress >= stage / (factor - 1) for stage in range(1, factor))
+
+
+class _HalvingHead(nn.Module):
+    """A linear classifier as a learned group convolution of one group that keeps half."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.conv = LearnedGroupConv(inputs, classes, groups=1, factor=2, bias=True)
+        nn.init.kaiming_uniform_(self.conv.weight, a=math.sqrt(5))  # as nn.Linear begins
+
+    def forward(self, pooled: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch classes"]:
+        logits: Tensor = self.conv(pooled[..., None, None])
+        return logits.flatten(1)
+
+
+def _finish(net: CondensingNet, _batches: Iterable[Images]) -> None:
+    net.condense(net.last)

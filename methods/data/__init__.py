@@ -1,0 +1,1 @@
+"""Images: embedded sets, folders, Parquet files and Hugging Face, read into splits."""

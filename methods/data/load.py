@@ -1,0 +1,223 @@
+"""Tasks and their splits: deterministic from a seed, normalised by training statistics."""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from methods.api import Task
+from methods.data import sources
+from methods.data.parts import Part, Source
+from methods.data.splits import Augment, Resident, Split, Streamed
+from methods.errors import DataError
+
+__all__ = ["LIMIT_BYTES", "Arrays", "Augment", "Data", "Split", "check", "load"]
+
+LIMIT_BYTES = 2 << 30
+"""Pixels of all splits above this are streamed instead of held on the device."""
+
+ROLES = ("train", "validation", "test")
+
+HELD_OUT = 0.15
+"""Fraction for validation, and again for test, where a data set has no test split."""
+
+VALIDATION = 0.1
+"""Fraction of the training samples for validation, where a data set has its own test split."""
+
+STATISTICS_SAMPLES = 20_000
+"""Training images, evenly spaced, that mean and deviation are taken from at most."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A task and its three splits."""
+
+    task: Task
+    train: Split
+    validation: Split
+    test: Split
+    flip: bool
+    """Whether augmentation may mirror an image."""
+    pad: int
+    """Pixels by which augmentation moves an image at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays:
+    """A data set as plain arrays in host memory, which processes can share without a copy."""
+
+    task: Task
+    mean: Float[np.ndarray, " channels"]
+    std: Float[np.ndarray, " channels"]
+    flip: bool
+    pad: int
+    splits: Mapping[str, tuple[UInt8[np.ndarray, "..."], Int[np.ndarray, " samples"]]]
+    """Pixels and labels of each role."""
+
+    @classmethod
+    def of(cls, data: Data) -> "Arrays | None":
+        """What `load` gave; None where it is streamed, being too large."""
+        splits = {}
+        for role in ROLES:
+            split: Split = getattr(data, role)
+            if not isinstance(split.store, Resident):
+                return None
+            splits[role] = (split.store.pixels.cpu().numpy(), split.labels.cpu().numpy())
+        mean, std = data.train.mean.numpy(), data.train.std.numpy()
+        return cls(task=data.task, mean=mean, std=std, flip=data.flip, pad=data.pad, splits=splits)
+
+    def on(self, device: str | torch.device) -> Data:
+        """The data set on a device; on the host its pixels are these very arrays, only read."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            mean, std = torch.from_numpy(self.mean), torch.from_numpy(self.std)
+            splits = {
+                role: Split(
+                    Resident(torch.from_numpy(pixels).to(device)),
+                    torch.from_numpy(labels).to(device),
+                    mean,
+                    std,
+                )
+                for role, (pixels, labels) in self.splits.items()
+            }
+        return Data(task=self.task, flip=self.flip, pad=self.pad, **splits)
+
+
+def load(
+    name: str,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    limit_bytes: int = LIMIT_BYTES,
+    size: int | None = None,
+) -> Data:
+    """The data set of this name (digits, cifar10, ...) or at this path, split and normalised.
+
+    A data set's own test split is the test split, else a validation split that it has; then
+    validation is its own or a stratified tenth of the training samples. With no held-out split at
+    all it is cut 70/15/15, stratified. Images of other sizes are brought to the most common one,
+    or to `size` x `size`: scaled to cover it, then centre-cropped.
+
+    Raises:
+        DataError: unknown name, missing path, unreachable, no labels, or a split without samples.
+    """
+    source = sources.find(name, size=size)
+    parts = _three_parts(source, seed)
+    for role, (_, index) in parts.items():
+        if len(index) == 0:
+            raise DataError(f"the {role} split of {name!r} must have samples, but has none")
+    height, width, channels = source.shape
+    total = sum(len(index) for _, index in parts.values()) * height * width * channels
+    if total > limit_bytes:
+        _log.info("%s is streamed: %d bytes of pixels, at most %d held", name, total, limit_bytes)
+    mean, std = _statistics(*parts["train"])
+    splits = {
+        role: _split(part, index, mean, std, torch.device(device), held=total <= limit_bytes)
+        for role, (part, index) in parts.items()
+    }
+    return Data(
+        task=Task(name, channels, height, width, source.classes),
+        flip=source.flip,
+        pad=max(1, min(height, width) // 8),
+        **splits,
+    )
+
+
+def check(data: Data, batch_size: int) -> None:
+    """Refuses data that cannot be trained on.
+
+    Raises:
+        DataError: one class, or fewer training samples than a batch.
+    """
+    present = int(torch.bincount(data.train.labels).count_nonzero())
+    if present < 2:
+        raise DataError(
+            f"data must have at least 2 classes, but the training split of {data.task.name!r} "
+            f"has {present}"
+        )
+    if len(data.train) < batch_size:
+        raise DataError(
+            f"a batch must not exceed the training split, but batch_size={batch_size} and "
+            f"{data.task.name!r} has {len(data.train)} training samples; lower batch_size"
+        )
+
+
+Rows = Int[np.ndarray, " rows"]
+
+
+def _three_parts(source: Source, seed: int) -> dict[str, tuple[Part, Rows]]:
+    """Role -> the part it is taken from and the rows that it gets."""
+    generator = np.random.default_rng(seed)
+    train, validation, test = source.train, source.validation, source.test
+    if test is None:
+        validation, test = None, validation
+    if test is None:
+        rows = _stratified(train.labels, (HELD_OUT, HELD_OUT), generator)
+        return {"train": (train, rows[0]), "validation": (train, rows[1]), "test": (train, rows[2])}
+    if validation is not None:
+        return {"train": _whole(train), "validation": _whole(validation), "test": _whole(test)}
+    rows = _stratified(train.labels, (VALIDATION,), generator)
+    return {"train": (train, rows[0]), "validation": (train, rows[1]), "test": _whole(test)}
+
+
+def _whole(part: Part) -> tuple[Part, Rows]:
+    return part, np.arange(len(part.labels))
+
+
+def _stratified(
+    labels: Int[np.ndarray, " samples"], fractions: Sequence[float], generator: np.random.Generator
+) -> list[Int[np.ndarray, " rows"]]:
+    """What is left, then one list of rows per fraction; each class is cut by itself."""
+    buckets: list[list[Rows]] = [[] for _ in range(len(fractions) + 1)]
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        start = 0
+        for bucket, fraction in zip(buckets[1:], fractions, strict=True):
+            stop = start + int(fraction * len(rows) + 0.5)
+            bucket.append(rows[start:stop])
+            start = stop
+        buckets[0].append(rows[start:])
+    return [np.sort(np.concatenate(bucket)) for bucket in buckets]
+
+
+def _statistics(
+    part: Part, index: Int[np.ndarray, " rows"]
+) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+    """Mean and standard deviation per channel, in pixel values."""
+    stride = -(-len(index) // STATISTICS_SAMPLES)
+    counts: Int[np.ndarray, "channels 256"] | int = 0
+    for rows in _chunks(index[::stride]):
+        channels = np.moveaxis(part.pixels(rows), -1, 0)
+        counts = counts + np.stack([np.bincount(c.ravel(), minlength=256) for c in channels])
+    weights = counts / np.sum(counts, axis=1, keepdims=True)
+    mean = weights @ np.arange(256.0)
+    variance = np.sum(weights * (np.arange(256.0) - mean[:, None]) ** 2, axis=1)
+    std = np.where(variance > 0, np.sqrt(variance), 1.0)
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+
+
+def _split(
+    part: Part,
+    index: Int[np.ndarray, " rows"],
+    mean: Float[Tensor, " channels"],
+    std: Float[Tensor, " channels"],
+    device: torch.device,
+    *,
+    held: bool,
+) -> Split:
+    labels = torch.from_numpy(part.labels[index]).to(device)
+    if not held:
+        return Split(Streamed(part, index), labels, mean, std)
+    pixels = np.concatenate([part.pixels(rows) for rows in _chunks(index)])
+    return Split(Resident(torch.from_numpy(pixels).to(device)), labels, mean, std)
+
+
+def _chunks(index: Int[np.ndarray, " rows"]) -> list[Int[np.ndarray, " chunk"]]:
+    return [index[start : start + 1024] for start in range(0, len(index), 1024)]

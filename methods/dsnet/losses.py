@@ -1,0 +1,123 @@
+"""What DS-Net trains on: the sandwich of widths under an ensemble teacher, and the gate's labels.
+
+Li et al., DS-Net (arXiv 2103.13258), sections 3.3 and 4; the sandwich rule is Yu and Huang's
+(arXiv 1903.05134).
+"""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.api import Images, Labels
+from methods.dsnet.layers import recalibrating
+from methods.dsnet.supernet import SlimMobileNet
+
+Odds = Float[Tensor, "batch choices"]
+"""The gate's raw logits."""
+RARE = 0.02
+"""A kind of label is weighed as if it were at least this fraction of all."""
+
+
+def sandwich(
+    student: SlimMobileNet,
+    teacher: SlimMobileNet,
+    images: Images,
+    labels: Labels,
+    *,
+    ensemble: bool,
+    dropout: float,
+    smoothing: float,
+) -> Tensor:
+    """Sum of four cross-entropies, in nats: largest, two random choices, smallest.
+
+    The largest network learns from labels, the others from the teacher's largest; the smallest from
+    the mean of the teacher's three others with `ensemble`. Draws two different choices from torch's
+    global generator; teacher and student take the same. Choices share their front, so it runs once.
+    """
+    layout = student.layout
+    smallest, *middle = (layout.uniform(choice) for choice in (0, *_two_of(layout.choices)))
+    with torch.no_grad():
+        target = soft_target = teacher(images, layout.largest).softmax(1)
+        if ensemble:
+            features, _ = teacher.front(images, smallest)
+            others = [teacher.back(features, path).softmax(1) for path in middle]
+            soft_target = torch.stack([target, *others]).mean(0)
+    largest = student(images, layout.largest, dropout)
+    loss = F.cross_entropy(largest, labels, label_smoothing=smoothing)
+    features, _ = student.front(images, smallest)
+    for path in middle:
+        loss = loss + F.cross_entropy(student.back(features, path), target)
+    return loss + F.cross_entropy(student.back(features, smallest), soft_target)
+
+
+def recalibrate(supernet: SlimMobileNet, batches: Iterable[Images]) -> None:
+    """New statistics for every width in use, the largest network's too: means over the batches."""
+    layout = supernet.layout
+    with recalibrating(supernet) as means:
+        for images in batches:
+            means.next_batch()
+            supernet(images, layout.largest)
+            features, _ = supernet.front(images, layout.uniform(0))
+            for choice in range(layout.choices):
+                supernet.back(features, layout.uniform(choice))
+
+
+def sparsification(
+    odds: Odds, right: Bool[Tensor, " batch"], easy: Float[Tensor, ""] | None
+) -> Tensor:
+    """Mean cross-entropy of the gate, in nats: first choice where it is right, else the last.
+
+    On log-softmax of the raw logits; the authors' code takes softmax outputs for logits. `easy` is
+    the usual fraction of right ones, by which both kinds of label come to weigh alike.
+    """
+    wanted = torch.where(right, 0, odds.shape[1] - 1)
+    losses = F.cross_entropy(odds, wanted, reduction="none")
+    if easy is None:
+        return losses.mean()
+    usual = torch.where(right, easy, 1 - easy).clamp(min=RARE)
+    return (losses * 0.5 / usual).mean()
+
+
+def monotony(choices: Int[Tensor, " batch"], widths: Sequence[int]) -> str | None:
+    """What is degenerate in these decisions, in one sentence, if anything.
+
+    One choice for all, or choices used so unevenly that they carry less than 0.2 bits.
+    """
+    rates = torch.bincount(choices, minlength=len(widths)).double() / len(choices)
+    bits = -float(torch.xlogy(rates, rates).sum()) / math.log(2)
+    most = int(rates.argmax())
+    if bits == 0:
+        return (
+            f"the gate has collapsed: every image takes choice {widths[most]}; "
+            f"try another mac_weight or routing space"
+        )
+    if bits < 0.2:
+        return (
+            f"the gate decides nearly alike for every image ({bits:.3f} bits): "
+            f"{float(rates[most]):.1%} take choice {widths[most]}"
+        )
+    return None
+
+
+@contextlib.contextmanager
+def frozen(net: nn.Module) -> Iterator[None]:
+    """Inside, `net` is in evaluation mode and no graph reaches its parameters."""
+    modes = {part: part.training for part in net.modules()}
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    net.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _two_of(choices: int) -> list[int]:
+    return torch.randperm(choices)[:2].tolist()

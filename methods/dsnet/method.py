@@ -1,0 +1,404 @@
+"""DS-Net: a supernet that runs at many widths, and one small gate that picks the width per image.
+
+Li et al., Dynamic Slimmable Network (arXiv 2103.13258).
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Literal
+
+import pydantic
+import torch
+from jaxtyping import Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.api import (
+    Changed,
+    Features,
+    Group,
+    Images,
+    Labels,
+    Method,
+    Network,
+    Output,
+    Phase,
+    Search,
+    Task,
+)
+from methods.dsnet.losses import Odds, frozen, monotony, recalibrate, sandwich, sparsification
+from methods.dsnet.supernet import (
+    PUBLISHED_DEPTH,
+    Layout,
+    Logits,
+    Path,
+    SlimMobileNet,
+    path_macs,
+    published,
+    small,
+)
+from methods.errors import MethodError
+from methods.fold import fold
+from methods.macs import quiet
+from methods.resnet import LARGE
+
+SupernetFamily = Literal["cifar", "mobilenet"]
+MOMENTUM = 0.05
+"""Of the running fraction of images that the smallest routed network gets right."""
+
+
+class GatedSupernet(Network):
+    """A supernet, its gate over the routing space, and the teacher that averages the supernet."""
+
+    prices: Tensor
+    clock: Tensor
+    easy: Tensor
+
+    def __init__(self, supernet: SlimMobileNet, routing: Sequence[int]) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.teacher = copy.deepcopy(supernet).requires_grad_(False)
+        self.routing = tuple(routing)
+        """The consecutive choices that the gate picks from."""
+        self.gate = nn.Linear(supernet.layout.reduced, len(routing), bias=False)
+        prices = [supernet.cost(path) + self.gate.weight.numel() for path in self.paths]
+        self.register_buffer("prices", torch.tensor(prices, dtype=torch.float64), persistent=False)
+        self.register_buffer("clock", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("easy", torch.tensor(0.5))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The path of each choice of the routing space."""
+        return [self.supernet.layout.uniform(choice) for choice in self.routing]
+
+    def train(self, mode: bool = True) -> "GatedSupernet":
+        """The teacher stays in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, images: Images) -> Output:
+        features, chosen = self.decide(images)
+        backs = [partial(self.supernet.back, path=path) for path in self.paths]
+        return Output(bucketed(features, chosen, backs), self.prices[chosen])
+
+    def decide(self, images: Images) -> tuple[Changed, Int[Tensor, " batch"]]:
+        """What every choice goes on from, and the place in the routing space that images take.
+
+        The largest of the gate's logits decides, without noise, in training mode too.
+        """
+        features, reduced = self.supernet.front(images, self.paths[0])
+        return features, self.gate(reduced).argmax(1)
+
+    @torch.no_grad()
+    def teach(self, progress: float, decay: float) -> None:
+        """Averages the supernet's weights and statistics, which are new since the last call.
+
+        The average spans the last ninth of the steps so far, until `decay` says fewer.
+        """
+        steps = progress / (progress - self.clock) if progress > 0 else self.clock
+        self.clock.fill_(progress)
+        share = (9 / (10 + steps)).clamp(min=1 - decay)
+        teacher, supernet = self.teacher.state_dict(), self.supernet.state_dict()
+        for name, average in teacher.items():
+            average.lerp_(supernet[name], share.to(average.dtype))
+
+
+class UniformNet(Network):
+    """A view of a supernet on one path, without the gate."""
+
+    def __init__(self, supernet: SlimMobileNet, path: Path) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.path = path
+        self.cost = supernet.cost(path)
+        """MACs of one image."""
+
+    def forward(self, images: Images) -> Output:
+        logits = self.supernet(images, self.path)
+        price = torch.full((len(images),), self.cost, dtype=torch.float64, device=images.device)
+        return Output(logits, price)
+
+
+class SlicedNet(nn.Module):
+    """One path as shipped: a plain static network."""
+
+    def __init__(self, view: UniformNet) -> None:
+        super().__init__()
+        self.front = fold(view.supernet.front_at(view.path))
+        self.back = fold(view.supernet.back_at(view.path))
+        self.eval()
+
+    def forward(self, images: Images) -> Logits:
+        return self.back(self.front(images)[0])  # type: ignore[no-any-return]
+
+
+class BucketedNet(nn.Module):
+    """DS-Net as shipped: each image runs at its own width, among the others that want it.
+
+    Front and gate run once for the batch; every width has a contiguous copy of its weights.
+    """
+
+    def __init__(self, net: GatedSupernet) -> None:
+        super().__init__()
+        self.front = fold(net.supernet.front_at(net.paths[0]))
+        self.gate = fold(net.gate)
+        self.backs = nn.ModuleList(fold(net.supernet.back_at(path)) for path in net.paths)
+        self.eval()
+
+    def forward(self, images: Images) -> Logits:
+        return self.run(images)[0]
+
+    @torch.no_grad()
+    def run(self, images: Images) -> tuple[Logits, Odds]:
+        """Logits, and the gate's, which keep the gate in a traced graph."""
+        features, reduced = self.front(images)
+        odds = self.gate(reduced)
+        return bucketed(features, odds.argmax(1), list(self.backs)), odds
+
+
+def bucketed(
+    features: Features,
+    chosen: Int[Tensor, " batch"],
+    backs: Sequence[Callable[[Features], Logits]],
+) -> Logits:
+    """Each image through its own of `backs`, with all others that chose the same."""
+    if torch.compiler.is_exporting():  # a graph has one way for buckets of any size
+        places = [(chosen == choice).nonzero().squeeze(1) for choice in range(len(backs))]
+        parts = [features.index_select(0, place) for place in places]
+        joined = torch.cat([back(part) for back, part in zip(backs, parts, strict=True)])
+        empty = joined.new_empty(features.shape[0], joined.shape[1])
+        return empty.index_copy_(0, torch.cat(places), joined)
+    choices = chosen.tolist()
+    if len(set(choices)) == 1:
+        return backs[choices[0]](features)  # type: ignore[no-any-return]
+    order = chosen.argsort()
+    sorted_ = features[order]  # an index keeps channels last, which index_select does not
+    buckets = torch.split(sorted_, [choices.count(choice) for choice in range(len(backs))])
+    logits = torch.cat(
+        [back(bucket) for back, bucket in zip(backs, buckets, strict=True) if len(bucket)]
+    )
+    return torch.empty_like(logits).index_copy_(0, order, logits)
+
+
+class DSNet(Method):
+    """Per-image width: slices of one supernet, and a gate that picks the slice.
+
+    Paper: Li et al., Dynamic Slimmable Network, CVPR 2021, arXiv 2103.13258.
+
+    As published:
+    - family mobilenet is the released supernet: 14 widths in the two last stages, one gate on the
+      squeezed vector of the first block there, no residuals
+    - a norm keeps statistics per width and one affine map; squeezed vectors have a fixed size
+    - supernet phase: sandwich rule with in-place ensemble bootstrapping by an averaged teacher
+    - gate phase: only the gate's head trains, by sandwich gate sparsification, the task loss of
+      straight-through Gumbel choices, and a MAC loss
+    - the operating points are every uniform width, the largest network, and the gate
+
+    Deviations:
+    - family cifar is ours, of the same parts: the paper has no supernet for small images; its
+      squeezed vectors have 16 entries at least, since its gate would read as few as 4
+    - the bias of squeezing starts at 0.5: from 0, most squeezed entries are 0 for every image
+    - the teacher averages the last ninth of the steps until that is more than its decay allows: in
+      short trainings the published average is still half random initialisation
+    - the largest network has statistics of its own where its width is the last choice's too
+    - the two random choices differ, may be the narrowest, and are the teacher's too
+    - the three narrow forwards of a step share stem and first stages, whose statistics move once
+    - statistics are recomputed as plain means over the phase's images, for the largest network too
+    - the gate learns from images that the supernet never saw (held_out), and both kinds of label
+      weigh alike (balanced): where the narrowest is nearly always right, all labels are the same
+    - gate labels meet the log-softmax of raw logits; the authors' code applies softmax twice
+    - the MAC loss is relative to the routing space's dearest choice, not to 1e9, under which it is
+      invisible at CIFAR's size; the weight is converted
+    - straight-through gradients reach the gate through scale and shift of the norms, once a layer
+    - the gate takes the argmax at evaluation; in the authors' code the noise stays on
+    - every step sees every slice, so that no gradient is zero throughout: none is set to None
+    - batch size, learning rate, warm-up, label smoothing and augmentation are the recipe's;
+      published: 512, 0.08, 5 epochs of 150, 0.1, RandAugment with erasing and colour jitter
+    """
+
+    depth: Annotated[int, Field(ge=8, le=1202), Search(low=8, high=26, step=6)] = 26
+    """Layers with weights, two a block: 6n+2 in the cifar family; 28 in mobilenet's."""
+    width: Annotated[float, Field(ge=0.1, le=4), Search(low=0.25, high=1.0, step=0.25)] = 1.0
+    """Multiplies every channel count; the widest are rounded to a multiple of 4."""
+    family: SupernetFamily = "cifar"
+    """cifar: three stages of up to 64, 128 and 256 channels, with two strides more for images above
+    64 px; mobilenet: the released supernet, for 224 px."""
+    narrowest: Annotated[float, Field(gt=0, lt=1), Search(low=0.2, high=0.5)] = 0.35
+    """Narrowest over widest width of the first dynamic stage; the second leaves out as many."""
+    choices: Annotated[int, Field(ge=2, le=64), Search(low=8, high=14)] = 14
+    """Evenly spaced widths of the dynamic stages; their step is a whole number of channels."""
+    routing_start: Annotated[int, Field(ge=0, le=62), Search(low=0, high=4)] = 0
+    """First choice that the gate may take; 0 is the narrowest."""
+    routing_size: Annotated[int, Field(ge=2, le=64), Search(low=2, high=4)] = 4
+    """Consecutive choices that the gate may take."""
+    mac_weight: Annotated[float, Field(ge=0, le=100), Search(low=0.005, high=0.5, log=True)] = 0.02
+    """Weight of the squared mean MACs, in units of the dearest routed choice (published: 0.5 in
+    squared GMACs, which is 0.0197 in these units)."""
+    sgs_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Weight of sandwich gate sparsification."""
+    task_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Weight of the cross-entropy of the dynamic network in the gate phase."""
+    residual: bool = False
+    """Blocks behind the first of a stage add their input: deep supernets then train in less time
+    (published: off)."""
+    ensemble: bool = False
+    """Teach the smallest network by the mean of the teacher's three, not by its largest alone."""
+    teacher_decay: Annotated[float, Field(ge=0, lt=1)] = 0.997
+    """Of the teacher's average of past supernets, per step; lower it for short trainings."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """On the pooled features of the largest network."""
+    gate_share: Annotated[float, Field(gt=0, lt=1)] = 30 / 180
+    """Fraction of training in the gate phase (30 of 180 epochs)."""
+    gate_lr: Annotated[float, Field(gt=0, le=10)] = 0.08
+    """Peak learning rate of the gate phase."""
+    gate_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Weight decay of the gate."""
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Fraction of the training split that the gate alone learns from (published: 0)."""
+    balanced: bool = True
+    """Weigh images that the smallest routed network gets right and wrong alike (published: off)."""
+
+    @pydantic.model_validator(mode="after")
+    def _supernet_exists(self) -> "DSNet":
+        if self.family == "mobilenet" and self.depth != PUBLISHED_DEPTH:
+            raise ValueError(
+                f"a mobilenet supernet has depth {PUBLISHED_DEPTH}, got {self.depth}; "
+                f"set depth={PUBLISHED_DEPTH}"
+            )
+        if self.family == "cifar" and self.depth % 6 != 2:
+            below = self.depth - (self.depth - 2) % 6
+            raise ValueError(
+                f"a cifar supernet has depth 6n+2, got {self.depth}; try {below} or {below + 6}"
+            )
+        if self.routing_start + self.routing_size > self.choices:
+            raise ValueError(
+                f"routing_start + routing_size <= choices must hold, but got "
+                f"{self.routing_start} + {self.routing_size} > {self.choices}"
+            )
+        self._layout(large=False)
+        return self
+
+    def build(self, task: Task) -> GatedSupernet:
+        """A freshly initialised network for `task`; draws from torch's global generator.
+
+        The supernet's weights do not depend on the routing space.
+
+        Raises:
+            MethodError: images too small for the family.
+        """
+        routing = range(self.routing_start, self.routing_start + self.routing_size)
+        return GatedSupernet(SlimMobileNet(task, self._layout_for(task)), routing)
+
+    def phases(self, smoothing: float = 0.0) -> Sequence[Phase[GatedSupernet]]:
+        """The supernet under its sandwich of losses; then the gate alone, on other images."""
+        return [
+            Phase(
+                name="supernet",
+                share=1 - self.gate_share,
+                loss=partial(self._supernet_step, smoothing=smoothing),
+                parameters=lambda net: [Group(list(net.supernet.parameters()))],
+                advance=lambda net, progress: net.teach(progress, self.teacher_decay),
+                finish=self._recalibrate,
+                points=uniform_points,
+                part=(0.0, 1 - self.held_out),
+            ),
+            Phase(
+                name="gate",
+                share=self.gate_share,
+                loss=partial(self._gate_step, smoothing=smoothing),
+                parameters=lambda net: [
+                    Group(list(net.gate.parameters()), weight_decay=self.gate_decay)
+                ],
+                part=(1 - self.held_out, 1.0) if self.held_out else (0.0, 1.0),
+                lr=self.gate_lr,
+                schedule="cosine",
+            ),
+        ]
+
+    def deploy(self, net: GatedSupernet | UniformNet) -> BucketedNet | SlicedNet:
+        """Norms folded, weights sliced: samples bucketed by width, or one width for all."""
+        return SlicedNet(net) if isinstance(net, UniformNet) else BucketedNet(net)
+
+    def floor(self, task: Task) -> int:
+        """MACs of the narrowest choice without the gate.
+
+        Raises:
+            MethodError: images too small for the family.
+        """
+        layout = self._layout_for(task)
+        return path_macs(task, layout, layout.uniform(0))
+
+    def alarm(self, net: GatedSupernet | UniformNet, images: Images) -> str | None:
+        """Whether the gate has collapsed on these images."""
+        if isinstance(net, UniformNet):
+            return None
+        with quiet(net):
+            return monotony(net.decide(images)[1], net.routing)
+
+    def _layout_for(self, task: Task) -> Layout:
+        least = 8 if self.family == "cifar" else LARGE
+        if min(task.height, task.width) < least:
+            raise MethodError(
+                f"a {self.family} supernet needs images of at least {least} px, but {task.name} "
+                f"has {task.height}x{task.width}"
+                + ("; use family cifar" if self.family == "mobilenet" else "")
+            )
+        return self._layout(large=max(task.height, task.width) > LARGE)
+
+    def _layout(self, *, large: bool) -> Layout:
+        spacing = self.width, self.narrowest, self.choices
+        layout = (
+            published(*spacing)
+            if self.family == "mobilenet"
+            else small(self.depth, *spacing, stride=2 if large else 1)
+        )
+        return layout._replace(residual=self.residual)
+
+    def _supernet_step(
+        self, net: GatedSupernet, images: Images, labels: Labels, *, smoothing: float
+    ) -> Tensor:
+        return sandwich(
+            net.supernet,
+            net.teacher,
+            images,
+            labels,
+            ensemble=self.ensemble,
+            dropout=self.dropout,
+            smoothing=smoothing,
+        )
+
+    def _recalibrate(self, net: GatedSupernet, batches: Iterable[Images]) -> None:
+        net.teach(1.0, self.teacher_decay)
+        recalibrate(net.supernet, batches)
+
+    def _gate_step(
+        self, net: GatedSupernet, images: Images, labels: Labels, *, smoothing: float
+    ) -> Tensor:
+        supernet, paths = net.supernet, net.paths
+        with frozen(supernet):
+            with torch.no_grad():
+                features, reduced = supernet.front(images, paths[0])
+                right = supernet.back(features, paths[0]).argmax(1) == labels
+                net.easy.lerp_(right.to(net.easy.dtype).mean(), MOMENTUM)
+            odds = net.gate(reduced).to(torch.promote_types(reduced.dtype, torch.float32))
+            shares = F.gumbel_softmax(odds, hard=True)
+            logits = supernet.masked(features, shares, paths)
+        mean_macs = (shares.double() * (net.prices / net.prices.max())).sum(1).mean()
+        sgs = sparsification(odds, right, net.easy if self.balanced else None)
+        task_loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        return (
+            self.sgs_weight * sgs
+            + self.task_weight * task_loss
+            + self.mac_weight * mean_macs.to(odds.dtype) ** 2
+        )
+
+
+def uniform_points(net: GatedSupernet) -> Mapping[str, UniformNet]:
+    """The network at every uniform width, and the largest, as views."""
+    layout = net.supernet.layout
+    paths = {str(choice): layout.uniform(choice) for choice in range(layout.choices)}
+    paths["largest"] = layout.largest
+    return {name: UniformNet(net.supernet, path) for name, path in paths.items()}

@@ -1,0 +1,3 @@
+"""ResRep: compactors that prune channels without loss (Ding et al., arXiv 2007.03260)."""
+
+from methods.resrep.method import ResRep as ResRep

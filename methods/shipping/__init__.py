@@ -1,0 +1,1 @@
+"""Deployed networks: their fastest exact forms, their files, and their cards."""

@@ -1,0 +1,144 @@
+"""SkipNet's gates: small networks that say, per image, how much a block wants to run.
+
+Wang et al., SkipNet (arXiv 1711.09485v2), section 3.2. A gate returns a logit: the log odds of
+running, so that `logit > 0` is the paper's p > 0.5 for the softmax of two and for the sigmoid.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from methods.api import Features
+from methods.resnet import initialise
+
+Kind = Literal["ffgate-1", "ffgate-2", "rnn"]
+State = tuple[Tensor, Tensor] | None
+"""What the gates remember from block to block: hidden and cell state, or nothing."""
+Logit = Float[Tensor, " batch"]
+
+HIDDEN = 10
+"""Size of the recurrent gate's embedding, hidden and cell state."""
+
+
+class FeedForwardGates(nn.Module):
+    """One small convolutional network for each block, the first kind or the cheaper second."""
+
+    def __init__(self, channels: Sequence[int], kind: Literal["ffgate-1", "ffgate-2"]) -> None:
+        super().__init__()
+        body = _first if kind == "ffgate-1" else _second
+        self.bodies = nn.ModuleList(body(width) for width in channels)
+        self.heads = nn.ModuleList(_linear(width, 2) for width in channels)
+        initialise(self)
+
+    def forward(self, index: int, features: Features, state: State) -> tuple[Logit, State]:
+        """The log odds of running block `index + 1` on the output of block `index`."""
+        pooled = self.bodies[index](features).mean((2, 3))
+        skip, run = self.heads[index](pooled).unbind(1)
+        return run - skip, state
+
+    @torch.no_grad()
+    def favour(self, logit: float) -> None:
+        """Shift every decision towards running, by so much log odds."""
+        for head in self.heads:
+            assert isinstance(head, nn.Linear)
+            head.bias[1].add_(logit)
+
+
+class RecurrentGates(nn.Module):
+    """One shared LSTM that steps over depth; each block has its own embedding.
+
+    Its step is written out in linear maps, which every counter sees; nn.LSTM none does.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.embeddings = nn.ModuleList(_linear(width, HIDDEN) for width in channels)
+        self.enter = nn.Linear(HIDDEN, 4 * HIDDEN)
+        self.recur = nn.Linear(HIDDEN, 4 * HIDDEN)
+        self.head = nn.Linear(HIDDEN, 1)
+
+    def forward(self, index: int, features: Features, state: State) -> tuple[Logit, State]:
+        """The log odds of running block `index + 1`, and the state for the next gate."""
+        embedded = self.embeddings[index](features.mean((2, 3)))
+        hidden, cell = _start(embedded) if state is None else state
+        hidden, cell = _step(self.enter(embedded) + self.recur(hidden), cell)
+        return self.head(hidden).squeeze(1), (hidden, cell)
+
+    @torch.no_grad()
+    def favour(self, logit: float) -> None:
+        """Shift every decision towards running, by so much log odds."""
+        self.head.bias.add_(logit)
+
+
+class LeanRecurrentGates(nn.Module):
+    """The recurrent gates as shipped: the same products in as few calls as torch has for them."""
+
+    def __init__(self, gates: RecurrentGates) -> None:
+        super().__init__()
+        self.embeddings = gates.embeddings
+        self.head = gates.head
+        self.enter = gates.enter
+        self.recur = gates.recur
+
+    def forward(self, index: int, features: Features, state: State) -> tuple[Logit, State]:
+        """The log odds of running block `index + 1`, and the state for the next gate."""
+        embedded = self.embeddings[index](features.mean((2, 3)))
+        enter, recur = self.enter, self.recur
+        weights = enter.weight, recur.weight, enter.bias, recur.bias
+        state = torch.lstm_cell(embedded, state or _start(embedded), *weights)
+        return self.head(state[0]).squeeze(1), state
+
+
+Gates = FeedForwardGates | RecurrentGates
+
+
+def make_gates(kind: Kind, channels: Sequence[int], bias: float = 0.0) -> Gates:
+    """Freshly initialised gates, one for each block's output width.
+
+    As in the authors' code the last one is made and never used; it does not train.
+    """
+    gates = RecurrentGates(channels) if kind == "rnn" else FeedForwardGates(channels, kind)
+    unused = (
+        [gates.embeddings[-1]]
+        if isinstance(gates, RecurrentGates)
+        else [gates.bodies[-1], gates.heads[-1]]
+    )
+    for part in unused:
+        part.requires_grad_(False)
+    if bias:
+        gates.favour(bias)
+    return gates
+
+
+def _first(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.MaxPool2d(2), *_convolved(width, 1), *_convolved(width, 2))
+
+
+def _second(width: int) -> nn.Sequential:
+    return nn.Sequential(*_convolved(width, 2))
+
+
+def _convolved(width: int, stride: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+    return conv, nn.BatchNorm2d(width), nn.ReLU()
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    """A 1x1 convolution on a pooled map, and so initialised as one."""
+    linear = nn.Linear(inputs, outputs)
+    nn.init.normal_(linear.weight, std=(2 / outputs) ** 0.5)
+    return linear
+
+
+def _start(embedded: Tensor) -> tuple[Tensor, Tensor]:
+    nothing = embedded.new_zeros(embedded.shape[0], HIDDEN)
+    return nothing, nothing
+
+
+def _step(mixed: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    take, keep, new, show = mixed.chunk(4, 1)
+    cell = torch.sigmoid(keep) * cell + torch.sigmoid(take) * torch.tanh(new)
+    return torch.sigmoid(show) * torch.tanh(cell), cell

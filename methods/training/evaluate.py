@@ -1,0 +1,105 @@
+"""What a trained network is worth: accuracy, MACs per sample, and the time it really takes."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Integer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.api import Network
+from methods.data.load import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A network on every sample of a split, in the split's order."""
+
+    accuracy: float
+    """Fraction of samples whose largest logit is the label's."""
+    loss: float
+    """Mean cross-entropy, in nats."""
+    macs_mean: float
+    macs_p95: float
+    """The least cost that at least 95 % of the samples do not exceed, an observed one."""
+    macs_max: float
+    macs: Float[np.ndarray, " samples"]
+    predictions: Int[np.ndarray, " samples"]
+    labels: Int[np.ndarray, " samples"]
+
+    @property
+    def macs_std(self) -> float:
+        """Standard deviation over the samples, in MACs."""
+        return float(self.macs.std())
+
+
+def evaluate(
+    net: Network, split: Split, *, batch_size: int = 256, device: str | torch.device = "cpu"
+) -> Evaluation:
+    """Accuracy and MACs of `net` in evaluation mode; `net` and all generators stay as they are."""
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    predictions, macs = [], []
+    with evaluating(net):
+        for images, labels in split.batches(batch_size):
+            output = net(images.to(device))
+            logits = output.logits.double()
+            loss += F.cross_entropy(logits, labels.to(device), reduction="sum")
+            predictions.append(logits.argmax(1))
+            macs.append(output.macs.double())
+    guesses = torch.cat(predictions).cpu().numpy()
+    truth = split.labels.cpu().numpy()
+    costs = torch.cat(macs).cpu().numpy()
+    return Evaluation(
+        **figures(guesses, truth, costs),
+        loss=float(loss) / len(split),
+        macs=costs,
+        predictions=guesses,
+        labels=truth,
+    )
+
+
+def figures(
+    predictions: Integer[np.ndarray, " samples"],
+    labels: Integer[np.ndarray, " samples"],
+    macs: Float[np.ndarray, " samples"],
+) -> dict[str, float]:
+    """Accuracy and MACs of an `Evaluation`, from what each sample gave."""
+    return {
+        "accuracy": float(np.mean(predictions == labels)),
+        "macs_mean": float(macs.mean()),
+        "macs_p95": float(np.quantile(macs, 0.95, method="higher")),
+        "macs_max": float(macs.max()),
+    }
+
+
+def accuracy_of(
+    module: nn.Module,
+    split: Split,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+) -> float:
+    """Accuracy of a deployed network, images -> logits."""
+    hits = torch.zeros((), dtype=torch.int64, device=device)
+    with evaluating(module):
+        for images, labels in split.batches(batch_size):
+            logits: Tensor = module(images.to(device))
+            hits += (logits.argmax(1) == labels.to(device)).sum()
+    return int(hits) / len(split)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every submodule's mode and the generators come back."""
+    modes = {part: part.training for part in module.modules()}
+    devices = sorted({p.device.index or 0 for p in module.parameters() if p.is_cuda})
+    try:
+        module.eval()
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

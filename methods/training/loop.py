@@ -1,0 +1,354 @@
+"""The training loop: a generator of epochs that knows nobody who listens.
+
+Stopping is ceasing to iterate; pausing is keeping `Epoch.state()` and handing it back later. A
+trial that was paused equals one that was not, bit for bit on one CPU.
+"""
+
+import contextlib
+import functools
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from methods.api import Images, Labels, Method, Network, Phase
+from methods.data.load import Augment, Data, check
+from methods.data.splits import count_batches
+from methods.errors import DataError, Diverged, MethodError
+from methods.machine import native_bf16
+from methods.training.recipe import Recipe, learning_rate, optimiser
+
+__all__ = ["Epoch", "Recipe", "plan_epochs", "train"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What one pass over the training split did."""
+
+    index: int
+    """Epochs done, from 1."""
+    epochs: int
+    """Epochs of the whole trial."""
+    phase: str
+    phase_done: bool
+    """Whether this was the last epoch of its phase."""
+    progress: float
+    """Fraction of the whole trial that is done."""
+    loss: float
+    """Mean training loss per sample."""
+    lr: float
+    """Learning rate of the last step, before any group's scale."""
+    seconds: float
+    """Training time of this epoch."""
+    net: Network
+    """The network itself, not a copy."""
+    points: Callable[[], Mapping[str, Network]]
+    """Operating points that the phase offers once it is done."""
+    state: Callable[[], dict[str, Any]]
+    """A checkpoint of this moment, copied to the host; ask for it before the next epoch."""
+
+
+def train(
+    method: Method,
+    data: Data,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: str | torch.device = "cpu",
+    state: Mapping[str, Any] | None = None,
+) -> Iterator[Epoch]:
+    """Trains a fresh network of `method`, or goes on from the `state` of an epoch.
+
+    Initialisation, order, augmentation and whatever layers draw derive from `seed` alone; torch's
+    global generators are left as they were found. The trial's length is that of its checkpoint.
+
+    Raises:
+        MethodError: fewer epochs than phases, or the checkpoint of another method.
+        DataError: one class, fewer samples than a batch, or a phase without any.
+        Diverged: a loss or a weight that is not finite.
+    """
+    check(data, recipe.batch_size)
+    phases = method.phases(recipe.label_smoothing)
+    check_parts(phases, data)
+    epochs = recipe.epochs if state is None else _checked_length(state, method, recipe)
+    plan = plan_epochs(phases, epochs)
+    place = torch.device(device)
+    randomness = _Randomness.of(seed, place)
+    with randomness.initialising():
+        net: Network = method.build(data.task)
+    net = net.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trial = _Trial(method, data, recipe, place, net, randomness, epochs, _bf16(recipe, place))
+    return _epochs(trial, plan, state)
+
+
+def check_parts(phases: Sequence[Phase[Any]], data: Data) -> None:
+    """Every phase has images of the training split to learn from.
+
+    Raises:
+        DataError: says which has none.
+    """
+    for phase in phases:
+        if not len(data.train.part(*phase.part)):
+            raise DataError(
+                f"a phase must have a sample, but phase {phase.name!r} takes those between "
+                f"{phase.part[0]:g} and {phase.part[1]:g} of each class, and {data.task.name!r} "
+                f"with {len(data.train)} training samples has none there; take more data"
+            )
+
+
+def plan_epochs(phases: Sequence[Phase[Any]], epochs: int) -> list[tuple[Phase[Any], int, int]]:
+    """Phase, first epoch and end of each phase: shares rounded cumulatively, one epoch at least.
+
+    Raises:
+        MethodError: fewer epochs than phases, or shares that do not sum to 1.
+    """
+    shares = [phase.share for phase in phases]
+    if abs(sum(shares) - 1.0) > 1e-6 or min(shares) <= 0:
+        raise MethodError(f"the shares of a method's phases must sum to 1, but got {shares}")
+    if epochs < len(phases):
+        names = ", ".join(phase.name for phase in phases)
+        raise MethodError(
+            f"each phase needs an epoch, but got (epochs={epochs}) for {len(phases)} phases "
+            f"({names}); raise epochs"
+        )
+    ends = [int(share * epochs + 0.5) for share in np.cumsum(shares)]
+    ends[-1] = epochs
+    for index in range(len(ends)):
+        earliest = index + 1 if index == 0 else ends[index - 1] + 1
+        latest = epochs - (len(ends) - 1 - index)
+        ends[index] = min(max(ends[index], earliest), latest)
+    return list(zip(phases, [0, *ends[:-1]], ends, strict=True))
+
+
+@dataclass
+class _Randomness:
+    """The generators of one trial, and the state of torch's global ones between its epochs."""
+
+    place: torch.device
+    seeds: tuple[int, int, int, int]
+    """Of initialisation, layers, order and augmentation."""
+    order: torch.Generator = field(default_factory=torch.Generator)
+    augment: torch.Generator = field(default_factory=torch.Generator)
+    layers: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, seed: int, place: torch.device) -> "_Randomness":
+        children = np.random.SeedSequence(seed).spawn(4)
+        seeds = [int(child.generate_state(1, np.uint64)[0] >> np.uint64(1)) for child in children]
+        own = cls(place, (seeds[0], seeds[1], seeds[2], seeds[3]))
+        own.order.manual_seed(seeds[2])
+        own.augment.manual_seed(seeds[3])
+        return own
+
+    @contextlib.contextmanager
+    def initialising(self) -> Iterator[None]:
+        """Inside, torch's global generators start from the seed of initialisation."""
+        with self._forked():
+            self._seed(self.seeds[0])
+            yield
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Inside, torch's global generators go on from where training left them."""
+        with self._forked():
+            self._seed(self.seeds[1])
+            if self.layers:
+                torch.set_rng_state(self.layers["cpu"])
+            if "cuda" in self.layers and self.place.type == "cuda":
+                torch.cuda.set_rng_state(self.layers["cuda"], self.place)
+            yield
+            self.layers = {"cpu": torch.get_rng_state()}
+            if self.place.type == "cuda":
+                self.layers["cuda"] = torch.cuda.get_rng_state(self.place)
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            "order": self.order.get_state(),
+            "augment": self.augment.get_state(),
+            **{f"layers_{name}": tensor.clone() for name, tensor in self.layers.items()},
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.order.set_state(state["order"].cpu())
+        self.augment.set_state(state["augment"].cpu())
+        names = [name for name in state if name.startswith("layers_")]
+        self.layers = {name.removeprefix("layers_"): state[name].cpu() for name in names}
+
+    def _seed(self, seed: int) -> None:
+        torch.default_generator.manual_seed(seed)
+        if self.place.type == "cuda":
+            with torch.cuda.device(self.place):
+                torch.cuda.manual_seed(seed)
+
+    def _forked(self) -> contextlib.AbstractContextManager[None]:
+        devices = [self.place] if self.place.type == "cuda" else []
+        return torch.random.fork_rng(devices=devices)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    method: Method
+    data: Data
+    recipe: Recipe
+    place: torch.device
+    net: Network
+    randomness: _Randomness
+    epochs: int
+    bf16: bool
+
+    def state(self, index: int, sgd: torch.optim.Optimizer) -> dict[str, Any]:
+        return {
+            "method": _identity(self.method),
+            "epochs": self.epochs,
+            "epoch": index,
+            "net": _on_host(self.net.state_dict()),
+            "optimiser": _on_host(sgd.state_dict()),
+            "generators": self.randomness.state(),
+        }
+
+
+def _epochs(
+    trial: _Trial, plan: list[tuple[Phase[Any], int, int]], state: Mapping[str, Any] | None
+) -> Iterator[Epoch]:
+    done = 0
+    if state is not None:
+        done = int(state["epoch"])
+        trial.net.load_state_dict(state["net"])
+        trial.randomness.restore(state["generators"])
+    for phase, start, end in plan:
+        if done >= end:
+            continue
+        sgd = optimiser(phase.parameters(trial.net), trial.recipe, phase)
+        if state is not None and start < done:
+            sgd.load_state_dict(dict(state["optimiser"]))
+        for index in range(max(start, done), end):
+            began = time.perf_counter()
+            with trial.randomness.training():
+                loss, lr = _one_epoch(trial, phase, sgd, index, (start, end))
+                if index + 1 == end:
+                    _finish(trial, phase)
+            yield Epoch(
+                index=index + 1,
+                epochs=trial.epochs,
+                phase=phase.name,
+                phase_done=index + 1 == end,
+                progress=(index + 1) / trial.epochs,
+                loss=loss,
+                lr=lr,
+                seconds=time.perf_counter() - began,
+                net=trial.net,
+                points=functools.partial(phase.points, trial.net),
+                state=functools.partial(trial.state, index + 1, sgd),
+            )
+
+
+def _one_epoch(
+    trial: _Trial,
+    phase: Phase[Any],
+    sgd: torch.optim.Optimizer,
+    index: int,
+    span: tuple[int, int],
+) -> tuple[float, float]:
+    """Mean loss and last learning rate of epoch `index` of a phase that spans `span` epochs."""
+    recipe, net = trial.recipe, trial.net
+    steps = count_batches(len(trial.data.train), recipe.batch_size, drop_short=True)
+    passes = itertools.chain.from_iterable(_one_pass(trial, phase) for _ in itertools.count())
+    losses, sizes, lr = [], [], 0.0
+    net.train()
+    for step, (images, labels) in enumerate(itertools.islice(passes, steps)):
+        progress = (index - span[0] + step / steps) / (span[1] - span[0])
+        lr = learning_rate(recipe, phase, progress)
+        for group in sgd.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        phase.advance(net, progress)
+        sgd.zero_grad()
+        with torch.autocast(trial.place.type, torch.bfloat16, enabled=trial.bf16):
+            loss = phase.loss(net, images.to(trial.place), labels.to(trial.place))
+        loss.backward()  # type: ignore[no-untyped-call]
+        sgd.step()
+        losses.append(loss.detach())
+        sizes.append(len(labels))
+    return _mean(losses, sizes, net, phase.name, index + 1), lr
+
+
+def _one_pass(trial: _Trial, phase: Phase[Any]) -> Iterator[tuple[Images, Labels]]:
+    """The phase's part of the training split, once, in a fresh order."""
+    return trial.data.train.part(*phase.part).batches(
+        trial.recipe.batch_size,
+        shuffle=trial.randomness.order,
+        augment=_augment(trial) if trial.recipe.augment else None,
+        drop_short=True,
+    )
+
+
+def _finish(trial: _Trial, phase: Phase[Any]) -> None:
+    trial.net.train()
+    with torch.no_grad(), torch.autocast(trial.place.type, torch.bfloat16, enabled=trial.bf16):
+        phase.finish(trial.net, (images.to(trial.place) for images, _ in _one_pass(trial, phase)))
+
+
+def _augment(trial: _Trial) -> Augment:
+    return Augment(pad=trial.data.pad, flip=trial.data.flip, generator=trial.randomness.augment)
+
+
+def _bf16(recipe: Recipe, place: torch.device) -> bool:
+    """Whether the forward pass is in bf16; on request even where that is slow."""
+    native = native_bf16(place)
+    if recipe.precision == "bf16" and not native:
+        _log.warning("%s has no bf16 of its own: precision fp32 is faster", place)
+    automatic = recipe.precision == "auto" and place.type == "cuda" and native
+    return recipe.precision == "bf16" or automatic
+
+
+def _mean(losses: list[Tensor], sizes: list[int], net: Network, phase: str, epoch: int) -> float:
+    """Mean loss per sample; the device is waited for here, once an epoch.
+
+    Raises:
+        Diverged: a loss or a weight that is not finite.
+    """
+    values = torch.stack(losses).double().cpu()
+    bad = (~values.isfinite()).nonzero().flatten()
+    if len(bad):
+        step = int(bad[0])
+        raise Diverged(
+            f"loss is {values[step].item()} at epoch {epoch}, step {step + 1} of phase {phase}"
+        )
+    if not bool(torch.stack([p.detach().isfinite().all() for p in net.parameters()]).all()):
+        raise Diverged(f"weights are not finite after epoch {epoch} of phase {phase}")
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    return float((values * weights).sum() / weights.sum())
+
+
+def _checked_length(state: Mapping[str, Any], method: Method, recipe: Recipe) -> int:
+    if state["method"] != _identity(method):
+        raise MethodError(
+            f"a checkpoint continues the method that wrote it, {state['method']}, "
+            f"but got {_identity(method)}"
+        )
+    epochs = int(state["epochs"])
+    if epochs != recipe.epochs:
+        _log.warning("the checkpoint's %d epochs stand, not the recipe's %d", epochs, recipe.epochs)
+    return epochs
+
+
+def _identity(method: Method) -> str:
+    return f"{type(method).__name__} {method.model_dump_json()}"
+
+
+def _on_host(value: Any) -> Any:
+    """A copy in host memory; containers become plain ones, which torch loads weights-only."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _on_host(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_on_host(item) for item in value]
+    return value

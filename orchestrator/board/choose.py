@@ -1,0 +1,151 @@
+"""Which rows count, and which configuration of a method stands at a budget."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.board.stats.fronts import accuracy_flaw, macs_flaw
+from orchestrator.record.rows import Row
+from orchestrator.study.file import cap
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A row that carries no figure of the board, and why."""
+
+    row: Row
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The configuration and operating point that are best on validation at or under a budget."""
+
+    method: str
+    budget: float
+    """MMACs."""
+    config: str
+    config_hash: str
+    point: str
+    params: Mapping[str, Any]
+    val_acc: float
+    val_macs_mean: float
+
+
+def clean(rows: Iterable[Row]) -> tuple[list[Row], list[Excluded]]:
+    """The rows that may carry figures, and the others with their reasons; order does not matter."""
+    kept: dict[tuple[object, ...], Row] = {}
+    excluded = []
+    for row in sorted(rows, key=_order):
+        reason = _flaw(row)
+        first = kept.get(_identity(row))
+        if reason is None and first is not None:
+            reason = f"duplicate of {first.trial} (seed {first.seed}), which is counted"
+        if reason is None:
+            kept[_identity(row)] = row
+        else:
+            excluded.append(Excluded(row, reason))
+    return list(kept.values()), excluded
+
+
+def choose(rows: Iterable[Row], budgets: Sequence[float]) -> list[Choice]:
+    """What to confirm: per method and budget the best complete search row, on validation alone.
+
+    The budget (MMACs) is inclusive and nothing is interpolated; ties go to fewer MACs, then to the
+    configuration id. A method without a row under a budget has no choice there.
+    """
+    kept, _ = clean(rows)
+    found: dict[str, list[Row]] = {}
+    for row in kept:
+        if row.role == "search":
+            found.setdefault(row.method, []).append(row)
+    choices = []
+    for _, candidates in sorted(found.items()):
+        for budget in sorted(set(budgets)):
+            under = [row for row in candidates if _number(row.val_macs_mean) <= cap(budget)]
+            if under:
+                choices.append(_choice(min(under, key=_preference), budget))
+    return choices
+
+
+def choose_confirmed(
+    rows: Iterable[Row], budgets: Sequence[float], declared: Sequence[float]
+) -> list[Choice]:
+    """As `choose` at the budgets that were declared; at others only among what was confirmed.
+
+    What was confirmed is what was best at a declared budget, so that between two of them a better
+    configuration may exist that nobody has tested.
+    """
+    kept, _ = clean(rows)
+    tested = {_tested(row) for row in kept if row.role == "confirm"}
+    some = [row for row in kept if row.role == "search" and _tested(row) in tested]
+    return [
+        *choose(kept, [budget for budget in budgets if budget in declared]),
+        *choose(some, [budget for budget in budgets if budget not in declared]),
+    ]
+
+
+def _tested(row: Row) -> tuple[str, str, str]:
+    return (row.method, row.config, row.point)
+
+
+def _flaw(row: Row) -> str | None:
+    """Why a row carries no figure; of a search row validation counts, of a confirm row test."""
+    if row.role not in ("search", "confirm"):
+        return f"role must be search or confirm, got {row.role!r}"
+    if row.state != "COMPLETE":
+        return f"{row.state}: {row.reason}" if row.reason else row.state
+    if row.role == "search":
+        return (
+            accuracy_flaw("val_acc", row.val_acc)
+            or macs_flaw("val_macs_mean", row.val_macs_mean)
+            or _spread_flaw(val_macs_p95=row.val_macs_p95, val_macs_max=row.val_macs_max)
+        )
+    return (
+        accuracy_flaw("test_acc", row.test_acc)
+        or macs_flaw("test_macs_mean", row.test_macs_mean)
+        or _spread_flaw(test_macs_p95=row.test_macs_p95, test_macs_max=row.test_macs_max)
+    )
+
+
+def _spread_flaw(**values: float | None) -> str | None:
+    """Tail figures may be missing, but not impossible."""
+    for name, value in values.items():
+        if value is not None and not math.isnan(value) and (flaw := macs_flaw(name, value)):
+            return flaw
+    return None
+
+
+def _identity(row: Row) -> tuple[object, ...]:
+    """Two search rows are one by their trial, two confirm rows by their configuration and seed."""
+    if row.role == "search":
+        return (row.study, row.method, row.role, row.trial, row.point)
+    return (row.study, row.method, row.role, row.config, row.point, row.seed)
+
+
+def _order(row: Row) -> tuple[object, ...]:
+    names = (row.study, row.method, row.role, row.config, row.trial, row.point)
+    return (*names, row.seed, row.state != "COMPLETE", repr(row))
+
+
+def _preference(row: Row) -> tuple[float, float, str, str]:
+    return (-_number(row.val_acc), _number(row.val_macs_mean), row.config, row.point)
+
+
+def _choice(row: Row, budget: float) -> Choice:
+    return Choice(
+        method=row.method,
+        budget=budget,
+        config=row.config,
+        config_hash=row.config_hash,
+        point=row.point,
+        params=row.params,
+        val_acc=_number(row.val_acc),
+        val_macs_mean=_number(row.val_macs_mean),
+    )
+
+
+def _number(value: float | None) -> float:
+    assert value is not None, "the gate lets no missing figure through"
+    return value

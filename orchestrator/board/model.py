@@ -1,0 +1,184 @@
+"""What the board is made of: cells, comparisons, effort, as frozen values."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.board.choose import Choice, Excluded
+from orchestrator.board.stats.fronts import Attainment
+from orchestrator.board.stats.intervals import Difference, Summary
+from orchestrator.record.rows import Row
+
+BASELINE = "dense"
+"""The static network that every method is compared with."""
+INTERVAL_FROM, RANKED_FROM = 3, 5
+"""Seeds that a cell needs to have an interval, and to be ranked."""
+State = Literal["no point", "not confirmed yet", "value", "mean and sd", "not ranked", "ranked"]
+
+
+Drawn = Literal["predictions", "counts", "seeds"]
+"""What P(best) resamples beside the seeds: the test images as they were predicted, binomial counts
+of right ones, or nothing."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method at a budget: what was chosen on validation, and what its fresh seeds gave."""
+
+    method: str
+    budget: float
+    """MMACs."""
+    choice: Choice | None
+    seeds: tuple[Row, ...]
+    """The confirm rows, by seed: each carries a test accuracy and its measured MACs."""
+    accuracy: Summary
+    macs_mean: float | None
+    """Measured on test, mean over seeds, MACs."""
+    macs_p95: float | None
+    macs_max: float | None
+    overrun: bool
+    """The measured mean on test exceeds the budget, which validation kept."""
+    collapsed: tuple[int, ...]
+    """Seeds at chance level or under half of the cell's median; they count like all others."""
+    failed: tuple[int, ...]
+    """Confirm seeds that ended without a usable figure."""
+    p_best: float | None = None
+    """Share of the bootstrap's resamples in which no other method has a higher mean."""
+    group: str = ""
+    """'A' for all that are not separable from the leader, then 'B', ...; '' where not ranked."""
+
+    @property
+    def n(self) -> int:
+        return self.accuracy.n
+
+    @property
+    def state(self) -> State:
+        """How much the seeds allow to be said."""
+        if self.choice is None:
+            return "no point"
+        few: tuple[State, ...] = ("not confirmed yet", "value", "mean and sd")
+        if self.n < len(few):
+            return few[self.n]
+        return "ranked" if self.n >= RANKED_FROM else "not ranked"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean test accuracy of `method` less that of `other` at one budget (MMACs)."""
+
+    method: str
+    other: str
+    budget: float
+    result: Difference
+    p_holm: float | None
+    """Adjusted over the comparisons it was listed with; None where that family is not tested."""
+    more: int | None = None
+    """Further seeds of each that would separate them, 0 where they are; see `more_seeds`."""
+    noise: bool = False
+    """No larger than the noise floor that a control gave."""
+    images: Difference | None = None
+    """The same difference for new seeds and new test images, paired by image; see `crossed`."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a method was given. Failed, pruned and refused trials stay in the denominator."""
+
+    method: str
+    search: int
+    complete: int
+    pruned: int
+    failed: int
+    refused: int
+    running: int
+    confirm: int
+    confirm_failed: int
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The least confirmed MACs with a mean test accuracy of at least `accuracy`; None: not reached.
+
+    Limited to the configurations that were confirmed.
+    """
+
+    method: str
+    accuracy: float
+    macs: float | None
+
+
+@dataclass(frozen=True)
+class Race:
+    """Further seeds that were given to the cells whose order at the primary budget was open."""
+
+    seeds: int
+    """What every cell had before."""
+    budget: int
+    """Further confirm runs that the study allows."""
+    spent: int
+    undecided: tuple[Comparison, ...]
+    """Neighbours in the order, and methods against the baseline, that are still not separated."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """Everything the report says, in the order of its methods at the primary budget."""
+
+    study: str
+    methods: tuple[str, ...]
+    budgets: tuple[float, ...]
+    primary: float
+    primary_declared: bool
+    """Whether the study declared this one; tests at another are exploratory."""
+    undeclared: tuple[float, ...]
+    """Budgets for which nothing was confirmed; the choice there is among what others confirmed."""
+    passed_over: tuple[Choice, ...]
+    """What is best on validation at an undeclared budget, where that was never confirmed."""
+    baseline: str
+    confidence: float
+    chance: float
+    verdict: str
+    notes: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    gains: tuple[Comparison, ...]
+    """Against the baseline at every budget; `p_holm` at the primary budget only."""
+    pairs: tuple[Comparison, ...]
+    """All pairs of methods; Holm over the pairs of one budget."""
+    reach: tuple[Reach, ...]
+    declared: bool
+    """Whether the study fixed the accuracies of `reach`; else they follow the data."""
+    area: dict[str, Summary]
+    """Mean best accuracy over log-MACs between the least and the largest budget; secondary."""
+    attainment: dict[str, Attainment | None]
+    """What one, half and all of a method's seeds attain on test."""
+    controls: dict[str, str]
+    """Methods entered twice: the second name, and the first."""
+    noise_floor: float | None
+    """The largest gap that a control has to its method, as a fraction."""
+    images: int | None
+    """Test images, where their number is known."""
+    looks: int
+    """How often the seeds may be looked at; intervals and adjusted p-values hold for all looks."""
+    race: Race | None
+    drawn: dict[float, Drawn]
+    """What P(best) was drawn from, at each budget that has one."""
+    effort: tuple[Effort, ...]
+    excluded: tuple[Excluded, ...]
+
+    def cell(self, method: str, budget: float) -> Cell:
+        return next(c for c in self.cells if c.method == method and c.budget == budget)
+
+    def gain(self, method: str, budget: float) -> Comparison | None:
+        """The comparison with the baseline; None for the baseline itself."""
+        same = (g for g in self.gains if g.method == method and g.budget == budget)
+        return next(same, None)
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """The methods without the controls."""
+        return tuple(name for name in self.methods if name not in self.controls)
+
+    @property
+    def confirmed(self) -> bool:
+        return any(cell.n for cell in self.cells)

@@ -1,0 +1,77 @@
+"""Over all budgets: MACs to reach an accuracy, the front of each seed, the area under it."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+
+from orchestrator.board.model import Cell, Reach
+from orchestrator.board.stats.fronts import Front, mean_best_accuracy
+from orchestrator.board.stats.intervals import Summary, summary
+from orchestrator.study.file import cap
+
+STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+"""Distances that levels may have, in thousandths."""
+MOST_LEVELS = 5
+
+
+def levels(means: Sequence[float]) -> tuple[float, ...]:
+    """Round accuracies, from the one at or under the median of these means up to their highest.
+
+    They are multiples of the smallest step (0.1, 0.2, 0.5, 1, 2, 5, ... points) that needs at most
+    five of them. The median, so that a method that collapsed does not spread them out.
+    """
+    if not means:
+        return ()
+    low, high = (math.floor(1000 * m + 1e-6) for m in (statistics.median(means), max(means)))
+    for step in STEPS:
+        found = range(low // step * step, high + 1, step)
+        if len(found) <= MOST_LEVELS:
+            return tuple(level / 1000 for level in found if level)
+    raise AssertionError("three levels are 0.5 apart at most")
+
+
+def reach(method: str, cells: Sequence[Cell], targets: Sequence[float]) -> Iterable[Reach]:
+    """The least confirmed MACs of a method's cells that have at least each target."""
+    for target in targets:
+        enough = [m for m, mean in means(cells) if mean >= target - 1e-12]
+        yield Reach(method, target, min(enough, default=None))
+
+
+def means(cells: Iterable[Cell]) -> Front:
+    """MACs and mean test accuracy of the cells that have been confirmed."""
+    return [
+        (c.macs_mean, c.accuracy.mean)
+        for c in cells
+        if c.macs_mean is not None and c.accuracy.mean is not None
+    ]
+
+
+def fronts(cells: Sequence[Cell]) -> list[Front]:
+    """One front per seed that all of a method's confirmed cells have: its run of each cell."""
+    known = [{row.seed: row for row in cell.seeds} for cell in cells if cell.n]
+    shared = sorted(set.intersection(*(set(own) for own in known))) if known else []
+    return [
+        [
+            (row.test_macs_mean, row.test_acc)
+            for own in known
+            for row in [own[seed]]
+            if row.test_macs_mean is not None and row.test_acc is not None
+        ]
+        for seed in shared
+    ]
+
+
+def area(found: Sequence[Front], ladder: Sequence[float], chance: float, level: float) -> Summary:
+    """Mean best accuracy over log-MACs between the study's least and largest budget, over seeds.
+
+    The spread is that of training the chosen configurations again; the search is not repeated. A
+    run that costs more than the largest budget on test adds nothing.
+    """
+    low, high = cap(ladder[0]), cap(ladder[-1])
+    areas = [
+        mean_best_accuracy(
+            [m for m, _ in front], [a for _, a in front], low=low, high=high, chance=chance
+        )
+        for front in found
+    ]
+    return summary([value for value in areas if value is not None], level)

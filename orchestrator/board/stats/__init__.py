@@ -1,0 +1,1 @@
+"""The statistics of the board: intervals, bootstrap, fronts. Arrays in, numbers out."""

@@ -1,0 +1,148 @@
+"""Two studies on the same data, side by side: what each shared method gained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.errors import StudyError
+from orchestrator.board.cells import values
+from orchestrator.board.model import Board, Comparison
+from orchestrator.board.stats.intervals import holm, welch
+from orchestrator.study.file import Study
+
+RECIPE = ("recipe", "seed", "methods", "search", "confirm")
+"""Fields of a study that decide its numbers beside data and budgets."""
+TEST = ("data", "classes", "image", "test_images")
+"""What must be equal for two test accuracies to be of one task."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two."""
+
+    study: Study
+    facts: Mapping[str, Any]
+    """Where its numbers come from; see `provenance`."""
+    board: Board
+
+
+@dataclass(frozen=True)
+class Versus:
+    """Test accuracy of the second study less that of the first, method by method."""
+
+    first: Side
+    second: Side
+    methods: tuple[str, ...]
+    """Those that both have."""
+    differences: tuple[Comparison, ...]
+    """Of each shared method at each budget, Holm over all of them; `other` is the first study."""
+    unlike: tuple[tuple[str, str, str], ...]
+    """Field, and what it is in either: all that differs between the two, results aside."""
+    notes: tuple[str, ...]
+    exploratory: bool
+    """Whether more differs than the code and the machine."""
+
+
+def versus(first: Side, second: Side, confidence: float = 0.95) -> Versus:
+    """Two studies compared; each keeps its own choice of configurations.
+
+    Seeds are not paired: one seed number shares nothing between two configurations.
+
+    Raises:
+        StudyError: they are not on the same data and test images, or share no method.
+    """
+    _same_test(first, second)
+    ours, theirs = (
+        [name for name in side.board.methods if _has(side, name)] for side in (first, second)
+    )
+    shared = tuple(name for name in ours if name in theirs)
+    if not shared:
+        raise StudyError(
+            f"two studies must share a method, but {first.study.name} has {', '.join(ours)} and "
+            f"{second.study.name} has {', '.join(theirs)}"
+        )
+    keys = [(name, budget) for budget in first.board.budgets for name in shared]
+    results = [
+        welch(values(second.board.cell(*key)), values(first.board.cell(*key)), confidence)
+        for key in keys
+    ]
+    adjusted = holm([result.p for result in results])
+    unlike = _unlike(first, second)
+    decided = [field for field, _, _ in unlike if field.split(".")[0] in RECIPE]
+    return Versus(
+        first=first,
+        second=second,
+        methods=shared,
+        differences=tuple(
+            Comparison(name, first.study.name, budget, result, p)
+            for (name, budget), result, p in zip(keys, results, adjusted, strict=True)
+        ),
+        unlike=unlike,
+        notes=tuple(_notes(first, second, ours, theirs)),
+        exploratory=bool(decided),
+    )
+
+
+def _has(side: Side, name: str) -> bool:
+    """Dense stands on every board, whether it was run or not."""
+    return name in side.study.methods
+
+
+def _same_test(first: Side, second: Side) -> None:
+    for field in TEST:
+        one, other = (_task(side)[field] for side in (first, second))
+        if one != other:
+            raise StudyError(
+                f"two studies must be on the same data and test images to be compared, but "
+                f"{field} is {one} in {first.study.name} and {other} in {second.study.name}"
+            )
+
+
+def _task(side: Side) -> dict[str, Any]:
+    """The same folder may lie in another place on another machine."""
+    return {
+        "data": Path(side.study.data).name,
+        **{field: side.facts.get(field) for field in TEST[1:]},
+    }
+
+
+def _unlike(first: Side, second: Side) -> tuple[tuple[str, str, str], ...]:
+    one, other = _flat(_facts(first)), _flat(_facts(second))
+    fields = sorted(one.keys() | other.keys(), key=lambda f: (f.split(".")[0] not in RECIPE, f))
+    return tuple(
+        (field, one.get(field, "-"), other.get(field, "-"))
+        for field in fields
+        if one.get(field) != other.get(field)
+    )
+
+
+def _facts(side: Side) -> dict[str, Any]:
+    study = side.study.model_dump(mode="json", exclude={"name", "resources"})
+    names = ("commit", "python", "versions", "machine")
+    return {**study, **{name: side.facts.get(name, "-") for name in names}}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            found |= _flat(item, f"{prefix}{key}.")
+        else:
+            listed = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+            found[f"{prefix}{key}"] = listed
+    return found
+
+
+def _notes(first: Side, second: Side, ours: list[str], theirs: list[str]) -> list[str]:
+    found = []
+    if first.study.seed != second.study.seed:
+        found.append(
+            "The studies' seeds differ: where the data come without a test split of their own the "
+            "two were tested on different images, and a difference holds that too."
+        )
+    for side, own, others in ((first, ours, theirs), (second, theirs, ours)):
+        if alone := [name for name in own if name not in others]:
+            found.append(f"Only {side.study.name} has {', '.join(alone)}.")
+        found += [f"{side.study.name}: {note}" for note in side.board.notes]
+    return found

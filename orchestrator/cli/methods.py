@@ -1,0 +1,97 @@
+"""What methods there are, and one trained by hand."""
+
+import inspect
+import textwrap
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from methods.errors import MethodError
+from orchestrator.cli.console import console
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method, for its hyperparameters.")] = None,
+) -> None:
+    """List the methods, or one method's hyperparameters, ranges and defaults."""
+    from methods import METHODS
+    from methods.errors import nearest
+
+    if name is not None and name not in METHODS:
+        raise MethodError(f"no method is called {name!r}; {nearest(name, list(METHODS))}")
+    _methods_table() if name is None else _method_card(name)
+
+
+def train(  # noqa: PLR0917
+    method: Annotated[str, typer.Argument(help="A method's name; see `isoflop methods`.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="field=value, of the method or recipe.FIELD; repeatable."),
+    ] = None,
+    data: Annotated[str, typer.Option(help="Data set: a name or a path.")] = "digits",
+    epochs: Annotated[int, typer.Option(help="Passes over the training split.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="All randomness derives from it.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+) -> None:
+    """Train one method by hand, print its curve and its operating points on validation."""
+    from orchestrator.trial.byhand import by_hand
+
+    for line in by_hand(method, set_ or [], data=data, epochs=epochs, seed=seed, device=device):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _methods_table() -> None:
+    from methods import METHODS
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("method", "what it is", "searched"):
+        table.add_column(column)
+    for name, method in METHODS.items():
+        searched = [field for field, span in _searched(name).items() if span]
+        table.add_row(name, _card(method)[0], ", ".join(searched))
+    console.print(table)
+    console.print("`isoflop methods NAME` shows a method's hyperparameters and what it costs.")
+
+
+def _method_card(name: str) -> None:
+    from methods import METHODS
+    from methods.api import Task
+
+    method = METHODS[name]
+    for line in _card(method):
+        hanging = "  " if line.startswith("- ") else ""
+        wrapped = textwrap.fill(line, console.width, subsequent_indent=hanging)
+        console.print(wrapped, highlight=False, markup=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("field", no_wrap=True)
+    for column in ("default", "searched", "meaning"):
+        table.add_column(column)
+    spans = _searched(name)
+    for field, info in method.model_fields.items():
+        default = f"{info.default:.3g}" if isinstance(info.default, float) else str(info.default)
+        meaning = " ".join((info.description or "").split())
+        table.add_row(field, default, spans[field], meaning)
+    console.print(table)
+    for task in (Task("digits", 1, 8, 8, 10), Task("cifar10", 3, 32, 32, 10)):
+        floor = method().floor(task) / 1e6
+        console.print(f"Least cost of the defaults on {task.name}: {floor:.4g} MMACs per image")
+
+
+def _card(method: type) -> list[str]:
+    """A method's docstring, each paragraph and each item of a list as one line."""
+    lines: list[str] = []
+    for line in inspect.cleandoc(method.__doc__ or "").splitlines():
+        if lines and lines[-1] and line and not line.startswith("- "):
+            lines[-1] += " " + line.strip()
+        else:
+            lines.append(line)
+    return lines
+
+
+def _searched(name: str) -> dict[str, str]:
+    from methods import METHODS
+    from orchestrator.study.space import described
+
+    return {field: described(info) for field, info in METHODS[name].model_fields.items()}

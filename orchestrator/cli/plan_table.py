@@ -1,0 +1,143 @@
+"""A plan for the terminal: readable in 80 columns and without colour."""
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.board.words import duration, macs_text, mmacs, plural
+from orchestrator.search.plan import BUILT, SAMPLES, Detectable, Plan
+from orchestrator.trial.packing import Packing
+
+DEVIATIONS = (0.2, 0.5, 1.0)
+"""Seed-to-seed standard deviations that the detectable difference is shown for, in points."""
+ACROSS = 6
+"""Budgets in one table."""
+NOTE = (
+    f"* primary budget. <=B: share of {SAMPLES} samples spread over the space that can cost B or "
+    "less; what a dynamic network does cost, training decides. least: the cheapest configuration. "
+    f"untrained: the dearest of {BUILT} fresh networks. refused: values that do not go together."
+)
+
+
+def terminal(plan: Plan) -> RenderableType:
+    """Space, reach, effort and time, and what the seeds can tell, each with a line of meaning."""
+    parts: list[RenderableType] = [_space(plan)]
+    parts += [_reach(plan, start, start + ACROSS) for start in range(0, len(plan.budgets), ACROSS)]
+    parts.append(Text(NOTE))
+    parts += [Text(), _effort(plan), Text(_effort_note(plan))]
+    parts += [Text(packed(plan.packing)), Text()] if plan.packing else [Text()]
+    parts += list(_detectable(plan))
+    if plan.warnings:
+        parts += [Text(), *(Text(f"! {warning}") for warning in plan.warnings)]
+    return Group(*parts)
+
+
+def _space(plan: Plan) -> Table:
+    table = _table("method", "searched")
+    for method in plan.methods:
+        ranges = "; ".join(f"{name} {span}" for name, span in method.free.items())
+        table.add_row(method.method, f"{len(method.free)}: {ranges}" if ranges else "nothing")
+    return table
+
+
+def _reach(plan: Plan, start: int, stop: int) -> Table:
+    budgets = plan.budgets[start:stop]
+    heads = [f"<={mmacs(b)}{'*' if b == plan.primary else ''}" for b in budgets]
+    table = _table("MMACs", "least", "untrained", "refused", *heads)
+    for method in plan.methods:
+        most = macs_text(method.most)
+        shares = [_percent(share) for share in (method.refused, *method.fits[start:stop])]
+        table.add_row(method.method, macs_text(method.least), f"to {most}", *shares)
+    return table
+
+
+def _effort(plan: Plan) -> Table:
+    table = _table("effort", "runs", "epochs", "at most", "a trial", "search", "in all")
+    for method in plan.methods:
+        low, high = method.epochs
+        table.add_row(
+            method.method,
+            f"{method.trials:,} + <={method.confirm:,}",
+            f"x {low:,}" if low == high else f"x {low:,}-{high:,}",
+            f"= {method.most_epochs:,}",
+            *(_time(s) for s in (method.trial_seconds, method.search_seconds)),
+            f"<={_time(method.seconds)}" if method.seconds is not None else "-",
+        )
+    return table
+
+
+def _effort_note(plan: Plan) -> str:
+    trials = sum(method.trials for method in plan.methods)
+    confirm = sum(method.confirm for method in plan.methods)
+    epochs = sum(method.most_epochs for method in plan.methods)
+    note = (
+        f"In all {plural(trials, 'search trial')}, at most {plural(confirm, 'confirm run')} and "
+        f"{plural(epochs, 'epoch')}. "
+    )
+    if plan.untimed:
+        return f"{note}Time: {plan.untimed}."
+    if plan.seconds is None or plan.slots is None:
+        return f"{note}Time: not known for every method."
+    steps = sum(method.steps for method in plan.methods)
+    return (
+        f"{note}About {duration(plan.seconds)} of device time at most, "
+        f"{duration(plan.seconds / plan.slots)} on this machine with "
+        f"{plural(plan.slots, 'trial')} at once. An estimate from {plural(steps, 'step')}, of the "
+        "defaults and of the sample of median cost, each timed alone."
+    )
+
+
+def packed(found: Packing) -> str:
+    """What was measured of trials at once on one GPU, and what to write into the study."""
+    alone = found.throughput[1]
+    paces = ", ".join(f"{count} x{rate / alone:.2f}" for count, rate in found.throughput.items())
+    return (
+        f"Trials at once on one {found.device}, and their throughput together ({found.method}, "
+        f"defaults): {paces}; one takes {found.memory:.0%} of its memory. Proposed: "
+        f"`resources: {{gpu: {1 / found.trials:g}}}`, {plural(found.trials, 'trial')} on each."
+    )
+
+
+def _detectable(plan: Plan) -> Iterator[RenderableType]:
+    if not plan.detectable:
+        return
+    of = plural(plan.compared, "method")
+    yield Text(
+        f"Smallest difference from dense at {mmacs(plan.primary)} MMACs that is found 4 times of 5 "
+        f"(Welch, level 0.05, Holm's first step over {of}), in points of accuracy, by the spread "
+        "between seeds, which shows afterwards only:"
+    )
+    table = _table("seed-to-seed sd", *(f"{sd:g}" for sd in DEVIATIONS))
+    for index, found in enumerate(plan.detectable):
+        seeds = plural(found.seeds, "seed") + (", as planned" if index == 0 else "")
+        table.add_row(seeds, *(_points(found, sd) for sd in DEVIATIONS))
+    yield table
+    if plan.detectable[0].deviations is None:
+        yield Text("With the 1 seed that is planned no difference can be detected at all.")
+    image = 100 / plan.images[2]
+    yield Text(f"One of the {plan.images[2]:,} test images is {image:.2g} points.")
+
+
+def _points(found: Detectable, sd: float) -> str:
+    return "none" if found.deviations is None else f"{found.deviations * sd:.2f}"
+
+
+def _table(first: str, *heads: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for head in heads:
+        words = head == "searched"
+        table.add_column(head, justify="left" if words else "right", no_wrap=not words)
+    return table
+
+
+def _percent(share: float) -> str:
+    """A share in per cent; none and all only where it is none and all."""
+    return f"{100 * share:.0f} %"
+
+
+def _time(seconds: float | None) -> str:
+    return "-" if seconds is None else duration(seconds)

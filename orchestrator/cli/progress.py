@@ -1,0 +1,179 @@
+"""What a person sees while a sweep runs: a live table in a terminal, plain lines elsewhere."""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.record.trials import REFUSED
+from orchestrator.study.file import Study
+
+
+@dataclass
+class _Counts:
+    """One method's trials so far."""
+
+    running: dict[str, int] = field(default_factory=dict)
+    ended: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    best: float | None = None
+    best_macs: float = 0.0
+
+
+class Progress:
+    """Hears the ledger's events and shows where the sweep stands."""
+
+    def __init__(self, study: Study, console: Console) -> None:
+        self._study = study
+        self._console = console
+        self._counts = {method: _Counts() for method in study.methods}
+        self._lock = threading.Lock()
+        self._confirm: int | None = None
+        self._searched = 0
+        self._began = time.monotonic()
+        self._ended_before = 0
+        self._talks = False
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """One event of the ledger."""
+        with self._lock:
+            kind = event["event"]
+            if kind == "resumed":
+                self._resumed()
+            elif kind == "plan":
+                self._confirm = event["confirm"]
+            elif kind == "start":
+                self._start(event)
+            elif kind == "epoch":
+                self._find(event["trial"]).running[event["trial"]] = event["step"]
+            elif kind == "lost":
+                self._lost(event)
+            elif kind == "end":
+                self._end(event)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show progress until the block ends."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(get_renderable=self._table, console=self._console, refresh_per_second=4):
+            yield
+
+    def _resumed(self) -> None:
+        """All that happened before was told: what comes now is news."""
+        for counts in self._counts.values():
+            counts.running.clear()
+        self._began = time.monotonic()
+        self._ended_before = self._done()
+        self._talks = not self._console.is_terminal
+        if self._talks and self._ended_before:
+            self._console.print(f"Going on after {self._ended_before} trials", highlight=False)
+
+    def _find(self, trial: str) -> _Counts:
+        return self._counts[self._method(trial)]
+
+    def _method(self, trial: str) -> str:
+        return max((m for m in self._counts if trial.startswith(f"{m}-")), key=len)
+
+    def _start(self, event: dict[str, Any]) -> None:
+        self._find(event["trial"]).running[event["trial"]] = 0
+
+    def _end(self, event: dict[str, Any]) -> None:
+        counts = self._find(event["trial"])
+        counts.running.pop(event["trial"], None)
+        reason = str(event["reason"] or "")
+        if reason.startswith(REFUSED):
+            counts.refused += 1
+        else:
+            counts.ended[event["state"]] += 1
+            self._searched += "-seed" not in event["trial"]
+        for point in event["points"]:
+            if counts.best is None or point["val_acc"] > counts.best:
+                counts.best, counts.best_macs = point["val_acc"], point["val_macs_mean"]
+        if self._talks:
+            self._console.print(self._line(event), highlight=False, soft_wrap=True)
+
+    def _lost(self, event: dict[str, Any]) -> None:
+        self._find(event["trial"]).running.pop(event["trial"], None)
+        if self._talks:
+            text = Text(f"[{self._where()}] {event['trial']} lost: {event['reason']}")
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _line(self, event: dict[str, Any]) -> Text:
+        figures = event["reason"] or "; ".join(
+            f"{point['point'] + ': ' if point['point'] else ''}"
+            f"{100 * point['val_acc']:.1f} % validation at {point['val_macs_mean'] / 1e6:.3g} MMACs"
+            + (f" (alarm: {point['alarm']})" if "alarm" in point else "")
+            for point in event["points"]
+        )
+        return Text(f"[{self._where()}] {event['trial']} {event['state']}: {figures}")
+
+    def _where(self) -> str:
+        planned = self._planned()
+        if planned is None:
+            return f"{self._done()}"
+        most = "at most " if self._confirm is None else ""
+        return f"{self._done()} of {most}{planned}"
+
+    def _done(self) -> int:
+        return sum(sum(counts.ended.values()) for counts in self._counts.values())
+
+    def _planned(self) -> int | None:
+        """Trials in all, or as many as there can be; None where the search's are not known yet."""
+        study = self._study
+        methods = len(study.methods)
+        confirm = self._confirm
+        if study.search.seconds is not None:
+            return None if confirm is None else self._searched + confirm
+        if confirm is None:
+            confirm = study.confirm.seeds * len(study.budgets) * methods
+            confirm += study.confirm.budget or 0
+        return max(study.search.trials * methods + confirm, self._done())
+
+    def _left(self) -> str:
+        done, planned = self._done() - self._ended_before, self._planned()
+        if done < 2 or planned is None:
+            return "time left: not known yet"
+        seconds = (time.monotonic() - self._began) / done * (planned - self._done())
+        return f"time left: {_clock(seconds)}" + (" at most" if self._confirm is None else "")
+
+    def _table(self) -> Group:
+        with self._lock:
+            table = Table(title=f"{self._study.name}: trials", title_justify="left")
+            table.add_column("method")
+            for column in ("done", "running", "failed", "refused"):
+                table.add_column(column, justify="right")
+            table.add_column("best on validation")
+            for method, counts in self._counts.items():
+                best = (
+                    "none yet"
+                    if counts.best is None
+                    else (f"{100 * counts.best:.1f} % at {counts.best_macs / 1e6:.3g} MMACs")
+                )
+                failed = counts.ended["FAIL"]
+                done = sum(counts.ended.values()) - failed
+                table.add_row(
+                    method,
+                    str(done),
+                    str(len(counts.running)),
+                    str(failed),
+                    str(counts.refused),
+                    best,
+                )
+            foot = f"{self._where()} trials, {self._left()}"
+            return Group(table, Text(foot))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,263 @@
+"""The cluster file: where a study's sweep runs, and what it gets there."""
+
+import importlib.metadata
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from methods.errors import KubernetesError, nearest
+from orchestrator.study.file import Resources
+from orchestrator.study.reading import Strict
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")]
+Claim = Annotated[str, Field(pattern=r"^[a-z0-9+]+://.+$")]
+SPOT: Mapping[str, tuple[str, str]] = {
+    "karpenter": ("karpenter.sh/capacity-type", "spot"),
+    "gke": ("cloud.google.com/gke-spot", "true"),
+    "eks": ("eks.amazonaws.com/capacityType", "SPOT"),
+    "aks": ("kubernetes.azure.com/scalesetpriority", "spot"),
+}
+"""The label that each provider puts on its spot nodes."""
+
+
+class Toleration(Strict):
+    """A taint that pods put up with; Kubernetes' own words."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _value_where_equal(self) -> "Toleration":
+        if (self.operator == "Equal") != (self.value is not None):
+            raise ValueError("`value` goes with `operator: Equal`, and only with it")
+        return self
+
+
+class Placement(Strict):
+    """On which nodes pods may stand."""
+
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have."""
+    tolerations: list[Toleration] = Field(default_factory=list)
+    """Taints that the pods put up with."""
+
+
+class Head(Placement):
+    """The head: Ray's own services and the sweep's driver; no trial runs there."""
+
+    cpu: Annotated[int, Field(ge=1)] = 2
+    """CPU cores; request and limit."""
+    memory: Memory = "6Gi"
+    """Request and limit."""
+
+
+class Workers(Placement):
+    """One kind of worker pod."""
+
+    name: Name
+    """Name of the group."""
+    replicas: Annotated[int, Field(ge=0)] = 1
+    """Pods; with autoscaling the least."""
+    max_replicas: Annotated[int, Field(ge=1)] | None = None
+    """The most pods, with autoscaling only."""
+    cpu: Annotated[int, Field(ge=1)]
+    """CPU cores of a pod; request and limit."""
+    memory: Memory
+    """Memory of a pod; request and limit."""
+    gpu: Annotated[int, Field(ge=0)] = 0
+    """Whole GPUs, or slices of the kind named by `gpu_resource`, of a pod."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """The extended resource that the GPUs are asked for by, as `nvidia.com/mig-1g.10gb`."""
+    spot: Literal["karpenter", "gke", "eks", "aks"] | None = None
+    """Whose spot nodes the pods stand on; what is preempted goes on elsewhere."""
+
+    @property
+    def most(self) -> int:
+        """The most pods that there can be."""
+        return self.max_replicas or self.replicas
+
+    def holds(self, trial: Resources) -> int:
+        """How many trials one pod holds at once."""
+        by_cpu = int(self.cpu / trial.cpu + 1e-9)
+        return min(by_cpu, int(self.gpu / trial.gpu + 1e-9)) if trial.gpu else by_cpu
+
+    @pydantic.model_validator(mode="after")
+    def _some(self) -> "Workers":
+        if self.most < max(1, self.replicas):
+            raise ValueError(
+                f"a group has one pod at least, and `replicas <= max_replicas`, but got "
+                f"(replicas={self.replicas}, max_replicas={self.max_replicas})"
+            )
+        return self
+
+
+class Trial(Strict):
+    """What one trial takes here, instead of the study's `resources`."""
+
+    cpu: Annotated[float, Field(gt=0)] | None = None
+    """CPU cores."""
+    gpu: Annotated[float, Field(ge=0)] | None = None
+    """GPUs; a fraction packs several trials on one, without isolation of their memory."""
+
+
+class SecretKey(Strict):
+    """One value in a Secret; the value itself is never read here."""
+
+    secret: Name
+    """Name of the Secret, in the sweep's namespace."""
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")] = "uri"
+    """Which of its values."""
+
+
+class Cluster(Strict):
+    """Where a sweep runs."""
+
+    version: Literal[1] = 1
+    """Version of this format."""
+    namespace: Name = "isoflop"
+    """Namespace of everything."""
+    image: Annotated[str, Field(min_length=1)]
+    """Image of every pod; its tag ends in Ray's version (`-ray2.60.0`), or `ray` says it."""
+    ray: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] | None = None
+    """Ray's version in the image, where its tag does not tell."""
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """When nodes fetch the image."""
+    pull_secret: Name | None = None
+    """Secret of the image's registry."""
+    storage: Claim
+    """`pvc://CLAIM` that holds ledgers and checkpoints, mounted at /runs in every pod."""
+    one_node: bool = False
+    """Whether all pods stand on one node, so that a ReadWriteOnce claim will do."""
+    datasets: Claim | None = None
+    """`pvc://CLAIM` with data, mounted read-only at /data."""
+    head: Head = Head()
+    """Ray's head, where the sweep's driver stands."""
+    workers: Annotated[list[Workers], Field(min_length=1, max_length=7)]
+    """Groups of worker pods; Kueue takes seven."""
+    trial: Trial = Trial()
+    """What a trial takes on this cluster; what is left out stands in the study's `resources`."""
+    mlflow: SecretKey
+    """The MLflow server's URI; keys `username` and `password` in the same Secret are used too."""
+    optuna: SecretKey | None = None
+    """URI of Optuna's database, its own; by default a journal file beside the ledger."""
+    queue: Name | None = None
+    """Kueue's LocalQueue that the sweep waits in."""
+    autoscaling: bool = False
+    """Whether groups grow to `max_replicas` and shrink; a fixed size is the safer choice."""
+    mode: Literal["http", "k8s-job"] = "http"
+    """Who submits the sweep to Ray: KubeRay's operator, or a pod of its own."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Fresh clusters that a failed sweep gets; it goes on where it was."""
+    start_minutes: Annotated[int, Field(ge=1)] = 30
+    """Minutes for pods to come up, before the sweep fails."""
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours after which the sweep is ended; by default as long as it takes."""
+    keep_minutes: Annotated[int, Field(ge=0)] = 10
+    """Minutes that the pods, and so the logs, stay after the end."""
+
+    @property
+    def ray_version(self) -> str | None:
+        """Ray's version in the image, as the file or the image's tag tells."""
+        found = re.search(r":[^@/]*ray(\d+\.\d+\.\d+)", self.image)
+        return self.ray or (found.group(1) if found else None)
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "Cluster":
+        names = [group.name for group in self.workers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"workers need names of their own, but got {', '.join(names)}")
+        if not self.autoscaling and any(group.max_replicas for group in self.workers):
+            raise ValueError("`max_replicas` needs `autoscaling: true`")
+        for field in ("storage", "datasets"):
+            _claim_name(field, getattr(self, field))
+        if self.image.endswith(":latest") or not re.search(r"[:@][^/]+$", self.image):
+            raise ValueError(
+                f"`image` needs a tag or digest of its own, `latest` is none, but got {self.image}"
+            )
+        return self
+
+
+def claim(uri: str) -> str:
+    """The PersistentVolumeClaim in a `pvc://` URI."""
+    return uri.removeprefix("pvc://")
+
+
+def load(path: Path) -> Cluster:
+    """The cluster in a YAML file.
+
+    Raises:
+        KubernetesError: no such file, no YAML, or a field that cannot be as written.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise KubernetesError(
+            f"a cluster file must exist, but there is none at {path}; name one with --cluster, "
+            "k8s/clusters/ has some to begin with"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise KubernetesError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise KubernetesError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise KubernetesError(f"{path} must hold `field: value` lines")
+    try:
+        return Cluster.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise KubernetesError(f"{path}: {_sentence(error)}") from None
+
+
+def client_version() -> str:
+    """Ray's version on this side."""
+    return importlib.metadata.version("ray")
+
+
+def _claim_name(field: str, uri: str | None) -> None:
+    if uri is None or re.fullmatch(r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?", uri):
+        return
+    hint = ""
+    if uri.startswith(("s3://", "gs://", "abfs://")):
+        hint = (
+            "; a sweep appends to its ledger and renames checkpoints, which a bucket cannot do "
+            "(MLflow's artefacts may lie in one)"
+        )
+    elif uri.startswith(("file://", "hostpath://")):
+        hint = "; a node's own disk is not seen by the other pods"
+    raise ValueError(f"`{field}` must be pvc://CLAIM, but got {uri!r}{hint}")
+
+
+def _sentence(error: pydantic.ValidationError) -> str:
+    unknown = [found for found in error.errors() if found["type"] == "extra_forbidden"]
+    first: Any = (unknown or error.errors())[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        name = str(first["loc"][-1])
+        return f"{where} is no field of a cluster file; {nearest(name, _siblings(first['loc']))}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, got {first['input']!r}"
+
+
+def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+    """The fields of the part that a misspelt one stands in."""
+    parts: dict[str, type[Strict]] = {
+        "head": Head,
+        "workers": Workers,
+        "tolerations": Toleration,
+        "trial": Trial,
+        "mlflow": SecretKey,
+        "optuna": SecretKey,
+    }
+    owners = [parts[part] for part in loc[:-1] if isinstance(part, str) and part in parts]
+    return list((owners[-1] if owners else Cluster).model_fields)

@@ -1,0 +1,1 @@
+"""What happened: the log, the trials, the ledger that writes them, and the evidence they leave."""

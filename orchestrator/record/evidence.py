@@ -1,0 +1,263 @@
+"""What a confirm run leaves to be checked by: what it said of each test image, and at what cost.
+
+One Parquet file per run, named by its content and written before the run's end is told. A row is a
+test image, in the split's order: its `label`, and per operating point a prediction and the MACs.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Bool, Float, Integer
+from numpy.typing import NDArray
+
+from methods.training.evaluate import Evaluation, figures
+from orchestrator.record.log import patiently
+from orchestrator.record.provenance import versions
+from orchestrator.record.rows import Row, config_hash
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Version of the file's layout."""
+FACTS = b"isoflop"
+"""Where the Parquet schema carries what the run was, as JSON."""
+FOLDER = "evidence"
+"""The folder of the files, in the study's."""
+Correct = NDArray[np.bool_]
+"""Whether each seed (axis 0) is right on each test image (axis 1)."""
+Correctness = Mapping[tuple[str, str], NDArray[np.bool_]]
+"""By trial and operating point: whether the run is right on each test image."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What one operating point gave on every test image; MACs exactly as they were measured."""
+
+    predictions: Integer[np.ndarray, " images"]
+    macs: Float[np.ndarray, " images"]
+
+    @staticmethod
+    def of(seen: Evaluation) -> "Shot":
+        return Shot(seen.predictions, seen.macs)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One confirm run: what it was (`facts`), the labels, and its operating points."""
+
+    facts: Mapping[str, Any]
+    labels: Integer[np.ndarray, " images"]
+    points: Mapping[str, Shot]
+
+    def correct(self, point: str) -> Bool[np.ndarray, " images"]:
+        """Which test images the operating point has right."""
+        right: Bool[np.ndarray, " images"] = self.points[point].predictions == self.labels
+        return right
+
+    def figures(self, point: str) -> dict[str, float]:
+        """The test figures of an operating point, made again from the images."""
+        shot = self.points[point]
+        found = figures(shot.predictions, self.labels, shot.macs)
+        return {
+            "test_acc": found.pop("accuracy"),
+            **{f"test_{name}": value for name, value in found.items()},
+            "test_macs_std": float(shot.macs.std()),
+        }
+
+
+def facts_of(trial: str, method: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What a run's file says of itself; no clock and no path, so that equal runs give equal bytes.
+
+    `seed` is the one that the run's randomness was drawn from.
+    """
+    return {
+        "trial": trial,
+        "method": method,
+        "params": dict(params),
+        "config_hash": config_hash(method, params),
+        "seed": seed,
+        "python": platform.python_version(),
+        "versions": _versions(),
+    }
+
+
+def packed(evidence: Evidence) -> bytes:
+    """The file's content: the same numbers give the same bytes."""
+    columns = {"label": _narrow(evidence.labels)}
+    for name, shot in evidence.points.items():
+        columns[_column("prediction", name)] = _narrow(shot.predictions)
+        columns[_column("macs", name)] = shot.macs
+    about = {**evidence.facts, "format": FORMAT, "points": list(evidence.points)}
+    table = pa.table(columns).replace_schema_metadata({FACTS: json.dumps(about, sort_keys=True)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def unpacked(content: bytes) -> Evidence:
+    """What a file holds.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(content))
+        about = json.loads(table.schema.metadata[FACTS])
+        columns = {name: table.column(name).to_numpy() for name in table.column_names}
+        points = {
+            name: Shot(columns[_column("prediction", name)], columns[_column("macs", name)])
+            for name in about.pop("points")
+        }
+        labels = columns["label"]
+        made = about.pop("format")
+    except (OSError, TypeError, KeyError, ValueError, AttributeError, pa.ArrowException) as error:
+        raise ValueError(f"this is no file of predictions: {error}") from None
+    if made != FORMAT:
+        raise ValueError(f"a file of predictions must have format {FORMAT}, but has {made}")
+    classes = [labels, *(shot.predictions for shot in points.values())]
+    if not len(labels) or any(own.dtype.kind not in "iu" for own in classes):
+        raise ValueError("a file of predictions must hold a class for every image")
+    if any(shot.macs.dtype.kind != "f" for shot in points.values()):
+        raise ValueError("a file of predictions must hold the MACs of every image")
+    return Evidence(about, labels, points)
+
+
+def digest(content: bytes) -> str:
+    """SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_name(trial: str, sha256: str) -> str:
+    """How a run's file is called: by the run, and by its content."""
+    return f"{trial}-{sha256[:16]}.parquet"
+
+
+def write(evidence: Evidence, study: Path, aside: Path) -> str:
+    """Puts the file into the study's folder, whole or not at all; its digest.
+
+    It is written to `aside` first, on the same file system, and has reached the disk when this
+    returns. A worker that outlives its driver writes the same, or under another name.
+
+    Raises:
+        DiskFull: there was no room, nor was any made.
+    """
+    content = packed(evidence)
+    sha256 = digest(content)
+    place(content, study / FOLDER / file_name(evidence.facts["trial"], sha256), aside)
+    return sha256
+
+
+def place(content: bytes, path: Path, aside: Path | None = None) -> None:
+    """Puts a file in its place, whole or not at all; it has reached the disk when this returns.
+
+    Raises:
+        DiskFull: there was no room, nor was any made.
+    """
+    aside = aside or path.with_name(f".{path.name}.part")
+
+    def put() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    try:
+        patiently(aside, put)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read(study: Path, trial: str, sha256: str) -> bytes | None:
+    """A run's file in the study's folder, or None where there is none with this content."""
+    try:
+        content = (study / FOLDER / file_name(trial, sha256)).read_bytes()
+    except FileNotFoundError:
+        return None
+    return content if digest(content) == sha256 else None
+
+
+def correctness(study: Path, rows: Iterable[Row]) -> Correctness:
+    """Which test images each confirm run had right, for those whose file is in the study's folder.
+
+    What is missing or altered is logged and left out.
+    """
+    found: dict[tuple[str, str], Bool[np.ndarray, " images"]] = {}
+    lacking = []
+    kept = {row.trial: row.evidence for row in rows if row.role == "confirm" and row.evidence}
+    for trial, sha256 in sorted(kept.items()):
+        content = read(study, trial, sha256)
+        try:
+            evidence = unpacked(content or b"")
+        except ValueError:
+            lacking.append(trial)
+            continue
+        found |= {(trial, point): evidence.correct(point) for point in evidence.points}
+    if lacking:
+        logger.warning(
+            "the predictions of %d of %d confirm runs cannot be read (%s, ...); `isoflop verify` "
+            "says which",
+            len(lacking),
+            len(kept),
+            lacking[0],
+        )
+    return found
+
+
+def costs(study: Path, rows: Iterable[Row]) -> dict[tuple[str, str], Any]:
+    """What every test image cost at the operating points of these rows, as far as that was kept."""
+    found = {}
+    for row in rows:
+        content = read(study, row.trial, row.evidence) if row.evidence else None
+        try:
+            found[row.trial, row.point] = unpacked(content or b"").points[row.point].macs
+        except (ValueError, KeyError):
+            continue  # `correctness` says that it cannot be read
+    return found
+
+
+def tensors(points: Mapping[str, Shot]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Operating points as a checkpoint keeps them."""
+    return {
+        name: (torch.from_numpy(shot.predictions), torch.from_numpy(shot.macs))
+        for name, shot in points.items()
+    }
+
+
+def shots(kept: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Shot]:
+    """Operating points from a checkpoint."""
+    return {name: Shot(guesses.numpy(), macs.numpy()) for name, (guesses, macs) in kept.items()}
+
+
+def _column(kind: str, point: str) -> str:
+    return f"{kind} {point}" if point else kind
+
+
+def _narrow(classes: Integer[np.ndarray, " images"]) -> Integer[np.ndarray, " images"]:
+    """Class indices in as few bytes as they need."""
+    return classes.astype(np.min_scalar_type(int(classes.max(initial=0))))
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return versions()

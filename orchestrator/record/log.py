@@ -1,0 +1,139 @@
+"""The write-ahead log of a study: one JSON object a line, one writer, any number of readers."""
+
+import contextlib
+import errno
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from methods.errors import DiskFull
+from orchestrator.record.rows import Row
+
+logger = logging.getLogger(__name__)
+
+LASTING = ("study", "end")
+"""Events that must outlive a power cut; a start is made again from the journal or the plan."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where there is no room."""
+PATIENCE = 600.0
+"""Seconds for which a driver waits for room."""
+
+
+class Log:
+    """The writer; a last line that a kill has torn is cut off at opening."""
+
+    def __init__(self, path: Path) -> None:
+        cut_torn_line(path)
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """One event, in the hands of the system when this returns.
+
+        Raises:
+            DiskFull: there was no room for it, nor was any made.
+        """
+        line = (json.dumps(event, sort_keys=True) + "\n").encode()
+
+        def write() -> None:
+            rest = line
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            if event["event"] in LASTING:
+                os.fsync(self._file.fileno())
+
+        patiently(self._path, write)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Everything that was ever appended, in order."""
+        with self._path.open("rb") as file:
+            for line in file:
+                yield json.loads(line)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+
+def patiently(path: Path, append: Callable[[], None]) -> None:
+    """Append to a file, again while there is no room; what a failed write left is cut off.
+
+    A file that is not there yet is one without content.
+
+    Raises:
+        DiskFull: there was no room for `PATIENCE` seconds.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    deadline = 0.0
+    while True:
+        try:
+            append()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(path, size)
+            if error.errno not in FULL:
+                raise
+        else:
+            return
+        now = time.monotonic()
+        if not deadline:
+            deadline = now + PATIENCE
+            logger.warning("no room to write %s; waiting %.3g s for some", path, PATIENCE)
+        if now >= deadline:
+            raise DiskFull(
+                f"there must be room to write {path}, but the disk is full; nothing is lost: "
+                "make room, and the same command goes on"
+            )
+        time.sleep(min(0.5, PATIENCE))
+
+
+def read(path: Path, offset: int = 0, size: int = -1) -> tuple[list[dict[str, Any]], int]:
+    """The complete lines from `offset` on, and the offset behind them.
+
+    About `size` bytes of them, one line at least; all by default.
+    """
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        content = file.read(size) + file.readline()
+    whole = content[: content.rfind(b"\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off what stands behind the last newline: a line that was not written to its end."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+
+
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""By trial: epoch, from 1 on, and validation accuracy after it, a fraction."""
+
+
+SLICE = 1 << 22
+"""Bytes of the log that are held in memory at once."""
+
+
+def logged(log: Path, trials: Iterable[Row]) -> Curves:
+    """The curves of these trials from a study's write-ahead log."""
+    wanted = {row.trial for row in trials}
+    found: dict[str, dict[int, float]] = {}
+    offset = 0
+    while True:
+        events, offset = read(log, offset, SLICE)
+        if not events:
+            break
+        for event in events:
+            if event["event"] == "epoch" and event["trial"] in wanted:
+                value = event["metrics"].get("curve/val_acc")
+                if value is not None and math.isfinite(value):
+                    found.setdefault(event["trial"], {})[event["step"]] = value
+    return {trial: sorted(curve.items()) for trial, curve in sorted(found.items())}

@@ -1,0 +1,99 @@
+"""One finished trial as a row, the gate that rows pass, and the choice on validation."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["search", "confirm"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operating point of one trial; a failed trial is one row with the point ''.
+
+    Accuracies are fractions in [0, 1], costs MACs, `budgets` MMACs, times seconds.
+    """
+
+    study: str
+    method: str
+    trial: str
+    config: str
+    config_hash: str
+    role: Role
+    point: str
+    seed: int
+    state: str
+    reason: str | None
+    params: Mapping[str, Any]
+    epochs: int
+    seconds: float
+    val_acc: float | None
+    val_macs_mean: float | None
+    val_macs_p95: float | None = None
+    val_macs_max: float | None = None
+    test_acc: float | None = None
+    test_macs_mean: float | None = None
+    test_macs_p95: float | None = None
+    test_macs_max: float | None = None
+    budgets: tuple[float, ...] = ()
+    run_id: str | None = None
+    evidence: str = ""
+    """SHA-256 of the file with what each test image gave; '' where none was kept."""
+
+
+FIGURES = tuple(
+    f"{split}_{figure}"
+    for split in ("val", "test")
+    for figure in ("acc", "macs_mean", "macs_p95", "macs_max")
+)
+"""What an operating point tells of a row."""
+
+
+def trial_rows(
+    study: str, start: Mapping[str, Any], end: Mapping[str, Any], run_id: str | None = None
+) -> list[Row]:
+    """The rows of one trial, from the events of its start and its end."""
+    points: Sequence[Mapping[str, Any]] = [{"point": ""}]
+    if end["state"] == "COMPLETE":
+        points = end["points"]
+    return [
+        Row(
+            study=study,
+            method=start["method"],
+            trial=start["trial"],
+            config=start["config"],
+            config_hash=start["config_hash"],
+            role=start["role"],
+            point=point["point"],
+            seed=start["seed"],
+            state=end["state"],
+            reason=end["reason"],
+            params=start["params"],
+            epochs=end["epochs"],
+            seconds=end["seconds"],
+            budgets=tuple(start["budgets"]),
+            run_id=run_id,
+            evidence=end.get("evidence", ""),
+            **{figure: point.get(figure) for figure in FIGURES},
+        )
+        for point in points
+    ]
+
+
+def config_hash(method: str, params: Mapping[str, Any]) -> str:
+    """Twelve hex digits of a method and all its parameters."""
+    content = json.dumps([method, dict(params)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def not_finite(points: Sequence[Mapping[str, Any]]) -> str | None:
+    """Which figure of an operating point is NaN or infinite, or None."""
+    for point in points:
+        for name, value in point.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                at = f" at {point['point']}" if point["point"] else ""
+                return f"{name} is {value}{at}"
+    return None

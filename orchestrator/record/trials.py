@@ -1,0 +1,78 @@
+"""One trial as it is planned (`Ticket`) and as the log tells it (`Record`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.trial import TrialState
+
+from orchestrator.record.rows import Role, config_hash
+from orchestrator.study.params import PREFIX
+
+STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
+
+
+EPOCHS = PREFIX + "epochs"
+"""A trial's length, among its parameters."""
+
+
+OVER = "over"
+"""Attribute of a refused trial in the journal: the fraction that it lies over all budgets."""
+
+
+REFUSED = "refused: "
+"""How the reason of a trial that took no worker begins."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A trial to be run: all that a worker needs to know, and what it was chosen for."""
+
+    trial: str
+    method: str
+    role: Role
+    config: str
+    seed: int
+    params: Mapping[str, Any]
+    budgets: tuple[float, ...] = ()
+    point: str = ""
+
+    @property
+    def config_hash(self) -> str:
+        """Twelve hex digits of the method and all its parameters."""
+        return config_hash(self.method, self.params)
+
+
+@dataclass
+class Record:
+    """One trial as the log tells it."""
+
+    start: dict[str, Any]
+    attempts: int = 0
+    vain: int = 0
+    """Starts in a row that brought no new epoch, the present one included."""
+    open: bool = False
+    """Whether it was started and nothing was heard of an end, its own or its worker's."""
+    orphaned: bool = False
+    """Whether its last start ended with its driver, or with all of Ray."""
+    death: str = ""
+    """How its last start ended."""
+    step: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    """Its epochs, until it ends: from then on they are in the log alone."""
+    end: dict[str, Any] | None = None
+
+    @property
+    def effort(self) -> int:
+        """Epochs that the ended trial counts for: a failed one at least a quarter of its length,
+        so that a method whose trials all fail comes to its end."""
+        assert self.end is not None, "only what ended has a price"
+        length = int(self.start["params"][EPOCHS])
+        if self.end["state"] == "COMPLETE":
+            return length
+        return max(self.step, 0 if self.refused or self.end["state"] != "FAIL" else -(-length // 4))
+
+    @property
+    def refused(self) -> bool:
+        """Whether the trial ended before it took a worker."""
+        return self.end is not None and str(self.end["reason"] or "").startswith(REFUSED)

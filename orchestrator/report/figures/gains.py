@@ -1,0 +1,125 @@
+"""Gains over the baseline: the forest plot of differences, and each seed's own."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from orchestrator.board.model import Board, Cell
+from orchestrator.board.words import mmacs, points
+from orchestrator.report.figures.style import GREY, INK, RULE, Panel, marks
+
+
+def forest_panel(board: Board, budget: float) -> Panel:
+    """Gain over the baseline at one budget, in percentage points, with Welch's interval."""
+    names = [name for name in board.methods if name != board.baseline]
+    limit = _forest_limit(board)
+
+    def draw(axes: Axes) -> None:
+        if board.noise_floor is not None:
+            edge = 100 * board.noise_floor
+            axes.axvspan(-edge, edge, color=RULE, alpha=0.6, linewidth=0, zorder=0)
+        axes.axvline(0, color=INK, linewidth=1)
+        for y, name in enumerate(names):
+            colour, marker = marks(board)[name]
+            gain = board.gain(name, budget)
+            colour = GREY if gain and gain.noise else colour
+            result = gain.result if gain else None
+            if result is None or result.difference is None:
+                _beside(axes, y, board.cell(name, budget).state)
+                continue
+            text = points(result.difference)
+            if result.lo is not None and result.hi is not None:
+                lo, hi = 100 * result.lo, 100 * result.hi
+                _whisker(axes, y, lo, hi, limit=limit, color=colour)
+                text += f"  [{points(result.lo)}, {points(result.hi)}]"
+            else:
+                text += f"  {result.state}"
+            text += "  noise" if gain and gain.noise else ""
+            if abs(100 * result.difference) <= limit:
+                axes.plot([100 * result.difference], [y], marker, color=colour, markersize=5)
+            _beside(axes, y, text)
+        _name_axis(axes, names)
+        axes.set_xlim(-limit, limit)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(f"points over {board.baseline}")
+        axes.set_title(_budget_title(board, budget))
+
+    return draw
+
+
+def seeds_panel(board: Board, budget: float) -> Panel:
+    """Every seed's test accuracy at one budget, mean and interval above, collapsed ones ringed."""
+
+    def draw(axes: Axes) -> None:
+        for y, name in enumerate(board.methods):
+            colour, marker = marks(board)[name]
+            cell = board.cell(name, budget)
+            values = [100 * row.test_acc for row in cell.seeds if row.test_acc is not None]
+            axes.plot(values, [y] * len(values), marker, color=colour, markersize=4.5, alpha=0.7)
+            lost = [
+                100 * row.test_acc
+                for row in cell.seeds
+                if row.seed in cell.collapsed and row.test_acc is not None
+            ]
+            axes.plot(lost, [y] * len(lost), "o", color=INK, fillstyle="none", markersize=11)
+            summary = cell.accuracy
+            if summary.lo is not None and summary.hi is not None:
+                lo, hi = max(0.0, summary.lo), min(1.0, summary.hi)
+                axes.hlines(y - 0.28, 100 * lo, 100 * hi, color=colour, linewidth=1.6)
+            if summary.mean is not None:
+                axes.plot([100 * summary.mean], [y - 0.28], "|", color=colour, markersize=9)
+            _beside(axes, y, _seed_text(cell))
+        _name_axis(axes, board.methods)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("test accuracy, %")
+        axes.set_title(_budget_title(board, budget))
+
+    return draw
+
+
+def _forest_limit(board: Board) -> float:
+    """Half width of every forest axis, in points; a collapsed cell's interval may run out of it."""
+    ends = sorted(
+        100 * max(abs(g.result.difference), abs(g.result.lo or 0), abs(g.result.hi or 0))
+        for g in board.gains
+        if g.result.difference is not None and g.method not in board.controls
+    )
+    if not ends:
+        return 1.0
+    return max(0.1, 1.08 * min(ends[-1], 3 * ends[len(ends) // 2]))
+
+
+def _whisker(axes: Axes, y: float, lo: float, hi: float, *, limit: float, color: str) -> None:
+    """An interval with caps; an arrow where it leaves the axis."""
+    axes.hlines(y, max(lo, -limit), min(hi, limit), color=color, linewidth=1.4)
+    axes.plot([lo if lo >= -limit else -0.97 * limit], [y], "|<"[lo < -limit], color=color)
+    axes.plot([hi if hi <= limit else 0.97 * limit], [y], "|>"[hi > limit], color=color)
+
+
+def _name_axis(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), labels=list(names))
+    axes.set_ylim(len(names) - 0.4, -0.7)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+
+
+def _budget_title(board: Board, budget: float) -> str:
+    return f"≤ {mmacs(budget)} MMACs" + (" (primary)" if budget == board.primary else "")
+
+
+def _seed_text(cell: Cell) -> str:
+    if not cell.n:
+        return cell.state
+    text = f"n = {cell.n}"
+    if cell.collapsed:
+        text += f", {len(cell.collapsed)} collapsed"
+    return text + (f", {len(cell.failed)} failed" if cell.failed else "")
+
+
+def _beside(axes: Axes, y: float, text: str) -> None:
+    axes.annotate(
+        text, (1.05, y), xycoords=("axes fraction", "data"), va="center", fontsize=8.5, color=INK
+    )

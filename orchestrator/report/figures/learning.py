@@ -1,0 +1,70 @@
+"""Learning curves: whose are shown, where they come from, and how they are drawn."""
+
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from orchestrator.board.model import Board
+from orchestrator.record.log import Curves
+from orchestrator.record.rows import Row
+from orchestrator.report.figures.style import GREY, Panel, marks
+
+SEARCHED = 40
+"""Search trials of one method whose curves are shown, evenly spaced; confirm runs are all shown."""
+
+
+def shown(board: Board, rows: Iterable[Row]) -> list[Row]:
+    """One row of each trial whose curve the report shows: those of the cells, some of the search.
+
+    The order of the rows changes nothing.
+    """
+    confirmed = {row.trial: row for cell in board.cells for row in cell.seeds}
+    searched: dict[str, dict[str, Row]] = {name: {} for name in board.methods}
+    for row in sorted(rows, key=lambda row: (row.trial, row.point)):
+        if row.role == "search" and row.state in ("COMPLETE", "PRUNED"):
+            searched[row.method].setdefault(row.trial, row)
+    found = [confirmed[trial] for trial in sorted(confirmed)]
+    for name in board.methods:
+        found += _spread(list(searched[name].values()))
+    return found
+
+
+def curves_panel(board: Board, name: str, rows: Iterable[Row], curves: Curves) -> Panel:
+    """One method's curves: search trials thin and grey, confirm runs thick in its colour."""
+    mine = {row.trial: row.role for row in rows if row.method == name and row.trial in curves}
+    span = _span(curves)
+
+    def draw(axes: Axes) -> None:
+        colour, _ = marks(board)[name]
+        for role, shade, width in (("search", GREY, 0.6), ("confirm", colour, 1.3)):
+            for trial in sorted(trial for trial, own in mine.items() if own == role):
+                x = [epoch for epoch, _ in curves[trial]]
+                y = [100 * accuracy for _, accuracy in curves[trial]]
+                mark = "." if len(x) == 1 else ""
+                axes.plot(x, y, marker=mark, color=shade, linewidth=width, alpha=0.7)
+        axes.set_ylim(*span)
+        axes.set_xlim(left=0, right=max((c[-1][0] for c in curves.values()), default=1))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        axes.set_xlabel("epochs")
+        axes.set_ylabel("validation accuracy, %")
+        counts = [sum(role == kind for role in mine.values()) for kind in ("search", "confirm")]
+        axes.set_title(f"{name}: {counts[0]} search, {counts[1]} confirm")
+
+    return draw
+
+
+def _spread(rows: Sequence[Row]) -> list[Row]:
+    """At most `SEARCHED` of them, the first and the last included."""
+    if len(rows) <= SEARCHED:
+        return list(rows)
+    return [rows[i * (len(rows) - 1) // (SEARCHED - 1)] for i in range(SEARCHED)]
+
+
+def _span(curves: Curves) -> tuple[float, float]:
+    """One scale for all methods, in %."""
+    values = [100 * accuracy for curve in curves.values() for _, accuracy in curve]
+    margin = 0.04 * (max(values) - min(values)) + 0.5
+    return min(values) - margin, max(values) + margin

@@ -1,0 +1,163 @@
+"""Accuracy over MACs: the search cloud, the confirmed cells, and what the seeds attain."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from orchestrator.board.choose import clean
+from orchestrator.board.model import Board, Cell
+from orchestrator.board.stats.fronts import Attainment, Surface, front
+from orchestrator.record.rows import Row
+from orchestrator.report.figures.style import GREY, INK, RULE, Panel, marks
+
+
+def search_panel(board: Board, rows: Iterable[Row]) -> Panel:
+    """The search cloud: validation accuracy, one seed each, with each method's validation front."""
+    kept = [row for row in clean(rows)[0] if row.role == "search"]
+
+    def draw(axes: Axes) -> None:
+        for name, (colour, marker) in sorted(marks(board).items()):
+            mine = [row for row in kept if row.method == name]
+            macs = [row.val_macs_mean or 0.0 for row in mine]
+            accuracy = [row.val_acc or 0.0 for row in mine]
+            axes.scatter(
+                np.array(macs) / 1e6,
+                100 * np.array(accuracy),
+                s=16,
+                c=colour,
+                marker=marker,
+                alpha=0.45,
+                linewidths=0,
+                rasterized=len(mine) > 2000,
+            )
+            _steps(axes, macs, accuracy, color=colour, linewidth=1, alpha=0.9)
+        _cost_axis(axes, board, "validation accuracy, %")
+        axes.set_title("Search: validation, one seed per trial")
+
+    return draw
+
+
+def test_panel(board: Board) -> Panel:
+    """The confirmed cells on test: the front in colour, what it dominates in grey."""
+    cells = list({(c.method, c.macs_mean): c for c in board.cells if c.n}.values())
+    macs = [c.macs_mean or 0.0 for c in cells]
+    accuracy = [c.accuracy.mean or 0.0 for c in cells]
+
+    def draw(axes: Axes) -> None:
+        table = marks(board)
+        leading = set(front(macs, accuracy))
+        _steps(axes, macs, accuracy, color=INK, linewidth=1.2, zorder=2)
+        for i, cell in enumerate(cells):
+            colour, marker = table[cell.method]
+            shade = colour if i in leading else GREY
+            x, y = macs[i] / 1e6, 100 * accuracy[i]
+            low, high = cell.accuracy.lo, cell.accuracy.hi
+            if low is not None and high is not None:
+                axes.vlines(x, 100 * low, 100 * high, color=shade, linewidth=1, zorder=3)
+            axes.scatter(
+                [x],
+                [y],
+                s=44 if i in leading else 30,
+                c=shade,
+                marker=marker,
+                zorder=4,
+                linewidths=0,
+            )
+        _cost_axis(axes, board, "test accuracy, %")
+        _keep_in_view(axes, cells)
+        axes.set_title("Confirm: test, mean over fresh seeds")
+        if not cells:
+            _say(axes, "not confirmed yet")
+
+    return draw
+
+
+def attainment_panel(board: Board, name: str) -> Panel:
+    """What one, half and all of a method's seeds attain on test, over the baseline's median."""
+    found, base = board.attainment[name], board.attainment[board.baseline]
+    ends = [surface[-1][0] / 1e6 for a in _known(board) for surface in (a.best, a.worst)]
+    right = 1.15 * max(board.budgets[-1], *ends, 0.0)
+
+    def draw(axes: Axes) -> None:
+        colour, _ = marks(board)[name]
+        _cost_axis(axes, board, "test accuracy, %")
+        low, high = _median_span(board)
+        axes.set_ylim(low, high)
+        if base is not None and name != board.baseline:
+            axes.step(*_corners(base.median, right), where="post", color=GREY, linestyle="--")
+        if found is None:
+            _say(axes, "not confirmed yet")
+        else:
+            x = sorted({macs for macs, _ in (*found.best, *found.worst)} | {right * 1e6})
+            floor, top = ([_height(s, m, low) for m in x] for s in (found.worst, found.best))
+            axes.fill_between(
+                np.array(x) / 1e6, floor, top, step="post", color=colour, alpha=0.18, linewidth=0
+            )
+            axes.step(*_corners(found.median, right), where="post", color=colour, linewidth=1.4)
+        axes.set_xlim(right=right)
+        axes.set_xlabel("MMACs (dotted: budgets)")
+        axes.set_title(name + (f", {found.seeds} seed{'s' * (found.seeds > 1)}" if found else ""))
+
+    return draw
+
+
+def _known(board: Board) -> list[Attainment]:
+    return [found for found in board.attainment.values() if found is not None]
+
+
+def _corners(surface: Surface, right: float) -> tuple[list[float], list[float]]:
+    """A surface in MMACs and %, drawn on to the right edge."""
+    x = [macs / 1e6 for macs, _ in surface]
+    y = [100 * accuracy for _, accuracy in surface]
+    return [*x, right], [*y, y[-1]]
+
+
+def _height(surface: Surface, macs: float, floor: float) -> float:
+    """The surface's accuracy in % at a cost; `floor` where it has not begun."""
+    return max((100 * a for m, a in surface if m <= macs), default=floor)
+
+
+def _median_span(board: Board) -> tuple[float, float]:
+    """One scale for every method: a single seed's collapse would flatten all others."""
+    medians = [100 * a for found in _known(board) for _, a in found.median]
+    if not medians:
+        return 0.0, 100.0
+    margin = 0.15 * (max(medians) - min(medians)) + 0.5
+    return min(medians) - margin, max(medians) + margin
+
+
+def _steps(axes: Axes, macs: Sequence[float], accuracy: Sequence[float], **style: Any) -> None:
+    """The front as a step function: between two points the cheaper one holds."""
+    order = front(macs, accuracy)
+    if order:
+        x, y = [macs[i] / 1e6 for i in order], [100 * accuracy[i] for i in order]
+        axes.step(x, y, where="post", **style)
+
+
+def _cost_axis(axes: Axes, board: Board, label: str) -> None:
+    axes.set_xscale("log")
+    for budget in board.budgets:
+        strong = budget == board.primary
+        axes.axvline(budget, color=GREY if strong else RULE, linewidth=1, linestyle=":", zorder=0)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("MMACs per image, mean (dotted: budgets)")
+    axes.set_ylabel(label)
+
+
+def _keep_in_view(axes: Axes, cells: Sequence[Cell]) -> None:
+    """Means set the scale: the interval of a collapsed cell would flatten all others."""
+    means = [100 * (cell.accuracy.mean or 0.0) for cell in cells]
+    if means:
+        margin = 0.12 * (max(means) - min(means)) + 0.4
+        axes.set_ylim(min(means) - margin, max(means) + margin)
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)

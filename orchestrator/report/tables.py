@@ -1,0 +1,135 @@
+"""The board as long tables: a row per cell, per seed, per pair."""
+
+import io
+import json
+from collections.abc import Iterable
+
+import pandas as pd
+
+from orchestrator.board import words
+from orchestrator.board.latency import Timed
+from orchestrator.board.model import Board
+
+
+def board_table(board: Board) -> pd.DataFrame:
+    """One row per method and budget; accuracies as fractions, costs in MMACs."""
+    records = []
+    for cell in board.cells:
+        choice, gain = cell.choice, board.gain(cell.method, cell.budget)
+        records.append(
+            {
+                "method": cell.method,
+                "budget_mmac": cell.budget,
+                "primary": cell.budget == board.primary,
+                "state": cell.state,
+                "group": cell.group,
+                "n": cell.n,
+                "mean": cell.accuracy.mean,
+                "lo": cell.accuracy.lo,
+                "hi": cell.accuracy.hi,
+                "sd": cell.accuracy.sd,
+                "macs_mean_m": _millions(cell.macs_mean),
+                "macs_p95_m": _millions(cell.macs_p95),
+                "macs_max_m": _millions(cell.macs_max),
+                "overrun": cell.overrun,
+                "collapsed": len(cell.collapsed),
+                "failed": len(cell.failed),
+                "gain": gain.result.difference if gain else None,
+                "gain_lo": gain.result.lo if gain else None,
+                "gain_hi": gain.result.hi if gain else None,
+                "gain_p": gain.result.p if gain else None,
+                "gain_p_holm": gain.p_holm if gain else None,
+                "p_best": cell.p_best,
+                "val_acc": choice.val_acc if choice else None,
+                "val_macs_mean_m": _millions(choice.val_macs_mean) if choice else None,
+                "config": choice.config if choice else "",
+                "config_hash": choice.config_hash if choice else "",
+                "point": choice.point if choice else "",
+                "params": json.dumps(dict(choice.params), sort_keys=True) if choice else "",
+            }
+        )
+    frame = pd.DataFrame.from_records(records)
+    numbers = frame.columns[list(frame.columns).index("mean") : list(frame.columns).index("config")]
+    floats = [name for name in numbers if name not in ("overrun", "collapsed", "failed")]
+    return frame.astype(dict.fromkeys(floats, "float64"))
+
+
+def seeds_table(board: Board) -> pd.DataFrame:
+    """One row per cell and seed: the raw figures under every mean."""
+    columns = ["method", "budget_mmac", "trial", "config", "point", "seed", "test_acc"]
+    columns += ["macs_mean_m", "macs_p95_m", "macs_max_m", "collapsed", "evidence", "run_id"]
+    records = [
+        (
+            cell.method,
+            cell.budget,
+            row.trial,
+            row.config,
+            row.point,
+            row.seed,
+            row.test_acc,
+            _millions(row.test_macs_mean),
+            _millions(row.test_macs_p95),
+            _millions(row.test_macs_max),
+            row.seed in cell.collapsed,
+            row.evidence,
+            row.run_id,
+        )
+        for cell in board.cells
+        for row in cell.seeds
+    ]
+    return pd.DataFrame(records, columns=columns)
+
+
+def pairs_table(board: Board) -> pd.DataFrame:
+    """Every pair of methods at every budget, Welch's test, Holm over the pairs of a budget."""
+    columns = ["budget_mmac", "method", "other", "state", "difference", "lo", "hi", "p", "p_holm"]
+    columns += ["images_lo", "images_hi", "more_seeds", "noise"]
+    records = [
+        (
+            *(c.budget, c.method, c.other, r.state),
+            *(r.difference, r.lo, r.hi, r.p, c.p_holm),
+            *((c.images.lo, c.images.hi) if c.images else (None, None)),
+            words.seeds_text(c),
+            c.noise,
+        )
+        for c in board.pairs
+        for r in [c.result]
+    ]
+    return pd.DataFrame(records, columns=columns)
+
+
+def latency_table(times: Iterable[Timed]) -> pd.DataFrame:
+    """One row per cell and batch size: the deployed network beside the baseline's."""
+    columns = {
+        "method": "method",
+        "budget": "budget_mmac",
+        "trial": "trial",
+        "batch": "batch",
+        "ms": "ms",
+        "spread_ms": "spread_ms",
+        "baseline_ms": "baseline_ms",
+        "speed_up": "speed_up",
+        "macs_speed_up": "macs_speed_up",
+        "honesty": "honesty",
+        "device": "device",
+        "forms": "forms",
+        "reason": "reason",
+    }
+    records = [[getattr(one, field) for field in columns] for one in times]
+    return pd.DataFrame(records, columns=list(columns.values()))
+
+
+def csv(frame: pd.DataFrame) -> bytes:
+    """The table as text, ten digits a number."""
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.10g").encode()
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """The table with every digit."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _millions(macs: float | None) -> float | None:
+    return None if macs is None else macs / 1e6

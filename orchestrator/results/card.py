@@ -1,0 +1,124 @@
+"""The card of an export: all that one must know to use the network and to trust its numbers."""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jinja2
+
+from methods.api import Method
+from methods.data.load import Data
+from methods.shipping.card import CARD, MODEL, VERSION, Format, digest
+from orchestrator import store
+from orchestrator.board.latency import timed
+from orchestrator.board.model import BASELINE
+from orchestrator.record.provenance import provenance
+from orchestrator.record.rows import FIGURES, Row
+from orchestrator.results.boards import Stored
+from orchestrator.study.params import ALIAS, PREFIX
+
+README = "card.md"
+NEEDS: Mapping[Format, tuple[str, ...]] = MappingProxyType(
+    {"torch": ("isoflop", "torch", "safetensors"), "pt2": ("torch",), "onnx": ("onnxruntime",)}
+)
+"""What loads the file, by format; versions are those that it was tried with."""
+SEEN = 64
+"""Test images whose pixels tell in what range they come."""
+
+
+def facts(found: Stored, row: Row, method: Method, data: Data, how: Format) -> dict[str, Any]:
+    """What the card says, but for what is measured of the file itself; the content of card.json."""
+    task, study = data.task, found.study
+    mean, std = (values.double() for values in (data.test.mean, data.test.std))
+    pixels = data.test.head(SEEN)[0].double() * std[:, None, None] + mean[:, None, None]
+    here = provenance(study, task, len(data.test))
+    events = [
+        event
+        for event in store.read_latencies(found.uri, study.name)
+        if (event["trial"], event["point"]) == (row.trial, row.point)
+    ]
+    times = timed(found.rows, study.budgets, BASELINE, events)
+    return {
+        "card": VERSION,
+        "format": how,
+        "file": MODEL[how],
+        "needs": {name: importlib.metadata.version(name).split("+")[0] for name in NEEDS[how]},
+        "network": {
+            "method": row.params.get(ALIAS, row.method),
+            "params": method.model_dump(mode="json"),
+            "point": row.point,
+            "isoflop": here["versions"]["isoflop"],
+        },
+        "task": {
+            "name": task.name,
+            "channels": task.channels,
+            "height": task.height,
+            "width": task.width,
+            "classes": task.classes,
+        },
+        "input": {
+            "name": "images",
+            "dtype": "float32",
+            "shape": ["batch", task.channels, task.height, task.width],
+            "colour": "grey" if task.channels == 1 else "RGB",
+            "pixels": [round(float(pixels.min())), round(float(pixels.max()))],
+            "mean": mean.tolist(),
+            "std": std.tolist(),
+        },
+        "output": {"name": "logits", "dtype": "float32", "shape": ["batch", task.classes]},
+        "figures": {name: getattr(row, name) for name in FIGURES},
+        "latency": [
+            {
+                "budget_mmacs": one.budget,
+                "batch": one.batch,
+                "ms": one.ms,
+                "spread_ms": one.spread_ms,
+                "baseline_ms": one.baseline_ms,
+                "speed_up": one.speed_up,
+                "macs_speed_up": one.macs_speed_up,
+                "honesty": one.honesty,
+                "device": one.device,
+            }
+            for one in times
+            if one.ms is not None
+        ],
+        "run": {
+            "study": study.name,
+            "study_hash": study.hash,
+            "method": row.method,
+            "trial": row.trial,
+            "mlflow_run": row.run_id,
+            "seed": row.seed,
+            "epochs": row.epochs,
+            "recipe": {
+                name.removeprefix(PREFIX): value
+                for name, value in row.params.items()
+                if name.startswith(PREFIX)
+            },
+            "evidence_sha256": row.evidence,
+            **{name: found.facts.get(name) for name in ("commit", "python", "versions")},
+        },
+        "exported": {name: here[name] for name in ("commit", "python", "versions")},
+        "convention": here["convention"],
+    }
+
+
+def write(facts: Mapping[str, Any], folder: Path) -> None:
+    """Both cards, of the files that the folder holds by now: one to read, one for programs."""
+    model = digest((folder / facts["file"]).read_bytes())
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    text = environment.get_template("card.md.j2").render(**facts, sha256=model)
+    (folder / README).write_text(text)
+    files = {facts["file"]: model, README: digest(text.encode())}
+    content = json.dumps({**facts, "files": files}, indent=2, allow_nan=False)
+    (folder / CARD).write_text(content + "\n")

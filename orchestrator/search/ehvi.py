@@ -1,0 +1,162 @@
+"""The next configuration: where the front of error over MACs is expected to gain most.
+
+One Gaussian process for the logarithm of the error, one for that of the MACs; candidates are drawn
+over the whole space and around the front, and the one of highest expected hypervolume improvement
+is taken (Emmerich, Giannakoglou and Naujoks, IEEE TEC 10, 2006). MACs follow from the
+configuration nearly without noise, so the expectation is over the error alone, in closed form.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import moocore
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import ndtr
+
+from orchestrator.search.gaussian import Array, Cube, Process, learn
+from orchestrator.search.rungs import SMALLEST
+from orchestrator.study.space import Space
+
+CANDIDATES = 400
+"""Drawn over the whole space, and as many around the front."""
+REACH = 0.15
+"""Standard deviation of a step from a front member, in units of a parameter's range."""
+BLOCK = 8
+"""Length scales are learned anew after so many trials."""
+LEARNED, SHOWN = 100, 200
+"""Trials from which length scales are learned, and by which the processes go, at most."""
+
+
+def improving(
+    space: Space, history: Sequence[FrozenTrial], budget: float, random: np.random.Generator
+) -> dict[str, Any]:
+    """Free parameters of highest expected gain; `budget` are the MACs above which nothing counts.
+
+    Spread over the space where fewer than two trials of the history have values.
+    """
+    settled = _data(space, condensed(history[: len(history) // BLOCK * BLOCK], LEARNED))
+    known = _data(space, condensed(history, SHOWN))
+    if len(known.params) < 2:
+        return space.at(random.random(len(space.free)).tolist())
+    if len(settled.params) < 2:
+        settled = known
+    accuracy = _process(settled, known, 0, noise=0.1)
+    cost = _process(settled, known, 1, noise=1e-3)
+    macs = known.outputs[:, 1]
+    believed = accuracy.at(known.places)[0][:, 0]
+    front = _front(macs, believed, np.log(budget))
+    middle = [known.params[i] for i in front] or known.params
+    candidates = _candidates(np.array([space.cube(params) for params in middle]), random)
+    where = Cube(space.free).snap(candidates)
+    mean, deviation = accuracy.at(where)
+    gains = gain(
+        cost.at(where)[0][:, 0],
+        mean[:, 0],
+        deviation[:, 0],
+        front=np.column_stack([macs[front], np.exp(believed[front])]),
+        corner=(float(np.log(budget)), float(np.exp(np.quantile(believed, 0.75)))),
+    )
+    return space.at(candidates[int(np.argmax(gains))].tolist())
+
+
+def condensed(history: Sequence[FrozenTrial], most: int) -> list[FrozenTrial]:
+    """At most `most` of the trials, in their order: the front, then the latest.
+
+    A sampler's time grows with what it is shown, up to the cube of it.
+    """
+    if len(history) <= most:
+        return list(history)
+    whole = [i for i, trial in enumerate(history) if trial.state == TrialState.COMPLETE]
+    points = np.array([history[i].values for i in whole], float).reshape(-1, 2)
+    leading = moocore.is_nondominated(points) if whole else []
+    kept = {i for i, leads in zip(whole, leading, strict=True) if leads}
+    kept = set(sorted(kept)[-most:])
+    for i in reversed(range(len(history))):
+        if len(kept) >= most:
+            break
+        kept.add(i)
+    return [history[i] for i in sorted(kept)]
+
+
+def gain(
+    log_macs: Array,
+    mean: Array,
+    deviation: Array,
+    *,
+    front: Array,
+    corner: tuple[float, float],
+) -> Array:
+    """Expected growth of the area under `corner` that a front dominates: one per candidate.
+
+    Args:
+        log_macs: Of the candidates.
+        mean: Of the candidates' log errors.
+        deviation: Standard deviation of the same.
+        front: Log MACs and errors, by rising MACs.
+        corner: Log MACs and error beyond which nothing counts.
+    """
+    starts = np.concatenate([[-np.inf], front[:, 0]])
+    ends = np.concatenate([front[:, 0], [corner[0]]])
+    best = np.minimum(np.concatenate([[np.inf], front[:, 1]]), corner[1])
+    widths = np.maximum(ends - np.maximum(starts, log_macs[:, None]), 0.0)
+    lead = (np.log(best) - mean[:, None]) / deviation[:, None]
+    level = np.exp(mean + 0.5 * deviation**2)[:, None]
+    below = best * ndtr(lead) - level * ndtr(lead - deviation[:, None])
+    return np.asarray((widths * np.maximum(below, 0.0)).sum(axis=1))
+
+
+@dataclass(frozen=True)
+class _Data:
+    params: Sequence[Mapping[str, Any]]
+    places: Array
+    outputs: Array
+    """Log error and log MACs, one row per trial."""
+    closed: Array
+
+
+def _data(space: Space, history: Sequence[FrozenTrial]) -> _Data:
+    whole = [trial for trial in history if trial.state == TrialState.COMPLETE]
+    cube = Cube(space.free)
+    params = [trial.params for trial in whole]
+    values = np.array([trial.values for trial in whole], float).reshape(-1, 2)
+    outputs = np.log(np.maximum(values, [SMALLEST, 1.0]))
+    return _Data(params, cube.places(params), outputs, cube.closed)
+
+
+def _process(settled: _Data, known: _Data, output: int, *, noise: float) -> Process:
+    """The process of one output; its scales were learned when the last block was full."""
+    inputs, values = settled.places, settled.outputs[:, [output]]
+    learned = _scales(inputs.tobytes(), values.tobytes(), settled.closed.tobytes(), noise)
+    return Process.of(known.places, known.outputs[:, [output]], known.closed, *learned)
+
+
+@functools.lru_cache(maxsize=64)
+def _scales(inputs: bytes, outputs: bytes, closed: bytes, noise: float) -> tuple[Array, float]:
+    kinds = np.frombuffer(closed)
+    places = np.frombuffer(inputs).reshape(-1, len(kinds))
+    return learn(places, np.frombuffer(outputs).reshape(len(places), -1), kinds, noise=noise)
+
+
+def _front(log_macs: Array, log_errors: Array, limit: float) -> list[int]:
+    """Indices of the points under the limit that no other dominates, by rising MACs."""
+    found: list[int] = []
+    for i in sorted(range(len(log_macs)), key=lambda i: (log_macs[i], log_errors[i])):
+        better = not found or log_errors[i] < log_errors[found[-1]]
+        if better and log_macs[i] <= limit:
+            found.append(i)
+    return found
+
+
+def _candidates(around: Array, random: np.random.Generator) -> Array:
+    """Places of the unit cube: over all of it, and a few coordinates away from those given."""
+    count, width = CANDIDATES, around.shape[1]
+    start = around[random.integers(len(around), size=count)]
+    step = start + random.normal(0.0, REACH, (count, width))
+    fresh = random.random((count, width))
+    moved = np.where(random.random((count, width)) < 0.2, fresh, step)
+    near = np.where(random.random((count, width)) < 0.5, moved, start)
+    spread = random.random((count, width))
+    return np.asarray(np.clip(np.concatenate([spread, near]), 0.0, 1.0 - 1e-9))

@@ -1,0 +1,358 @@
+"""What a study would do, before anything runs: reach, effort, time, and what its seeds can tell."""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from scipy.stats import qmc
+
+from methods.api import Images, Method, Task
+from methods.data.load import Data, load
+from methods.errors import ClusterError, Diverged, MethodError
+from orchestrator.board.model import BASELINE, RANKED_FROM
+from orchestrator.board.racing import LOOKS
+from orchestrator.board.stats.intervals import detectable
+from orchestrator.board.words import macs_text, mmacs
+from orchestrator.study.check import cores, prepared, slots_here
+from orchestrator.study.file import SearchPlan, Study, cap
+from orchestrator.study.params import derive, parts
+from orchestrator.study.space import Space, spaces
+from orchestrator.trial.packing import Packing, Trial, packing
+from orchestrator.trial.timing import Timing, quiet, threads, time_trial
+
+SAMPLES = 64
+"""Points of each space whose least cost is asked for."""
+BUILT = 16
+"""Of them, the networks that are built and priced, at most."""
+IMAGES = 8
+"""Validation images that a built network is priced on."""
+STEPS = 5
+"""Optimiser steps in one of the timing's short epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodPlan:
+    """What one method's part of a study can reach, and what it takes. Costs are MACs per image."""
+
+    method: str
+    free: Mapping[str, str]
+    """Searched hyperparameters, each with its range in words."""
+    samples: int
+    refused: float
+    """Fraction of the samples whose values the method does not take together."""
+    least: int
+    """The least that any configuration can cost."""
+    most: int | None
+    """The most that an untrained network of the samples costs; None if none can be built."""
+    fits: tuple[float, ...]
+    """Per budget, the fraction of the samples that can cost as little."""
+    trials: int
+    """Search trials that run; refused ones come on top, and take no worker."""
+    epochs: tuple[int, int]
+    """Epochs of a trial, least and most."""
+    confirm: int
+    """Confirm runs, at most: a configuration that is best at two budgets runs once per seed."""
+    trial_seconds: float | None
+    """A trial of median cost; None where it was not timed."""
+    search_seconds: float | None
+    confirm_seconds: float | None
+    """At most, as `confirm`."""
+    steps: int
+    """Optimiser steps that the times are extrapolated from."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Device time of search and confirm."""
+        if self.search_seconds is None or self.confirm_seconds is None:
+            return None
+        return self.search_seconds + self.confirm_seconds
+
+    @property
+    def most_epochs(self) -> int:
+        """Epochs of search and confirm, at most."""
+        return (self.trials + self.confirm) * self.epochs[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detectable:
+    """The least difference from dense that so many seeds show with probability 0.8."""
+
+    seeds: int
+    deviations: float | None
+    """In seed-to-seed standard deviations; None where no difference can be shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study as it would run."""
+
+    study: str
+    hash: str
+    data: str
+    images: tuple[int, int, int]
+    """Of the training, validation and test splits."""
+    budgets: tuple[float, ...]
+    """MMACs."""
+    primary: float
+    methods: tuple[MethodPlan, ...]
+    slots: int | None
+    """Trials at once on this machine; None if it holds none."""
+    untimed: str | None
+    """Why nothing was timed, if so."""
+    compared: int
+    """Methods that are tested against dense at the primary budget."""
+    detectable: tuple[Detectable, ...]
+    """For the study's seeds, and for more."""
+    warnings: tuple[str, ...]
+    packing: Packing | None = None
+    """How many trials share a GPU best; None where there is none, or nothing was timed."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Device time of all methods, at most."""
+        known = [method.seconds for method in self.methods]
+        return None if None in known else sum(s for s in known if s is not None)
+
+
+def plan(study: Study, *, steps: int = STEPS) -> Plan:
+    """The plan of a study; times it in short epochs of `steps` optimiser steps, not at all if 0.
+
+    Raises:
+        StudyError, MethodError, DataError: what must hold and does not.
+    """
+    found = spaces(study)
+    slots, untimed = _slots(study)
+    average = os.getloadavg()[0]
+    device = "cuda" if study.resources.gpu and slots else "cpu"
+    data = load(study.data, seed=study.seed, device=device)
+    with quiet():  # what preflight would warn of stands in the plan
+        prepared(study, data, found)
+    if steps == 0:
+        untimed = "left out, as asked for"
+
+    def timed(space: Space, searched: Mapping[str, Any]) -> Timing | None:
+        if untimed:
+            return None
+        method, recipe = parts(space.method, {**space.fixed, **searched})
+        seed = derive(study, f"{space.method}/plan", 0)
+        try:
+            with threads(max(1, int(study.resources.cpu))):
+                return time_trial(method, recipe, data, steps=steps, seed=seed, device=device)
+        except Diverged:
+            return None
+
+    with threads(1):
+        methods = tuple(_method(study, space, data, device, timed) for space in found.values())
+    compared = len(set(found) - {BASELINE}) if BASELINE in found else 0
+    gpu = device == "cuda" and not untimed
+    return Plan(
+        study=study.name,
+        hash=study.hash,
+        data=study.data,
+        images=(len(data.train), len(data.validation), len(data.test)),
+        budgets=tuple(study.budgets),
+        primary=study.primary_budget,
+        methods=methods,
+        slots=slots,
+        untimed=untimed,
+        compared=compared,
+        detectable=_detectable(study, compared),
+        warnings=(
+            *_warnings(study, methods, timed=not untimed),
+            *([] if untimed else _busy(average)),
+        ),
+        packing=packing(_longest(study, found, methods), device) if gpu else None,
+    )
+
+
+def sampled(study: Study, space: Space) -> list[dict[str, Any]]:
+    """Points spread over a space: those that its search starts from, and those that follow them."""
+    if not space.free:
+        return [{}]
+    sequence = qmc.Sobol(len(space.free), rng=derive(study, f"{space.method}/sobol", 0))
+    return [space.at([float(u) for u in place]) for place in sequence.random(SAMPLES)]
+
+
+def ranged(distribution: BaseDistribution) -> str:
+    """A distribution in words."""
+    if isinstance(distribution, CategoricalDistribution):
+        return " | ".join(str(choice) for choice in distribution.choices)
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    log, whole = distribution.log, isinstance(distribution.low, int)  # type: ignore[attr-defined]
+    stepped = step is not None and not log and not (whole and step == 1)
+    return f"{low:g} to {high:g}" + (", log" if log else f", step {step:g}" if stepped else "")
+
+
+def _longest(study: Study, found: Mapping[str, Space], methods: Sequence[MethodPlan]) -> Trial:
+    """The defaults of the method whose trials take longest: others leave more of a GPU free."""
+    name = max(methods, key=lambda method: method.trial_seconds or 0.0).method
+    space = found[name]
+    return Trial(name, {**space.fixed, **space.defaults()}, study.data, study.seed)
+
+
+def _slots(study: Study) -> tuple[int | None, str | None]:
+    """Trials at once on this machine, or None and why."""
+    try:
+        return slots_here(study.resources), None
+    except ClusterError as error:
+        return None, f"this machine does not hold a trial ({error})"
+
+
+@dataclass(frozen=True)
+class _Sample:
+    searched: Mapping[str, Any]
+    method: Method
+    floor: int
+
+
+def _method(
+    study: Study,
+    space: Space,
+    data: Data,
+    device: str,
+    timed: Callable[[Space, Mapping[str, Any]], Timing | None],
+) -> MethodPlan:
+    places = sampled(study, space)
+    accepted = _accepted(space, places, data.task)
+    fitting = [s for s in accepted if s.floor <= cap(study.budgets[-1])]
+    images = data.validation.head(IMAGES)[0]
+    prices = {id(s): _price(s.method, data.task, images, device) for s in _spread(accepted)}
+    for s in _spread(fitting):
+        prices.setdefault(id(s), _price(s.method, data.task, images, device))
+    median = sorted(_spread(fitting), key=lambda s: prices[id(s)])[len(_spread(fitting)) // 2 :]
+    defaults = _accepted(space, [space.defaults()], data.task)
+    first = [s for s in defaults if s.floor <= cap(study.budgets[-1])]
+    timings = [timed(space, sample.searched) for sample in (*first[:1], *median[:1])]
+    known = [timing for timing in timings if timing is not None]
+    confirm = study.confirm.seeds * len(study.budgets)
+    opening, typical = (known[0], known[-1]) if known else (None, None)
+    trials = _trials(study.search, opening, typical)
+    return MethodPlan(
+        method=space.method,
+        free={name: ranged(distribution) for name, distribution in space.free.items()},
+        samples=len(places),
+        refused=1 - len(accepted) / len(places),
+        least=min(space.floor(data.task), *(s.floor for s in (*accepted, *defaults))),
+        most=max(prices.values(), default=None),
+        fits=tuple(
+            sum(s.floor <= cap(budget) for s in accepted) / len(places) for budget in study.budgets
+        ),
+        trials=trials,
+        epochs=_epochs(space),
+        confirm=confirm,
+        trial_seconds=typical.seconds if typical else None,
+        search_seconds=opening.seconds + (trials - 1) * typical.seconds
+        if opening and typical
+        else None,
+        confirm_seconds=confirm * (typical.seconds + typical.test_seconds) if typical else None,
+        steps=sum(timing.steps for timing in known),
+    )
+
+
+def _trials(search: SearchPlan, opening: Timing | None, typical: Timing | None) -> int:
+    """Search trials: as many as are asked for, or as fit the seconds."""
+    if search.seconds is None or opening is None or typical is None:
+        return search.trials
+    return 1 + math.ceil(max(0.0, search.seconds - opening.seconds) / typical.seconds)
+
+
+def _accepted(space: Space, places: Sequence[Mapping[str, Any]], task: Task) -> list[_Sample]:
+    """The places that the method takes, cheapest first."""
+    found = []
+    for searched in places:
+        try:
+            method = space.method_at(searched)
+            found.append(_Sample(searched, method, method.floor(task)))
+        except MethodError:
+            continue
+    return sorted(found, key=lambda sample: sample.floor)
+
+
+def _spread(samples: Sequence[_Sample]) -> list[_Sample]:
+    """At most `BUILT` of the samples, evenly spaced, both ends included."""
+    if len(samples) <= BUILT:
+        return list(samples)
+    return [samples[round(place)] for place in np.linspace(0, len(samples) - 1, BUILT)]
+
+
+def _price(method: Method, task: Task, images: Images, device: str) -> int:
+    """The most that one of these images costs at any operating point of a fresh network."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(0)
+        net = method.build(task).to(device)
+        views = [view for phase in method.phases() for view in phase.points(net).values()]
+        return max(int(view.eval()(images.to(device)).macs.max()) for view in views)
+
+
+def _epochs(space: Space) -> tuple[int, int]:
+    distribution = space.free.get("recipe.epochs")
+    if distribution is None:
+        epochs = parts(space.method, {**space.fixed, **space.defaults()})[1].epochs
+        return epochs, epochs
+    if isinstance(distribution, CategoricalDistribution):
+        choices = [int(choice) for choice in distribution.choices if choice is not None]
+        return min(choices), max(choices)
+    return distribution.low, distribution.high  # type: ignore[attr-defined]
+
+
+def _detectable(study: Study, compared: int) -> tuple[Detectable, ...]:
+    """Holm's first step divides the level by the methods that are compared, a race by its looks."""
+    if not compared:
+        return ()
+    seeds, tests = study.confirm.seeds, compared * (LOOKS if study.confirm.race else 1)
+    return tuple(
+        Detectable(seeds=n, deviations=detectable(n, 0.05 / tests))
+        for n in (seeds, *(more for more in (RANKED_FROM, 2 * RANKED_FROM) if more > seeds))
+    )
+
+
+def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> list[str]:
+    said = []
+    for index, budget in enumerate(study.budgets):
+        without = [method for method in methods if not method.fits[index]]
+        if len(without) == len(methods):
+            cheapest = min(methods, key=lambda method: method.least)
+            said.append(
+                f"No sample of any method fits {mmacs(budget)} MMACs; the cheapest configuration "
+                f"({cheapest.method}) costs {macs_text(cheapest.least)}."
+            )
+            continue
+        for method in without:
+            rare = method.least <= cap(budget)
+            said.append(
+                f"No sample of {method.method} fits {mmacs(budget)} MMACs; its cheapest "
+                f"configuration {'would, at' if rare else 'costs'} {macs_text(method.least)}."
+            )
+    for method in methods:
+        if 0 < method.fits[-1] < 0.5:
+            said.append(
+                f"{1 - method.fits[-1]:.0%} of {method.method}'s samples fit no budget or are "
+                "refused by the method: narrow its ranges, or its search wastes proposals."
+            )
+        if timed and method.trial_seconds is None and method.fits[-1]:
+            said.append(f"{method.method} diverged within its first steps and was not timed.")
+    if BASELINE not in study.methods:
+        said.append("The static baseline dense is not in the study: nothing is tested against it.")
+    if study.confirm.race:
+        said.append(
+            f"A race: up to {study.confirm.budget} further confirm runs go where the order at "
+            f"{mmacs(study.primary_budget)} MMACs is open, and are not counted above; every test, "
+            f"those above too, is corrected for {LOOKS} looks."
+        )
+    if study.confirm.seeds < RANKED_FROM:
+        said.append(f"With fewer than {RANKED_FROM} confirm seeds nothing will be ranked.")
+    return said
+
+
+def _busy(load_average: float) -> list[str]:
+    if load_average < cores():
+        return []
+    return [
+        f"The machine is busy (load {load_average:.1f} on {cores()} cores): every time is as long "
+        "as it would be now."
+    ]

@@ -1,0 +1,121 @@
+"""A proposal: the free parameters of one trial, a pure function of its seed, number and history."""
+
+import copy
+import statistics
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import qmc
+
+from orchestrator.record.trials import OVER
+from orchestrator.search.ehvi import condensed, improving
+from orchestrator.study.file import SearchPlan, Study, cap
+from orchestrator.study.params import derive
+from orchestrator.study.space import Space
+
+FEW = 32
+"""Trials per method below which `auto` is gp: it gains nothing over tpe, and costs 30 times as much
+at 16 trials and ever more after that (docs/search.md)."""
+
+
+MEMORY = 300
+"""Trials that a sampler is shown, at most."""
+
+
+def propose(
+    space: Space,
+    history: Sequence[FrozenTrial],
+    study: Study,
+    number: int,
+    *,
+    spread: bool = False,
+) -> dict[str, Any]:
+    """Free parameters of trial `number`; the first ones are the space's own.
+
+    One sampler per proposal, seeded by the study, the method and the number. `spread` takes the
+    next Sobol point instead: a sampler's own choice was refused, and it would choose it again.
+    """
+    first = space.first
+    if number < len(first) or not space.free:
+        return first[min(number, len(first) - 1)]
+    name = _named(study.search)
+    place = number - len(first)
+    if name == "sobol" or (name in LEARNING and (spread or place < _start(study.search))):
+        return space.at(_sobol(len(space.free), place, derive(study, f"{space.method}/sobol", 0)))
+    seed = derive(study, f"{space.method}/sampler", number)
+    shown = [] if name == "random" else _bounded(condensed(history, MEMORY), study.budgets[-1])
+    if name == "ehvi":
+        return improving(space, shown, cap(study.budgets[-1]), np.random.default_rng(seed))
+    sampler = SAMPLERS[name](seed, study.search.trials)
+    memory = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    memory.add_trials(shown)
+    return dict(memory.ask(dict(space.free)).params)
+
+
+def _named(plan: SearchPlan) -> str:
+    """The sampler that a plan means."""
+    if plan.sampler != "auto":
+        return plan.sampler
+    return "gp" if plan.trials < FEW else "tpe"
+
+
+def _start(plan: SearchPlan) -> int:
+    """Trials that spread over the space before a sampler learns from them."""
+    return max(4, min(10, plan.trials // 3))
+
+
+def _sobol(dimensions: int, number: int, seed: int) -> list[float]:
+    """Point `number` of the scrambled Sobol sequence of a seed."""
+    sequence = qmc.Sobol(dimensions, rng=seed)
+    if number:
+        sequence.fast_forward(number)
+    return [float(u) for u in sequence.random(1)[0]]
+
+
+def _bounded(history: Sequence[FrozenTrial], budget: float) -> list[FrozenTrial]:
+    """The trials as a sampler sees them: beyond the largest budget (MMACs) they break a constraint.
+
+    A refused one has no error, and is shown with the usual one. To NSGA-II all that came before is
+    the population from which the best become parents.
+    """
+    errors = [trial.values[0] for trial in history if trial.state == TrialState.COMPLETE]
+    usual = statistics.median(errors) if errors else 0.5
+    shown = []
+    for trial in history:
+        seen, over = copy.copy(trial), trial.user_attrs.get(OVER)
+        if over is not None:
+            seen.state, seen.values = TrialState.COMPLETE, [usual, cap(budget) * (1 + over)]
+        if seen.state == TrialState.COMPLETE:
+            seen.system_attrs = {"NSGAIISampler:generation": 0}
+            seen.set_constraint("budget", seen.values[1] / cap(budget) - 1)
+        shown.append(seen)
+    return shown
+
+
+def _gp(seed: int, _trials: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=1, deterministic_objective=False
+        )
+
+
+def _nsga2(seed: int, trials: int) -> optuna.samplers.BaseSampler:
+    population = min(50, max(8, trials // 4))
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+
+
+LEARNING = ("ehvi", "gp", "tpe")
+"""Samplers that start from points spread over the space."""
+
+
+SAMPLERS: Mapping[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
+    "gp": _gp,
+    "tpe": lambda seed, _: optuna.samplers.TPESampler(seed=seed, n_startup_trials=1),
+    "nsga2": _nsga2,
+    "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
+}

@@ -1,0 +1,1 @@
+"""Searches replayed on recorded curves, in simulated time."""

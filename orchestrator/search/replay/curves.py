@@ -1,0 +1,211 @@
+"""A study's learning curves and costs as one Parquet table, with the spaces they came from."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from optuna.distributions import BaseDistribution
+
+from methods.api import Task
+from methods.errors import MethodError, StorageError
+from orchestrator.record import log
+from orchestrator.record.trials import REFUSED
+from orchestrator.study.file import Study
+from orchestrator.study.params import parts
+from orchestrator.study.space import Space, spaces
+
+KEY = b"isoflop"
+"""Where the Parquet file's metadata holds ours, as JSON."""
+VERSION = 1
+COLUMNS = {
+    "trial": "string",
+    "method": "string",
+    "role": "string",
+    "seed": "Int64",
+    "state": "string",
+    "params": "string",
+    "floor_macs": "Float64",
+    "step": "Int64",
+    "epochs": "Int64",
+    "val_acc": "Float64",
+    "val_loss": "Float64",
+    "macs_mean": "Float64",
+    "seconds": "Float64",
+    "final_acc": "Float64",
+    "final_macs": "Float64",
+    "trial_seconds": "Float64",
+}
+"""One row per trial and epoch: fractions, MACs, seconds; what a trial ended in stands in each row.
+
+`params` is a flat JSON object, `floor_macs` the least MACs that they can cost, `epochs` the length
+of the whole trial, `final_*` the operating point that stood for it in the search.
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Recorded curves, and what they were drawn from."""
+
+    rows: pd.DataFrame
+    """As `COLUMNS` says, ordered by trial and epoch."""
+    study: Study
+    free: Mapping[str, Mapping[str, BaseDistribution]]
+    """The searched distributions of each method."""
+    fixed: Mapping[str, Mapping[str, Any]]
+    provenance: Mapping[str, Any]
+
+    def space(self, method: str) -> Space:
+        """The space that a method's trials were drawn from."""
+        return Space(method, self.fixed[method], self.free[method])
+
+
+def export(folder: Path) -> Table:
+    """The curves that a study's folder holds by now; its driver may be running.
+
+    Refused trials took no worker and have no curve; a trial that has no end yet is left out.
+
+    Raises:
+        StorageError: no study began in this folder.
+    """
+    events = log.read(folder / "wal.jsonl")[0]
+    begun = next((event for event in events if event["event"] == "study"), None)
+    if begun is None:
+        raise StorageError(f"{folder} must hold a study's log, but nothing ran there")
+    provenance = begun["provenance"]
+    study = Study.model_validate(provenance["study"])
+    channels, height, width = provenance["image"]
+    task = Task(study.data, channels, height, width, provenance["classes"])
+    rows = [row for trial in _trials(events) for row in _rows(trial, task)]
+    found = spaces(study)
+    return Table(
+        _typed(rows),
+        study,
+        {name: dict(space.free) for name, space in found.items()},
+        {name: dict(space.fixed) for name, space in found.items()},
+        provenance,
+    )
+
+
+def write(table: Table, path: Path) -> None:
+    """The table as one Parquet file; the same table gives the same bytes.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    facts = {
+        "version": VERSION,
+        "study": table.study.model_dump(mode="json"),
+        "free": {
+            method: {
+                name: json.loads(optuna.distributions.distribution_to_json(distribution))
+                for name, distribution in free.items()
+            }
+            for method, free in table.free.items()
+        },
+        "fixed": {method: dict(fixed) for method, fixed in table.fixed.items()},
+        "provenance": dict(table.provenance),
+    }
+    content = pa.Table.from_pandas(table.rows, preserve_index=False)
+    content = content.replace_schema_metadata({KEY: json.dumps(facts, sort_keys=True)})
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        pq.write_table(content, aside)
+        aside.rename(path)
+    except OSError as error:
+        raise StorageError(f"{path} must be writable, but: {error.strerror or error}") from None
+
+
+def read(path: Path) -> Table:
+    """The table in a Parquet file.
+
+    Raises:
+        StorageError: no such file, or none that `isoflop table` wrote.
+    """
+    try:
+        content = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"{path} must be a table of curves, but: {error}") from None
+    facts = json.loads((content.schema.metadata or {}).get(KEY, b"{}"))
+    if facts.get("version") != VERSION:
+        raise StorageError(
+            f"{path} must be a table of curves of version {VERSION}; `isoflop table` writes one"
+        )
+    return Table(
+        _typed(content.to_pylist()),
+        Study.model_validate(facts["study"]),
+        {
+            method: {
+                name: optuna.distributions.json_to_distribution(json.dumps(distribution))
+                for name, distribution in free.items()
+            }
+            for method, free in facts["free"].items()
+        },
+        facts["fixed"],
+        facts["provenance"],
+    )
+
+
+def _trials(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Start, curve by epoch, and end of each trial that ended and took a worker."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] == "start":
+            found.setdefault(event["trial"], {"start": event, "curve": {}, "end": None})
+        elif event["event"] == "epoch":
+            found[event["trial"]]["curve"].setdefault(event["step"], event["metrics"])
+        elif event["event"] == "end":
+            found[event["trial"]]["end"] = event
+    return [
+        trial
+        for _, trial in sorted(found.items())
+        if trial["end"] and not str(trial["end"]["reason"] or "").startswith(REFUSED)
+    ]
+
+
+def _rows(trial: Mapping[str, Any], task: Task) -> list[dict[str, Any]]:
+    start, end = trial["start"], trial["end"]
+    final = end["points"][-1] if end["points"] and end["state"] == "COMPLETE" else {}
+    whole = {
+        "trial": start["trial"],
+        "method": start["method"],
+        "role": start["role"],
+        "seed": start["seed"],
+        "state": end["state"],
+        "params": json.dumps(start["params"], sort_keys=True),
+        "floor_macs": _floor(start["method"], start["params"], task),
+        "epochs": start["params"]["recipe.epochs"],
+        "final_acc": final.get("val_acc"),
+        "final_macs": final.get("val_macs_mean"),
+        "trial_seconds": end["seconds"],
+    }
+    return [
+        {
+            **whole,
+            "step": step,
+            "val_acc": metrics.get("curve/val_acc"),
+            "val_loss": metrics.get("curve/val_loss"),
+            "macs_mean": 1e6 * metrics["curve/macs_mean_m"]
+            if "curve/macs_mean_m" in metrics
+            else None,
+            "seconds": metrics.get("curve/seconds"),
+        }
+        for step, metrics in sorted(trial["curve"].items())
+    ]
+
+
+def _floor(method: str, params: Mapping[str, Any], task: Task) -> float | None:
+    try:
+        return float(parts(method, params)[0].floor(task))
+    except MethodError:
+        return None
+
+
+def _typed(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(COLUMNS)
+    return frame.sort_values(["trial", "step"], ignore_index=True)

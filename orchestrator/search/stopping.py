@@ -1,0 +1,90 @@
+"""Which running trials are given up, by the rungs' rule on the ledger's curves."""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from methods.api import Task
+from orchestrator.record.ledger import Ledger
+from orchestrator.record.trials import EPOCHS, Record, Ticket
+from orchestrator.search.rungs import REMEMBERED, Curve, Plan, first_rung, outlook, stops
+from orchestrator.study.params import parts, trial_name
+
+
+class Stopping:
+    """Holds nothing but what it worked out before: a restart decides as an unbroken sweep would."""
+
+    def __init__(self, ledger: Ledger, task: Task) -> None:
+        self._ledger = ledger
+        self._task = task
+        self._plan = Plan() if ledger.study.search.stop == "predictive" else None
+        self._floors: dict[str, int] = {}
+        self._ended: dict[str, Curve | None] = {}
+
+    def reason(self, ticket: Ticket, lag: int) -> str | None:
+        """Why a search trial is given up after its latest epoch; None where it goes on.
+
+        It is compared with its method's trials that are numbered `lag` before it: they have ended.
+        """
+        if self._plan is None or ticket.role != "search":
+            return None
+        record = self._ledger.records[ticket.trial]
+        if record.step < first_rung(self._plan, int(record.start["params"][EPOCHS])):
+            return None
+        others = self._others(ticket.method, _number(ticket.trial) - lag)
+        return stops(self._plan, self._curve(record), others)
+
+    def shown(self, method: str, trial: FrozenTrial) -> FrozenTrial:
+        """A trial as a sampler sees it: a stopped one with the error and the MACs foretold."""
+        if self._plan is None or trial.state != TrialState.PRUNED:
+            return trial
+        record = self._ledger.records[trial_name(method, trial.number)]
+        foretold = outlook(self._curve(record), self._others(method, trial.number))
+        if foretold is None:
+            return trial
+        seen = copy.copy(trial)
+        seen.state = TrialState.COMPLETE
+        seen.values = [math.exp(foretold[1]), math.exp(foretold[0])]
+        return seen
+
+    def _others(self, method: str, before: int) -> list[Curve]:
+        names = [trial_name(method, number) for number in range(before)]
+        curves = [self._known(name) for name in names[-REMEMBERED:]]
+        return [curve for curve in curves if curve is not None]
+
+    def _known(self, trial: str) -> Curve | None:
+        """The curve of a trial that ended; None where it has none."""
+        if trial not in self._ended:
+            record = self._ledger.records[trial]
+            if record.end is None:
+                return None
+            self._ended[trial] = self._curve(record) if record.curve else None
+        return self._ended[trial]
+
+    def _curve(self, record: Record) -> Curve:
+        start, end = record.start, record.end or {}
+        metrics = [event["metrics"] for event in record.curve]
+        final: Mapping[str, Any] = {}
+        if end.get("state") == "COMPLETE":
+            final = end["points"][-1]
+        return Curve(
+            errors=tuple(1.0 - figures["curve/val_acc"] for figures in metrics),
+            macs=tuple(1e6 * figures["curve/macs_mean_m"] for figures in metrics),
+            epochs=int(start["params"][EPOCHS]),
+            floor=self._floor(start),
+            final_error=1.0 - final["val_acc"] if final else None,
+            final_macs=final["val_macs_mean"] if final else None,
+        )
+
+    def _floor(self, start: Mapping[str, Any]) -> int:
+        trial = start["trial"]
+        if trial not in self._floors:
+            self._floors[trial] = parts(start["method"], start["params"])[0].floor(self._task)
+        return self._floors[trial]
+
+
+def _number(trial: str) -> int:
+    return int(trial.rsplit("-", 1)[1])

@@ -1,0 +1,249 @@
+"""What a trial and a board look like in MLflow: tags, rounded figures and a saved view, as values.
+
+Tags keep every digit, so that the board can be made again from MLflow alone; metrics are rounded
+for the eye, since MLflow's pages print raw floats.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from methods import METHODS
+from orchestrator.board.model import Board
+from orchestrator.record.rows import FIGURES, Row, trial_rows
+from orchestrator.report.figures.style import INK, OKABE_ITO
+
+VIEW = "leaderboard"
+"""The saved view's name and key."""
+RUNNING = "RUNNING"
+"""State of a row whose trial has no end yet, be it at work or interrupted."""
+PIECE = 7_500
+"""Characters of a tag; MLflow cuts off what passes 8,000, with no more than a log line."""
+
+
+def colour(method: str) -> str:
+    """The method's colour, as the report of a study of all methods has it."""
+    others = sorted(name for name in METHODS if name != "dense")
+    if method not in others:
+        return INK
+    return OKABE_ITO[others.index(method) % len(OKABE_ITO)]
+
+
+def start_tags(event: Mapping[str, Any]) -> dict[str, str]:
+    """What a trial's start says, exactly."""
+    tags = {
+        "role": f"trial-{event['role']}",
+        **{name: event[name] for name in ("method", "trial", "config", "config_hash")},
+        "seed": str(event["seed"]),
+        "torch_seed": str(event.get("torch_seed", "")),
+        "point": event.get("point", ""),
+        "budget_mmac": json.dumps(event["budgets"]),
+        **_pieces("params", json.dumps(event["params"], sort_keys=True)),
+    }
+    return {**tags, "start_sha256": seal(tags)}
+
+
+def end_tags(event: Mapping[str, Any]) -> dict[str, str]:
+    """What a trial's end says, exactly."""
+    reason = {"reason": event["reason"][:PIECE]} if event["reason"] else {}
+    alarms = [f"{p['point']}: {p['alarm']}" for p in event["points"] if "alarm" in p]
+    if alarms:
+        reason["alarm"] = "; ".join(alarms)[:PIECE]
+    kept = {"evidence": event["evidence"]} if event.get("evidence") else {}
+    tags = {
+        "state": event["state"],
+        "epochs": str(event["epochs"]),
+        "seconds": repr(event["seconds"]),
+        "device": event["device"],
+        **reason,
+        **kept,
+        **_pieces("points", json.dumps(event["points"])),
+    }
+    return {**tags, "end_sha256": seal(tags)}
+
+
+def seal(tags: Mapping[str, str]) -> str:
+    """SHA-256 of some tags: a later change of one of them shows."""
+    return hashlib.sha256(json.dumps(dict(tags), sort_keys=True).encode()).hexdigest()
+
+
+def events(tags: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The start and the end that a trial's tags were made from."""
+    start = {
+        **{name: tags[name] for name in ("method", "trial", "config", "config_hash")},
+        "role": tags["role"].removeprefix("trial-"),
+        "seed": int(tags["seed"]),
+        "torch_seed": tags.get("torch_seed", ""),
+        "point": tags.get("point", ""),
+        "params": json.loads(_joined("params", tags)),
+        "budgets": json.loads(tags["budget_mmac"]),
+    }
+    end = {
+        "state": tags["state"],
+        "reason": tags.get("reason"),
+        "epochs": int(tags["epochs"]),
+        "seconds": float(tags["seconds"]),
+        "device": tags.get("device", ""),
+        "evidence": tags.get("evidence", ""),
+        "points": json.loads(_joined("points", tags)),
+    }
+    return start, end
+
+
+def rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
+    """The rows of a trial, from its tags; where they cannot be read, one row that says why."""
+    try:
+        return _rows(study, tags, run_id)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        told = f"no tag {error}" if isinstance(error, KeyError) else str(error)
+    return [_bare(study, tags, run_id, "UNREADABLE", f"run {run_id} in MLflow: {told}")]
+
+
+def figures(points: list[dict[str, Any]], chosen: str) -> dict[str, float]:
+    """Rounded figures of the chosen operating point, else of the last; then of each by its name."""
+    if not points:
+        return {}
+    main = next((point for point in points if point["point"] == chosen), points[-1])
+    found = _figures(main)
+    if len(points) > 1:
+        for point in points:
+            found |= {f"{point['point']}/{name}": v for name, v in _figures(point).items()}
+    return found
+
+
+def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, str]]:
+    """One method's line of the board: rounded metrics, and a tag per budget in words."""
+    metrics, words = {}, {}
+    for budget in board.budgets:
+        cell, at = board.cell(method, budget), f"at_{budget:g}m"
+        parts = [cell.state, f"group {cell.group}" if cell.group else ""]
+        if cell.choice:
+            parts.append(f"{cell.choice.config} {cell.choice.point}".strip())
+        words[at] = ", ".join(part for part in parts if part)
+        if cell.n and cell.accuracy.mean is not None and cell.macs_mean is not None:
+            metrics[f"acc/{at}"] = round(cell.accuracy.mean, 4)
+            metrics[f"macs/{at}"] = round(cell.macs_mean / 1e6, 4)
+            metrics[f"seeds/{at}"] = float(cell.n)
+    return metrics, words
+
+
+def board_note(board: Board, method: str, experiment: str, runs: Mapping[str, str]) -> str:
+    """The runs behind one method's line, as links; `runs` are run ids by trial."""
+    lines = []
+    for budget in board.budgets:
+        cell = board.cell(method, budget)
+        if cell.choice is None:
+            lines.append(f"- {budget:g} MMACs: {cell.state}")
+            continue
+        seeds = [
+            f"[seed {row.seed}](#/experiments/{experiment}/runs/{runs[row.trial]})"
+            for row in cell.seeds
+            if row.trial in runs
+        ]
+        chosen = cell.choice.config
+        if chosen in runs:
+            chosen = f"[{chosen}](#/experiments/{experiment}/runs/{runs[chosen]})"
+        lines.append(f"- {budget:g} MMACs: {chosen}, {cell.state}: {', '.join(seeds) or '-'}")
+    note = "The runs behind each number:\n\n"
+    for line in lines:
+        if len(note) + len(line) > PIECE:
+            return f"{note}- and more: the tags `config` and `role` find them"
+        note += f"{line}\n"
+    return note
+
+
+def view(board: Board) -> str:
+    """The state of MLflow's run table in which the board is readable; an undocumented format."""
+    columns = [
+        f"metrics.`{kind}/at_{budget:g}m`" for budget in board.budgets for kind in ("acc", "macs")
+    ]
+    state = {
+        "searchFilter": "tags.role = 'leaderboard'",
+        "orderByKey": f"metrics.`acc/at_{board.primary:g}m`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [*columns, f"tags.`at_{board.primary:g}m`"],
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "viewMaximized": True,
+        "runListHidden": False,
+    }
+    return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
+
+
+def _rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
+    if "state" not in tags:
+        return [_bare(study, tags, run_id, RUNNING, None)]
+    start, end = events(tags)
+    if end["state"] == "COMPLETE" and not end["points"]:
+        raise ValueError("a complete trial must have an operating point, but has none")
+    found = trial_rows(study, start, end, run_id)
+    for row in found:
+        for name in FIGURES:
+            value = getattr(row, name)
+            if not isinstance(value, int | float | None):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+        if not isinstance(row.point, str) or not isinstance(row.params, dict):
+            raise ValueError("a point must have a name, and a trial parameters")
+    return found
+
+
+def _bare(study: str, tags: Mapping[str, str], run_id: str, state: str, reason: str | None) -> Row:
+    """A trial without a figure."""
+    trial = tags.get("trial", run_id)
+    return Row(
+        study=study,
+        method=tags.get("method", "unknown"),
+        trial=trial,
+        config=tags.get("config", trial),
+        config_hash=tags.get("config_hash", ""),
+        role="confirm" if tags.get("role") == "trial-confirm" else "search",
+        point="",
+        seed=int(seed) if (seed := tags.get("seed", "")).isdecimal() else 0,
+        state=state,
+        reason=reason,
+        params={},
+        epochs=0,
+        seconds=0.0,
+        val_acc=None,
+        val_macs_mean=None,
+        run_id=run_id,
+    )
+
+
+def _figures(point: Mapping[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for split, macs in (("val", "macs"), ("test", "test_macs")):
+        if (accuracy := _finite(point.get(f"{split}_acc"))) is not None:
+            found[f"{split}/acc"] = round(accuracy, 4)
+        for figure in ("mean", "p95", "max"):
+            if (cost := _finite(point.get(f"{split}_macs_{figure}"))) is not None:
+                found[f"{macs}/{figure}_m"] = round(cost / 1e6, 4)
+                if figure == "mean" and cost > 0:
+                    found[f"{macs}/log10"] = round(math.log10(cost), 4)
+    return found
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _pieces(name: str, text: str) -> dict[str, str]:
+    """A text as one tag, or as many as it takes: `points`, `points.1`, ..."""
+    starts = range(0, max(len(text), 1), PIECE)
+    return {
+        f"{name}.{i}" if i else name: text[start : start + PIECE] for i, start in enumerate(starts)
+    }
+
+
+def _joined(name: str, tags: Mapping[str, str]) -> str:
+    text, i = tags[name], 1
+    while (piece := tags.get(f"{name}.{i}")) is not None:
+        text, i = text + piece, i + 1
+    return text

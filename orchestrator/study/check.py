@@ -1,0 +1,127 @@
+"""What is checked before a worker is taken: the study, its data, and whether a trial fits here."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from optuna.trial import FrozenTrial
+
+from methods.api import Task
+from methods.data.load import Data, check, load
+from methods.errors import ClusterError, StudyError
+from methods.machine import native_bf16
+from methods.training.loop import check_parts
+from orchestrator.study.file import Resources, Study, cap
+from orchestrator.study.params import parts
+from orchestrator.study.space import Space, spaces
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that passed every check that needs no worker."""
+
+    study: Study
+    spaces: Mapping[str, Space]
+    data: Data
+    warm: Mapping[str, Sequence[FrozenTrial]] = field(default_factory=dict)
+    """Per method, what an earlier study teaches the sampler."""
+
+
+def prepare(study: Study) -> Prepared:
+    """Checks all of a study that can be checked before a worker is taken.
+
+    Raises:
+        StudyError, MethodError, DataError: what must hold and does not.
+    """
+    found = spaces(study)  # a mistake in the file is told before the data are read
+    return prepared(study, load(study.data, seed=study.seed), found)
+
+
+def prepared(study: Study, data: Data, found: Mapping[str, Space]) -> Prepared:
+    """The same for data and spaces that are at hand.
+
+    Raises:
+        StudyError, MethodError, DataError: what must hold and does not.
+    """
+    for space in found.values():
+        _trainable(space, data)
+    _affordable(study, found, data.task)
+    _arithmetic(study)
+    return Prepared(study, found, data)
+
+
+def slots_here(resources: Resources) -> int:
+    """How many trials run at once on this machine.
+
+    Raises:
+        ClusterError: a trial needs more CPUs or GPUs than the machine has.
+    """
+    return slots(resources, [(float(cores()), float(torch.cuda.device_count()))])
+
+
+def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
+    """How many trials run at once on nodes of so many CPUs and GPUs; the study may ask for fewer.
+
+    A trial's fraction of a GPU lies on one of them.
+
+    Raises:
+        ClusterError: no node holds one trial.
+    """
+    held = 0
+    for cpus, gpus in nodes:
+        by_cpu = int(cpus / resources.cpu)
+        held += min(by_cpu, _on_gpus(resources.gpu, gpus)) if resources.gpu else by_cpu
+    if held == 0:
+        cpus, gpus = max(c for c, _ in nodes), max(g for _, g in nodes)
+        raise ClusterError(
+            f"a trial must fit one node, but it asks for {resources.cpu:g} CPUs and "
+            f"{resources.gpu:g} GPUs and the largest node has {cpus:g} CPUs and {gpus:g} GPUs; "
+            "lower `resources` in the study"
+        )
+    return min(held, resources.concurrency or held)
+
+
+def _on_gpus(share: float, gpus: float) -> int:
+    """Trials that take so much of a GPU each, on so many GPUs."""
+    return int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _trainable(space: Space, data: Data) -> None:
+    """No batch that a trial may have exceeds the training split, and no phase is without data."""
+    distribution = space.free.get("recipe.batch_size")
+    sizes = [parts(space.method, {**space.fixed, **space.defaults()})[1].batch_size]
+    if distribution is not None:
+        sizes += list(getattr(distribution, "choices", [getattr(distribution, "high", 0)]))
+    check(data, max(sizes))
+    check_parts(space.method_at(space.defaults()).phases(), data)
+
+
+def _arithmetic(study: Study) -> None:
+    """A processor that only emulates what the study asks for is told of."""
+    emulated = not study.resources.gpu and not native_bf16(torch.device("cpu"))
+    if study.recipe.get("precision") == "bf16" and emulated:
+        logger.warning("this machine's processor has no bf16 of its own: precision fp32 is faster")
+
+
+def _affordable(study: Study, found: Mapping[str, Space], task: Task) -> None:
+    """The largest budget holds the cheapest configuration of one method at least."""
+    floors = {name: space.floor(task) for name, space in found.items()}
+    for name, floor in floors.items():
+        if floor > cap(study.budgets[-1]):
+            logger.warning("%s costs %.4g MMACs at least and fits no budget", name, floor / 1e6)
+    cheapest = min(floors, key=floors.__getitem__)
+    if floors[cheapest] > cap(study.budgets[-1]):
+        raise StudyError(
+            f"a budget must hold one configuration at least, but the largest is "
+            f"{study.budgets[-1]:g} MMACs and the cheapest ({cheapest}) costs "
+            f"{floors[cheapest] / 1e6:.4g}; raise `budgets` or widen the methods' ranges"
+        )

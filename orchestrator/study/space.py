@@ -1,0 +1,337 @@
+"""A method's annotations, narrowed by the study, as Optuna distributions."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args, get_origin
+
+import pydantic
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import create_trial
+from pydantic.fields import FieldInfo
+
+from methods import METHODS
+from methods.api import Method, Search, Task
+from methods.errors import MethodError, StudyError, nearest
+from methods.training.loop import Recipe
+from orchestrator.study.file import Choices, Narrowing, Range, Study
+from orchestrator.study.params import ALIAS, PREFIX, model_of, parts, split
+
+CORNERS = 256
+"""Configurations that are priced to find a space's cheapest one."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a method's trials may be: fixed parameters, and distributions of the others."""
+
+    method: str
+    fixed: Mapping[str, Any]
+    free: Mapping[str, BaseDistribution]
+    points: Sequence[Mapping[str, Any]] = ()
+    """Places that the study wants tried first; the defaults come before them."""
+
+    @property
+    def first(self) -> list[dict[str, Any]]:
+        """The free parameters of the first trials: the defaults, then the study's own places."""
+        defaults = self.defaults()
+        return [defaults, *({**defaults, **point} for point in self.points)]
+
+    @property
+    def epochs(self) -> int:
+        """The length of the longest trial."""
+        distribution = self.free.get(PREFIX + "epochs")
+        if distribution is None:
+            return Recipe.of(split(self.fixed)[1]).epochs
+        return int(max(getattr(distribution, "choices", [getattr(distribution, "high", 0)])))
+
+    def params(self, searched: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix.
+
+        Values that do not go together stand as they are: they are a trial too, to be refused.
+        """
+        given = {**self.fixed, **searched}
+        try:
+            method, recipe = parts(self.method, given)
+        except MethodError:
+            own, shared = split(given)
+            method = model_of(self.method, self.fixed).model_construct(**own)
+            recipe = Recipe.model_construct(**shared)
+        flat = method.model_dump(mode="json", warnings=False)
+        flat |= {ALIAS: self.fixed[ALIAS]} if ALIAS in self.fixed else {}
+        flat |= {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
+        return flat
+
+    def defaults(self) -> dict[str, Any]:
+        """The published values of the free parameters, moved into the space where they lie out."""
+        method, recipe = model_of(self.method, self.fixed), Recipe
+        values = {}
+        for name, distribution in self.free.items():
+            model: type[pydantic.BaseModel] = recipe if name.startswith(PREFIX) else method
+            default = model.model_fields[name.removeprefix(PREFIX)].default
+            values[name] = _inside(default, distribution)
+        return values
+
+    def holds(self, searched: Mapping[str, Any]) -> bool:
+        """Whether values lie in their distributions."""
+        try:
+            distributions = {name: self.free[name] for name in searched}
+            create_trial(params=dict(searched), distributions=distributions, values=[0])
+        except (ValueError, TypeError):
+            return False
+        return True
+
+    def at(self, place: Sequence[float]) -> dict[str, Any]:
+        """The free parameters at a place of the unit cube, one coordinate each, in [0, 1)."""
+        return {
+            name: _spread(u, distribution)
+            for u, (name, distribution) in zip(place, self.free.items(), strict=True)
+        }
+
+    def cube(self, searched: Mapping[str, Any]) -> list[float]:
+        """A place of the unit cube at which `at` gives these free parameters."""
+        return [_rank(searched[name], distribution) for name, distribution in self.free.items()]
+
+    def floor(self, task: Task) -> int:
+        """The least MACs of any configuration: smallest numbers, every choice.
+
+        Raises:
+            MethodError: the method has no network for this task.
+        """
+        floors = [
+            self._floor(corner, task) for corner in itertools.islice(self._corners(), CORNERS)
+        ]
+        found = [floor for floor in floors if floor is not None]
+        return min(found) if found else self.method_at(self.defaults()).floor(task)
+
+    def method_at(self, searched: Mapping[str, Any]) -> Method:
+        """The method at one place in the space.
+
+        Raises:
+            MethodError: values that do not go together.
+        """
+        return parts(self.method, {**self.fixed, **searched})[0]
+
+    def _floor(self, corner: Mapping[str, Any], task: Task) -> int | None:
+        try:
+            return self.method_at(corner).floor(task)
+        except MethodError:
+            return None
+
+    def _corners(self) -> Iterator[dict[str, Any]]:
+        ends = [
+            d.choices if isinstance(d, CategoricalDistribution) else (d.low,)  # type: ignore[attr-defined]
+            for d in self.free.values()
+        ]
+        for corner in itertools.product(*ends):
+            yield dict(zip(self.free, corner, strict=True))
+
+
+def spaces(study: Study) -> dict[str, Space]:
+    """The space of every method of a study.
+
+    Raises:
+        StudyError: an unknown method or field, or a range outside the method's bounds.
+    """
+    controls = study.controls
+    for name in study.methods:
+        if name in controls and name in METHODS:
+            raise StudyError(f"{name!r} is a method's name, not one for a control")
+        if name not in METHODS and name not in controls:
+            raise StudyError(f"no method is called {name!r}; {nearest(name, list(METHODS))}")
+    for name in study.search.points:
+        if name not in study.methods:
+            raise StudyError(
+                f"search.points: {name!r} is no method of this study; "
+                f"{nearest(name, list(study.methods))}"
+            )
+    found = {
+        name: _space(name, fields, study.recipe, study.search.points.get(name, ()))
+        for name, fields in study.methods.items()
+        if name not in controls
+    }
+    return {
+        name: _repeated(found[controls[name]], name) if name in controls else found[name]
+        for name in study.methods
+    }
+
+
+def _repeated(space: Space, name: str) -> Space:
+    """The same space under another name; its trials say whose it is."""
+    return replace(space, method=name, fixed={**space.fixed, ALIAS: space.method})
+
+
+def described(field: FieldInfo) -> str:
+    """A field's own search range as text; empty where it keeps its default."""
+    own = _own_range(field)
+    if own is None:
+        return ""
+    if own.low is None or own.high is None:
+        return " | ".join(str(choice) for choice in own.choices or _closed(field))
+    extra = ", log" if own.log else f", step {own.step:g}" if own.step else ""
+    return f"{own.low:g} to {own.high:g}{extra}"
+
+
+def _space(
+    method: str,
+    fields: Mapping[str, Narrowing],
+    recipe: Mapping[str, Narrowing],
+    points: Sequence[Mapping[str, Any]],
+) -> Space:
+    model = METHODS[method]
+    _known(f"method {method!r}", model, fields)
+    _known("the recipe", Recipe, recipe)
+    fixed: dict[str, Any] = {}
+    free: dict[str, BaseDistribution] = {}
+    for name, field in model.model_fields.items():
+        _place(name, field, fields.get(name, _own_range(field)), fixed, free)
+    for name, field in Recipe.model_fields.items():
+        _place(PREFIX + name, field, recipe.get(name), fixed, free)
+    space = Space(method, fixed, free, points)
+    _in_bounds(space)
+    _reachable(space)
+    return space
+
+
+def _known(owner: str, model: type[pydantic.BaseModel], fields: Mapping[str, Any]) -> None:
+    for name in fields:
+        if name not in model.model_fields:
+            raise StudyError(
+                f"{owner} has no field {name!r}; {nearest(name, list(model.model_fields))}"
+            )
+
+
+def _own_range(field: FieldInfo) -> Search | None:
+    return next((mark for mark in field.metadata if isinstance(mark, Search)), None)
+
+
+def _place(
+    name: str,
+    field: FieldInfo,
+    narrowing: Range | Choices | Search | Any | None,
+    fixed: dict[str, Any],
+    free: dict[str, BaseDistribution],
+) -> None:
+    if narrowing is None:
+        return
+    if isinstance(narrowing, Search) and narrowing.choices is None and narrowing.low is None:
+        narrowing = Choices(choices=list(_closed(field)))
+    choices = getattr(narrowing, "choices", None)
+    if choices:
+        free[name] = CategoricalDistribution(tuple(choices))
+    elif isinstance(narrowing, Range | Search):
+        free[name] = _numbers(name, field, narrowing)
+    else:
+        fixed[name] = narrowing
+    if name in free and free[name].single():
+        value = free.pop(name)
+        fixed[name] = value.choices[0] if isinstance(value, CategoricalDistribution) else value.low  # type: ignore[attr-defined]
+
+
+def _closed(field: FieldInfo) -> tuple[Any, ...]:
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    return (False, True)
+
+
+def _numbers(name: str, field: FieldInfo, span: Range | Search) -> BaseDistribution:
+    own = _own_range(field)
+    low, high = span.low, span.high
+    if field.annotation not in (int, float):
+        raise StudyError(f"{name} takes one of {list(_closed(field))}, not a range; use `choices:`")
+    if low is None or high is None:
+        raise StudyError(f"{name} needs both `low` and `high`")
+    step = span.step if span.step is not None else (own.step if own and not span.log else None)
+    if field.annotation is float:
+        return FloatDistribution(float(low), float(high), log=span.log, step=step)
+    if int(low) != low or int(high) != high:
+        raise StudyError(f"{name} takes whole numbers, but got (low={low}, high={high})")
+    stride = int(step) if step else 1
+    return IntDistribution(int(low), int(high) - (int(high) - int(low)) % stride, span.log, stride)
+
+
+def _in_bounds(space: Space) -> None:
+    """Every end of every range is a value that the method takes."""
+    base = {**space.fixed, **space.defaults()}
+    for name, distribution in space.free.items():
+        ends = (
+            distribution.choices
+            if isinstance(distribution, CategoricalDistribution)
+            else (distribution.low, distribution.high)  # type: ignore[attr-defined]
+        )
+        for end in ends:
+            _takes(space.method, {**base, name: end})
+    _takes(space.method, base)
+
+
+def _reachable(space: Space) -> None:
+    """Every place that is to be tried lies in the space."""
+    where = f"search.points.{space.method}"
+    for point in space.points:
+        for name, value in point.items():
+            if name not in space.free:
+                raise StudyError(
+                    f"{where}: {name!r} is not searched; {nearest(name, list(space.free))}"
+                )
+            if not space.holds({name: value}):
+                raise StudyError(
+                    f"{where}: {name} must lie in the searched range, {space.free[name]}, "
+                    f"but got {value!r}"
+                )
+        _takes(space.method, {**space.fixed, **space.defaults(), **point})
+
+
+def _takes(method: str, params: Mapping[str, Any]) -> None:
+    try:
+        chosen, recipe = parts(method, params)
+    except MethodError as error:
+        raise StudyError(f"method {method!r}: {error}") from None
+    phases = len(chosen.phases())
+    if recipe.epochs < phases:
+        raise StudyError(
+            f"method {method!r} trains in {phases} phases and needs at least {phases} epochs, "
+            f"but the recipe has {recipe.epochs}"
+        )
+
+
+def _spread(u: float, distribution: BaseDistribution) -> Any:
+    """The value below which a fraction `u` of a distribution lies; choices count alike."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(u * len(distribution.choices))]
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    if distribution.log:  # type: ignore[attr-defined]
+        value = low * (high / low) ** u
+        return min(round(value), high) if isinstance(distribution, IntDistribution) else value
+    if step is None:
+        return low + u * (high - low)
+    value = low + step * int(u * (math.floor((high - low) / step + 1e-9) + 1))
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def _rank(value: Any, distribution: BaseDistribution) -> float:
+    """The middle of what `_spread` sends to a value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return (distribution.choices.index(value) + 0.5) / len(distribution.choices)
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    if distribution.log:  # type: ignore[attr-defined]
+        return math.log(value / low) / math.log(high / low)
+    if step is None:
+        return float((value - low) / (high - low))
+    count = math.floor((high - low) / step + 1e-9) + 1
+    return float((math.floor((value - low) / step + 0.5) + 0.5) / count)
+
+
+def _inside(value: Any, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return value if value in distribution.choices else distribution.choices[0]
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    clipped = min(max(value, low), high)
+    if step and not distribution.log:  # type: ignore[attr-defined]
+        clipped = min(low + math.floor((clipped - low) / step + 0.5) * step, high)
+    return int(clipped) if isinstance(distribution, IntDistribution) else float(clipped)

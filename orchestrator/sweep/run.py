@@ -1,0 +1,256 @@
+"""One study from file to board: check, search, confirm, report; run again, it goes on."""
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+
+from methods.data.load import Data
+from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
+from orchestrator import store
+from orchestrator.board import latency
+from orchestrator.board.model import BASELINE
+from orchestrator.record import evidence
+from orchestrator.record.ledger import Ledger, refuse_other
+from orchestrator.record.log import FULL, logged
+from orchestrator.record.provenance import provenance
+from orchestrator.report.publish import Outcome, publish
+from orchestrator.store.place import default_uri, writable
+from orchestrator.study.check import Prepared, prepare
+from orchestrator.study.file import Study
+from orchestrator.sweep import cluster, shared, signals, warm
+from orchestrator.sweep.tune import StudySearch, Trial, _tune
+from orchestrator.trial.latency import measured
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[dict[str, Any]], None]
+Start = Callable[[], contextlib.AbstractContextManager[int]]
+"""Brings Ray up, and tells how many trials run at once."""
+
+
+def run(
+    study: Study,
+    out: Path,
+    *,
+    uri: str | None = None,
+    address: str = "local",
+    listener: Listener | None = None,
+    trainable: type[tune.Trainable] = Trial,
+    slots: int | None = None,
+    optuna: str | None = None,
+    patience: float = 0,
+) -> Outcome:
+    """Runs what a study has left to run and makes its board; `trainable` runs the trials.
+
+    `slots` trials run at once, by default as many as the nodes hold now; `optuna` is a database
+    instead of a journal file; another driver of the study is waited for `patience` seconds.
+
+    Raises:
+        IsoflopError: the study, the data, the folder, the store or the resources do not do.
+        DiskFull, ClusterLost: the machine failed; the same call goes on from there.
+        KeyboardInterrupt: stopped by hand; the same call goes on from there.
+    """
+    ready = prepare(study)
+    cluster.preflight(study.resources, address, slots)
+    folder = out.absolute() / study.name
+    place = uri or default_uri(out)
+    facts = provenance(study, ready.data.task, len(ready.data.test))
+    writable(out)
+    store.check(place)
+    refuse_other(folder, study)
+    earlier = warm.taken(study, place, folder)
+    ready = replace(ready, warm=warm.within(ready.spaces, earlier))
+    with _room(), contextlib.ExitStack() as stack:
+        _made(out)
+        store.claim(place, study.name, study.hash)
+        ledger = Ledger(folder, study, optuna=optuna, patience=patience)
+        stack.callback(ledger.close)
+        warm.keep(earlier, folder)
+        projector = store.Projector(ledger.wal, place, study.name)
+        projector.start()
+        time_left, last = 5.0, 30.0
+        try:
+            start = partial(cluster.started, study.resources, address, slots)
+            fresh = _train(ledger, ready, facts, start, listener, trainable=trainable)
+            time_left = 120.0
+        except KeyboardInterrupt as reason:
+            ledger.pause()
+            if isinstance(reason, signals.Terminated):
+                time_left = last = 1.0  # of the 3 s that Ray gives a job which it stops
+            raise
+        finally:
+            if not projector.flush(time_left):
+                logger.warning("MLflow does not hold everything yet; the same command goes on")
+            if projector.refused:
+                logger.warning(
+                    "MLflow refused %d events for good; they lie in %s",
+                    projector.refused,
+                    folder / "mlflow-refused.jsonl",
+                )
+            projector.stop(last)
+        rows = ledger.rows()
+        facts = ledger.provenance or facts
+    curves, correct = partial(logged, ledger.wal), evidence.correctness(folder, rows)
+    board, report, times = publish(
+        study, rows, facts, folder, curves, correct=correct, latencies=ledger.latencies
+    )
+    try:
+        link = store.write_board(place, study.name, board, report.parent)
+    except Exception as error:  # the board stands in the folder; the view can be written again
+        logger.warning("MLflow did not take the board: %s", error)
+        link = None
+    return Outcome(board, report, place, link, fresh, times)
+
+
+def _made(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"--out must be a folder that can be written, but {out}: {error.strerror}"
+        ) from None
+
+
+def _train(
+    ledger: Ledger,
+    ready: Prepared,
+    facts: Mapping[str, Any],
+    start: Start,
+    listener: Listener | None,
+    *,
+    trainable: type[tune.Trainable],
+) -> bool:
+    """Search and confirm; False where nothing was left to do.
+
+    Raises:
+        ClusterLost: Ray died more often in a row than a trial may, and nothing got on meanwhile.
+    """
+    study = ledger.study
+    search = StudySearch(ledger, ready.spaces, ready.data.task, _settings(ledger), ready.warm)
+    if search.finished and not _untimed(ledger):
+        return False
+    if listener:
+        ledger.replay(listener)
+    losses = 0
+    while not search.finished or _untimed(ledger):
+        heard = ledger.heard
+        try:
+            _fit(search, ledger, ready.data, facts, start, trainable=trainable)
+        except Exception as error:
+            reason = _lost_ray(error)
+            losses = 1 if ledger.heard > heard else losses + 1
+            if losses > study.resources.retries:
+                raise ClusterLost(
+                    f"Ray must stay up for an epoch, but died {losses} times in a row, at last: "
+                    f"{reason}; nothing is lost: the same command goes on"
+                ) from None
+            logger.warning("Ray was lost, and what ran goes on in a new one: %s", reason)
+        search = StudySearch(ledger, ready.spaces, ready.data.task, _settings(ledger), ready.warm)
+    return True
+
+
+def _fit(
+    search: StudySearch,
+    ledger: Ledger,
+    data: Data,
+    facts: Mapping[str, Any],
+    start: Start,
+    *,
+    trainable: type[tune.Trainable],
+) -> None:
+    """All that is left to run, or all that runs until Ray is lost."""
+    study = ledger.study
+    for left in ledger.folder.glob("ray-*"):
+        shutil.rmtree(left, ignore_errors=True)  # a driver that was killed here
+    with (
+        start() as slots,
+        tempfile.TemporaryDirectory(
+            prefix="ray-", dir=ledger.folder, ignore_cleanup_errors=True
+        ) as scratch,
+    ):
+        search.shared = shared.put(data)
+        search.lag = ledger.begin(facts, lag=slots, device=search.device)
+        try:
+            if not search.finished:
+                _tune(search, study, slots, scratch, trainable)
+            if search.finished:
+                _time(ledger, search.shared)
+        except KeyboardInterrupt:
+            ledger.pause()  # first of all: whoever stops us may not wait until Ray is down
+            raise
+
+
+def _untimed(ledger: Ledger) -> list[latency.Pair]:
+    """Networks of the board whose time was not taken."""
+    wanted = latency.pairs(ledger.rows(), ledger.study.budgets, BASELINE)
+    return latency.missing(wanted, ledger.latencies)
+
+
+def _time(ledger: Ledger, found: shared.Handle | None) -> None:
+    """Time the board's networks, now that no trial runs: one worker, one pair at a time."""
+    resources = ledger.study.resources
+    worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(measured)
+    settings = {**_settings(ledger), "shared": found}
+    for pair in _untimed(ledger):
+        for event in ray.get(worker.remote(pair, settings, partial(shared.held, settings))):
+            ledger.time(event)
+        signals.check()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it came of; Tune wraps what its parts raise."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _lost_ray(error: Exception) -> str:
+    """What became of Ray, in a line; any other error is raised, in its own words."""
+    for cause in _causes(error):
+        if isinstance(cause, IsoflopError):
+            raise cause from None
+        if isinstance(cause, RayError | ConnectionError):
+            return f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
+    raise error
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """A full disk is a line, wherever it was met."""
+    try:
+        yield
+    except Exception as error:
+        for cause in _causes(error):
+            if isinstance(cause, OSError) and cause.errno in FULL:
+                place = f" to write {cause.filename}" if cause.filename else ""
+                raise DiskFull(
+                    f"there must be room{place}, but the disk is full; nothing is lost: make "
+                    "room, and the same command goes on"
+                ) from None
+        raise
+
+
+def _settings(ledger: Ledger) -> dict[str, Any]:
+    study = ledger.study
+    return {
+        "data": _absolute(study.data),
+        "data_seed": study.seed,
+        "folder": str(ledger.folder),
+        "device": "cuda" if study.resources.gpu else "cpu",
+        "threads": max(1, int(study.resources.cpu)),
+    }
+
+
+def _absolute(data: str) -> str:
+    return str(Path(data).absolute()) if Path(data).exists() else data

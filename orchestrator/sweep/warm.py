@@ -1,0 +1,97 @@
+"""Warm start: what an earlier study found out, handed to the samplers of this one."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, create_trial
+
+from methods.errors import StudyError
+from orchestrator import store
+from orchestrator.board.stats.fronts import accuracy_flaw, macs_flaw
+from orchestrator.study.file import Study
+from orchestrator.study.params import ALIAS
+from orchestrator.study.space import Space
+
+logger = logging.getLogger(__name__)
+
+
+def taken(study: Study, uri: str, folder: Path) -> list[dict[str, Any]]:
+    """The earlier study's complete search trials; as they were when this study began.
+
+    Raises:
+        StudyError: there is no such study, or it is on other data.
+        StorageError: the store cannot be used.
+    """
+    written = folder / "warm.json"
+    if study.search.warm is None:
+        return []
+    if written.exists():
+        kept: list[dict[str, Any]] = json.loads(written.read_text())
+        return kept
+    try:
+        earlier, _ = store.read_study(uri, study.search.warm)
+    except StudyError as error:
+        raise StudyError(f"search.from: {error}") from None
+    if earlier["data"] != study.data:
+        raise StudyError(
+            f"search.from must name a study on {study.data}, but {study.search.warm!r} is on "
+            f"{earlier['data']}"
+        )
+    objectives = {
+        row.trial: {
+            "method": row.method,
+            "params": dict(row.params),
+            "val_acc": row.val_acc,
+            "val_macs_mean": row.val_macs_mean,
+        }
+        for row in store.read_rows(uri, study.search.warm)
+        if row.role == "search" and row.state == "COMPLETE"
+    }  # a trial's last operating point stands for it
+    return list(objectives.values())
+
+
+def keep(trials: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write them down once, so that every later run starts from the same."""
+    written = folder / "warm.json"
+    if trials and not written.exists():
+        aside = written.with_suffix(".tmp")
+        aside.write_text(json.dumps(list(trials)))
+        aside.rename(written)
+
+
+def within(
+    spaces: Mapping[str, Space], trials: Sequence[Mapping[str, Any]]
+) -> dict[str, list[FrozenTrial]]:
+    """Per method, those that its space could have proposed itself, as Optuna's trials."""
+    found = {
+        method: [_frozen(space, trial) for trial in trials if _lies_in(space, trial)]
+        for method, space in spaces.items()
+    }
+    if trials and not any(found.values()):
+        logger.warning("search.from: none of its %d trials lies in this study", len(trials))
+    return found
+
+
+def _frozen(space: Space, trial: Mapping[str, Any]) -> FrozenTrial:
+    return create_trial(
+        params={name: trial["params"][name] for name in space.free},
+        distributions=dict(space.free),
+        values=[1 - trial["val_acc"], trial["val_macs_mean"]],
+    )
+
+
+def _lies_in(space: Space, trial: Mapping[str, Any]) -> bool:
+    if trial["method"] != space.fixed.get(ALIAS, space.method):
+        return False  # a control is taught what its method is
+    if accuracy_flaw("val_acc", trial["val_acc"]) or macs_flaw("macs", trial["val_macs_mean"]):
+        return False
+    params = trial["params"]
+    searched = {name: params.get(name) for name in space.free}
+    return space.holds(searched) and _named_alike(space.params(searched)) == dict(params)
+
+
+def _named_alike(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if name != ALIAS}

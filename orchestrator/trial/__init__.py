@@ -1,0 +1,1 @@
+"""One trial in a worker, without Ray: train, evaluate, prove the price, keep checkpoints."""

@@ -1,0 +1,83 @@
+"""One method trained by hand, without Ray, a study or a store."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import yaml
+
+from methods import METHODS
+from methods.data.load import load
+from methods.errors import ClusterError, DataError, MethodError, nearest
+from methods.machine import tune_allocator
+from methods.training.evaluate import evaluate
+from methods.training.loop import Recipe, train
+from orchestrator.study.params import PREFIX, parts
+from orchestrator.trial.measure import measure
+
+BATCH = 64
+"""Batch size by hand unless `recipe.batch_size` is set: the embedded data sets are small."""
+
+
+def by_hand(
+    method: str, settings: Sequence[str], *, data: str, epochs: int, seed: int, device: str
+) -> Iterator[str]:
+    """Trains a method on a data set, a line per epoch, then a line per operating point.
+
+    Raises:
+        MethodError: an unknown method or field, or a value outside its bounds.
+        DataError: a data set that cannot be trained on.
+        ClusterError: a device that this machine does not have.
+    """
+    if method not in METHODS:
+        raise MethodError(f"no method is called {method!r}; {nearest(method, list(METHODS))}")
+    own = [PREFIX + field for field in Recipe.model_fields]
+    params = {f"{PREFIX}epochs": epochs, f"{PREFIX}batch_size": BATCH}
+    params |= _settings(settings, list(METHODS[method].model_fields) + own)
+    chosen, recipe = parts(method, params)
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if device not in devices:
+        raise ClusterError(f"--device must be one of {', '.join(devices)}, but got {device!r}")
+    if not data:
+        raise DataError("--data must name a data set or a path, but is empty; try digits")
+    tune_allocator()
+    loaded = load(data, seed=seed, device=device)
+    yield f"{chosen!r} on {data}: {loaded.task}"
+    phases = len(chosen.phases())
+    for epoch in train(chosen, loaded, recipe, seed=seed, device=device):
+        seen = evaluate(epoch.net, loaded.validation, device=device)
+        yield (
+            f"epoch {epoch.index}/{epoch.epochs} {epoch.phase}: loss {epoch.loss:.4f}, "
+            f"validation {100 * seen.accuracy:.2f} % at {seen.macs_mean / 1e6:.4g} MMACs "
+            f"({epoch.seconds:.2f} s)"
+        )
+        if epoch.phase_done:
+            name = epoch.phase if phases > 1 else ""
+            for found in measure(chosen, epoch.points(), name, loaded, device, test=False):
+                yield _point(found.figures)
+
+
+def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:
+    params = {}
+    for setting in settings:
+        field, equals, value = setting.partition("=")
+        if not equals:
+            raise MethodError(f"--set takes field=value, but got {setting!r}")
+        if field not in valid:
+            raise MethodError(f"no field is called {field!r}; {nearest(field, valid)}")
+        try:
+            params[field] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise MethodError(f"--set {field} takes a value, but got {value!r}") from None
+    return params
+
+
+def _point(point: dict[str, Any]) -> str:
+    name = point["point"] or "network"
+    alarm = f"; {point['alarm']}" if "alarm" in point else ""
+    return (
+        f"{name}: validation {100 * point['val_acc']:.2f} %, MMACs mean "
+        f"{point['val_macs_mean'] / 1e6:.4g}, p95 {point['val_macs_p95'] / 1e6:.4g}, max "
+        f"{point['val_macs_max'] / 1e6:.4g}; price equals what runs{alarm}"
+    )

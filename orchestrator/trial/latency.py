@@ -1,0 +1,72 @@
+"""How long the deployed networks of a pair take, measured in turns."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.data.load import Data
+from methods.errors import IsoflopError
+from methods.machine import device_name, tune_allocator
+from methods.shipping.choices import Choices
+from methods.shipping.clock import latencies
+from methods.shipping.forms import fastest
+from orchestrator.board.latency import Pair
+from orchestrator.study.params import parts
+from orchestrator.trial.checkpoints import deployed
+from orchestrator.trial.run import own_data
+
+BATCHES = {1: 16, 64: 1}
+"""Images in one call, and calls of which the mean is taken: single images are not alike."""
+
+
+def measured(
+    pair: Pair, settings: Mapping[str, Any], load: Callable[[], Data] | None = None
+) -> list[dict[str, Any]]:
+    """The events of one pair, one per size of a batch; runs in a worker that has the device.
+
+    `load` gives the data set, which is read here by default.
+    """
+    told: dict[str, Any] = {
+        "event": "latency",
+        "trial": pair.own.trial,
+        "point": pair.own.point,
+        "reference": pair.reference.trial,
+        "reference_point": pair.reference.point,
+    }
+    tune_allocator()
+    torch.set_num_threads(settings["threads"])
+    device = settings["device"]
+    try:
+        data = (load or partial(own_data, settings))()
+        folder = Path(settings["folder"]) / "trials"
+        modules = [
+            deployed(folder / one.trial, parts(one.method, one.params)[0], data.task, one.point).to(
+                device
+            )
+            for one in (pair.own, pair.reference)
+        ]
+    except (IsoflopError, RuntimeError) as error:
+        return [{**told, "reason": " ".join(str(error).split())[:500]}]
+    events, choices = [], Choices()
+    for batch, calls in BATCHES.items():
+        images = torch.split(data.test.head(batch * calls)[0].to(device), batch)[:calls]
+        shipped = [fastest(module, images[0], choices) for module in modules]
+        own, reference = latencies(shipped, images)
+        events.append(
+            {
+                **told,
+                "batch": batch,
+                "ms": 1e3 * own.median,
+                "spread_ms": 1e3 * own.spread,
+                "reference_ms": 1e3 * reference.median,
+                "reference_spread_ms": 1e3 * reference.spread,
+                "forms": shipped[0].forms,
+                "reference_forms": shipped[1].forms,
+                "device": device_name(device),
+                "threads": settings["threads"],
+            }
+        )
+    return events

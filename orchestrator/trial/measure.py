@@ -1,0 +1,92 @@
+"""What a phase ends in: its operating points on validation and test, and their price proven."""
+
+import copy
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from methods.api import Method, Network
+from methods.data.load import Data
+from methods.errors import Diverged
+from methods.macs import executed_macs
+from methods.training.evaluate import Evaluation, evaluate
+from orchestrator.record.rows import not_finite
+
+logger = logging.getLogger(__name__)
+
+PROOF = 64
+"""Validation images on which the price is compared with what the deployed network executes."""
+
+
+class Measured(NamedTuple):
+    """An operating point: its figures, and what each test image gave where test was read."""
+
+    figures: dict[str, Any]
+    test: Evaluation | None
+
+
+def measure(
+    method: Method,
+    views: Mapping[str, Network],
+    name: str,
+    data: Data,
+    device: str,
+    *,
+    test: bool,
+) -> list[Measured]:
+    """Every operating point of a phase: validation figures, and test figures if asked for.
+
+    Raises:
+        Diverged: a figure that is not finite.
+        RuntimeError: the deployed network does not execute what the network says it costs.
+    """
+    points = []
+    for own, view in views.items():
+        point: dict[str, Any] = {"point": "/".join(part for part in (name, own) if part)}
+        point |= _figures("val", evaluate(view, data.validation, device=device))
+        seen = evaluate(view, data.test, device=device) if test else None
+        if seen is not None:
+            point |= _figures("test", seen)
+        if flaw := not_finite([point]):
+            raise Diverged(flaw)
+        images = data.validation.head(PROOF)[0].to(device)
+        prove(method, view, images)
+        if alarm := method.alarm(view, images):
+            logger.warning("%s: %s", point["point"] or "network", alarm)
+            point["alarm"] = alarm
+        points.append(Measured(point, seen))
+    return points
+
+
+def prove(method: Method, net: Network, images: torch.Tensor) -> None:
+    """Compares the price of a batch with what the deployed network executes on it.
+
+    In double precision, on a copy: the deployed form rounds in another order, and in single
+    precision an image that stands on a gate's threshold may fall on either side.
+
+    Raises:
+        RuntimeError: they differ, by one MAC or more.
+    """
+    twin = copy.deepcopy(net).double().eval()
+    images = images.double()
+    with torch.no_grad():
+        said = int(twin(images).macs.sum().item())
+    executed = executed_macs(method.deploy(twin), images)
+    if said != executed:
+        raise RuntimeError(
+            f"the price must equal what runs, but the network says {said} MACs for "
+            f"{len(images)} images and the deployed network executes {executed}"
+        )
+
+
+def _figures(split: str, seen: Evaluation) -> dict[str, float]:
+    return {
+        f"{split}_acc": seen.accuracy,
+        f"{split}_loss": seen.loss,
+        f"{split}_macs_mean": seen.macs_mean,
+        f"{split}_macs_std": seen.macs_std,
+        f"{split}_macs_p95": seen.macs_p95,
+        f"{split}_macs_max": seen.macs_max,
+    }

@@ -1,0 +1,148 @@
+"""How many trials share one GPU best: measured, by training that many at once in as many processes.
+
+A trial of this size seldom fills a GPU: several beside each other do more work together, until they
+stand in each other's way or the memory is full.
+"""
+
+import multiprocessing
+import queue
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from typing import Any, NamedTuple
+
+import torch
+
+from methods.data.load import load
+from methods.machine import device_name, tune_allocator
+from methods.training.loop import train
+from orchestrator.study.params import parts
+from orchestrator.trial.timing import small
+
+AT_ONCE = (1, 2, 4, 8)
+SECONDS = 3.0
+"""Of training, for each number of trials at once."""
+STEPS = 20
+"""Optimiser steps between two looks at the clock."""
+PATIENCE = 300.0
+"""Seconds that processes have to come up and train."""
+ROOM = 0.9
+"""Fraction of the device's memory that trials may take together."""
+ENOUGH = 0.95
+"""Of the best throughput: so much is worth no further trials at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """What trials at once on one device bring."""
+
+    device: str
+    method: str
+    """Whose trial was trained, at its defaults."""
+    throughput: Mapping[int, float]
+    """Trials at once -> training samples per second, all together."""
+    memory: float
+    """Fraction of the device's memory that one trial takes."""
+    trials: int
+    """At once on one device, as proposed."""
+
+
+class Trial(NamedTuple):
+    """What is trained: names and numbers, since it crosses to other processes."""
+
+    method: str
+    params: Mapping[str, Any]
+    data: str
+    seed: int
+
+
+def packing(
+    trial: Trial, device: str, *, at_once: Sequence[int] = AT_ONCE, seconds: float = SECONDS
+) -> Packing | None:
+    """Trains ever more trials at once until the memory is full; None if not even one trains."""
+    throughput: dict[int, float] = {}
+    memory = 0.0
+    for count in at_once:
+        if count * memory > ROOM:
+            break
+        before = _used(device)
+        told = _beside(trial, device, count, seconds)
+        if told is None:
+            break
+        throughput[count] = sum(rate for rate, _ in told)
+        memory = memory or max(0.0, max(used for _, used in told) - before) / count
+    if not throughput:
+        return None
+    return Packing(
+        device=device_name(device),
+        method=trial.method,
+        throughput=throughput,
+        memory=memory,
+        trials=choose(throughput),
+    )
+
+
+def choose(throughput: Mapping[int, float]) -> int:
+    """The fewest trials at once that train at nearly the best throughput."""
+    wanted = ENOUGH * max(throughput.values())
+    return min(count for count, rate in throughput.items() if rate >= wanted)
+
+
+def _beside(
+    trial: Trial, device: str, count: int, seconds: float
+) -> list[tuple[float, float]] | None:
+    """Samples per second and the device's memory in use, by each process; None if one failed."""
+    context = multiprocessing.get_context("spawn")
+    barrier, told = context.Barrier(count), context.Queue()
+    processes = [
+        context.Process(target=_work, args=(trial, device, seconds, barrier, told), daemon=True)
+        for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        found = [told.get(timeout=PATIENCE) for _ in processes]
+    except queue.Empty:
+        return None
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    return None if None in found else found
+
+
+def _work(trial: Trial, device: str, seconds: float, barrier: Barrier, told: Any) -> None:
+    """One process: tells what it reached, None where it had no room, and stays until all have."""
+    try:
+        told.put(_trained(trial, device, seconds, barrier))
+        barrier.wait(PATIENCE)
+    except Exception:
+        told.put(None)
+        barrier.abort()
+
+
+def _trained(trial: Trial, device: str, seconds: float, barrier: Barrier) -> tuple[float, float]:
+    """Short epochs of the first phase, timed from when every process is at work."""
+    tune_allocator()
+    torch.set_num_threads(1)
+    method, recipe = parts(trial.method, trial.params)
+    phases = method.phases(recipe.label_smoothing)
+    data = small(load(trial.data, device=device), phases, recipe.batch_size, STEPS)
+    longer = recipe.model_copy(update={"epochs": 1_000_000})
+    epochs = train(method, data, longer, seed=trial.seed, device=device)
+    next(epochs)
+    barrier.wait(PATIENCE)
+    began, samples = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        next(epochs)
+        samples += len(data.train)
+    return samples / (time.perf_counter() - began), _used(device)
+
+
+def _used(device: str) -> float:
+    """Fraction of the device's memory that is in use, by whomever."""
+    if not device.startswith("cuda"):
+        return 0.0
+    free, total = torch.cuda.mem_get_info(device)
+    return 1 - free / total

@@ -1,0 +1,128 @@
+"""What is timed is what was measured, and the honesty ratio is what its definition says."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boards import BUDGETS, study_rows
+
+from methods.data.load import load
+from methods.errors import StorageError
+from methods.training.evaluate import accuracy_of, evaluate
+from orchestrator.board.latency import Network, Pair, missing, pairs, timed
+from orchestrator.study.params import parts
+from orchestrator.trial.checkpoints import deployed, view
+from orchestrator.trial.latency import BATCHES, measured
+from orchestrator.trial.run import results
+
+RECIPE = {"recipe.epochs": 3, "recipe.batch_size": 64, "recipe.lr": 0.1}
+SMALL: dict[str, dict[str, Any]] = {
+    "dense": {"depth": 8, "width": 0.25},
+    "skipnet": {"depth": 8, "width": 0.25, "gate": "rnn"},
+    "dsnet": {"depth": 8, "width": 0.25, "choices": 2, "routing_start": 0, "routing_size": 2},
+    "resrep": {"depth": 8, "width": 0.25, "target": 0.6},
+}
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    return {
+        "data": "digits",
+        "data_seed": 0,
+        "folder": str(folder),
+        "device": "cpu",
+        "threads": 1,
+    }
+
+
+def trained(folder: Path, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A short confirm run: its parameters, and its end."""
+    params = SMALL[method] | RECIPE
+    trial = f"{method}-00000-seed1"
+    config = {"trial": trial, "method": method, "params": params, "role": "confirm", "seed": 3}
+    end = list(results({**settings(folder), **config}))[-1]["end"]
+    assert end["state"] == "COMPLETE", end
+    return params, end
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_every_point_of_a_confirm_run_is_found_again(tmp_path: Path, name: str) -> None:
+    params, end = trained(tmp_path, name)
+    data = load("digits", seed=0, device="cpu")
+    method = parts(name, params)[0]
+    folder = tmp_path / "trials" / f"{name}-00000-seed1"
+    assert len(end["points"]) >= len(method.phases())
+    for point in end["points"]:
+        again = evaluate(view(folder, method, data.task, point["point"]), data.test)
+        assert again.accuracy == point["test_acc"], point["point"]
+        assert again.macs_mean == pytest.approx(point["test_macs_mean"], rel=1e-12)
+        shipped = deployed(folder, method, data.task, point["point"])
+        assert accuracy_of(shipped, data.test) == pytest.approx(point["test_acc"], abs=3 / 360)
+    with pytest.raises(StorageError, match="operating point 'nowhere'"):
+        view(folder, method, data.task, "nowhere")
+
+
+def test_a_pair_is_timed_at_both_sizes_in_its_fastest_forms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    networks = []
+    for name in ("skipnet", "dense"):
+        params, end = trained(tmp_path, name)
+        point = end["points"][0]["point"]
+        networks.append(Network(name, f"{name}-00000-seed1", point, params))
+    found = measured(Pair(*networks), settings(tmp_path))
+    assert [event["batch"] for event in found] == list(BATCHES)
+    for event in found:
+        assert event["point"] == "supervised"
+        assert min(event["ms"], event["reference_ms"]) > 0
+        assert event["device"]
+        assert event["forms"].startswith(("channels last", "contiguous"))
+        assert event["reference_forms"]
+    assert any((tmp_path / "cache" / "isoflop" / "forms").iterdir()), "kept for the next time"
+
+
+def test_a_network_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    params, _ = trained(tmp_path, "dense")
+    there = Network("dense", "dense-00000-seed1", "", params)
+    gone = Network("dense", "dense-00007-seed1", "", params)
+    (event,) = measured(Pair(gone, there), settings(tmp_path))
+    assert "dense-00007-seed1/last.pt cannot be read: No such file" in event["reason"]
+    assert missing([Pair(gone, there), Pair(there, there)], [event]) == [Pair(there, there)]
+
+
+def test_each_cell_is_timed_once_beside_the_baseline_of_its_budget() -> None:
+    rows = study_rows()
+    found = pairs(rows, BUDGETS, "dense")
+    assert len({pair.key for pair in found}) == len(found)
+    assert {pair.own.method for pair in found} == {"dense", "skipnet", "slimming"}
+    for pair in found:
+        assert pair.reference.method == "dense"
+        assert pair.own.trial.endswith("-seed1")
+        assert pair.own.method != "dense" or pair.own == pair.reference
+    assert pairs([row for row in rows if row.method != "dense"], BUDGETS, "dense") == []
+    assert missing(found, []) == found
+
+
+def test_honesty_is_the_measured_speed_up_over_the_promised_one() -> None:
+    rows = study_rows()
+    found = pairs(rows, BUDGETS, "dense")
+    pair = next(pair for pair in found if pair.own.method == "skipnet")
+    told = {
+        "trial": pair.own.trial,
+        "point": pair.own.point,
+        "reference": pair.reference.trial,
+        "reference_point": pair.reference.point,
+    }
+    clock = {"batch": 64, "ms": 4.0, "spread_ms": 0.1, "reference_ms": 6.0, "device": "x"}
+    (one, *_) = timed(rows, BUDGETS, "dense", [{**told, **clock, "forms": "channels last"}])
+    (old, *_) = timed(rows, BUDGETS, "dense", [{**told, **clock}])
+    assert (one.forms, old.forms) == ("channels last", "")
+    assert replace(old, forms=one.forms) == one
+    macs = {row.trial: row.test_macs_mean for row in rows if row.role == "confirm"}
+    promised = (macs[pair.reference.trial] or 0) / (macs[pair.own.trial] or 1)
+    assert one.speed_up == pytest.approx(1.5)
+    assert one.macs_speed_up == pytest.approx(promised)
+    assert one.honesty == pytest.approx(1.5 / promised)
+    (lost, *_) = timed(rows, BUDGETS, "dense", [{**told, "reason": "gone"}])
+    assert (lost.ms, lost.honesty, lost.reason) == (None, None, "gone")

@@ -1,0 +1,80 @@
+"""What a person sees of a sweep, in a terminal and in a file."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.cli.progress import Progress
+from orchestrator.study.file import SearchPlan, Study
+
+STUDY = Study.model_validate(
+    {
+        "name": "s",
+        "data": "digits",
+        "budgets": [1],
+        "methods": {"dense": {}, "skipnet": {}},
+        "search": {"trials": 2},
+        "confirm": {"seeds": 1},
+    }
+)
+
+
+def started(trial: str) -> dict[str, Any]:
+    return {"event": "start", "trial": trial}
+
+
+def ended(trial: str, state: str = "COMPLETE", reason: str | None = None) -> dict[str, Any]:
+    points = [{"point": "", "val_acc": 0.9, "val_macs_mean": 5e5}] if state == "COMPLETE" else []
+    return {"event": "end", "trial": trial, "state": state, "reason": reason, "points": points}
+
+
+def shown(*events: dict[str, Any], terminal: bool, study: Study = STUDY) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+    progress = Progress(study, console)
+    with progress.shown():
+        for event in events:
+            progress(event)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_lines_tell_only_what_is_new() -> None:
+    text = shown(
+        started("dense-00000"),
+        ended("dense-00000"),
+        {"event": "resumed"},
+        started("skipnet-00000"),
+        ended("skipnet-00000", "FAIL", "diverged: [nan]"),
+        started("skipnet-00001"),
+        ended("skipnet-00001", "FAIL", "refused: too dear"),
+        {"event": "plan", "confirm": 2},
+        ended("dense-00001"),
+        terminal=False,
+    )
+    assert text.splitlines() == [
+        "Going on after 1 trials",
+        "[2 of at most 6] skipnet-00000 FAIL: diverged: [nan]",
+        "[2 of at most 6] skipnet-00001 FAIL: refused: too dear",
+        "[3 of 6] dense-00001 COMPLETE: 90.0 % validation at 0.5 MMACs",
+    ]
+
+
+def test_a_terminal_shows_a_table_per_method() -> None:
+    text = shown({"event": "resumed"}, started("dense-00000"), ended("dense-00000"), terminal=True)
+    assert "skipnet" in text
+    assert "90.0 % at 0.5 MMACs" in text
+    assert "1 of at most 6 trials" in text
+
+
+def test_trials_that_equal_time_will_hold_are_not_foretold() -> None:
+    timed = STUDY.model_copy(update={"search": SearchPlan(trials=2, seconds=60)})
+    text = shown(
+        {"event": "resumed"},
+        ended("dense-00000"),
+        ended("skipnet-00000"),
+        {"event": "plan", "confirm": 2},
+        ended("dense-00000-seed1"),
+        terminal=False,
+        study=timed,
+    )
+    assert [line.split("]")[0] for line in text.splitlines()] == ["[1", "[2", "[3 of 4"]

@@ -1,0 +1,86 @@
+"""A run's file: what goes in comes out, in the same bytes, and nothing else is taken for one."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from orchestrator.record import evidence
+from orchestrator.record.evidence import Evidence, Shot, facts_of, packed, unpacked
+
+classes = arrays.arrays(np.int64, 20, elements=st.integers(0, 999))
+macs = arrays.arrays(np.float64, 20, elements=st.floats(1, 1e12))
+names = st.sampled_from(["", "policy", "gate/w0.5", "label", "macs"])
+points = st.dictionaries(names, st.builds(Shot, classes, macs), min_size=1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(classes, points)
+def test_what_goes_in_comes_out_in_the_same_bytes(labels, shots):
+    whole = Evidence(facts_of("dense-00000-seed1", "dense", {"depth": 8}, 7), labels, shots)
+    content = packed(whole)
+    again = unpacked(content)
+    assert packed(again) == content
+    assert again.facts == whole.facts
+    assert list(again.points) == list(shots)
+    for name, shot in shots.items():
+        right = shot.predictions == labels
+        assert (again.correct(name) == right).all()
+        figures = again.figures(name)
+        assert figures["test_acc"] == right.mean()
+        assert figures["test_macs_mean"] == shot.macs.mean()
+        assert figures["test_macs_max"] == shot.macs.max()
+        assert (shot.macs <= figures["test_macs_p95"]).mean() >= 0.95
+
+
+def table(columns, facts=b'{"format": 1, "points": [""], "trial": "x"}'):
+    buffer = io.BytesIO()
+    found = pa.table(columns).replace_schema_metadata({b"isoflop": facts} if facts else None)
+    pq.write_table(found, buffer)
+    return buffer.getvalue()
+
+
+GOOD = {"label": [1, 2], "prediction": [1, 1], "macs": [1.0, 2.0]}
+
+
+def test_what_is_no_such_file_is_refused():
+    assert unpacked(table(GOOD)).figures("")["test_acc"] == 0.5
+    for content, words in [
+        (b"", "no file of predictions"),
+        (b"PAR1 and then nothing PAR1", "no file of predictions"),
+        (table(GOOD, b""), "no file of predictions"),
+        (table(GOOD, b"[]"), "no file of predictions"),
+        (table(GOOD, b'{"format": 2, "points": [""]}'), "must have format 1, but has 2"),
+        (table({**GOOD, "macs": [1.0, 2.0], "label": [1.5, 2.0]}), "a class for every image"),
+        (table({**GOOD, "prediction": [1, None]}), "a class for every image"),
+        (table({**GOOD, "macs": ["a", "b"]}), "the MACs of every image"),
+        (table({name: pa.array([], pa.int64()) for name in GOOD}), "a class for every image"),
+        (table({"label": [1, 2]}), "no file of predictions"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            unpacked(content)
+
+
+def test_another_content_is_another_file_and_an_altered_one_is_none(tmp_path: Path):
+    facts = facts_of("t", "dense", {}, 7)
+    one, other = (
+        Evidence(facts, np.arange(9), {"": Shot(np.arange(9) + shift, np.ones(9))})
+        for shift in (0, 1)
+    )
+    digests = [evidence.write(e, tmp_path, tmp_path / "aside") for e in (one, other, one)]
+    assert digests[0] == digests[2] != digests[1]
+    files = sorted((tmp_path / "evidence").iterdir())
+    assert len(files) == 2
+    assert not (tmp_path / "aside").exists()
+    assert evidence.read(tmp_path, "t", digests[0]) == packed(one)
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content[:-1])
+        assert evidence.read(tmp_path, "t", evidence.digest(content)) is None
+    assert evidence.read(tmp_path, "u", digests[0]) is None

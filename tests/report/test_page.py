@@ -1,0 +1,349 @@
+"""The report's files, its bytes, its words, and the page in a real browser."""
+
+import dataclasses
+import io
+import json
+import random
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from boards import BUDGETS, study_rows
+from rich.console import Console
+
+import orchestrator.report
+from orchestrator.board.latency import pairs, timed
+from orchestrator.board.leaderboard import leaderboard
+from orchestrator.report.figures.learning import shown
+from orchestrator.report.page import SECTIONS, write_report
+from orchestrator.report.terminal import terminal
+
+PROVENANCE = {"study_hash": "ab12", "commit": "0123", "versions": {"torch": "2.13.0"}}
+FILES = {
+    "latency.csv",
+    "leaderboard.csv",
+    "leaderboard.parquet",
+    "seeds.csv",
+    "pairs.csv",
+    "pareto.png",
+    "pareto.svg",
+    "forest.png",
+    "provenance.json",
+    "report.html",
+}
+
+
+def write(rows, folder, **links):
+    board = leaderboard(rows, BUDGETS, primary=2, chance=0.1)
+    curves = {
+        row.trial: [(epoch, (row.val_acc or 0.2) - 0.5 / epoch) for epoch in range(1, 9)]
+        for row in shown(board, rows)
+    }
+    costs = {
+        (row.trial, row.point): np.round(
+            np.random.default_rng(row.seed).uniform(0.5, 1.5, 200) * (row.test_macs_mean or 0)
+        )
+        for row in rows
+        if row.method == "skipnet" and row.role == "confirm"
+    }
+    told = [
+        {
+            **dict(zip(("trial", "point", "reference", "reference_point"), pair.key, strict=True)),
+            "batch": batch,
+            "ms": 2.0,
+            "spread_ms": 0.1,
+            "reference_ms": 3.0,
+            "device": "a CPU",
+            **({"forms": "channels last"} if batch == 64 else {}),  # older runs tell none
+        }
+        for pair in pairs(rows, BUDGETS, "dense")
+        for batch in (1, 64)
+    ]
+    times = timed(rows, BUDGETS, "dense", told)
+    return board, write_report(
+        board, rows, PROVENANCE, folder, links, curves=curves, costs=costs, times=times
+    )
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return write(study_rows(), folder)
+
+
+def text_of(rendered, width=80):
+    shown = io.StringIO()
+    Console(width=width, no_color=True, file=shown).print(rendered)
+    return shown.getvalue()
+
+
+def test_the_same_rows_give_the_same_bytes(report, tmp_path):
+    rows = study_rows()
+    random.Random(5).shuffle(rows)
+    _, again = write(rows, tmp_path / "again")
+    assert {path.name for path in again.parent.iterdir()} == FILES
+    for name in FILES:
+        assert (again.parent / name).read_bytes() == (report[1].parent / name).read_bytes(), name
+
+
+def test_the_tables_say_what_the_board_says(report):
+    board, page = report
+    table = pd.read_csv(page.parent / "leaderboard.csv")
+    assert len(table) == len(board.cells)
+    for cell, record in zip(board.cells, table.to_dict("records"), strict=True):
+        assert (record["method"], record["n"]) == (cell.method, cell.n)
+        assert record["mean"] == pytest.approx(cell.accuracy.mean)
+        assert record["macs_mean_m"] * 1e6 == pytest.approx(cell.macs_mean)
+    exact = pd.read_parquet(page.parent / "leaderboard.parquet")
+    pd.testing.assert_frame_equal(exact[["mean", "lo"]], table[["mean", "lo"]])
+    seeds = pd.read_csv(page.parent / "seeds.csv")
+    assert len(seeds) == sum(cell.n for cell in board.cells)
+    assert len(pd.read_csv(page.parent / "pairs.csv")) == len(board.pairs)
+
+
+def test_provenance_lists_every_row_left_out(report):
+    board, page = report
+    evidence = json.loads((page.parent / "provenance.json").read_text())
+    assert evidence["study_hash"] == "ab12"
+    assert len(evidence["board"]["excluded"]) == len(board.excluded) == 6
+
+
+def test_the_page_stands_alone(report):
+    board, path = report
+    html = path.read_text()
+    assert board.verdict in html.replace("&gt;", ">").replace("&lt;", "<").replace("&#39;", "'")
+    assert "<script" not in html
+    assert "@import" not in html
+    fetched = re.findall(r'(?:src|href)="([^"#]*)"', html)
+    assert all(where.startswith("data:") for where in fetched)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
+    assert "MACs (fvcore FLOPs)" in html
+
+
+def test_every_table_is_reached_by_keyboard_and_named(report):
+    class Tables(HTMLParser):
+        regions, tables = 0, 0
+
+        def handle_starttag(self, tag, attrs):
+            found = dict(attrs)
+            self.tables += tag == "table"
+            named = "aria-label" in found or "aria-labelledby" in found
+            self.regions += found.get("tabindex") == "0" and found.get("role") == "region" and named
+
+    parser = Tables()
+    parser.feed(report[1].read_text())
+    assert parser.tables == parser.regions > 4
+
+
+def test_a_path_of_this_machine_is_no_link(tmp_path):
+    _, page = write(study_rows(), tmp_path, store="sqlite:////home/me/x.db", site="https://a.org/b")
+    html = page.read_text()
+    assert "/home/me" not in html
+    assert 'href="https://a.org/b"' in html
+
+
+@pytest.mark.parametrize("seeds", [0, 1, 2, 3])
+def test_a_board_with_few_seeds_is_written(seeds, tmp_path):
+    board, page = write(study_rows(seeds=seeds), tmp_path)
+    html = page.read_text()
+    if seeds == 0:
+        assert "Not confirmed yet" in html
+        assert "validation" in text_of(terminal(board))
+        assert "not confirmed yet" in html
+    else:
+        assert "nothing is ranked" in html
+
+
+def test_an_empty_board_is_written(tmp_path):
+    board, page = write([], tmp_path)
+    assert "no point" in page.read_text()
+    assert "no point" in text_of(terminal(board))
+
+
+def test_markup_in_a_name_is_text(tmp_path):
+    rows = study_rows(methods=["dense", "skipnet"])
+    rows[13] = type(rows[13])(**{**vars(rows[13]), "reason": "<script>alert(1)</script>[bold]"})
+    _, page = write(rows, tmp_path)
+    assert "<script>" not in page.read_text()
+
+
+def test_the_terminal_keeps_to_80_columns_and_needs_no_colour(report):
+    board, _ = report
+    text = text_of(terminal(board, {"mlflow command": "mlflow ui"}))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines[:4]).replace("  ", " ").startswith(board.verdict[:60])
+    assert "…" not in text
+    assert "group A" in text
+    assert "mlflow command: mlflow ui" in text
+
+
+def test_noise_and_the_control_are_said_in_words(tmp_path):
+    rows = study_rows()
+    for row in [row for row in rows if row.method == "dense"]:
+        again = {"method": "dense-again", "trial": f"x{row.trial}", "config": f"x{row.config}"}
+        shift = None if row.test_acc is None else row.test_acc + 0.01
+        rows.append(dataclasses.replace(row, test_acc=shift, **again))
+    controls = {"dense-again": "dense"}
+    board = leaderboard(rows, BUDGETS, primary=2, chance=0.1, controls=controls, images=500)
+    page = write_report(board, rows, PROVENANCE, tmp_path).read_text()
+    assert "A/A control, not tested" in page
+    assert '<span class="sub">noise</span>' in page
+    assert "differ by up to 1.00 points" in page
+    assert "the seeds and the 500 test images for each seed, binomially" in page
+    pairs = pd.read_csv(tmp_path / "pairs.csv")
+    assert set(pairs[pairs.noise].method + pairs[pairs.noise].other) >= {"densedense-again"}
+    text = text_of(terminal(board))
+    assert "~" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_every_section_has_a_file_and_an_empty_one_is_left_out(tmp_path):
+    templates = Path(orchestrator.report.__file__).parent / "templates" / "sections"
+    assert {path.name for path in templates.iterdir()} == {f"{n}.html.j2" for n in SECTIONS}
+    rows = study_rows(seeds=0)
+    board = leaderboard(rows, BUDGETS, primary=2, chance=0.1)
+    html = write_report(board, rows, PROVENANCE, tmp_path).read_text()
+    shown = re.findall(r'<section aria-labelledby="(\w+)"', html)
+    assert set(SECTIONS) - set(shown) == {
+        "gain",
+        "best",
+        "seeds",
+        "latency",
+        "costs",
+        "reach",
+        "curves",
+    }
+    assert re.findall(r'<a href="#(\w+)">', html) == shown
+
+
+def test_latency_and_cost_stand_on_the_page_and_in_the_terminal(report):
+    html = report[1].read_text()
+    section = html.split('<section aria-labelledby="latency"')[1].split("</section>")[0]
+    assert section.count("<tr>") == 1 + 3 * len(BUDGETS) * 2
+    assert ">1.50<" in section
+    assert "on a CPU" in section
+    assert "in the fastest of its exact forms" in section
+    costs = html.split('<section aria-labelledby="costs"')[1].split("</section>")[0]
+    assert costs.count("<svg") == len(BUDGETS), "dense and slimming cost the same for every image"
+    frame = pd.read_csv(report[1].parent / "latency.csv")
+    assert len(frame) == 3 * len(BUDGETS) * 2
+    assert (frame["forms"] == "channels last").equals(frame["batch"] == 64)
+    assert np.allclose(frame["honesty"] * frame["macs_speed_up"], frame["speed_up"])
+    told = [{"trial": "x", "point": "", "reference": "y", "reference_point": "", "reason": "gone"}]
+    assert timed(study_rows(), BUDGETS, "dense", told) == []
+
+
+def test_what_is_exploratory_says_so(report):
+    html = report[1].read_text()
+    for name in ("best", "reach", "pareto", "latency", "curves"):
+        section = html.split(f'<section aria-labelledby="{name}"')[1].split("</section>")[0]
+        assert "Exploratory" in section, name
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    switches = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-sync"
+    for switch in f"{switches} disable-background-networking disable-component-update".split():
+        options.add_argument(f"--{switch}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_the_page_whole(report, browser, width):
+    board, path = report
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(path.as_uri())
+    assert browser.execute_script("return innerWidth") == width
+    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(wide) == 0
+    assert browser.find_element("tag name", "h1").text == board.verdict
+    cut = """return [...document.querySelectorAll('section > .scroll')].filter(
+        e => e.scrollWidth > e.clientWidth + 1).length"""
+    if width == 1280:
+        assert browser.execute_script(cut) == 0
+    drawn = "return [...document.querySelectorAll('figure svg')].map(e => e.clientHeight)"
+    heights = browser.execute_script(drawn)
+    assert len(heights) == 2 + 2 * len(board.methods) + 3 * len(BUDGETS)
+    assert min(heights) > 80
+    overflow = """return [...document.querySelectorAll('figure svg')].flatMap(svg => {
+        const box = svg.getBoundingClientRect();
+        return [...svg.querySelectorAll('text')].filter(t => {
+            const b = t.getBoundingClientRect();
+            return b.right > box.right + 2 || b.left < box.left - 2;
+        }).map(t => t.textContent)})"""
+    assert browser.execute_script(overflow) == []
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.browser
+def test_details_open_by_keyboard(report, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(report[1].as_uri())
+    summary = browser.find_element("css selector", "details > summary")
+    summary.send_keys(Keys.ENTER)
+    assert browser.find_element("css selector", "details").get_attribute("open") is not None
+
+
+@pytest.mark.browser
+def test_the_keyboard_goes_past_the_links_to_every_table(report, browser):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    def press(key):
+        ActionChains(browser).send_keys(key).perform()
+        focus = "const e = document.activeElement; return [e.tagName, e.innerText, e.role ?? '', "
+        return browser.execute_script(f"{focus}e.getAttribute('aria-labelledby') ?? '']")
+
+    browser.get("about:blank")
+    browser.get(report[1].as_uri())
+    assert press(Keys.TAB)[:2] == ["A", "Skip to the leaderboard"]
+    visible = "return document.activeElement.getBoundingClientRect().left >= 0"
+    assert browser.execute_script(visible)
+    press(Keys.ENTER)
+    assert press(Keys.TAB)[2:] == ["region", "board"]
+    seen = [press(Keys.TAB) for _ in range(12)]
+    assert ["region", "effort"] in [where[2:] for where in seen]
+    assert sum(where[0] == "SUMMARY" for where in seen) == 3
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.browser
+def test_paper_holds_all_of_it(report, browser):
+    size = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        browser.get(report[1].as_uri())
+        heights = """return [...document.querySelectorAll('details:not([open]) table')].map(
+            e => e.getBoundingClientRect().height)"""
+        assert min(browser.execute_script(heights)) > 20
+        wide = """return [...document.querySelectorAll('table, svg, h1, p')].filter(
+            e => e.getBoundingClientRect().right > 719).length"""
+        assert browser.execute_script(wide) == 0
+        hidden = "return getComputedStyle(document.querySelector('nav')).display"
+        assert browser.execute_script(hidden) == "none"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

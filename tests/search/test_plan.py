@@ -1,0 +1,250 @@
+"""What a study would do, told before it runs: reach, effort, and what its seeds can tell."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+from rich.console import Console
+from scipy import stats
+
+from methods import METHODS
+from methods.data.load import load as load_data
+from methods.errors import StudyError
+from orchestrator.board.stats.intervals import detectable
+from orchestrator.cli.plan_table import terminal
+from orchestrator.cli.progress import Progress
+from orchestrator.record.ledger import Ledger
+from orchestrator.search.agenda import confirm_plan
+from orchestrator.search.plan import SAMPLES, Plan, plan, sampled
+from orchestrator.search.proposals import propose
+from orchestrator.study.file import Study, load
+from orchestrator.study.params import parts
+from orchestrator.study.space import spaces
+from orchestrator.trial.timing import time_trial
+
+ROOT = Path(__file__).parents[2]
+BASE: dict[str, Any] = {
+    "name": "s",
+    "data": "digits",
+    "budgets": [0.06, 0.5, 1],
+    "recipe": {"epochs": 4, "batch_size": 64, "lr": {"low": 0.03, "high": 0.3, "log": True}},
+    "methods": {
+        "dense": {"depth": {"choices": [8, 14]}, "width": {"low": 0.25, "high": 1}},
+        "skipnet": {"depth": 8, "width": {"low": 0.25, "high": 1}},
+    },
+    "search": {"trials": 5, "sampler": "sobol"},
+    "confirm": {"seeds": 2},
+}
+
+
+def study(**changes: Any) -> Study:
+    return Study.model_validate(BASE | changes)
+
+
+def shown(found: Plan) -> str:
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(terminal(found))
+    return capture.get()
+
+
+@pytest.fixture(scope="module")
+def untimed() -> Plan:
+    return plan(study(), steps=0)
+
+
+def test_shares_lie_within_0_and_1_and_rise_with_the_budget(untimed: Plan) -> None:
+    for method in untimed.methods:
+        assert all(0 <= share <= 1 for share in (method.refused, *method.fits))
+        assert all(low <= high for low, high in itertools.pairwise(method.fits))
+        assert method.most is not None
+        assert method.least <= method.most
+        assert method.samples == SAMPLES
+
+
+def test_dense_costs_what_it_costs_untrained(untimed: Plan) -> None:
+    what = study()
+    space = spaces(what)["dense"]
+    task = load_data("digits").task
+    floors = [space.method_at(place).floor(task) for place in sampled(what, space)]
+    dense = untimed.methods[0]
+    assert dense.most == max(floors)
+    assert dense.least == space.floor(task)
+    assert dense.fits[1] == np.mean([floor <= 5e5 for floor in floors])
+
+
+def test_the_samples_are_the_points_that_the_search_goes_through() -> None:
+    what = study()
+    space = spaces(what)["dense"]
+    proposed = [propose(space, [], what, number) for number in (1, 2, 3)]
+    assert sampled(what, space)[:3] == proposed
+
+
+def test_the_counts_are_those_of_the_run(untimed: Plan) -> None:
+    counted = sum(method.trials + method.confirm for method in untimed.methods)
+    assert counted == Progress(study(), Console())._planned()
+    assert all(m.most_epochs == (5 + 2 * 3) * 4 for m in untimed.methods)
+
+
+def test_a_method_best_in_another_way_at_every_budget_takes_every_confirm_run(
+    untimed: Plan, tmp_path: Path
+) -> None:
+    what = study()
+    ledger = Ledger(tmp_path, what)
+    space = spaces(what)["dense"]
+    for width, macs, accuracy in ((0.25, 5e4, 0.7), (0.5, 4e5, 0.8), (0.75, 9e5, 0.9)):
+        ticket = ledger.add(space, {**space.defaults(), "width": width})
+        ledger.start(ticket)
+        point = {"point": "", "val_acc": accuracy, "val_macs_mean": macs}
+        ledger.end(ticket.trial, "COMPLETE", points=[point])
+    assert len(confirm_plan(ledger)) == untimed.methods[0].confirm
+    ledger.close()
+
+
+def test_epochs_that_are_searched_are_counted_at_their_most() -> None:
+    recipe = BASE["recipe"] | {"epochs": {"low": 2, "high": 9}}
+    found = plan(study(recipe=recipe, methods={"dense": {"depth": 8}}), steps=0).methods[0]
+    assert found.epochs == (2, 9)
+    assert found.most_epochs == (5 + 6) * 9
+
+
+def test_a_space_of_one_configuration_is_one_sample() -> None:
+    only = study(recipe={"epochs": 2}, methods={"dense": {"depth": 8, "width": 0.5}})
+    found = plan(only, steps=0).methods[0]
+    assert (found.samples, found.free) == (1, {})
+    assert "nothing" in shown(plan(only, steps=0))
+
+
+def test_a_budget_under_every_method_warns_and_one_under_all_budgets_is_refused() -> None:
+    low = plan(study(budgets=[0.001, 1]), steps=0)
+    assert any("No sample of any method fits 0.001 MMACs" in said for said in low.warnings)
+    with pytest.raises(StudyError, match="raise `budgets`"):
+        plan(study(budgets=[0.001]), steps=0)
+
+
+def test_a_budget_under_one_method_names_it(untimed: Plan) -> None:
+    found = plan(study(budgets=[0.03, 1]), steps=0)
+    assert any("No sample of dense fits 0.03 MMACs" in said for said in found.warnings)
+    assert "! No sample of dense fits 0.03" in " ".join(shown(found).split())
+
+
+def test_values_that_do_not_go_together_are_counted() -> None:
+    stages = {"choices": ["1-1-1", "1-1-1-1-1"]}  # eight pixels take three blocks
+    methods = {"condensenet": {"stages": stages}}
+    found = plan(study(methods=methods, budgets=[20]), steps=0)
+    task = load_data("digits").task
+    space = spaces(study(methods=methods))["condensenet"]
+    refused = 0
+    for place in sampled(study(methods=methods), space):
+        try:
+            space.method_at(place).floor(task)
+        except ValueError:
+            refused += 1
+    assert 0 < refused < SAMPLES
+    assert found.methods[0].refused == pytest.approx(refused / SAMPLES)
+    assert f"{100 * refused / SAMPLES:.0f} %" in shown(found)
+
+
+@pytest.mark.parametrize(("seeds", "level"), [(2, 0.05), (3, 0.05), (3, 0.01), (5, 0.01)])
+def test_the_detectable_difference_is_found_4_times_of_5(seeds: int, level: float) -> None:
+    difference = detectable(seeds, level)
+    assert difference is not None
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(size=(2, 20_000, seeds))
+    p = stats.ttest_ind(a + difference, b, axis=1, equal_var=False).pvalue
+    assert np.mean(p < level) == pytest.approx(0.8, abs=0.012)  # four standard errors
+
+
+def test_more_seeds_tell_more_and_one_tells_nothing() -> None:
+    found = [detectable(seeds) for seeds in (2, 3, 5, 10, 50)]
+    assert found == sorted((d for d in found if d is not None), reverse=True)
+    assert detectable(1) is None
+    alone = plan(study(confirm={"seeds": 1}), steps=0)
+    assert alone.detectable[0].deviations is None
+    assert "no difference can be detected" in shown(alone)
+
+
+def test_holms_first_step_is_over_the_methods_compared(untimed: Plan) -> None:
+    assert untimed.compared == 1
+    assert untimed.detectable[0].deviations == detectable(2)
+    race = plan(study(confirm={"seeds": 3, "race": True, "budget": 8}), steps=0)
+    assert race.detectable[0].deviations == detectable(3, 0.05 / 3)
+    assert any(said.startswith("A race: up to 8 further confirm runs") for said in race.warnings)
+    without = plan(study(methods={"skipnet": {"depth": 8}}), steps=0)
+    assert without.detectable == ()
+    assert any("static baseline" in said for said in without.warnings)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_is_timed_in_all_its_phases(name: str) -> None:
+    fields: dict[str, Any] = {"stages": "1-1-1"} if name == "condensenet" else {"depth": 8}
+    space = spaces(study(methods={name: fields}, recipe={"epochs": 8, "batch_size": 16}))[name]
+    method, recipe = parts(name, {**space.fixed, **space.defaults()})
+    data = load_data("digits")
+    found = time_trial(method, recipe, data, steps=1, seed=0, device="cpu")
+    assert found.steps >= 3 * len(method.phases())
+    assert found.seconds > found.test_seconds > 0
+
+
+def test_what_this_machine_cannot_hold_is_planned_without_a_time() -> None:
+    found = plan(study(resources={"cpu": 100_000}))
+    assert found.slots is None
+    assert found.seconds is None
+    assert "does not hold a trial" in shown(found)
+
+
+def test_the_command_prints_the_quickstart_and_writes_nothing(tmp_path: Path) -> None:
+    words = ["plan", str(ROOT / "studies" / "quickstart.yaml")]
+    code = (
+        "import sys; from orchestrator.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'ray', 'mlflow'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == "[]"
+    assert list(tmp_path.iterdir()) == []
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    for name in load(ROOT / "studies" / "quickstart.yaml").methods:
+        assert name in done.stdout
+    for words_ in ("<=0.5*", "refused", "42 search trials", "54 confirm runs", "1,536 epochs"):
+        assert words_ in " ".join(done.stdout.split())
+    for words_ in ("device time", "An estimate from", "3 seeds, as planned"):
+        assert words_ in " ".join(done.stdout.split())
+
+
+def test_json_is_the_plan(untimed: Plan, tmp_path: Path) -> None:
+    whole = TypeAdapter(Plan)
+    assert whole.validate_json(whole.dump_json(untimed)) == untimed
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(BASE))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from orchestrator.cli import main; main()",
+            "plan",
+            str(path),
+            "--json",
+            "--steps",
+            "0",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert whole.validate_json(done.stdout) == untimed

@@ -1,0 +1,122 @@
+"""Early stopping: the same trials stop, in whatever order they end and after any restart."""
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from methods.api import Task
+from orchestrator.record.ledger import Ledger
+from orchestrator.study.file import Study
+from orchestrator.study.space import spaces
+from orchestrator.sweep.tune import StudySearch
+
+TASK = Task("digits", 1, 8, 8, 10)
+EPOCHS = 10
+
+
+def study(stop: str) -> Study:
+    return Study.model_validate(
+        {
+            "name": "s",
+            "data": "digits",
+            "budgets": [4],
+            "recipe": {"epochs": EPOCHS, "lr": {"low": 0.001, "high": 1, "log": True}},
+            "methods": {"dense": {"depth": 8, "width": {"low": 0.25, "high": 1}}},
+            "search": {"trials": 20, "sampler": "random", "stop": stop},
+            "confirm": {"seeds": 1},
+        }
+    )
+
+
+def error(params: dict[str, Any], step: int) -> float:
+    """Falls with the epochs, to a level that the learning rate decides."""
+    level = 0.02 + 0.4 * abs(math.log10(params["recipe.lr"]) + 1)
+    return level + (0.9 - level) * math.exp(-0.7 * step)
+
+
+class Sweep:
+    """A search without Ray: three trials at once, the next epoch is anybody's."""
+
+    def __init__(self, folder: Path, found: Study, seed: int, events: int = 10**6) -> None:
+        self.ledger = Ledger(folder, found)
+        self.search = StudySearch(self.ledger, spaces(found), TASK, {"device": "cpu"}, {})
+        self.search.lag = 3
+        self.order = random.Random(seed)
+        self.steps: dict[str, int] = {}
+        self.running: dict[str, dict[str, Any]] = {}
+        for number in range(events):
+            self._serve(f"tune-{number}")
+            if not self.running:
+                break
+            self._advance(self.order.choice(sorted(self.running)))
+
+    def _serve(self, name: str) -> None:
+        config = self.search.suggest(name) if len(self.running) < 3 else None
+        if isinstance(config, dict) and config["role"] == "search":
+            self.running[name] = config
+            self.steps[name] = self.ledger.records[config["trial"]].step
+
+    def _advance(self, name: str) -> None:
+        config = self.running[name]
+        self.steps[name] += 1
+        step, params = self.steps[name], config["params"]
+        metrics = {
+            "curve/val_acc": 1 - error(params, step),
+            "curve/macs_mean_m": params["width"],
+        }
+        end = None
+        if step == EPOCHS:
+            point = {"point": "", "val_acc": 1 - error(params, step)}
+            end = {
+                "state": "COMPLETE",
+                "points": [{**point, "val_macs_mean": 1e6 * params["width"]}],
+            }
+        told = {"step": step, "time": step, "metrics": metrics, "end": end}
+        result = {"told": json.dumps(told)}
+        self.search.on_trial_result(name, result)
+        if end or name in self.search.stopped:
+            del self.running[name]
+            self.search.on_trial_complete(name, result)
+
+    def close(self) -> dict[str, tuple[Any, ...]]:
+        """Every search trial: parameters, state, reason, epochs."""
+        self.ledger.close()
+        return {
+            name: (record.start["params"], record.end["state"], record.end["reason"], record.step)
+            for name, record in sorted(self.ledger.records.items())
+            if record.start["role"] == "search" and record.end
+        }
+
+
+def test_hopeless_trials_stop_and_their_epochs_go_to_others(tmp_path: Path) -> None:
+    plain = Sweep(tmp_path / "plain", study("none"), 0)
+    assert {state for _, state, _, _ in plain.close().values()} == {"COMPLETE"}
+    saving = Sweep(tmp_path / "saving", study("predictive"), 0)
+    states = [trial.state for trial in saving.ledger._trials("dense")]
+    effort = saving.ledger.effort("dense")
+    found = saving.close()
+    stopped = [trial for trial in found.values() if trial[1] == "PRUNED"]
+    assert len(stopped) >= 5
+    assert states.count(TrialState.PRUNED) == len(stopped)
+    assert all(0 < steps < EPOCHS and "probability" in reason for _, _, reason, steps in stopped)
+    assert len(found) > 20
+    assert 20 * EPOCHS <= effort < 21 * EPOCHS
+    assert sum(steps for *_, steps in found.values()) == effort
+    best = min(found, key=lambda name: error(found[name][0], EPOCHS))
+    assert found[best][1] == "COMPLETE"
+
+
+def test_the_order_of_arrival_decides_nothing(tmp_path: Path) -> None:
+    one, other = (Sweep(tmp_path / str(n), study("predictive"), n).close() for n in range(2))
+    assert one == other
+
+
+def test_a_restart_decides_as_an_unbroken_sweep(tmp_path: Path) -> None:
+    whole = Sweep(tmp_path / "whole", study("predictive"), 0).close()
+    for n, events in enumerate((40, 90, 30)):
+        Sweep(tmp_path / "broken", study("predictive"), n, events).ledger.close()
+    assert Sweep(tmp_path / "broken", study("predictive"), 7).close() == whole

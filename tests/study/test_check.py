@@ -1,0 +1,87 @@
+"""How many trials a machine is given: never more than it has room for."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from methods.data.load import load
+from methods.errors import ClusterError
+from orchestrator.study.check import cores, prepared, slots, slots_here
+from orchestrator.study.file import Resources, Study
+from orchestrator.study.space import spaces
+
+NODES = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=4)
+
+
+@given(NODES, st.integers(1, 64))
+def test_threads_of_all_trials_are_no_more_than_cores(
+    nodes: list[tuple[float, float]], cpu: int
+) -> None:
+    try:
+        held = slots(Resources(cpu=cpu), nodes)
+    except ClusterError:
+        assert all(cpus < cpu for cpus, _ in nodes)
+        return
+    assert held == sum(cpus // cpu for cpus, _ in nodes)
+    assert held * cpu <= sum(cpus for cpus, _ in nodes)
+
+
+def test_by_default_every_core_has_one_trial_of_one_thread() -> None:
+    assert slots_here(Resources()) * max(1, int(Resources().cpu)) == cores()
+
+
+@given(NODES, st.sampled_from([0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 2.0]))
+def test_a_fraction_of_a_gpu_lies_on_one_of_them(
+    nodes: list[tuple[float, float]], share: float
+) -> None:
+    room = 0
+    for cpus, gpus in nodes:
+        free = [1.0] * int(gpus)
+        placed = 0
+        while placed < cpus and (
+            sum(f > 1 - 1e-9 for f in free) >= share
+            if share >= 1
+            else any(f > share - 1e-9 for f in free)
+        ):
+            for _ in range(max(1, int(share))):
+                index = next(i for i, f in enumerate(free) if f > min(share, 1) - 1e-9)
+                free[index] -= min(share, 1)
+            placed += 1
+        room += placed
+    if room:
+        assert slots(Resources(gpu=share), nodes) == room
+    else:
+        with pytest.raises(ClusterError, match="lower `resources`"):
+            slots(Resources(gpu=share), nodes)
+
+
+def test_the_study_may_ask_for_fewer() -> None:
+    assert slots(Resources(concurrency=3), [(8, 0)]) == 3
+    assert slots(Resources(concurrency=30), [(8, 0)]) == 8
+
+
+@pytest.mark.parametrize(("precision", "warned"), [("bf16", True), ("fp32", False)])
+def test_bf16_that_would_be_emulated_is_told_of_before_a_worker_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    precision: str,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    recipe: dict[str, Any] = {"epochs": 1, "precision": precision}
+    study = Study.model_validate(
+        {
+            "name": "s",
+            "data": "digits",
+            "budgets": [1],
+            "recipe": recipe,
+            "methods": {"dense": {"depth": 8, "width": 0.25}},
+        }
+    )
+    with caplog.at_level(logging.WARNING):
+        prepared(study, load("digits"), spaces(study))
+    assert ("no bf16 of its own" in caplog.text) is warned

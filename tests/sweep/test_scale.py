@@ -1,0 +1,190 @@
+"""What a trial costs does not depend on how many came before: counted, never timed."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from methods.api import Task
+from orchestrator import store
+from orchestrator.record import log as wal
+from orchestrator.record.ledger import Ledger
+from orchestrator.search import agenda
+from orchestrator.study.file import Study
+from orchestrator.study.space import spaces
+from orchestrator.sweep import run as sweep
+from orchestrator.sweep.tune import TOLD, StudySearch, confirm_plan
+from tests.bench.scale import Noop, searched, study, told
+
+TASK = Task("digits", 1, 8, 8, 10)
+WRITES = ("create_run", "log_batch", "set_terminated", "update_run", "get_run", "search_runs")
+
+
+class Calls:
+    """How often functions were called, since the last reading."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self._counts: Counter[str] = Counter()
+
+    def of(self, owner: Any, *names: str) -> None:
+        for name in names:
+            self._patch.setattr(owner, name, self._counted(name, getattr(owner, name)))
+
+    def taken(self) -> dict[str, int]:
+        found = dict(self._counts)
+        self._counts.clear()
+        return found
+
+    def _counted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._counts[name] += 1
+            return function(*arguments, **named)
+
+        return call
+
+
+def driven(found: Study, ledger: Ledger) -> StudySearch:
+    return StudySearch(ledger, spaces(found), TASK, {"device": "cpu"}, {})
+
+
+def step(served: StudySearch, name: str) -> Mapping[str, Any] | None:
+    """One trial from its proposal to its end; None where nothing is left."""
+    config = served.suggest(name)
+    if not isinstance(config, dict):
+        return None
+    result = {TOLD: json.dumps(told(config))}
+    served.on_trial_result(name, result)
+    served.on_trial_complete(name, result)
+    return config
+
+
+def test_a_trial_reads_the_journal_as_often_as_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = study(40, "random")
+    ledger = Ledger(tmp_path, found)
+    served, calls = driven(found, ledger), Calls(monkeypatch)
+    calls.of(JournalStorage, "get_all_trials")
+    calls.of(JournalFileBackend, "read_logs", "append_logs")
+    counts = []
+    for number in range(40):
+        step(served, str(number))
+        counts.append(calls.taken())
+    assert counts[5:] == [counts[5]] * 35
+    assert "get_all_trials" not in counts[5]
+    ledger.close()
+
+
+def test_what_the_ledger_keeps_is_what_the_journal_holds(tmp_path: Path) -> None:
+    found = study(12, "random")
+    _, ledger = searched(12, tmp_path, "random")
+    kept = {method: ledger.history(method, 99) for method in found.methods}
+    assert all(trial.state == TrialState.COMPLETE for own in kept.values() for trial in own or [])
+    ledger.close()
+    again = Ledger(tmp_path, found)
+    assert {method: again.history(method, 99) for method in found.methods} == kept
+    assert again.searched == ledger.searched == 12
+    again.close()
+
+
+def test_an_ended_trial_keeps_no_curve(tmp_path: Path) -> None:
+    _, ledger = searched(6, tmp_path, "random")
+    assert [record.curve for record in ledger.records.values()] == [[]] * 6
+    ledger.epoch("dense-00000", 2, 1000, {"curve/val_acc": 0.5})
+    assert ledger.records["dense-00000"].curve == []
+    ledger.close()
+    again = Ledger(tmp_path, study(6, "random"))
+    assert [record.curve for record in again.records.values()] == [[]] * 6
+    assert again.records["dense-00000"].step == 2
+    again.close()
+
+
+def test_the_confirm_plan_is_made_once_after_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = study(10, "random")
+    ledger = Ledger(tmp_path, found)
+    served, calls = driven(found, ledger), Calls(monkeypatch)
+    calls.of(agenda, "confirm_plan")
+    roles: list[str] = []
+    while config := step(served, str(len(roles))):
+        roles.append(config["role"])
+    assert served.finished
+    assert roles.count("confirm") == len(confirm_plan(ledger)) >= found.confirm.seeds
+    assert calls.taken() == {"confirm_plan": 1}
+    ledger.close()
+
+
+def test_a_random_proposal_needs_no_history(tmp_path: Path) -> None:
+    found = study(20, "random")
+    _, ledger = searched(20, tmp_path, "random")
+    space, history = spaces(found)["dense"], ledger.history("dense", 10)
+    assert history
+    assert agenda.propose(space, history, found, 11) == agenda.propose(space, [], found, 11)
+    ledger.close()
+
+
+def test_a_trial_takes_three_writes_to_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    calls = Calls(monkeypatch)
+    calls.of(MlflowClient, *WRITES)
+    for trials in (4, 12):
+        folder = tmp_path / str(trials)
+        _, ledger = searched(trials, folder, "random")
+        ledger.close()
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        calls.taken()
+        store.project(ledger.wal, uri, "scale")
+        counts.append(calls.taken())
+    few, many = counts
+    more = {name: many.get(name, 0) - few.get(name, 0) for name in WRITES}
+    each = {"create_run": 8, "log_batch": 8, "set_terminated": 8}
+    assert more == dict.fromkeys(WRITES, 0) | each
+    assert "get_run" not in many
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 5000])
+def test_slices_of_a_log_are_the_whole_log(tmp_path: Path, size: int) -> None:
+    log = wal.Log(tmp_path / "wal.jsonl")
+    for number in range(30):
+        log.append({"event": "epoch", "step": number, "text": "é" * (7 * number)})
+    log.close()
+    with (tmp_path / "wal.jsonl").open("a") as file:
+        file.write('{"torn')
+    whole, end = wal.read(tmp_path / "wal.jsonl")
+    found: list[Any] = []
+    offset = 0
+    while (part := wal.read(tmp_path / "wal.jsonl", offset, size))[0]:
+        assert len(part[0]) == 1 or size > 1
+        found, offset = [*found, *part[0]], part[1]
+    assert (found, offset) == (whole, end)
+    reopened = wal.Log(tmp_path / "wal.jsonl")
+    assert list(reopened.events()) == whole
+    reopened.close()
+    assert (tmp_path / "wal.jsonl").stat().st_size == end
+
+
+@pytest.mark.ray
+def test_a_long_sweep_is_a_row_of_tuners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "LEG", 5)
+    monkeypatch.setattr(sweep, "ROUNDS", 1)
+    calls = Calls(monkeypatch)
+    calls.of(sweep.Tuner, "fit")
+    found = study(8, "random")
+    outcome = sweep.run(found, tmp_path, trainable=Noop)
+    rows = store.read_rows(outcome.uri, "scale")
+    assert sum(row.role == "search" for row in rows) == 8
+    assert {row.state for row in rows} == {"COMPLETE"}
+    assert calls.taken()["fit"] == 1 + len(rows) // 5 - (len(rows) % 5 == 0)
+    again = sweep.run(found, tmp_path, trainable=Noop)
+    assert not again.fresh

@@ -309,7 +309,7 @@ COMPLETE = {"state": "COMPLETE", "points": [POINT]}
 
 
 REPEATS = """
-from orchestrator.ledger import Ledger
+from orchestrator.record.ledger import Ledger
 heard = Ledger.epoch
 def hear(self, trial, step, when, metrics):
     if step <= self.records[trial].step:

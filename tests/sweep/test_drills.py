@@ -21,7 +21,7 @@ from faults import (
     nothing_lost,
     strike,
 )
-from test_store import Server
+from stores import Server
 
 from orchestrator.trial.run import INTERVAL
 

@@ -1,23 +1,18 @@
-"""Faults that are met one at a time: lost starts, full disks, time-outs, memory, two drivers."""
+"""Faults that a real sweep meets one at a time: full disks, time-outs, dead nodes, two drivers."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import (
-    COMPLETE,
     FILE,
-    POINT,
     RAYLET,
     ROOT,
-    STUDY,
     WORKER,
     Ballast,
     Sweep,
@@ -25,194 +20,17 @@ from faults import (
     clean,
     mounted,
     nothing_lost,
-    parsed,
     strike,
 )
-from optuna.trial import TrialState
 
-from methods.api import Task
-from methods.errors import DiskFull
 from orchestrator import store
-from orchestrator.record import log as wal
-from orchestrator.record.ledger import Ledger
-from orchestrator.record.log import Log
-from orchestrator.study.space import spaces
-from orchestrator.sweep.tune import StudySearch
-
-
-class Driver:
-    """A driver without Ray: the ledger and the search of one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ledger = Ledger(folder, STUDY)
-        task = Task("digits", 1, 8, 8, 10)
-        self.search = StudySearch(self.ledger, spaces(STUDY), task, {"device": "cpu"}, {})
-        self.search.lag = 2
-        self._names: dict[str, str] = {}
-        self.asked = 0
-
-    def ask(self) -> str | None:
-        """The next trial's name, None to wait."""
-        self.asked += 1
-        name = f"tune-{self.asked}"
-        config = self.search.suggest(name)
-        if not isinstance(config, dict):
-            return config
-        self._names[config["trial"]] = name
-        return str(config["trial"])
-
-    def hears(self, trial: str, step: int) -> None:
-        """An epoch."""
-        told = {"step": step, "time": step, "metrics": {"curve/val_acc": 0.5}, "end": None}
-        self.search.on_trial_result(self._names[trial], {"told": json.dumps(told)})
-
-    def ends(self, trial: str) -> None:
-        """A trial's own end."""
-        told = {"step": 2, "time": 2, "metrics": {}, "end": COMPLETE}
-        self.search.on_trial_complete(self._names[trial], {"told": json.dumps(told)})
-
-    def loses(self, trial: str) -> None:
-        """A worker."""
-        self.search.on_trial_complete(self._names[trial], error=True)
-
-    def dies(self) -> None:
-        """Without a word."""
-        self.ledger.close()
-
-
-def test_a_lost_trial_is_served_again_and_fails_after_its_last_start(tmp_path: Path) -> None:
-    driver = Driver(tmp_path)
-    for _ in range(STUDY.resources.retries + 1):
-        assert driver.ask() == "dense-00000"
-        driver.search.reasons[f"tune-{driver.asked}"] = "its worker died: x"
-        driver.loses("dense-00000")
-    end = driver.ledger.records["dense-00000"].end
-    assert end is not None
-    assert (end["state"], end["reason"]) == (
-        "FAIL",
-        "lost 3 times in a row without a new epoch, at last: its worker died: x",
-    )
-    assert driver.ledger._trials("dense")[0].state == TrialState.FAIL
-    assert driver.ask() == "dense-00001"
-    driver.dies()
-
-
-def test_a_new_epoch_gives_all_starts_anew(tmp_path: Path) -> None:
-    driver = Driver(tmp_path)
-    for step in range(1, 3 * STUDY.resources.retries):
-        assert driver.ask() == "dense-00000"
-        driver.hears("dense-00000", step)
-        driver.loses("dense-00000")
-    assert not driver.ledger.ended("dense-00000")
-    driver.dies()
-
-
-def test_a_confirm_run_is_served_again_too_and_the_search_waits_for_it(tmp_path: Path) -> None:
-    driver = Driver(tmp_path)
-    for trial in ("dense-00000", "dense-00001"):
-        assert driver.ask() == trial
-        driver.ends(trial)
-    seed = driver.ask()
-    assert seed is not None
-    assert seed.endswith("-seed1")
-    assert driver.ask() is None
-    driver.loses(seed)
-    assert driver.ask() == seed
-    driver.ends(seed)
-    assert driver.ask() == StudySearch.FINISHED
-    assert driver.search.finished
-    driver.dies()
-
-
-def test_who_takes_drivers_down_fails_and_who_ran_beside_it_does_not(tmp_path: Path) -> None:
-    for _ in range(STUDY.resources.retries):
-        driver = Driver(tmp_path)
-        assert [driver.ask(), driver.ask()] == ["dense-00000", "dense-00001"]
-        driver.dies()
-    driver = Driver(tmp_path)
-    assert [driver.ask(), driver.ask()] == ["dense-00000", None]  # the last start is alone
-    driver.dies()
-    driver = Driver(tmp_path)
-    assert [driver.ask(), driver.ask()] == ["dense-00001", None]
-    end = driver.ledger.records["dense-00000"].end
-    assert end is not None
-    assert end["reason"].endswith("at last: Ray or its driver died")
-    driver.hears("dense-00001", 1)
-    driver.ends("dense-00001")
-    assert driver.ask() == "dense-00002"  # the failed one has left epochs over
-    driver.ends("dense-00002")
-    assert str(driver.ask()).endswith("-seed1")
-    driver.dies()
-
-
-def test_a_stop_by_hand_blames_no_trial(tmp_path: Path) -> None:
-    for _ in range(2 * STUDY.resources.retries + 2):
-        driver = Driver(tmp_path)
-        assert driver.ask() == "dense-00000"
-        driver.ledger.pause()
-        driver.dies()
-    assert parsed(tmp_path / "wal.jsonl")[-1] == {
-        "event": "paused",
-        "trials": ["dense-00000"],
-        "time": parsed(tmp_path / "wal.jsonl")[-1]["time"],
-    }
-
-
-@pytest.mark.parametrize("figure", ["val_acc", "val_macs_mean"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_figure_that_is_not_finite_never_is_complete(
-    tmp_path: Path, figure: str, value: float
-) -> None:
-    driver = Driver(tmp_path)
-    trial = driver.ask()
-    assert trial is not None
-    driver.ledger.end(trial, "COMPLETE", points=[{**POINT, figure: value}])
-    told = driver.ledger._trials("dense")[0]
-    assert (told.state, told.values) == (TrialState.FAIL, None)
-    assert driver.ledger.rows()[0].reason == f"diverged: {figure} is {value}"
-    driver.dies()
-
-
-def test_the_log_and_the_journal_wait_for_room_and_tear_no_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with mounted(tmp_path / "small", "256k") as folder:
-        driver = Driver(folder / "s")
-        ballast = Ballast(folder)
-        time.sleep(0.2)
-        threading.Timer(1.0, ballast.drop).start()
-        trial = driver.ask()
-        assert trial == "dense-00000"
-        driver.hears(trial, 1)
-        assert "no room to write" in caplog.text
-        driver.dies()
-        for name in ("wal.jsonl", "optuna.journal"):
-            parsed(folder / "s" / name)
-        again = Driver(folder / "s")
-        assert again.ask() == "dense-00000"
-        again.dies()
-
-
-def test_a_disk_that_stays_full_is_an_error_and_leaves_whole_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wal, "PATIENCE", 0.5)
-    with mounted(tmp_path / "small", "64k") as folder:
-        log = Log(folder / "wal.jsonl")
-        written = 0
-        with pytest.raises(DiskFull, match="make room"):  # noqa: PT012
-            while True:
-                log.append({"event": "epoch", "text": "x" * 1500})
-                written += 1
-        assert len(parsed(folder / "wal.jsonl")) == written > 30
-        log.close()
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_disk_that_stays_full_is_a_line_and_loses_nothing(tmp_path: Path) -> None:
-    patience = "from orchestrator import wal; wal.PATIENCE = 4.0\n"
+    patience = "from orchestrator.record import log; log.PATIENCE = 4.0\n"
     sweep = Sweep(tmp_path / "sweep", before=patience)
     with mounted(sweep.out, "32m") as folder:
         try:
@@ -321,8 +139,8 @@ RACER = """
 import sys
 from pathlib import Path
 from methods.errors import StorageError
-from orchestrator.ledger import Ledger
-from orchestrator.study import load
+from orchestrator.record.ledger import Ledger
+from orchestrator.study.file import load
 
 study, folder = load(Path(sys.argv[1])), Path(sys.argv[2])
 print("ready", flush=True)

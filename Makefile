@@ -3,13 +3,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test lint bench bench-gpu bench-scale lock clean
+.PHONY: quickstart test test-all lint bench bench-gpu bench-scale lock clean
 
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
 
+# A process per core, four at most; the sweeps run in one of them, one after the other.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup \
+	--no-loadscope-reorder --durations 25
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not full"
+
+# What takes longer, too: many kills, every format of every export, long benchmarks.
+test-all: $(READY)
+	$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check

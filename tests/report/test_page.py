@@ -5,7 +5,6 @@ import io
 import json
 import random
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -245,26 +244,6 @@ def test_what_is_exploratory_says_so(report):
     for name in ("best", "reach", "pareto", "latency", "curves"):
         section = html.split(f'<section aria-labelledby="{name}"')[1].split("</section>")[0]
         assert "Exploratory" in section, name
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    switches = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-sync"
-    for switch in f"{switches} disable-background-networking disable-component-update".split():
-        options.add_argument(f"--{switch}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
 
 
 @pytest.mark.browser

@@ -87,14 +87,6 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store, made once: its tables take a second or two."""
-    file = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
     """Two studies, written once; the second has what no board may show."""
     folder = tmp_path_factory.mktemp("original")

@@ -21,10 +21,12 @@ METHODS = ("dense", "skipnet")
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Board, Path]]:
+def pages(
+    tmp_path_factory: pytest.TempPathFactory, template: Path
+) -> Iterator[tuple[Server, Board, Path]]:
     """A server on SQLite that holds a study and its board."""
     folder = tmp_path_factory.mktemp("pages")
-    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    shutil.copy(template, folder)
     server = Server(folder)
     server.start()
     rows = [r for r in study_rows(methods=METHODS) if r.role == "confirm" or r.trial[-1] in "369"]
@@ -35,25 +37,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Bo
     store.write_board(server.uri, what.name, board, report.parent)
     yield server, board, folder
     server.kill()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    switches = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-sync"
-    for switch in f"{switches} disable-background-networking window-size=1600,900".split():
-        options.add_argument(f"--{switch}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
 
 
 def seen(browser: Any, address: str, *words: str) -> str:

@@ -167,14 +167,6 @@ def uri(tmp_path: Path, template: Path) -> str:
     return f"sqlite:///{place}"
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store, made once: its tables take a second or two."""
-    place = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(f"sqlite:///{place}").search_experiments()
-    return place
-
-
 def test_everything_arrives_and_comes_back(tmp_path: Path, uri: str) -> None:
     found = events()
     store.project(logged(tmp_path, found), uri, STUDY)

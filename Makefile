@@ -9,8 +9,7 @@ quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
 
 # A process per core, four at most; the sweeps run in one of them, one after the other.
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup \
-	--no-loadscope-reorder --durations 25
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --durations 25
 
 test: $(READY)
 	$(PYTEST) -m "not full"

@@ -1,6 +1,7 @@
 """Shapes in signatures are checked under pytest, and only here; what all test files share."""
 
 import atexit
+import functools
 import os
 import shutil
 import tempfile
@@ -24,16 +25,32 @@ disable-background-networking disable-component-update window-size=1600,900
 """
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sweeps come first and run one after the other; each other file stays in one process.
+    """The files that start Ray come first: they take longest."""
+    items.sort(key=lambda item: not starts_ray(item.path))
 
-    So the fixtures of a file are made once, and two sweeps do not fight for the same cores.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each file stays in one process, and those that start Ray share one.
+
+    So the fixtures of a file are made once, and no two sweeps fight for the same cores.
     """
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if starts_ray(config.rootpath / file) else file
+
+    config.option.loadscopereorder = False
+    return Scheduler(config, log)
+
+
+@functools.cache
+def starts_ray(file: Path) -> bool:
+    """Whether tests of a file are marked so."""
+    return "@pytest.mark.ray" in file.read_text()
 
 
 @pytest.fixture(scope="session")

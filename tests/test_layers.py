@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     },
 }
 """Room of orchestrator/ -> the rooms, or the single modules, that it may import."""
-TOOLS = {"api", "errors", "macs", "fold", "resnet", "schedules", "machine", "dense"}
+TOOLS = {"api", "errors", "macs", "fold", "resnet", "schedules", "machine", "files", "dense"}
 """Modules at the top of methods/; they import nothing but each other."""
 METHODS = {"skipnet", "dsnet", "condensenet", "condconv", "resrep"}
 WINGS: dict[str, set[str]] = {

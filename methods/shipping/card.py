@@ -1,6 +1,5 @@
 """The card of an export: what it says, and the digests of its files."""
 
-import hashlib
 import importlib
 import json
 from collections.abc import Mapping
@@ -57,8 +56,3 @@ def needed(package: str, what: str) -> Any:
         raise ExportError(
             f"{what} takes {package}, which is not installed: `pip install 'isoflop[export]'`"
         ) from None
-
-
-def digest(content: bytes) -> str:
-    """SHA-256, in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()

@@ -1,19 +1,18 @@
 """What was measured to be best on this machine, kept on disk so that it is measured once.
 
-One small JSON file per question, written aside and renamed: any number of processes may share the
+One small JSON file per question: any number of processes may share the
 folder, and a file that is torn or answers another question is measured again.
 """
 
-import contextlib
-import hashlib
 import json
 import logging
 import os
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from methods import files
 
 logger = logging.getLogger(__name__)
 
@@ -52,20 +51,15 @@ class Choices:
         asked, path = self._place(question, list(seconds))
         self._made[path] = choice
         told = {"question": asked, "choice": choice, "seconds": dict(seconds)}
-        aside = path.with_suffix(f".{uuid.uuid4().hex}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(told, indent=1))
-            aside.replace(path)
+            files.write(path, json.dumps(told, indent=1))
         except OSError as error:
             logger.warning("what was measured is not kept: %s", error)
-            with contextlib.suppress(OSError):
-                aside.unlink()
 
     def _place(self, question: Question, options: Sequence[str]) -> tuple[dict[str, Any], Path]:
         """The question in full, and where its answer lies."""
         asked = {**question, "options": sorted(options)}
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        digest = files.digest(json.dumps(asked, sort_keys=True))
         return asked, self.folder / f"{digest[:32]}.json"
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from methods import METHODS
 from methods.api import Images, Network, Task, point_of
 from methods.errors import ExportError
-from methods.shipping.card import CARD, MODEL, digest, needed, read_card
+from methods.files import digest
+from methods.shipping.card import CARD, MODEL, needed, read_card
 
 PLAIN = re.compile(
     r"[^/]+/(models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)"

@@ -5,11 +5,9 @@ test image, in the split's order: its `label`, and per operating point a predict
 """
 
 import functools
-import hashlib
 import io
 import json
 import logging
-import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,8 +21,10 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from numpy.typing import NDArray
 
+from methods import files
+from methods.files import digest
 from methods.training.evaluate import Evaluation, figures
-from orchestrator.record.log import patiently
+from orchestrator.record.log import await_room
 from orchestrator.record.provenance import versions
 from orchestrator.record.rows import Row, config_hash
 
@@ -135,57 +135,33 @@ def unpacked(content: bytes) -> Evidence:
     return Evidence(about, labels, points)
 
 
-def digest(content: bytes) -> str:
-    """SHA-256, in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def file_name(trial: str, sha256: str) -> str:
     """How a run's file is called: by the run, and by its content."""
     return f"{trial}-{sha256[:16]}.parquet"
 
 
-def write(evidence: Evidence, study: Path, aside: Path) -> str:
+def write(evidence: Evidence, study: Path) -> str:
     """Puts the file into the study's folder, whole or not at all; its digest.
 
-    It is written to `aside` first, on the same file system, and has reached the disk when this
-    returns. A worker that outlives its driver writes the same, or under another name.
+    It has reached the disk when this returns. A worker that outlives its driver writes the same, or
+    under another name.
 
     Raises:
         DiskFull: there was no room, nor was any made.
     """
     content = packed(evidence)
     sha256 = digest(content)
-    place(content, study / FOLDER / file_name(evidence.facts["trial"], sha256), aside)
+    place(content, study / FOLDER / file_name(evidence.facts["trial"], sha256))
     return sha256
 
 
-def place(content: bytes, path: Path, aside: Path | None = None) -> None:
+def place(content: bytes, path: Path) -> None:
     """Puts a file in its place, whole or not at all; it has reached the disk when this returns.
 
     Raises:
         DiskFull: there was no room, nor was any made.
     """
-    aside = aside or path.with_name(f".{path.name}.part")
-
-    def put() -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-
-    try:
-        patiently(aside, put)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    await_room(path, lambda: files.write(path, content))
 
 
 def read(study: Path, trial: str, sha256: str) -> bytes | None:

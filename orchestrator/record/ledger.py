@@ -20,6 +20,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from methods import files
 from methods.errors import StorageError, StudyError
 from orchestrator.record.journal import _answers, _database, _optuna_studies, _shown, _storage
 from orchestrator.record.log import Log
@@ -311,7 +312,7 @@ class Ledger:
         if ticket.role == "search":
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            for left in (folder / "previous.pt", *folder.glob("next-*")):
+            for left in (folder / "previous.pt", *folder.glob(files.UNFINISHED)):
                 left.unlink(missing_ok=True)
 
     def rows(self) -> list[Row]:
@@ -504,11 +505,8 @@ def _claimed(folder: Path, study: Study, patience: float) -> Any:
         raise
     written = folder / "study.json"
     if not written.exists():
-        aside = written.with_suffix(".tmp")
-        aside.write_text(
-            json.dumps({"hash": study.hash, **study.model_dump(mode="json")}, indent=1)
-        )
-        aside.rename(written)
+        content = {"hash": study.hash, **study.model_dump(mode="json")}
+        files.write(written, json.dumps(content, indent=1))
     return lock
 
 

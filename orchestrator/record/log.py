@@ -1,7 +1,6 @@
 """The write-ahead log of a study: one JSON object a line, one writer, any number of readers."""
 
 import contextlib
-import errno
 import json
 import logging
 import math
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from methods.errors import DiskFull
+from methods.files import NO_ROOM
 from orchestrator.record.rows import Row
 
 logger = logging.getLogger(__name__)
 
 LASTING = ("study", "end")
 """Events that must outlive a power cut; a start is made again from the journal or the plan."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says where there is no room."""
 PATIENCE = 600.0
 """Seconds for which a driver waits for room."""
 
@@ -69,14 +67,30 @@ def patiently(path: Path, append: Callable[[], None]) -> None:
         DiskFull: there was no room for `PATIENCE` seconds.
     """
     size = path.stat().st_size if path.exists() else 0
+
+    def whole() -> None:
+        try:
+            append()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(path, size)
+            raise
+
+    await_room(path, whole)
+
+
+def await_room(path: Path, write: Callable[[], None]) -> None:
+    """Write a file, again while there is no room; a write that fails must leave nothing behind.
+
+    Raises:
+        DiskFull: there was no room for `PATIENCE` seconds.
+    """
     deadline = 0.0
     while True:
         try:
-            append()
+            write()
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.truncate(path, size)
-            if error.errno not in FULL:
+            if error.errno not in NO_ROOM:
                 raise
         else:
             return

@@ -1,11 +1,12 @@
 """One finished trial as a row, the gate that rows pass, and the choice on validation."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from methods.files import digest
 
 Role = Literal["search", "confirm"]
 
@@ -86,7 +87,7 @@ def trial_rows(
 def config_hash(method: str, params: Mapping[str, Any]) -> str:
     """Twelve hex digits of a method and all its parameters."""
     content = json.dumps([method, dict(params)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+    return digest(content)[:12]
 
 
 def not_finite(points: Sequence[Mapping[str, Any]]) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from methods import files
 from orchestrator.board import words
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board
@@ -61,7 +62,7 @@ def write_report(
     costs: Costs | None = None,
     times: Sequence[Timed] = (),
 ) -> Path:
-    """Writes the report's files into `folder`, each aside and then renamed; the page's path.
+    """Writes the report's files into `folder`, each whole or not at all; the page's path.
 
     Of `links` (name -> address) the page shows web addresses alone: a path of this machine means
     nothing to its reader.
@@ -69,7 +70,7 @@ def write_report(
     everything = list(rows)
     table = tables.board_table(board)
     evidence = {**provenance, "board": facts(board)}
-    files = {
+    contents = {
         "leaderboard.csv": tables.csv(table),
         "leaderboard.parquet": tables.parquet(table),
         "seeds.csv": tables.csv(tables.seeds_table(board)),
@@ -88,11 +89,8 @@ def write_report(
             times=times,
         ).encode(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        aside = folder / f".{name}.part"
-        aside.write_bytes(content)
-        aside.replace(folder / name)
+    for name, content in contents.items():
+        files.write(folder / name, content)
     return folder / "report.html"
 
 

@@ -11,7 +11,8 @@ import jinja2
 
 from methods.api import Method
 from methods.data.load import Data
-from methods.shipping.card import CARD, MODEL, VERSION, Format, digest
+from methods.files import digest
+from methods.shipping.card import CARD, MODEL, VERSION, Format
 from orchestrator import store
 from orchestrator.board.latency import timed
 from orchestrator.board.model import BASELINE

@@ -13,13 +13,13 @@ from torch import nn
 from methods.api import Images
 from methods.data.load import load as load_data
 from methods.errors import DiskFull, ExportError, StorageError, StudyError, nearest
+from methods.files import NO_ROOM
 from methods.shipping import write
 from methods.shipping.card import CARD, Format
 from methods.shipping.load import opened
 from orchestrator import store
 from orchestrator.board.choose import choose, clean
 from orchestrator.record import evidence
-from orchestrator.record.log import FULL
 from orchestrator.record.rows import Row
 from orchestrator.results import card
 from orchestrator.results.boards import Stored, located, stored
@@ -121,7 +121,7 @@ def export(found: Found, how: Format, to: Path | None = None) -> Path:
                 to.rename(old)
             new.rename(to)
     except OSError as error:
-        kind = DiskFull if error.errno in FULL else StorageError
+        kind = DiskFull if error.errno in NO_ROOM else StorageError
         raise kind(f"an export must be written to {to}, but: {error.strerror}") from None
     return to
 

@@ -19,6 +19,7 @@ import pandas as pd
 import pydantic
 
 from methods.errors import EvidenceError, StudyError
+from methods.files import digest
 from orchestrator import store
 from orchestrator.board.model import Board
 from orchestrator.record import evidence
@@ -109,7 +110,7 @@ def _study(stored: Stored, found: Findings) -> tuple[Study, dict[str, Any]]:
         )
     for name in sorted(digests.keys() | stored.files.keys()):
         content = stored.files.get(name)
-        now = "no such artefact" if content is None else evidence.digest(content)
+        now = "no such artefact" if content is None else digest(content)
         found.same("files of the report", f"report/{name}", "SHA-256", digests.get(name), now)
     facts = _json(stored.files.get("provenance.json", b"null").decode(errors="replace"))
     try:
@@ -178,9 +179,7 @@ def _evidence(
         gone = "no such artefact" if end["evidence"] else "none was kept"
         found.same(kind, where, "evidence", end["evidence"] or "SHA-256 of a file", gone)
         return None
-    sound = found.same(
-        kind, where, "SHA-256 of the evidence", end["evidence"], evidence.digest(content)
-    )
+    sound = found.same(kind, where, "SHA-256 of the evidence", end["evidence"], digest(content))
     try:
         kept = evidence.unpacked(content)
     except ValueError as error:

@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
 from methods.errors import DiskFull, StorageError, StudyError, nearest
-from orchestrator.record import log
+from methods.files import NO_ROOM
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we tell it, in a line
@@ -217,7 +217,7 @@ def storage_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OperationalError, OSError) as error:
-        if "disk is full" in str(error) or (isinstance(error, OSError) and error.errno in log.FULL):
+        if "disk is full" in str(error) or (isinstance(error, OSError) and error.errno in NO_ROOM):
             raise DiskFull(
                 f"the MLflow store {uri} must have room, but its disk is full; nothing is lost: "
                 "make room, and the same command goes on"

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from methods.files import digest
 from orchestrator.record import evidence
 from orchestrator.record.rows import Row
 from orchestrator.store.place import LATENCIES, experiment_of, runs_of, storage_errors
@@ -100,7 +101,7 @@ def fetch_evidence(uri: str, rows: Iterable[Row], study: Path) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 assert row.run_id is not None, "only rows of a store lack it"
                 content = _artefacts(client, row.run_id, Path(folder), only=name).get(name)
-            if content is not None and evidence.digest(content) == row.evidence:
+            if content is not None and digest(content) == row.evidence:
                 evidence.place(content, study / evidence.FOLDER / name)
         except Exception as error:  # a board can be made without
             logger.warning("%s: its evidence was not read: %s", row.trial, error)

@@ -4,13 +4,13 @@ Tags keep every digit, so that the board can be made again from MLflow alone; me
 for the eye, since MLflow's pages print raw floats.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from methods import METHODS
+from methods.files import digest
 from orchestrator.board.model import Board
 from orchestrator.record.rows import FIGURES, Row, trial_rows
 from orchestrator.report.figures.style import INK, OKABE_ITO
@@ -66,7 +66,7 @@ def end_tags(event: Mapping[str, Any]) -> dict[str, str]:
 
 def seal(tags: Mapping[str, str]) -> str:
     """SHA-256 of some tags: a later change of one of them shows."""
-    return hashlib.sha256(json.dumps(dict(tags), sort_keys=True).encode()).hexdigest()
+    return digest(json.dumps(dict(tags), sort_keys=True))
 
 
 def events(tags: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:

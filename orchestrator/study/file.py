@@ -1,6 +1,5 @@
 """The study file: which methods, on what data, at which budgets, with how much effort."""
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ import yaml
 from pydantic import Field
 
 from methods.errors import StudyError
+from methods.files import digest
 from orchestrator.study.reading import Location, Strict, numbers, sentence
 
 Scalar = bool | int | float | str
@@ -209,7 +209,7 @@ class Study(Strict):
     def hash(self) -> str:
         """Twelve hex digits of all that decides the study's numbers."""
         content = self.model_dump(mode="json", exclude={"resources"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        return digest(json.dumps(content, sort_keys=True))[:12]
 
 
 def load(path: Path) -> Study:

@@ -16,12 +16,13 @@ from ray.exceptions import RayError
 
 from methods.data.load import Data
 from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
+from methods.files import NO_ROOM
 from orchestrator import store
 from orchestrator.board import latency
 from orchestrator.board.model import BASELINE
 from orchestrator.record import evidence
 from orchestrator.record.ledger import Ledger, refuse_other
-from orchestrator.record.log import FULL, logged
+from orchestrator.record.log import logged
 from orchestrator.record.provenance import provenance
 from orchestrator.report.publish import Outcome, publish
 from orchestrator.store.place import default_uri, writable
@@ -232,7 +233,7 @@ def _room() -> Iterator[None]:
         yield
     except Exception as error:
         for cause in _causes(error):
-            if isinstance(cause, OSError) and cause.errno in FULL:
+            if isinstance(cause, OSError) and cause.errno in NO_ROOM:
                 place = f" to write {cause.filename}" if cause.filename else ""
                 raise DiskFull(
                     f"there must be room{place}, but the disk is full; nothing is lost: make "

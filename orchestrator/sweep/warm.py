@@ -8,6 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, create_trial
 
+from methods import files
 from methods.errors import StudyError
 from orchestrator import store
 from orchestrator.board.stats.fronts import accuracy_flaw, macs_flaw
@@ -57,9 +58,7 @@ def keep(trials: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Write them down once, so that every later run starts from the same."""
     written = folder / "warm.json"
     if trials and not written.exists():
-        aside = written.with_suffix(".tmp")
-        aside.write_text(json.dumps(list(trials)))
-        aside.rename(written)
+        files.write(written, json.dumps(list(trials)))
 
 
 def within(

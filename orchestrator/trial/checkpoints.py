@@ -1,10 +1,7 @@
 """The networks of a confirm run as they were when its phases ended, and what ships of them."""
 
-import contextlib
 import io
 import logging
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from methods import files
 from methods.api import Method, Network, Task, point_of
 from methods.errors import DiskFull, StorageError
-from orchestrator.record.log import FULL
+from methods.files import NO_ROOM
 
 logger = logging.getLogger(__name__)
 
@@ -26,19 +24,12 @@ def keep(folder: Path, phase: str, net: Mapping[str, Any]) -> None:
         DiskFull: there is no room.
         OSError: there is no folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f"next-{platform.node()}-{os.getpid()}.pt"
-    packed = io.BytesIO()
-    torch.save(dict(net), packed)
     try:
-        aside.write_bytes(packed.getbuffer())
-        aside.replace(folder / f"phase-{phase}.pt")
+        files.write(folder / f"phase-{phase}.pt", _packed(net))
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in NO_ROOM:
             raise DiskFull(f"there must be room in {folder}, but the disk is full") from None
         raise
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def view(folder: Path, method: Method, task: Task, point: str) -> Network:
@@ -78,31 +69,15 @@ def _filled(method: Method, task: Task, folder: Path, phase: str | None) -> Netw
 
 
 def save(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write aside, then rename; the former checkpoint stays as the second.
+    """Write a checkpoint; the one before stays as the second.
 
-    The worker of a driver that was killed may live a moment longer and write here too: each has
-    its own file aside, and both write the same.
+    The worker of a driver that was killed may live a moment longer and write here too: both write
+    the same.
 
     Raises:
         OSError: there is no room, or no folder; the former checkpoints are as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = beside(folder, "pt")
-    packed = io.BytesIO()
-    torch.save(dict(content), packed)  # straight into a file it hides why a write failed
-    try:
-        aside.write_bytes(packed.getbuffer())
-        last = folder / "last.pt"
-        with contextlib.suppress(FileNotFoundError):
-            last.replace(folder / "previous.pt")
-        aside.replace(last)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def beside(folder: Path, kind: str) -> Path:
-    """Where this process writes a file before it takes its name."""
-    return folder / f"next-{platform.node()}-{os.getpid()}.{kind}"
+    files.write(folder / "last.pt", _packed(content), previous=folder / "previous.pt")
 
 
 def latest(folder: Path) -> dict[str, Any] | None:
@@ -117,3 +92,10 @@ def latest(folder: Path) -> dict[str, Any] | None:
             continue
         return kept
     return None
+
+
+def _packed(content: Mapping[str, Any]) -> bytes:
+    """As torch saves it; straight into a file, torch hides why a write failed."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()

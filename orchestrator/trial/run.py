@@ -22,7 +22,7 @@ from methods.training.loop import Epoch, train
 from orchestrator.record import evidence
 from orchestrator.record.evidence import Evidence, Shot
 from orchestrator.study.params import parts
-from orchestrator.trial.checkpoints import beside, keep, latest, save
+from orchestrator.trial.checkpoints import keep, latest, save
 from orchestrator.trial.measure import measure
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def _results(config: Mapping[str, Any], load: Callable[[], Data]) -> Iterator[di
         seconds, began = seconds + time.monotonic() - began, time.monotonic()
         result = _result(epoch, seen, seconds, points, device)
         if result["end"] and shots:
-            result["end"]["evidence"] = _testify(config, shots, data, folder)
+            result["end"]["evidence"] = _testify(config, shots, data)
         told.append(result)
         if result["end"] or epoch.phase_done or time.monotonic() - saved > INTERVAL:
             saved = time.monotonic()
@@ -113,11 +113,11 @@ def _results(config: Mapping[str, Any], load: Callable[[], Data]) -> Iterator[di
         yield result
 
 
-def _testify(config: Mapping[str, Any], shots: Mapping[str, Shot], data: Data, folder: Path) -> str:
+def _testify(config: Mapping[str, Any], shots: Mapping[str, Shot], data: Data) -> str:
     """Leaves what the test images gave in the study's folder; its digest."""
     about = evidence.facts_of(config["trial"], config["method"], config["params"], config["seed"])
     kept = Evidence(about, data.test.labels.cpu().numpy(), shots)
-    return evidence.write(kept, Path(config["folder"]), beside(folder, "parquet"))
+    return evidence.write(kept, Path(config["folder"]))
 
 
 def _result(

@@ -17,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
+from methods.files import digest
 from orchestrator import store
 from orchestrator.record import evidence
 from orchestrator.record.ledger import Ledger
@@ -221,7 +222,7 @@ def nothing_lost(sweep: Sweep, uri: str) -> None:
     stored = store.read_stored(uri, study.name)
     told = {run.run_id: run.tags["evidence"] for run in stored.trials if "evidence" in run.tags}
     assert sorted(told.values()) == sorted(kept.values())
-    assert told == {run: evidence.digest(content) for run, content in stored.evidence.items()}
+    assert told == {run: digest(content) for run, content in stored.evidence.items()}
     found = runs(uri, study)
     assert {run.info.status for run in found} <= {"FINISHED", "FAILED"}
     names = Counter(run.data.tags["trial"] for run in found if "trial" in run.data.tags)

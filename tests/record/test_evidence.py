@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from methods.files import digest
 from orchestrator.record import evidence
 from orchestrator.record.evidence import Evidence, Shot, facts_of, packed, unpacked
 
@@ -73,14 +74,14 @@ def test_another_content_is_another_file_and_an_altered_one_is_none(tmp_path: Pa
         Evidence(facts, np.arange(9), {"": Shot(np.arange(9) + shift, np.ones(9))})
         for shift in (0, 1)
     )
-    digests = [evidence.write(e, tmp_path, tmp_path / "aside") for e in (one, other, one)]
+    digests = [evidence.write(e, tmp_path) for e in (one, other, one)]
     assert digests[0] == digests[2] != digests[1]
     files = sorted((tmp_path / "evidence").iterdir())
     assert len(files) == 2
-    assert not (tmp_path / "aside").exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / "evidence"]
     assert evidence.read(tmp_path, "t", digests[0]) == packed(one)
     for file in files:
         content = file.read_bytes()
         file.write_bytes(content[:-1])
-        assert evidence.read(tmp_path, "t", evidence.digest(content)) is None
+        assert evidence.read(tmp_path, "t", digest(content)) is None
     assert evidence.read(tmp_path, "u", digests[0]) is None

@@ -23,9 +23,9 @@ from methods import METHODS
 from methods.api import Task
 from methods.data.load import Data, load
 from methods.errors import ExportError, StorageError
+from methods.files import digest
 from methods.macs import executed_macs
 from methods.shipping import write as formats
-from methods.shipping.card import digest
 from methods.shipping.load import load as load_export
 from orchestrator import store
 from orchestrator.cli import main

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from methods.api import Task
 from methods.errors import EvidenceError, StudyError
+from methods.files import digest
 from orchestrator import store
 from orchestrator.record import evidence
 from orchestrator.record.evidence import Evidence, Shot, facts_of
@@ -113,7 +114,7 @@ def made(out: Path) -> Place:
         about = facts_of(ticket.trial, ticket.method, ticket.params, seed)
         kept = Evidence(about, truth, shots)
         points = [{"point": n, **validated(0.8, 3e5), **kept.figures(n)} for n in shots]
-        sha256 = evidence.write(kept, folder, folder / "trials" / "next")
+        sha256 = evidence.write(kept, folder)
         ended(ledger, ticket, points, sha256)
     rows = ledger.rows()
     ledger.close()
@@ -256,7 +257,7 @@ def another_verdict(place: Place) -> None:
     facts["board"]["verdict"] = "skipnet is best."
     path.write_text(json.dumps(facts))
     files = json.loads(place.tag("report", "files"))
-    files["provenance.json"] = evidence.digest(path.read_bytes())
+    files["provenance.json"] = digest(path.read_bytes())
     place.client.set_tag(place.runs["report"], "files", json.dumps(files))
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.distributions import BaseDistribution
 
+from methods import files
 from methods.api import Task
 from methods.errors import MethodError, StorageError
 from orchestrator.record import log
@@ -113,10 +114,8 @@ def write(table: Table, path: Path) -> None:
     }
     content = pa.Table.from_pandas(table.rows, preserve_index=False)
     content = content.replace_schema_metadata({KEY: json.dumps(facts, sort_keys=True)})
-    aside = path.with_name(path.name + ".tmp")
     try:
-        pq.write_table(content, aside)
-        aside.rename(path)
+        files.write(path, lambda file: pq.write_table(content, file))
     except OSError as error:
         raise StorageError(f"{path} must be writable, but: {error.strerror or error}") from None
 

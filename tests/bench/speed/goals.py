@@ -9,6 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from methods import files
 from tests.bench.speed.clock import Ratio
 
 REGRESSION = 0.1
@@ -84,12 +85,9 @@ def shown(findings: Sequence[Finding], former: Mapping[str, Finding]) -> Table:
 
 
 def write(path: Path, findings: Iterable[Finding], facts: Mapping[str, Any]) -> None:
-    """A run as JSON: aside first, then renamed."""
+    """A run as JSON."""
     content = {**facts, "findings": [{**asdict(one), "verdict": one.verdict} for one in findings]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    aside.replace(path)
+    files.write(path, json.dumps(content, indent=1) + "\n")
 
 
 def latest(folder: Path, device: str) -> dict[str, Finding]:

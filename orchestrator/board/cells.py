@@ -1,142 +1,152 @@
-"""Rows -> cells: what each method has at each budget, and which cells cannot be told apart."""
+"""Rows -> samples -> cells: what each method has at each budget, and what cannot be told apart.
+
+A sample is what was chosen for a method at a budget, with its confirm runs; all comparisons are
+made on samples. A cell is a sample with its figures, its group and its P(best).
+"""
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from orchestrator.board.choose import Choice, Excluded
-from orchestrator.board.model import Cell
+from orchestrator.board.model import RANKED_FROM, Cell
+from orchestrator.board.rules import Rules
 from orchestrator.board.stats.intervals import holm, summary, welch
 from orchestrator.record.rows import Row
 from orchestrator.study.file import cap
 
-Grid = dict[tuple[str, float], Cell]
+
+@dataclass(frozen=True)
+class Sample:
+    """The confirm runs of the configuration that was chosen for a method at a budget."""
+
+    method: str
+    budget: float
+    """MMACs."""
+    choice: Choice | None
+    seeds: tuple[Row, ...]
+    """Confirm rows with a usable figure, by seed."""
+    failed: tuple[int, ...]
+    """Confirm seeds that ended without one."""
+
+    @cached_property
+    def accuracies(self) -> list[float]:
+        """The test accuracy of each seed."""
+        return [row.test_acc for row in self.seeds if row.test_acc is not None]
+
+    @cached_property
+    def mean(self) -> float | None:
+        return summary(self.accuracies).mean
+
+    @property
+    def n(self) -> int:
+        return len(self.accuracies)
+
+
+Grid = Mapping[tuple[str, float], Sample]
 """By method and budget (MMACs)."""
 
 
-def cells(
+def samples(
     names: Sequence[str],
-    ladder: Sequence[float],
-    kept: Sequence[Row],
-    excluded: Sequence[Excluded],
+    budgets: Sequence[float],
+    complete: Iterable[Row],
+    excluded: Iterable[Excluded],
     choices: Iterable[Choice],
-    *,
-    confidence: float,
-    chance: float,
-) -> Grid:
-    """Every method at every budget, with what was chosen there, not yet grouped."""
+) -> dict[tuple[str, float], Sample]:
+    """The sample of every method at every budget, empty where nothing was chosen."""
     chosen = {(c.method, c.budget): c for c in choices}
     measured: dict[tuple[str, str, str], list[Row]] = {}
-    tried: dict[tuple[str, str], set[int]] = {}
-    for row in kept:
+    attempted: dict[tuple[str, str], set[int]] = {}
+    for row in complete:
         if row.role == "confirm":
             measured.setdefault((row.method, row.config, row.point), []).append(row)
     for row in (e.row for e in excluded):
         if row.role == "confirm" and row.state != "RUNNING":
-            tried.setdefault((row.method, row.config), set()).add(row.seed)
-    grid = {}
-    for name in names:
-        for budget in ladder:
-            choice = chosen.get((name, budget))
-            seeds: list[Row] = []
-            lost: set[int] = set()
-            if choice is not None:
-                seeds = measured.get((name, choice.config, choice.point), [])
-                lost = tried.get((name, choice.config), set()) - {row.seed for row in seeds}
-            grid[name, budget] = _cell(
-                method=name,
-                budget=budget,
-                choice=choice,
-                seeds=seeds,
-                lost=lost,
-                confidence=confidence,
-                chance=chance,
-            )
-    return grid
+            attempted.setdefault((row.method, row.config), set()).add(row.seed)
+
+    def sample(name: str, budget: float) -> Sample:
+        choice = chosen.get((name, budget))
+        if choice is None:
+            return Sample(name, budget, None, (), ())
+        rows = measured.get((name, choice.config, choice.point), [])
+        failed = attempted.get((name, choice.config), set()) - {row.seed for row in rows}
+        seeds = tuple(sorted(rows, key=lambda row: row.seed))
+        return Sample(name, budget, choice, seeds, tuple(sorted(failed)))
+
+    return {(name, budget): sample(name, budget) for name in names for budget in budgets}
 
 
-def grouped(found: Sequence[Cell], confidence: float, looks: int = 1) -> Grid:
-    """The ranked cells of one budget, by groups.
+def groups(family: Iterable[Sample], rules: Rules) -> dict[str, str]:
+    """The letter of the group of each method that has enough seeds, at one budget.
 
     A group is its leader (highest mean) and all that Welch's test, Holm-corrected over the
-    remaining cells, does not separate from it; an untestable pair is not separated.
+    remaining samples, does not separate from it; an untestable pair is not separated.
     """
     rest = sorted(
-        (cell for cell in found if cell.state == "ranked"),
-        key=lambda cell: (-(cell.accuracy.mean or 0.0), cell.method),
+        (sample for sample in family if sample.n >= RANKED_FROM),
+        key=lambda sample: (-(sample.mean or 0.0), sample.method),
     )
-    groups: Grid = {}
+    letters: dict[str, str] = {}
     letter = ord("A")
     while rest:
         leader, others = rest[0], rest[1:]
-        tests = [welch(values(leader), values(o), confidence).p for o in others]
-        adjusted = holm(tests, looks=looks)
-        apart = [p is not None and p < 1 - confidence for p in adjusted]
-        for cell in [leader, *(o for o, away in zip(others, apart, strict=True) if not away)]:
-            groups[cell.method, cell.budget] = replace(cell, group=chr(letter))
+        tests = [welch(leader.accuracies, o.accuracies, rules.confidence).p for o in others]
+        adjusted = holm(tests, looks=rules.looks)
+        apart = [p is not None and p < 1 - rules.confidence for p in adjusted]
+        together = [leader, *(o for o, away in zip(others, apart, strict=True) if not away)]
+        letters |= dict.fromkeys((sample.method for sample in together), chr(letter))
         rest = [o for o, away in zip(others, apart, strict=True) if away]
         letter += 1
-    return groups
+    return letters
 
 
-def unused(kept: Sequence[Row], grid: Grid) -> list[Excluded]:
-    """Confirm rows that passed the gate and stand in no cell: what they confirm is not chosen."""
-    shown = {id(row) for cell in grid.values() for row in cell.seeds}
-    return [
-        Excluded(row, "not chosen on validation at any budget")
-        for row in kept
-        if row.role == "confirm" and id(row) not in shown
-    ]
-
-
-def values(cell: Cell) -> list[float]:
-    """The test accuracy of each seed."""
-    return [row.test_acc for row in cell.seeds if row.test_acc is not None]
-
-
-def _cell(
-    *,
-    method: str,
-    budget: float,
-    choice: Choice | None,
-    seeds: Sequence[Row],
-    lost: set[int],
-    confidence: float,
-    chance: float,
-) -> Cell:
-    seeds = sorted(seeds, key=lambda row: row.seed)
-    accuracies = [row.test_acc for row in seeds if row.test_acc is not None]
-    macs = _mean([row.test_macs_mean for row in seeds])
-    tops = _known([row.test_macs_max for row in seeds])
+def cell(sample: Sample, rules: Rules, *, group: str, p_best: float | None) -> Cell:
+    """A sample with its figures."""
+    macs = _mean(row.test_macs_mean for row in sample.seeds)
     return Cell(
-        method=method,
-        budget=budget,
-        choice=choice,
-        seeds=tuple(seeds),
-        accuracy=summary(accuracies, confidence),
+        method=sample.method,
+        budget=sample.budget,
+        choice=sample.choice,
+        seeds=sample.seeds,
+        accuracy=summary(sample.accuracies, rules.level),
         macs_mean=macs,
-        macs_p95=_mean([row.test_macs_p95 for row in seeds]),
-        macs_max=max(tops, default=None),
-        overrun=macs is not None and macs > cap(budget),
-        collapsed=_collapsed(seeds, accuracies, chance),
-        failed=tuple(sorted(lost)),
+        macs_p95=_mean(row.test_macs_p95 for row in sample.seeds),
+        macs_max=max(_known(row.test_macs_max for row in sample.seeds), default=None),
+        overrun=macs is not None and macs > cap(sample.budget),
+        collapsed=_collapsed(sample, rules.chance),
+        failed=sample.failed,
+        p_best=p_best,
+        group=group,
     )
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def unused(complete: Iterable[Row], grid: Grid) -> list[Excluded]:
+    """Confirm rows that passed the gate and stand in no cell: what they confirm is not chosen."""
+    used = {id(row) for sample in grid.values() for row in sample.seeds}
+    return [
+        Excluded(row, "not chosen on validation at any budget")
+        for row in complete
+        if row.role == "confirm" and id(row) not in used
+    ]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
     """Of those that are there; None where none is."""
     known = _known(values)
     return math.fsum(known) / len(known) if known else None
 
 
-def _known(values: Sequence[float | None]) -> list[float]:
+def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and not math.isnan(value)]
 
 
-def _collapsed(seeds: Sequence[Row], accuracies: Sequence[float], chance: float) -> tuple[int, ...]:
+def _collapsed(sample: Sample, chance: float) -> tuple[int, ...]:
     """Seeds no better than 1.2 times guessing, or under half of the median."""
-    if not accuracies:
+    if not sample.accuracies:
         return ()
-    line = max(1.2 * chance, statistics.median(accuracies) / 2)
-    return tuple(row.seed for row, a in zip(seeds, accuracies, strict=True) if a < line)
+    line = max(1.2 * chance, statistics.median(sample.accuracies) / 2)
+    pairs = zip(sample.seeds, sample.accuracies, strict=True)
+    return tuple(row.seed for row, accuracy in pairs if accuracy < line)

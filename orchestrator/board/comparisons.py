@@ -1,4 +1,4 @@
-"""Cells against cells: gains over the baseline, all pairs, the noise floor, P(best)."""
+"""Samples against samples: gains over the baseline, all pairs, the noise floor, P(best)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,8 +6,9 @@ from itertools import combinations
 
 import numpy as np
 
-from orchestrator.board.cells import Grid, values
-from orchestrator.board.model import INTERVAL_FROM, Cell, Comparison, Drawn
+from orchestrator.board.cells import Grid, Sample
+from orchestrator.board.model import INTERVAL_FROM, Comparison, Drawn
+from orchestrator.board.rules import Rules
 from orchestrator.board.stats.bootstrap import Counts, best_probability
 from orchestrator.board.stats.intervals import Difference, crossed, holm, more_seeds, welch
 from orchestrator.record.evidence import Correct, Correctness
@@ -15,46 +16,47 @@ from orchestrator.record.evidence import Correct, Correctness
 Pair = tuple[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Terms:
     """What all comparisons of a board are made on."""
 
-    controls: Mapping[str, str]
-    confidence: float
-    looks: int = 1
-    """How often the seeds may be looked at: Bonferroni over the looks, whichever is the last."""
-    floor: float | None = None
+    rules: Rules
+    floor: float | None
     """The noise floor, as a fraction."""
     correct: Correctness = field(default_factory=dict)
 
-    @property
-    def level(self) -> float:
-        """Confidence of one look's intervals, so that those of all looks hold with `confidence`."""
-        return 1 - (1 - self.confidence) / self.looks
+
+@dataclass(frozen=True)
+class Contest:
+    """P(best) at one budget, by method; empty where fewer than two methods compete."""
+
+    shares: Mapping[str, float]
+    drawn: Drawn | None
+    """What the shares were drawn from."""
 
 
-def gains(
-    names: Sequence[str], grid: Grid, terms: Terms, *, baseline: str, primary: float
-) -> tuple[Comparison, ...]:
+def gains(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[Comparison, ...]:
     """Every method against the baseline at every budget; tested at the primary budget alone."""
-    others = [(name, baseline) for name in names if name != baseline]
-    found: list[Comparison] = []
-    for budget in _ladder(grid):
+    rules = terms.rules
+    others = [(name, rules.baseline) for name in names if name != rules.baseline]
+    comparisons: list[Comparison] = []
+    for budget in _budgets(grid):
         family = _compared(others, budget, grid, terms)
-        if budget != primary:
+        if budget != rules.primary:
             family = [replace(c, p_holm=None, more=None) for c in family]
-        found += family
-    return tuple(found)
+        comparisons += family
+    return tuple(comparisons)
 
 
 def pairs(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[Comparison, ...]:
     """All pairs of methods, and each control with what it repeats; Holm within a budget."""
-    real = [name for name in names if name not in terms.controls]
-    own = [(original, control) for control, original in sorted(terms.controls.items())]
-    family = [*combinations(real, 2), *own]
+    controls = terms.rules.controls
+    contenders = [name for name in names if name not in controls]
+    repeated = [(original, control) for control, original in sorted(controls.items())]
+    family = [*combinations(contenders, 2), *repeated]
     return tuple(
         comparison
-        for budget in _ladder(grid)
+        for budget in _budgets(grid)
         for comparison in _compared(family, budget, grid, terms)
     )
 
@@ -66,82 +68,91 @@ def noise_floor(grid: Grid, controls: Mapping[str, str]) -> float | None:
     """
     gaps = []
     for control, original in controls.items():
-        for budget in _ladder(grid):
-            one, other = (grid[name, budget].accuracy.mean for name in (original, control))
+        for budget in _budgets(grid):
+            one, other = (grid[name, budget].mean for name in (original, control))
             if one is not None and other is not None:
                 gaps.append(abs(one - other))
     return max(gaps, default=None)
 
 
-def contest(
-    names: Sequence[str],
-    budget: float,
-    grid: Grid,
-    images: int | None,
-    correct: Correctness,
-) -> tuple[dict[tuple[str, float], float], Drawn | None]:
+def contest(family: Sequence[Sample], images: int | None, correct: Correctness) -> Contest:
     """P(best) of each method at one budget, among those whose seeds allow an interval.
 
-    With what was drawn: the test images that the methods share, where it is known of every run
-    which images it had right. Its random numbers are always the same. Empty where fewer than two
-    methods compete.
+    The test images that the methods share are drawn too, where it is known of every run which
+    images it had right. The random numbers are always the same.
     """
-    cells = {n: grid[n, budget] for n in names if grid[n, budget].n >= INTERVAL_FROM}
-    if len(cells) < 2:
-        return {}, None
-    known = {name: right(cell, correct) for name, cell in cells.items()}
-    shared = {name: own for name, own in known.items() if own is not None}
-    samples: Mapping[str, Correct | Counts]
+    competing = {sample.method: sample for sample in family if sample.n >= INTERVAL_FROM}
+    if len(competing) < 2:
+        return Contest({}, None)
+    correctness = {name: right(sample, correct) for name, sample in competing.items()}
+    shared = {
+        name: images_right for name, images_right in correctness.items() if images_right is not None
+    }
+    draws: Mapping[str, Correct | Counts]
     drawn: Drawn
-    if len(shared) == len(cells) and len({own.shape[1] for own in shared.values()}) == 1:
-        samples, drawn = shared, "predictions"
+    if len(shared) == len(competing) and len({c.shape[1] for c in shared.values()}) == 1:
+        draws, drawn = shared, "predictions"
     else:
-        samples = {name: Counts(values(cell), images) for name, cell in cells.items()}
+        draws = {name: Counts(sample.accuracies, images) for name, sample in competing.items()}
         drawn = "seeds" if images is None else "counts"
-    found = best_probability(samples, generator=np.random.default_rng(0))
-    return {(name, budget): share for name, share in found.items()}, drawn
+    return Contest(best_probability(draws, generator=np.random.default_rng(0)), drawn)
 
 
-def right(cell: Cell, correct: Correctness) -> Correct | None:
-    """Which test images each of a cell's seeds has right, or None where one is not known."""
-    known = [correct.get((row.trial, row.point)) for row in cell.seeds]
-    rows = [own for own in known if own is not None]
-    if not rows or len(rows) < len(known) or len({len(own) for own in rows}) > 1:
+def right(sample: Sample, correct: Correctness) -> Correct | None:
+    """Which test images each seed of a sample has right, or None where that is not known of one."""
+    seeds = [correct.get((row.trial, row.point)) for row in sample.seeds]
+    known = [images for images in seeds if images is not None]
+    if not known or len(known) < len(seeds) or len({len(images) for images in known}) > 1:
         return None
-    return np.array(rows, bool)
+    return np.array(known, bool)
 
 
-def _ladder(grid: Grid) -> list[float]:
+def _budgets(grid: Grid) -> list[float]:
     return sorted({budget for _, budget in grid})
 
 
 def _compared(family: Sequence[Pair], budget: float, grid: Grid, terms: Terms) -> list[Comparison]:
     """Welch's test on each pair at one budget, Holm over those without a control."""
-    cells = [(grid[a, budget], grid[b, budget]) for a, b in family]
-    samples = [(values(a), values(b)) for a, b in cells]
-    results = [welch(a, b, terms.level) for a, b in samples]
-    real = [not ({a, b} & terms.controls.keys()) for a, b in family]
+    rules = terms.rules
+    samples = [(grid[a, budget], grid[b, budget]) for a, b in family]
+    results = [welch(a.accuracies, b.accuracies, rules.level) for a, b in samples]
+    tested = [not ({a, b} & rules.controls.keys()) for a, b in family]
     adjusted = holm(
-        [r.p if tested else None for r, tested in zip(results, real, strict=True)],
-        looks=terms.looks,
+        [result.p if counts else None for result, counts in zip(results, tested, strict=True)],
+        looks=rules.looks,
     )
-    tests = terms.looks * sum(p is not None for p in adjusted)
-    found = []
-    for pair, own, sample, result, p in zip(family, cells, samples, results, adjusted, strict=True):
-        need = None
-        if p is not None:
-            apart = p < 1 - terms.confidence
-            need = 0 if apart else more_seeds(*sample, confidence=terms.confidence, tests=tests)
-        known = terms.floor is not None and result.difference is not None
-        noise = known and abs(result.difference or 0.0) <= (terms.floor or 0.0) + 1e-12
-        images = _images(own, terms)
-        found.append(Comparison(*pair, budget, result, p, more=need, noise=noise, images=images))
-    return found
+    tests = rules.looks * sum(p is not None for p in adjusted)
+
+    def more(a: Sample, b: Sample, p: float | None) -> int | None:
+        if p is None:
+            return None
+        if p < 1 - rules.confidence:
+            return 0
+        return more_seeds(a.accuracies, b.accuracies, confidence=rules.confidence, tests=tests)
+
+    return [
+        Comparison(
+            *pair,
+            budget,
+            result,
+            p,
+            more=more(a, b, p),
+            noise=_is_noise(result, terms.floor),
+            images=_images(a, b, terms),
+        )
+        for pair, (a, b), result, p in zip(family, samples, results, adjusted, strict=True)
+    ]
 
 
-def _images(pair: tuple[Cell, Cell], terms: Terms) -> Difference | None:
+def _is_noise(result: Difference, floor: float | None) -> bool:
+    if floor is None or result.difference is None:
+        return False
+    return abs(result.difference) <= floor + 1e-12
+
+
+def _images(a: Sample, b: Sample, terms: Terms) -> Difference | None:
     """The difference for new images too, where every run's predictions are kept."""
-    a, b = (right(cell, terms.correct) for cell in pair)
-    if a is None or b is None or a.shape[1] != b.shape[1]:
+    ours, theirs = (right(sample, terms.correct) for sample in (a, b))
+    if ours is None or theirs is None or ours.shape[1] != theirs.shape[1]:
         return None
-    return crossed(a, b, terms.level)
+    return crossed(ours, theirs, terms.rules.level)

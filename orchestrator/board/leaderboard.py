@@ -1,179 +1,88 @@
-"""Rows -> cells at equal FLOPs -> tests -> groups: the board, as one typed value.
+"""Rows and rules -> cells at equal FLOPs -> tests -> groups: the board, as one typed value.
 
 A cell is the best configuration at or under a budget, chosen on validation, with the test figures
 of its confirm runs on fresh seeds. Search rows give no figure here.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
-from methods.errors import StudyError
-from orchestrator.board.cells import cells, grouped, unused
-from orchestrator.board.choose import Choice, Excluded, choose, choose_confirmed, clean
+from orchestrator.board.cells import Sample, cell, groups, samples, unused
+from orchestrator.board.choose import choose, choose_confirmed, clean
 from orchestrator.board.comparisons import Terms, contest, gains, noise_floor, pairs
-from orchestrator.board.model import (
-    BASELINE,
-    RANKED_FROM,
-    Board,
-    Cell,
-    Comparison,
-    Drawn,
-    Effort,
-    Race,
-    Reach,
-    State,
-)
-from orchestrator.board.racing import LOOKS, undecided
+from orchestrator.board.model import Board, Comparison, Effort, Race
+from orchestrator.board.racing import undecided
 from orchestrator.board.reach import area, fronts, levels, means, reach
+from orchestrator.board.rules import Rules
 from orchestrator.board.stats.fronts import attainment
-from orchestrator.board.verdict import notes, verdict
 from orchestrator.record.evidence import Correctness
-from orchestrator.record.rows import Role, Row
-from orchestrator.study.file import cap
-
-__all__ = [
-    "RANKED_FROM",
-    "Board",
-    "Cell",
-    "Choice",
-    "Comparison",
-    "Effort",
-    "Excluded",
-    "Reach",
-    "Role",
-    "Row",
-    "State",
-    "cap",
-    "choose",
-    "clean",
-    "leaderboard",
-]
+from orchestrator.record.rows import Row
 
 
-def leaderboard(
-    rows: Iterable[Row],
-    budgets: Sequence[float],
-    *,
-    primary: float,
-    baseline: str = BASELINE,
-    confidence: float = 0.95,
-    chance: float = 0.0,
-    methods: Sequence[str] = (),
-    controls: Mapping[str, str] | None = None,
-    targets: Sequence[float] = (),
-    images: int | None = None,
-    declared_primary: float | None = None,
-    confirmed_for: Sequence[float] | None = None,
-    correct: Correctness | None = None,
-    seeds: int = 0,
-    extra: int = 0,
-) -> Board:
-    """The board of a study at its budgets (MMACs).
+def leaderboard(rows: Iterable[Row], rules: Rules, correct: Correctness | None = None) -> Board:
+    """The board of a study, by these three alone; the order of the rows changes nothing.
 
-    `chance` is the accuracy of guessing, `methods` names those that stand in the study, so that
-    one without a single row is shown too. `controls` maps the second name of a method that
-    was entered twice to the first: it gives the noise floor, and enters no test, group or P(best).
-    `targets` are the accuracies whose least MACs are tabled, by default round ones; `images` is the
-    number of test images, `correct` which of them the confirm runs had right, where that was kept.
-    `declared_primary` is the primary budget that was declared, if it is another; `confirmed_for`
-    are the budgets that were confirmed, if others are asked for: see `choose_confirmed`. Where the
-    study races, every cell had `seeds` seeds before `extra` further runs were given to cells whose
-    order was open: intervals and tests then hold for all looks at the seeds together. The order of
-    the rows changes nothing.
-
-    Raises:
-        StudyError: no budget, a budget that is not positive, or a primary that is none of them.
+    `correct` says which test images the confirm runs had right, where that was kept. Every method
+    of the rows stands on the board, and so does every one that the rules name.
     """
-    ladder = _ladder(budgets, primary)
-    everything, twins = list(rows), dict(controls or {})
-    kept, excluded = clean(everything)
-    found = {row.method for row in everything} | {baseline, *methods, *twins, *twins.values()}
-    names = sorted(found)
-    real = [name for name in names if name not in twins]
-    declared = ladder if confirmed_for is None else confirmed_for
-    undeclared = tuple(budget for budget in ladder if budget not in declared)
-    choices = choose_confirmed(kept, ladder, declared)
-    looks = LOOKS if extra else 1
-    level = Terms(controls=twins, confidence=confidence, looks=looks).level
-    grid = cells(names, ladder, kept, excluded, choices, confidence=level, chance=chance)
-    excluded += unused(kept, grid)
-    drawn: dict[float, Drawn] = {}
-    for budget in ladder:
-        grid.update(grouped([grid[name, budget] for name in real], confidence, looks))
-        shares, source = contest(real, budget, grid, images, correct or {})
-        grid.update({key: replace(grid[key], p_best=share) for key, share in shares.items()})
-        drawn |= {budget: source} if source else {}
-    ordered = tuple(
-        sorted(names, key=lambda name: _standing(grid[name, primary], baseline, name in twins))
+    everything, correct = list(rows), correct or {}
+    complete, excluded = clean(everything)
+    names = sorted(
+        {row.method for row in everything}
+        | {rules.baseline, *rules.methods, *rules.controls, *rules.controls.values()}
     )
-    rising = {name: [grid[name, budget] for budget in ladder] for name in ordered}
-    runs = {name: fronts(rising[name]) for name in ordered}
-    terms = Terms(
-        controls=twins,
-        confidence=confidence,
-        looks=looks,
-        floor=noise_floor(grid, twins),
-        correct=correct or {},
-    )
-    goals = tuple(sorted(set(targets))) or levels([mean for _, mean in means(grid.values())])
-    board = Board(
-        study=", ".join(sorted({row.study for row in everything})),
+    contenders = [name for name in names if name not in rules.controls]
+    choices = choose_confirmed(complete, rules.budgets, rules.declared)
+    grid = samples(names, rules.budgets, complete, excluded, choices)
+    families = {b: [grid[name, b] for name in contenders] for b in rules.budgets}
+    letters = {b: groups(family, rules) for b, family in families.items()}
+    contests = {b: contest(family, rules.images, correct) for b, family in families.items()}
+    ordered = tuple(sorted(names, key=lambda name: _standing(grid[name, rules.primary], rules)))
+    cells = {
+        name: [
+            cell(
+                grid[name, b],
+                rules,
+                group=letters[b].get(name, ""),
+                p_best=contests[b].shares.get(name),
+            )
+            for b in rules.budgets
+        ]
+        for name in ordered
+    }
+    runs = {name: fronts(cells[name]) for name in ordered}
+    every_cell = tuple(row[i] for i in range(len(rules.budgets)) for row in cells.values())
+    goals = tuple(sorted(set(rules.targets))) or levels([mean for _, mean in means(every_cell)])
+    terms = Terms(rules, noise_floor(grid, rules.controls), correct)
+    against, all_pairs = gains(ordered, grid, terms), pairs(ordered, grid, terms)
+    left_open = undecided(grid, contenders, against, all_pairs, rules)
+    return Board(
+        rules=rules,
         methods=ordered,
-        budgets=ladder,
-        primary=primary,
-        primary_declared=declared_primary in (None, primary),
-        undeclared=undeclared,
-        passed_over=tuple(c for c in choose(kept, undeclared) if c not in choices),
-        baseline=baseline,
-        confidence=confidence,
-        chance=chance,
-        verdict="",
-        notes=(),
-        cells=tuple(grid[name, budget] for budget in ladder for name in ordered),
-        gains=gains(ordered, grid, terms, baseline=baseline, primary=primary),
-        pairs=pairs(ordered, grid, terms),
-        reach=tuple(r for name in ordered for r in reach(name, rising[name], goals)),
-        declared=bool(targets),
-        area={name: area(runs[name], ladder, chance, level) for name in ordered},
+        passed_over=tuple(c for c in choose(complete, rules.undeclared) if c not in choices),
+        cells=every_cell,
+        gains=against,
+        pairs=all_pairs,
+        reach=tuple(r for name in ordered for r in reach(name, cells[name], goals)),
+        area={name: area(runs[name], rules) for name in ordered},
         attainment={name: attainment(runs[name]) for name in ordered},
-        controls=twins,
         noise_floor=terms.floor,
-        images=images,
-        looks=looks,
-        race=None,
-        drawn=drawn,
+        race=_race(everything, left_open, rules) if rules.extra else None,
+        drawn={b: c.drawn for b, c in contests.items() if c.drawn is not None},
         effort=tuple(_effort(name, everything) for name in ordered),
-        excluded=tuple(excluded),
+        excluded=(*excluded, *unused(complete, grid)),
     )
-    if extra:
-        further = {(r.config, r.seed) for r in everything if r.role == "confirm" and r.seed > seeds}
-        left = undecided(
-            grid,
-            real,
-            board.gains,
-            board.pairs,
-            baseline=baseline,
-            primary=primary,
-            confidence=confidence,
-        )
-        board = replace(board, race=Race(seeds, extra, len(further), left))
-    return replace(board, verdict=verdict(board), notes=tuple(notes(board)))
 
 
-def _ladder(budgets: Sequence[float], primary: float) -> tuple[float, ...]:
-    ladder = tuple(sorted({float(budget) for budget in budgets}))
-    if not ladder or not ladder[0] > 0:
-        raise StudyError(f"budgets must be positive MMACs and at least one, got {list(budgets)}")
-    if primary not in ladder:
-        raise StudyError(f"the primary budget must be one of {list(ladder)}, got {primary}")
-    return ladder
-
-
-def _standing(cell: Cell, baseline: str, control: bool) -> tuple[bool, bool, float, bool, str]:
+def _standing(sample: Sample, rules: Rules) -> tuple[bool, bool, float, bool, str]:
     """Order of the methods: by mean at the primary budget, then the unmeasured, then controls."""
-    mean = cell.accuracy.mean
-    return (control, mean is None, -(mean or 0.0), cell.method != baseline, cell.method)
+    control, mean = sample.method in rules.controls, sample.mean
+    return (control, mean is None, -(mean or 0.0), sample.method != rules.baseline, sample.method)
+
+
+def _race(rows: Iterable[Row], undecided: tuple[Comparison, ...], rules: Rules) -> Race:
+    further = {(r.config, r.seed) for r in rows if r.role == "confirm" and r.seed > rules.seeds}
+    return Race(rules.seeds, rules.extra, len(further), undecided)
 
 
 def _effort(method: str, rows: Sequence[Row]) -> Effort:

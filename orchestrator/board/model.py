@@ -4,17 +4,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.board.choose import Choice, Excluded
+from orchestrator.board.rules import Rules
 from orchestrator.board.stats.fronts import Attainment
 from orchestrator.board.stats.intervals import Difference, Summary
 from orchestrator.record.rows import Row
 
-BASELINE = "dense"
-"""The static network that every method is compared with."""
 INTERVAL_FROM, RANKED_FROM = 3, 5
 """Seeds that a cell needs to have an interval, and to be ranked."""
 State = Literal["no point", "not confirmed yet", "value", "mean and sd", "not ranked", "ranked"]
-
-
 Drawn = Literal["predictions", "counts", "seeds"]
 """What P(best) resamples beside the seeds: the test images as they were predicted, binomial counts
 of right ones, or nothing."""
@@ -41,9 +38,9 @@ class Cell:
     """Seeds at chance level or under half of the cell's median; they count like all others."""
     failed: tuple[int, ...]
     """Confirm seeds that ended without a usable figure."""
-    p_best: float | None = None
+    p_best: float | None
     """Share of the bootstrap's resamples in which no other method has a higher mean."""
-    group: str = ""
+    group: str
     """'A' for all that are not separable from the leader, then 'B', ...; '' where not ranked."""
 
     @property
@@ -51,8 +48,13 @@ class Cell:
         return self.accuracy.n
 
     @property
+    def accuracies(self) -> list[float]:
+        """The test accuracy of each seed."""
+        return [row.test_acc for row in self.seeds if row.test_acc is not None]
+
+    @property
     def state(self) -> State:
-        """How much the seeds allow to be said."""
+        """How much can be said from so many seeds."""
         if self.choice is None:
             return "no point"
         few: tuple[State, ...] = ("not confirmed yet", "value", "mean and sd")
@@ -125,59 +127,52 @@ class Race:
 class Board:
     """Everything the report says, in the order of its methods at the primary budget."""
 
-    study: str
+    rules: Rules
     methods: tuple[str, ...]
-    budgets: tuple[float, ...]
-    primary: float
-    primary_declared: bool
-    """Whether the study declared this one; tests at another are exploratory."""
-    undeclared: tuple[float, ...]
-    """Budgets for which nothing was confirmed; the choice there is among what others confirmed."""
     passed_over: tuple[Choice, ...]
     """What is best on validation at an undeclared budget, where that was never confirmed."""
-    baseline: str
-    confidence: float
-    chance: float
-    verdict: str
-    notes: tuple[str, ...]
     cells: tuple[Cell, ...]
     gains: tuple[Comparison, ...]
     """Against the baseline at every budget; `p_holm` at the primary budget only."""
     pairs: tuple[Comparison, ...]
     """All pairs of methods; Holm over the pairs of one budget."""
     reach: tuple[Reach, ...]
-    declared: bool
-    """Whether the study fixed the accuracies of `reach`; else they follow the data."""
     area: dict[str, Summary]
     """Mean best accuracy over log-MACs between the least and the largest budget; secondary."""
     attainment: dict[str, Attainment | None]
     """What one, half and all of a method's seeds attain on test."""
-    controls: dict[str, str]
-    """Methods entered twice: the second name, and the first."""
     noise_floor: float | None
     """The largest gap that a control has to its method, as a fraction."""
-    images: int | None
-    """Test images, where their number is known."""
-    looks: int
-    """How often the seeds may be looked at; intervals and adjusted p-values hold for all looks."""
     race: Race | None
     drawn: dict[float, Drawn]
     """What P(best) was drawn from, at each budget that has one."""
     effort: tuple[Effort, ...]
     excluded: tuple[Excluded, ...]
 
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        return self.rules.budgets
+
+    @property
+    def primary(self) -> float:
+        return self.rules.primary
+
+    @property
+    def baseline(self) -> str:
+        return self.rules.baseline
+
     def cell(self, method: str, budget: float) -> Cell:
         return next(c for c in self.cells if c.method == method and c.budget == budget)
 
     def gain(self, method: str, budget: float) -> Comparison | None:
         """The comparison with the baseline; None for the baseline itself."""
-        same = (g for g in self.gains if g.method == method and g.budget == budget)
-        return next(same, None)
+        gains = (g for g in self.gains if g.method == method and g.budget == budget)
+        return next(gains, None)
 
     @property
     def contenders(self) -> tuple[str, ...]:
         """The methods without the controls."""
-        return tuple(name for name in self.methods if name not in self.controls)
+        return tuple(name for name in self.methods if name not in self.rules.controls)
 
     @property
     def confirmed(self) -> bool:

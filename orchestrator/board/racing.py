@@ -2,25 +2,22 @@
 
 A pure function of the rows, which decides at the ends of rounds alone: the same seeds are added in
 whatever order the workers end, and after any restart. The board looks at the seeds `LOOKS` times at
-most, and its intervals and tests are corrected for that (`comparisons.Terms`), whenever it ends.
+most, and its intervals and tests are corrected for that (`Rules.level`), whenever the race ends.
 """
 
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from orchestrator.board.cells import Grid, cells
+from orchestrator.board.cells import Grid, samples
 from orchestrator.board.choose import choose, clean
 from orchestrator.board.comparisons import Terms, gains, noise_floor, pairs
-from orchestrator.board.model import BASELINE, Comparison
+from orchestrator.board.model import Comparison
+from orchestrator.board.rules import LOOKS, Rules
 from orchestrator.board.stats.intervals import MOST_SEEDS
 from orchestrator.record.rows import Row
 from orchestrator.study.file import Study
-
-LOOKS = 3
-"""Rounds of confirm runs, the first of which every cell has: each look costs all of them level."""
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -39,43 +36,48 @@ def planned(rows: Iterable[Row], study: Study) -> Seeds:
     even share of what is left; the last one ends with the budget, or when no order is open that
     seeds can decide.
     """
-    everything = list(rows)
-    choices = choose(everything, study.budgets)
-    given = dict.fromkeys((choice.config for choice in choices), study.confirm.seeds)
+    rules, everything = Rules.of(study), list(rows)
+    choices = choose(everything, rules.budgets)
+    given = dict.fromkeys((choice.config for choice in choices), rules.seeds)
     ended = {(row.config, row.seed) for row in everything if row.role == "confirm"}
-    left = study.confirm.budget or 0
-    at = {c.method: c.config for c in choices if c.budget == study.primary_budget}
+    left = rules.extra
+    primary = {c.method: c.config for c in choices if c.budget == rules.primary}
     for rounds in range(LOOKS - 1, 0, -1):
         whole = {(config, i) for config, n in given.items() for i in range(1, n + 1)} <= ended
         if not left or not whole:
             break
-        seen = [r for r in everything if r.role != "confirm" or r.seed <= given.get(r.config, 0)]
-        grid, found = _look(seen, study)
-        have = {method: grid[method, study.primary_budget].n for method in at}
-        further = allotted(found, have, min(left, max(2, -(-left // rounds))))
+        ended_rounds = [
+            r for r in everything if r.role != "confirm" or r.seed <= given.get(r.config, 0)
+        ]
+        grid, comparisons = _look(ended_rounds, rules)
+        seeds = {method: grid[method, rules.primary].n for method in primary}
+        further = allotted(comparisons, seeds, min(left, max(2, -(-left // rounds))))
         for method, count in further.items():
-            given[at[method]] += count
+            given[primary[method]] += count
         left -= further.total()
         if not further:
             break
-    return Seeds(given, (study.confirm.budget or 0) - left)
+    return Seeds(given, rules.extra - left)
 
 
-def allotted(found: Sequence[Comparison], have: Mapping[str, int], runs: int) -> Counter[str]:
+def allotted(
+    comparisons: Iterable[Comparison], seeds: Mapping[str, int], runs: int
+) -> Counter[str]:
     """Further seeds by method, `runs` at most: the comparison that needs the fewest comes first.
 
-    It gets as many as separate it with a power of 80 %, if what is seen is true, before the next
-    one gets any. Nothing goes where the spread cannot say, where more than `MOST_SEEDS` are needed,
-    or where the difference is noise by the A/A control.
+    `seeds` is what each method has. A comparison gets as many as separate it with a power of 80 %,
+    if the observed figures are the true ones, before the next one gets any. Nothing goes where the
+    spread cannot say, where more than `MOST_SEEDS` are needed, or where the difference is noise by
+    the A/A control.
     """
     further: Counter[str] = Counter()
-    hopeful = [c for c in found if c.more and c.more <= MOST_SEEDS and not c.noise]
+    hopeful = [c for c in comparisons if c.more and c.more <= MOST_SEEDS and not c.noise]
     for comparison in sorted(hopeful, key=lambda c: (c.more, c.method, c.other)):
         pair = (comparison.method, comparison.other)
-        goal = max(have[name] for name in pair) + (comparison.more or 0)
+        goal = max(seeds[name] for name in pair) + (comparison.more or 0)
         while further.total() < runs:
-            fewest = min(pair, key=lambda name: (have[name] + further[name], name))
-            if have[fewest] + further[fewest] >= goal:
+            fewest = min(pair, key=lambda name: (seeds[name] + further[name], name))
+            if seeds[fewest] + further[fewest] >= goal:
                 break
             further[fewest] += 1
     return further
@@ -86,45 +88,33 @@ def undecided(
     names: Sequence[str],
     against: Iterable[Comparison],
     all_pairs: Iterable[Comparison],
-    *,
-    baseline: str,
-    primary: float,
-    confidence: float,
+    rules: Rules,
 ) -> tuple[Comparison, ...]:
     """What is not separated at the primary budget: methods and the baseline, and neighbours.
 
     Of `names`, those are neighbours whose means follow each other; `against` and `all_pairs` are
     the comparisons with the baseline and of all pairs, each with its own correction.
     """
-    measured = {name: cell for name in names if (cell := grid[name, primary]).n}
-    order = sorted(measured, key=lambda name: (-(measured[name].accuracy.mean or 0.0), name))
-    neighbours = [{a, b} for a, b in itertools.pairwise(order) if baseline not in (a, b)]
+    measured = {name: sample for name in names if (sample := grid[name, rules.primary]).n}
+    order = sorted(measured, key=lambda name: (-(measured[name].mean or 0.0), name))
+    neighbours = [{a, b} for a, b in itertools.pairwise(order) if rules.baseline not in (a, b)]
     family = [c for c in against if c.method in order and c.other in order]
     family += [c for c in all_pairs if {c.method, c.other} in neighbours]
     return tuple(
         c
         for c in family
-        if c.budget == primary and (c.p_holm is None or c.p_holm >= 1 - confidence)
+        if c.budget == rules.primary and (c.p_holm is None or c.p_holm >= 1 - rules.confidence)
     )
 
 
-def _look(rows: Sequence[Row], study: Study) -> tuple[Grid, tuple[Comparison, ...]]:
-    """The cells as the board would have them now, and what of their order is open."""
-    kept, excluded = clean(rows)
-    real = sorted({BASELINE, *study.methods} - study.controls.keys())
-    names, primary = [*real, *study.controls], study.primary_budget
-    terms = Terms(controls=study.controls, confidence=CONFIDENCE, looks=LOOKS)
-    choices = choose(kept, study.budgets)
-    grid = cells(names, study.budgets, kept, excluded, choices, confidence=terms.level, chance=0.0)
-    terms = replace(terms, floor=noise_floor(grid, study.controls))
-    now = {key: cell for key, cell in grid.items() if key[1] == primary}
-    found = undecided(
-        now,
-        real,
-        gains(real, now, terms, baseline=BASELINE, primary=primary),
-        pairs(names, now, terms),
-        baseline=BASELINE,
-        primary=primary,
-        confidence=CONFIDENCE,
-    )
-    return grid, found
+def _look(rows: Iterable[Row], rules: Rules) -> tuple[Grid, tuple[Comparison, ...]]:
+    """The samples as the board would have them now, and what of their order is open."""
+    complete, excluded = clean(rows)
+    contenders = sorted({rules.baseline, *rules.methods} - rules.controls.keys())
+    names = [*contenders, *rules.controls]
+    choices = choose(complete, rules.budgets)
+    grid = samples(names, rules.budgets, complete, excluded, choices)
+    terms = Terms(rules, noise_floor(grid, rules.controls))
+    now = {key: sample for key, sample in grid.items() if key[1] == rules.primary}
+    against, all_pairs = gains(contenders, now, terms), pairs(names, now, terms)
+    return grid, undecided(now, contenders, against, all_pairs, rules)

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from orchestrator.board.model import Cell, Reach
+from orchestrator.board.rules import Rules
 from orchestrator.board.stats.fronts import Front, mean_best_accuracy
 from orchestrator.board.stats.intervals import Summary, summary
 from orchestrator.study.file import cap
@@ -24,9 +25,9 @@ def levels(means: Sequence[float]) -> tuple[float, ...]:
         return ()
     low, high = (math.floor(1000 * m + 1e-6) for m in (statistics.median(means), max(means)))
     for step in STEPS:
-        found = range(low // step * step, high + 1, step)
-        if len(found) <= MOST_LEVELS:
-            return tuple(level / 1000 for level in found if level)
+        steps = range(low // step * step, high + 1, step)
+        if len(steps) <= MOST_LEVELS:
+            return tuple(level / 1000 for level in steps if level)
     raise AssertionError("three levels are 0.5 apart at most")
 
 
@@ -48,30 +49,30 @@ def means(cells: Iterable[Cell]) -> Front:
 
 def fronts(cells: Sequence[Cell]) -> list[Front]:
     """One front per seed that all of a method's confirmed cells have: its run of each cell."""
-    known = [{row.seed: row for row in cell.seeds} for cell in cells if cell.n]
-    shared = sorted(set.intersection(*(set(own) for own in known))) if known else []
+    confirmed = [{row.seed: row for row in cell.seeds} for cell in cells if cell.n]
+    shared = sorted(set.intersection(*(set(rows) for rows in confirmed))) if confirmed else []
     return [
         [
             (row.test_macs_mean, row.test_acc)
-            for own in known
-            for row in [own[seed]]
+            for rows in confirmed
+            for row in [rows[seed]]
             if row.test_macs_mean is not None and row.test_acc is not None
         ]
         for seed in shared
     ]
 
 
-def area(found: Sequence[Front], ladder: Sequence[float], chance: float, level: float) -> Summary:
-    """Mean best accuracy over log-MACs between the study's least and largest budget, over seeds.
+def area(seeds: Iterable[Front], rules: Rules) -> Summary:
+    """Mean best accuracy over log-MACs between the least and the largest budget, over seeds.
 
     The spread is that of training the chosen configurations again; the search is not repeated. A
     run that costs more than the largest budget on test adds nothing.
     """
-    low, high = cap(ladder[0]), cap(ladder[-1])
+    low, high = cap(rules.budgets[0]), cap(rules.budgets[-1])
     areas = [
         mean_best_accuracy(
-            [m for m, _ in front], [a for _, a in front], low=low, high=high, chance=chance
+            [m for m, _ in front], [a for _, a in front], low=low, high=high, chance=rules.chance
         )
-        for front in found
+        for front in seeds
     ]
-    return summary([value for value in areas if value is not None], level)
+    return summary([value for value in areas if value is not None], rules.level)

@@ -1,6 +1,6 @@
 """The board in words: one plain sentence, and what a reader must know before believing it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from orchestrator.board.model import RANKED_FROM, Board, Cell, Comparison
 from orchestrator.board.words import (
@@ -51,9 +51,13 @@ def verdict(board: Board) -> str:
     return f"{sentence}{_reservations(leader, base)}."
 
 
-def notes(board: Board) -> Iterable[str]:
+def notes(board: Board) -> list[str]:
     """What weakens the board, a sentence each: overruns, lost seeds, uneven effort."""
-    if not board.primary_declared:
+    return list(_notes(board))
+
+
+def _notes(board: Board) -> Iterable[str]:
+    if not board.rules.primary_declared:
         yield (
             f"{mmacs(board.primary)} MMACs is not the primary budget that the study declared: "
             "what is tested here is exploratory."
@@ -90,7 +94,7 @@ def _figure(cell: Cell) -> str:
     return f"{percent(cell.accuracy.mean)} % ({plural(cell.n, 'seed')})"
 
 
-def _baseline_leads(board: Board, base: Cell, measured: list[Cell]) -> str:
+def _baseline_leads(board: Board, base: Cell, measured: Sequence[Cell]) -> str:
     close = _close(board, base, measured)
     if not base.group:
         return f"the static baseline {base.method} has the highest mean, {_figure(base)}"
@@ -102,7 +106,7 @@ def _baseline_leads(board: Board, base: Cell, measured: list[Cell]) -> str:
     return f"no method reaches the static baseline {base.method}, {_figure(base)}"
 
 
-def _challenger_leads(board: Board, leader: Cell, base: Cell, measured: list[Cell]) -> str:
+def _challenger_leads(board: Board, leader: Cell, base: Cell, measured: Sequence[Cell]) -> str:
     gain = board.gain(leader.method, board.primary)
     assert gain is not None
     head = f"{_figure(leader)} against {_figure(base)}"
@@ -120,7 +124,7 @@ def _challenger_leads(board: Board, leader: Cell, base: Cell, measured: list[Cel
     return lead
 
 
-def _close(board: Board, leader: Cell, measured: list[Cell]) -> list[str]:
+def _close(board: Board, leader: Cell, measured: Sequence[Cell]) -> list[str]:
     """Who is of the leader's group, or differs from it by no more than noise."""
     noise = {
         name
@@ -137,7 +141,7 @@ def _close(board: Board, leader: Cell, measured: list[Cell]) -> list[str]:
 
 
 def _separated(gain: Comparison, board: Board) -> bool:
-    return gain.p_holm is not None and gain.p_holm < 1 - board.confidence
+    return gain.p_holm is not None and gain.p_holm < 1 - board.rules.confidence
 
 
 def _gain(gain: Comparison) -> str:
@@ -179,21 +183,22 @@ def _raced(board: Board) -> Iterable[str]:
     yield (
         f"Race: {race.spent} of {plural(race.budget, 'further confirm run')} spent on the order "
         f"{at}. Seeds were added by what the first ones gave, so every interval and adjusted "
-        f"p-value is corrected for {board.looks} looks (Bonferroni)."
+        f"p-value is corrected for {board.rules.looks} looks (Bonferroni)."
     )
-    open_ones = [
+    undecided = [
         f"{c.method} and {c.other} ({'noise' if c.noise else seeds_text(c)})"
         for c in race.undecided
     ]
-    if open_ones:
-        yield f"Undecided {at}, with the seeds that would tell: {listed(open_ones)}."
+    if undecided:
+        yield f"Undecided {at}, with the seeds that would tell: {listed(undecided)}."
     else:
         yield f"The order {at} is decided."
 
 
 def _control(board: Board) -> Iterable[str]:
     """What the repetition of a method says of all other differences."""
-    pairs = " and ".join(f"{twin} repeats {own}" for twin, own in sorted(board.controls.items()))
+    controls = sorted(board.rules.controls.items())
+    pairs = " and ".join(f"{control} repeats {original}" for control, original in controls)
     if pairs and board.noise_floor is None:
         yield f"A/A control: {pairs}, but they share no confirmed budget yet."
     elif pairs:

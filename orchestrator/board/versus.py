@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from methods.errors import StudyError
-from orchestrator.board.cells import values
 from orchestrator.board.model import Board, Comparison
 from orchestrator.board.stats.intervals import holm, welch
+from orchestrator.board.verdict import notes
 from orchestrator.study.file import Study
 
 RECIPE = ("recipe", "seed", "methods", "search", "confirm")
@@ -19,11 +19,11 @@ TEST = ("data", "classes", "image", "test_images")
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two."""
+    """One of the two studies."""
 
     study: Study
-    facts: Mapping[str, Any]
-    """Where its numbers come from; see `provenance`."""
+    provenance: Mapping[str, Any]
+    """Where its numbers come from; see `orchestrator.record.provenance`."""
     board: Board
 
 
@@ -64,7 +64,7 @@ def versus(first: Side, second: Side, confidence: float = 0.95) -> Versus:
         )
     keys = [(name, budget) for budget in first.board.budgets for name in shared]
     results = [
-        welch(values(second.board.cell(*key)), values(first.board.cell(*key)), confidence)
+        welch(second.board.cell(*key).accuracies, first.board.cell(*key).accuracies, confidence)
         for key in keys
     ]
     adjusted = holm([result.p for result in results])
@@ -103,7 +103,7 @@ def _task(side: Side) -> dict[str, Any]:
     """The same folder may lie in another place on another machine."""
     return {
         "data": Path(side.study.data).name,
-        **{field: side.facts.get(field) for field in TEST[1:]},
+        **{field: side.provenance.get(field) for field in TEST[1:]},
     }
 
 
@@ -120,29 +120,29 @@ def _unlike(first: Side, second: Side) -> tuple[tuple[str, str, str], ...]:
 def _facts(side: Side) -> dict[str, Any]:
     study = side.study.model_dump(mode="json", exclude={"name", "resources"})
     names = ("commit", "python", "versions", "machine")
-    return {**study, **{name: side.facts.get(name, "-") for name in names}}
+    return {**study, **{name: side.provenance.get(name, "-") for name in names}}
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
-            found |= _flat(item, f"{prefix}{key}.")
+            fields |= _flat(item, f"{prefix}{key}.")
         else:
-            listed = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
-            found[f"{prefix}{key}"] = listed
-    return found
+            text = ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+            fields[f"{prefix}{key}"] = text
+    return fields
 
 
 def _notes(first: Side, second: Side, ours: list[str], theirs: list[str]) -> list[str]:
-    found = []
+    sentences = []
     if first.study.seed != second.study.seed:
-        found.append(
+        sentences.append(
             "The studies' seeds differ: where the data come without a test split of their own the "
             "two were tested on different images, and a difference holds that too."
         )
-    for side, own, others in ((first, ours, theirs), (second, theirs, ours)):
-        if alone := [name for name in own if name not in others]:
-            found.append(f"Only {side.study.name} has {', '.join(alone)}.")
-        found += [f"{side.study.name}: {note}" for note in side.board.notes]
-    return found
+    for side, methods, others in ((first, ours, theirs), (second, theirs, ours)):
+        if alone := [name for name in methods if name not in others]:
+            sentences.append(f"Only {side.study.name} has {', '.join(alone)}.")
+        sentences += [f"{side.study.name}: {note}" for note in notes(side.board)]
+    return sentences

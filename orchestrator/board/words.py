@@ -35,6 +35,15 @@ def p_text(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
+def chance_text(share: float | None) -> str:
+    """A probability in whole percent, never 0 or 100: a bootstrap cannot know that."""
+    if share is None:
+        return "-"
+    if 0.01 <= share <= 0.99:
+        return f"{100 * share:.0f} %"
+    return "< 1 %" if share < 0.5 else "> 99 %"
+
+
 def seeds_text(comparison: Comparison) -> str:
     """Further seeds of each that would separate the two."""
     if comparison.p_holm is None:
@@ -67,7 +76,7 @@ def listed(names: list[str]) -> str:
 
 def drawn_text(board: Board) -> str:
     """What P(best) resamples beside the seeds, a clause per kind and the budgets that have it."""
-    images = f"the {board.images:,} test images" if board.images else "the test images"
+    images = f"the {board.rules.images:,} test images" if board.rules.images else "the test images"
     words = {
         "predictions": f"{images}, the same for all methods, by their predictions",
         "counts": f"{images} for each seed, binomially: not every run's predictions were kept",

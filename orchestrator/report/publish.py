@@ -1,23 +1,53 @@
-"""From rows to a board and its report."""
+"""The board and the report of a study, from its rows and all that stands behind them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from methods import files
 from orchestrator.board.latency import Timed, timed
-from orchestrator.board.leaderboard import Board, leaderboard
-from orchestrator.board.model import BASELINE
+from orchestrator.board.leaderboard import leaderboard
+from orchestrator.board.model import Board
+from orchestrator.board.rules import Facts, Rules
 from orchestrator.record import evidence
 from orchestrator.record.evidence import Correctness
 from orchestrator.record.log import Curves
 from orchestrator.record.rows import Row
+from orchestrator.report import tables
+from orchestrator.report.content import Report, facts
+from orchestrator.report.figures import draw
 from orchestrator.report.figures.learning import shown
-from orchestrator.report.page import write_report
+from orchestrator.report.page import page
 from orchestrator.study.file import Study
 
 CurvesOf = Callable[[Sequence[Row]], Curves]
 """The learning curves of these trials, as far as they have any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a board and its report are made from."""
+
+    study: Study
+    rows: Sequence[Row]
+    provenance: Mapping[str, Any]
+    correct: Correctness = field(default_factory=dict)
+    """Which test images the confirm runs had right, where that was kept."""
+    latencies: Sequence[Mapping[str, Any]] = ()
+    curves: CurvesOf = lambda _: {}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A board, and the report that shows it."""
+
+    board: Board
+    page: Path
+    """The HTML page; the report's other files lie beside it."""
+    times: Sequence[Timed]
+    """The board's networks by the clock."""
 
 
 @dataclass(frozen=True)
@@ -36,56 +66,51 @@ class Outcome:
     """The board's networks by the clock."""
 
 
-def board_of(
-    study: Study,
-    rows: Iterable[Row],
-    facts: Mapping[str, Any],
-    correct: Correctness | None = None,
-    *,
-    primary: float | None = None,
-) -> Board:
-    """The board of these rows; `facts` is where they come from, `correct` what was predicted."""
-    return leaderboard(
-        rows,
-        study.budgets,
-        primary=study.primary_budget if primary is None else primary,
-        declared_primary=study.primary_budget,
-        chance=1 / facts["classes"],
-        methods=tuple(study.methods),
-        controls=study.controls,
-        targets=study.targets,
-        images=facts.get("test_images"),
-        correct=correct,
-        seeds=study.confirm.seeds,
-        extra=study.confirm.budget or 0,
-    )
+def publish(source: Source, folder: Path, *, primary: float | None = None) -> Published:
+    """The board of these rows, with its report in the study's folder.
 
-
-def publish(
-    study: Study,
-    rows: Iterable[Row],
-    facts: Mapping[str, Any],
-    folder: Path,
-    curves: CurvesOf,
-    *,
-    correct: Correctness | None = None,
-    latencies: Iterable[Mapping[str, Any]] = (),
-    primary: float | None = None,
-) -> tuple[Board, Path, list[Timed]]:
-    """The board of these rows, its report in the study's folder, and its networks by the clock."""
-    rows = list(rows)
-    board = board_of(study, rows, facts, correct, primary=primary)
-    place = folder / ("report" if board.primary_declared else f"report-at-{board.primary:g}m")
-    drawn = curves(shown(board, rows))
-    times = timed(rows, study.budgets, BASELINE, latencies)
-    report = write_report(
-        board,
-        rows,
-        dict(facts),
-        place,
-        {},
-        curves=drawn,
+    `primary` (MMACs) is another of the study's budgets to test at; the report of the declared one
+    stays.
+    """
+    rules = Rules.of(source.study, Facts.of(source.provenance), primary=primary)
+    board = leaderboard(source.rows, rules, source.correct)
+    name = "report" if rules.primary_declared else f"report-at-{rules.primary:g}m"
+    report = Report(
+        board=board,
+        rows=source.rows,
+        provenance=source.provenance,
+        curves=source.curves(shown(board, source.rows)),
         costs=evidence.costs(folder, (row for cell in board.cells for row in cell.seeds)),
-        times=times,
+        times=timed(source.rows, rules.budgets, rules.baseline, source.latencies),
     )
-    return board, report, times
+    return Published(board, write_report(report, folder / name), report.times)
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Writes the report's files into `folder`, each whole or not at all; the page's path.
+
+    The same report gives the same bytes: nothing here reads a clock, a path or a machine.
+    """
+    for name, content in _files(report).items():
+        files.write(folder / name, content)
+    return folder / "report.html"
+
+
+def _files(report: Report) -> dict[str, bytes]:
+    board = report.board
+    cells = tables.board_table(board)
+    return {
+        "leaderboard.csv": tables.csv(cells),
+        "leaderboard.parquet": tables.parquet(cells),
+        "seeds.csv": tables.csv(tables.seeds_table(board)),
+        "pairs.csv": tables.csv(tables.pairs_table(board)),
+        **draw.pareto_files(board, report.rows),
+        "forest.png": draw.forest_file(board),
+        "provenance.json": _json({**report.provenance, "board": facts(board)}),
+        "latency.csv": tables.csv(tables.latency_table(report.times)),
+        "report.html": page(report).encode(),
+    }
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, default=str) + "\n").encode()

@@ -1,8 +1,7 @@
 """The board, and comparisons, as tables for the terminal: 80 columns, and no need of colour."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -10,51 +9,29 @@ from rich.text import Text
 from orchestrator.board import words
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Cell, Comparison
+from orchestrator.board.verdict import notes, verdict
 from orchestrator.board.versus import Versus
+from orchestrator.report.table import number, table, text
 
 
-def terminal(
-    board: Board, links: Mapping[str, str] | None = None, *, times: Sequence[Timed] = ()
-) -> RenderableType:
+def terminal(board: Board, *, times: Sequence[Timed] = ()) -> RenderableType:
     """Verdict, board, notes and effort; readable in 80 columns and without colour."""
-    parts: list[RenderableType] = [Text(board.verdict, style="bold"), Text()]
+    parts: list[RenderableType] = [Text(verdict(board), style="bold"), Text()]
     parts.append(_cells(board, board.primary))
-    parts += [Text(f"! {note}") for note in board.notes]
+    parts += [Text(f"! {note}") for note in notes(board)]
     parts += [Text(), _effort(board)]
-    if any(one.ms is not None for one in times):
+    if any(time.ms is not None for time in times):
         parts += [Text(), _times(board, times)]
-    parts += [Text(f"{name}: {where}", overflow="fold") for name, where in (links or {}).items()]
     return Group(*parts)
-
-
-def _times(board: Board, times: Sequence[Timed]) -> Table:
-    """The deployed networks at the primary budget by the clock."""
-    table = _plain()
-    for name in ("latency", "images", "ms a call", "speed-up", "by MACs", "honesty"):
-        table.add_column(name, justify="left" if name == "latency" else "right", no_wrap=True)
-    for one in times:
-        if one.budget == board.primary and one.ms is not None:
-            ratios = (one.speed_up, one.macs_speed_up, one.honesty)
-            table.add_row(
-                one.method,
-                str(one.batch),
-                f"{one.ms:.3g} ± {one.spread_ms or 0:.2g}",
-                *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
-            )
-    table.caption = (
-        f"Deployed networks at {words.mmacs(board.primary)} MMACs, one confirm run each, timed "
-        f"in turns with {board.baseline}'s. Honesty: measured speed-up over the one by MACs."
-    )
-    return table
 
 
 def comparison(board: Board) -> RenderableType:
     """The methods of one study at the budgets asked for, all pairs, and the effort behind them."""
     parts: list[RenderableType] = [
-        Text(f"{board.study}: {len(board.methods)} methods at equal FLOPs", style="bold"),
+        Text(f"{board.rules.study}: {len(board.methods)} methods at equal FLOPs", style="bold"),
         Text(),
         _cells(board, primary=None),
-        *(Text(f"! {note}") for note in board.notes),
+        *(Text(f"! {note}") for note in notes(board)),
         Text(),
         _pairs(board),
         Text(),
@@ -63,37 +40,53 @@ def comparison(board: Board) -> RenderableType:
     return Group(*parts)
 
 
-def side_by_side(found: Versus) -> RenderableType:
+def side_by_side(versus: Versus) -> RenderableType:
     """Two studies: what each shared method gained, what it took, and what else differs."""
-    one, other = found.first.study.name, found.second.study.name
-    kind = "Exploratory: more differs than the code. " if found.exploratory else ""
+    one, other = versus.first.study.name, versus.second.study.name
+    kind = "Exploratory: more differs than the code. " if versus.exploratory else ""
     parts: list[RenderableType] = [
         Text(f"{kind}Test accuracy of {other} less that of {one}", style="bold"),
         Text(),
-        _differences(found),
-        *(Text(f"! {note}") for note in found.notes),
+        _differences(versus),
+        *(Text(f"! {note}") for note in versus.notes),
         Text(),
-        _efforts(found),
+        _efforts(versus),
         Text(),
-        _unlike(found),
+        _unlike(versus),
     ]
     return Group(*parts)
 
 
 def _cells(board: Board, primary: float | None) -> Table:
-    table = _plain()
-    table.add_column("budget", justify="right", no_wrap=True)
-    table.add_column("method", overflow="fold")
-    table.add_column("test acc %", justify="right", no_wrap=True)
-    table.add_column(f"over {board.baseline}", justify="right", no_wrap=True)
-    table.add_column("MMACs", justify="right", no_wrap=True)
-    table.add_column("seeds", justify="right", no_wrap=True)
-    table.add_column("standing", overflow="fold")
-    for budget in board.budgets:
+    rules = board.rules
+    caption = (
+        ("* primary budget, in MMACs. " if primary else "Budgets in MMACs. ")
+        + f"± {100 * rules.confidence:g} % interval over seeds; gains in points, Welch. MMACs "
+        "(fvcore FLOPs) are measured on test, ! over budget. Methods of one group cannot be told "
+        "apart."
+    )
+    if rules.undeclared:
+        caption += (
+            " † no budget of the study: the best on validation of what was confirmed for its "
+            "budgets; exploratory."
+        )
+    if board.noise_floor is not None:
+        caption += " Gains marked ~ are noise by the A/A control."
+    grid = table(
+        number("budget"),
+        text("method"),
+        number("test acc %"),
+        number(f"over {rules.baseline}"),
+        number("MMACs"),
+        number("seeds"),
+        text("standing"),
+        caption=caption,
+    )
+    for budget in rules.budgets:
         for i, name in enumerate(board.methods):
             cell = board.cell(name, budget)
-            mark = "†" if budget in board.undeclared else "*" if budget == primary else " "
-            table.add_row(
+            mark = "†" if budget in rules.undeclared else "*" if budget == primary else " "
+            grid.add_row(
                 f"<={words.mmacs(budget)}{mark}" if i == 0 else "",
                 name,
                 _accuracy_text(cell),
@@ -103,34 +96,52 @@ def _cells(board: Board, primary: float | None) -> Table:
                 _standing(board, cell),
                 end_section=i == len(board.methods) - 1,
             )
-    table.caption = (
-        ("* primary budget, in MMACs. " if primary else "Budgets in MMACs. ")
-        + f"± {100 * board.confidence:g} % interval over seeds; gains in points, Welch. MMACs "
-        "(fvcore FLOPs) are measured on test, ! over budget. Methods of one group cannot be told "
-        "apart."
+    return grid
+
+
+def _effort(board: Board) -> Table:
+    heads = ("trials", "done", "pruned", "failed", "refused", "confirm", "epochs", "time")
+    grid = table(text("effort", wrap=False), *map(number, heads))
+    for e in board.effort:
+        counts = (e.search, e.complete, e.pruned, e.failed, e.refused, e.confirm, e.epochs)
+        grid.add_row(e.method, *(f"{count:,}" for count in counts), words.duration(e.seconds))
+    return grid
+
+
+def _times(board: Board, times: Sequence[Timed]) -> Table:
+    """The deployed networks at the primary budget by the clock."""
+    heads = ("images", "ms a call", "speed-up", "by MACs", "honesty")
+    caption = (
+        f"Deployed networks at {words.mmacs(board.primary)} MMACs, one confirm run each, timed "
+        f"in turns with {board.baseline}'s. Honesty: measured speed-up over the one by MACs."
     )
-    if board.undeclared:
-        table.caption += (
-            " † no budget of the study: the best on validation of what was confirmed for its "
-            "budgets; exploratory."
-        )
-    if board.noise_floor is not None:
-        table.caption += " Gains marked ~ are noise by the A/A control."
-    table.caption_justify = "left"
-    return table
+    grid = table(text("latency", wrap=False), *map(number, heads), caption=caption)
+    for time in times:
+        if time.budget == board.primary and time.ms is not None:
+            ratios = (time.speed_up, time.macs_speed_up, time.honesty)
+            grid.add_row(
+                time.method,
+                str(time.batch),
+                f"{time.ms:.3g} ± {time.spread_ms or 0:.2g}",
+                *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+            )
+    return grid
 
 
 def _pairs(board: Board) -> Table:
-    table = _plain()
-    table.add_column("budget", justify="right", no_wrap=True)
-    table.add_column("pair", overflow="fold")
-    table.add_column("difference", justify="right", no_wrap=True)
-    table.add_column("p, Holm", justify="right", no_wrap=True)
-    table.add_column("seeds to separate", overflow="fold")
+    grid = table(
+        number("budget"),
+        text("pair"),
+        number("difference"),
+        number("p, Holm"),
+        text("seeds to separate"),
+        caption="Exploratory: all pairs, Welch, points of accuracy, Holm over the pairs of one "
+        "budget.",
+    )
     for budget in board.budgets:
         family = [pair for pair in board.pairs if pair.budget == budget]
         for i, pair in enumerate(family):
-            table.add_row(
+            grid.add_row(
                 f"<={words.mmacs(budget)}" if i == 0 else "",
                 f"{pair.method} \N{MINUS SIGN} {pair.other}",
                 _difference_text(pair),
@@ -138,114 +149,94 @@ def _pairs(board: Board) -> Table:
                 words.seeds_text(pair),
                 end_section=i == len(family) - 1,
             )
-    table.caption = (
-        "Exploratory: all pairs, Welch, points of accuracy, Holm over the pairs of one budget."
-    )
-    table.caption_justify = "left"
-    return table
+    return grid
 
 
-def _differences(found: Versus) -> Table:
-    one, other = found.first, found.second
-    table = _plain()
-    table.add_column("budget", justify="right", no_wrap=True)
-    table.add_column("method", overflow="fold")
-    for side in (one, other):
-        table.add_column(side.study.name, justify="right", overflow="fold")
-    table.add_column("difference", justify="right", no_wrap=True)
-    table.add_column("p, Holm", justify="right", no_wrap=True)
-    table.add_column("MMACs", justify="right", overflow="fold")
-    for i, own in enumerate(found.differences):
-        cells = [side.board.cell(own.method, own.budget) for side in (one, other)]
-        borrowed = any(own.budget in side.board.undeclared for side in (one, other))
-        first = i % len(found.methods) == 0
-        table.add_row(
-            f"<={words.mmacs(own.budget)}{'†' if borrowed else ' '}" if first else "",
-            own.method,
-            *(_mean_text(cell) for cell in cells),
-            _difference_text(own),
-            _p_text(own),
-            " / ".join(words.macs_text(cell.macs_mean) for cell in cells),
-            end_section=(i + 1) % len(found.methods) == 0,
-        )
-    table.caption = (
+def _differences(versus: Versus) -> Table:
+    sides = (versus.first, versus.second)
+    undeclared = {budget for side in sides for budget in side.board.rules.undeclared}
+    caption = (
         "Test accuracy in % (seeds), differences in points with Welch's "
-        f"{100 * one.board.confidence:g} % interval, seeds not paired; Holm over this table. Each "
-        "study has its own choice of configurations."
+        f"{100 * versus.first.board.rules.confidence:g} % interval, seeds not paired; Holm over "
+        "this table. Each study has its own choice of configurations."
     )
-    if one.board.undeclared or other.board.undeclared:
-        table.caption += (
+    if undeclared:
+        caption += (
             " † no budget of one study: there the best on validation of what it confirmed for its "
             "budgets; exploratory."
         )
-    table.caption_justify = "left"
-    return table
-
-
-def _efforts(found: Versus) -> Table:
-    sides = (found.first, found.second)
-    table = _plain()
-    table.add_column("effort", no_wrap=True)
-    for head in ("trials", "failed", "confirm", "epochs", "time"):
-        table.add_column(head, justify="right", overflow="fold")
-    for name in found.methods:
-        own = [next(e for e in side.board.effort if e.method == name) for side in sides]
-        lost = [e.failed + e.refused for e in own]
-        table.add_row(
-            name,
-            " / ".join(f"{e.search:,}" for e in own),
-            " / ".join(f"{count:,}" for count in lost),
-            " / ".join(f"{e.confirm:,}" for e in own),
-            " / ".join(f"{e.epochs:,}" for e in own),
-            " / ".join(words.duration(e.seconds) for e in own),
+    grid = table(
+        number("budget"),
+        text("method"),
+        *(number(side.study.name, wrap=True) for side in sides),
+        number("difference"),
+        number("p, Holm"),
+        number("MMACs", wrap=True),
+        caption=caption,
+    )
+    for i, difference in enumerate(versus.differences):
+        budget = difference.budget
+        cells = [side.board.cell(difference.method, budget) for side in sides]
+        mark = "†" if budget in undeclared else " "
+        grid.add_row(
+            "" if i % len(versus.methods) else f"<={words.mmacs(budget)}{mark}",
+            difference.method,
+            *(_mean_text(cell) for cell in cells),
+            _difference_text(difference),
+            _p_text(difference),
+            " / ".join(words.macs_text(cell.macs_mean) for cell in cells),
+            end_section=(i + 1) % len(versus.methods) == 0,
         )
-    table.caption = f"{found.first.study.name} / {found.second.study.name}; failed or refused."
-    table.caption_justify = "left"
-    return table
+    return grid
 
 
-def _unlike(found: Versus) -> RenderableType:
-    if not found.unlike:
+def _efforts(versus: Versus) -> Table:
+    sides = (versus.first, versus.second)
+    heads = ("trials", "failed", "confirm", "epochs", "time")
+    grid = table(
+        text("effort", wrap=False),
+        *(number(head, wrap=True) for head in heads),
+        caption=f"{versus.first.study.name} / {versus.second.study.name}; failed or refused.",
+    )
+    for name in versus.methods:
+        efforts = [next(e for e in side.board.effort if e.method == name) for side in sides]
+        grid.add_row(
+            name,
+            " / ".join(f"{e.search:,}" for e in efforts),
+            " / ".join(f"{e.failed + e.refused:,}" for e in efforts),
+            " / ".join(f"{e.confirm:,}" for e in efforts),
+            " / ".join(f"{e.epochs:,}" for e in efforts),
+            " / ".join(words.duration(e.seconds) for e in efforts),
+        )
+    return grid
+
+
+def _unlike(versus: Versus) -> RenderableType:
+    if not versus.unlike:
         return Text("Recipe, methods, code, versions and machine are the same.")
-    table = _plain()
-    for head in ("what differs", found.first.study.name, found.second.study.name):
-        table.add_column(head, overflow="fold")
-    for row in found.unlike:
-        table.add_row(*(Text(part) for part in row))
-    return table
-
-
-def _plain() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    grid = table("what differs", versus.first.study.name, versus.second.study.name)
+    for row in versus.unlike:
+        grid.add_row(*map(Text, row))
+    return grid
 
 
 def _mean_text(cell: Cell) -> str:
     return f"{words.percent(cell.accuracy.mean)} ({cell.n})" if cell.n else cell.state
 
 
-def _difference_text(own: Comparison) -> str:
-    result = own.result
-    text = words.points(result.difference)
+def _difference_text(comparison: Comparison) -> str:
+    """The difference with half its interval, in points; room for one where there is none."""
+    result = comparison.result
+    points = words.points(result.difference)
     if result.hi is None or result.difference is None:
-        return f"{text}       "
-    return f"{text} ±{100 * (result.hi - result.difference):>5.2f}"
+        return f"{points}       "
+    return f"{points} ±{100 * (result.hi - result.difference):>5.2f}"
 
 
-def _p_text(own: Comparison) -> str:
-    if own.result.p is None:
-        return own.result.state if own.result.difference is not None else "-"
-    return words.p_text(own.p_holm).removeprefix("= ")
-
-
-def _effort(board: Board) -> Table:
-    table = _plain()
-    table.add_column("effort", no_wrap=True)
-    for head in ("trials", "done", "pruned", "failed", "refused", "confirm", "epochs", "time"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for e in board.effort:
-        counts = (e.search, e.complete, e.pruned, e.failed, e.refused, e.confirm, e.epochs)
-        table.add_row(e.method, *(f"{count:,}" for count in counts), words.duration(e.seconds))
-    return table
+def _p_text(comparison: Comparison) -> str:
+    if comparison.result.p is None:
+        return comparison.result.state if comparison.result.difference is not None else "-"
+    return words.p_text(comparison.p_holm).removeprefix("= ")
 
 
 def _accuracy_text(cell: Cell) -> str:
@@ -258,7 +249,7 @@ def _accuracy_text(cell: Cell) -> str:
 def _standing(board: Board, cell: Cell) -> str:
     if cell.state == "not confirmed yet":
         return "unconfirmed"
-    if cell.n and cell.method in board.controls:
+    if cell.n and cell.method in board.rules.controls:
         return "control"
     return f"group {cell.group}" if cell.group else cell.state
 
@@ -267,8 +258,4 @@ def _gain_text(board: Board, cell: Cell) -> str:
     gain = board.gain(cell.method, cell.budget)
     if gain is None or gain.result.difference is None:
         return "-"
-    text, hi = words.points(gain.result.difference), gain.result.hi
-    text = f"~{text}" if gain.noise else text
-    if hi is None:
-        return f"{text}       "
-    return f"{text} ±{100 * (hi - gain.result.difference):>5.2f}"
+    return ("~" if gain.noise else "") + _difference_text(gain)

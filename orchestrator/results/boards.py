@@ -1,7 +1,7 @@
 """Studies as an MLflow store holds them: their boards, at any budget, and side by side."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +9,27 @@ import pydantic
 
 from methods.errors import StudyError, nearest
 from orchestrator import store
-from orchestrator.board.leaderboard import Board, leaderboard
+from orchestrator.board.leaderboard import leaderboard
+from orchestrator.board.model import Board
+from orchestrator.board.rules import BASELINE, Facts, Rules
 from orchestrator.board.versus import Side, Versus, versus
 from orchestrator.board.words import mmacs
 from orchestrator.record import evidence
 from orchestrator.record.log import Curves
 from orchestrator.record.rows import Row
-from orchestrator.report.publish import Outcome, publish
+from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.store.place import default_uri, writable
 from orchestrator.study import file as studies
 from orchestrator.study.file import Study
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredStudy:
     """A study as its MLflow store holds it."""
 
     study: Study
-    facts: Mapping[str, Any]
-    """Where its numbers come from; see `provenance`."""
+    provenance: Mapping[str, Any]
+    """Where its numbers come from; see `orchestrator.record.provenance`."""
     rows: list[Row]
     uri: str
     cache: Path
@@ -55,7 +57,7 @@ def located(study: str, out: Path, uri: str | None) -> tuple[str, str]:
     return place, studies.load(Path(study)).name if study.endswith((".yaml", ".yml")) else study
 
 
-def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = False) -> Stored:
+def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = False) -> StoredStudy:
     """A study of this name, or of this file, from its MLflow store alone.
 
     What was read lies in a cache below `out`; `refresh` reads everything again.
@@ -66,9 +68,9 @@ def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = Fal
     """
     place, name = located(study, out, uri)
     writable(out)
-    what, facts = store.read_study(place, name)
+    fields, provenance = store.read_study(place, name)
     try:
-        found = Study.model_validate(what)
+        declared = Study.model_validate(fields)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise StudyError(
@@ -77,7 +79,7 @@ def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = Fal
         ) from None
     cache = out.absolute() / name / "cache"
     rows = store.read_trials(place, name, cache=cache, refresh=refresh)
-    return Stored(found, facts, rows, place, cache)
+    return StoredStudy(declared, provenance, rows, place, cache)
 
 
 def show(
@@ -97,27 +99,35 @@ def show(
         StorageError: the store does not answer.
         StudyError: it holds no study of this name, or `primary` is none of its budgets.
     """
-    found = stored(study, out, uri=uri, refresh=refresh)
-    what = found.study
-    if primary is not None and primary not in what.budgets:
+    source = stored(study, out, uri=uri, refresh=refresh)
+    declared = source.study
+    if primary is not None and primary not in declared.budgets:
         raise StudyError(
-            f"--primary must be one of the study's budgets, {_listed(what.budgets)}, but got "
-            f"{primary:g}; `isoflop compare {what.name} --at {primary:g}` compares at any other"
+            f"--primary must be one of the study's budgets, {_listed(declared.budgets)}, but got "
+            f"{primary:g}; `isoflop compare {declared.name} --at {primary:g}` compares at any other"
         )
-    folder = out.absolute() / what.name
-    store.fetch_evidence(found.uri, found.rows, folder)
-    board, report, times = publish(
-        what,
-        found.rows,
-        found.facts,
+    folder = out.absolute() / declared.name
+    store.fetch_evidence(source.uri, source.rows, folder)
+    published = publish(
+        Source(
+            study=declared,
+            rows=source.rows,
+            provenance=source.provenance,
+            correct=evidence.correctness(folder, source.rows),
+            latencies=store.read_latencies(source.uri, declared.name),
+            curves=lambda trials: source.curves(trials, refresh=refresh),
+        ),
         folder,
-        lambda trials: found.curves(trials, refresh=refresh),
-        correct=evidence.correctness(folder, found.rows),
-        latencies=store.read_latencies(found.uri, what.name),
         primary=primary,
     )
-    link = store.link(found.uri, what.name)
-    return Outcome(board, report, found.uri, link, fresh=False, times=times)
+    return Outcome(
+        published.board,
+        published.page,
+        source.uri,
+        store.link(source.uri, declared.name),
+        fresh=False,
+        times=published.times,
+    )
 
 
 def at_budgets(
@@ -137,8 +147,8 @@ def at_budgets(
         StorageError: the store does not answer.
         StudyError: it holds no study of this name, or a method is none of the study's.
     """
-    found = stored(study, out, uri=uri, refresh=refresh)
-    return _at(found, at or found.study.budgets, _methods(found, methods))
+    source = stored(study, out, uri=uri, refresh=refresh)
+    return _at(source, at or source.study.budgets, _methods(source, methods))
 
 
 def two_studies(
@@ -158,55 +168,41 @@ def two_studies(
         StudyError: no such study, other data, no method or no budget in common.
     """
     both = [stored(name, out, uri=uri, refresh=refresh) for name in (first, second)]
-    one, other = both
-    if one.study.name == other.study.name:
-        raise StudyError(f"two studies must be compared, but both are {one.study.name!r}")
-    ladder = at or [b for b in one.study.budgets if b in other.study.budgets]
-    if not ladder:
+    one, other = (source.study for source in both)
+    if one.name == other.name:
+        raise StudyError(f"two studies must be compared, but both are {one.name!r}")
+    budgets = at or [budget for budget in one.budgets if budget in other.budgets]
+    if not budgets:
         raise StudyError(
             "two studies must share a budget, but "
-            + " and ".join(f"{f.study.name} has {_listed(f.study.budgets)}" for f in both)
+            + " and ".join(f"{study.name} has {_listed(study.budgets)}" for study in (one, other))
             + "; --at names budgets at which to compare what was confirmed for others"
         )
-    named = [_methods(found, methods) for found in both]
-    ours, theirs = (
-        Side(found.study, found.facts, _at(found, ladder, names))
-        for found, names in zip(both, named, strict=True)
+    names = [_methods(source, methods) for source in both]
+    first_side, second_side = (
+        Side(source.study, source.provenance, _at(source, budgets, named))
+        for source, named in zip(both, names, strict=True)
     )
-    return versus(ours, theirs)
+    return versus(first_side, second_side)
 
 
-def _methods(found: Stored, wanted: Sequence[str]) -> tuple[str, ...]:
+def _methods(source: StoredStudy, wanted: Sequence[str]) -> tuple[str, ...]:
     """The methods named, with what they repeat and the baseline; none where none is named."""
-    controls, known = found.study.controls, sorted({*found.study.methods, "dense"})
+    study, controls = source.study, source.study.controls
+    known = sorted({*study.methods, BASELINE})
     for name in wanted:
         if name not in known:
             raise StudyError(
-                f"--methods: study {found.study.name!r} has no method {name!r}; "
-                f"{nearest(name, known)}"
+                f"--methods: study {study.name!r} has no method {name!r}; {nearest(name, known)}"
             )
     repeated = {controls[name] for name in wanted if name in controls}
-    return tuple(sorted({*wanted, *repeated, "dense"})) if wanted else ()
+    return tuple(sorted({*wanted, *repeated, BASELINE})) if wanted else ()
 
 
-def _at(found: Stored, at: Sequence[float], names: Sequence[str]) -> Board:
-    study = found.study
-    primary = study.primary_budget if study.primary_budget in at else max(at)
-    twins = study.controls
-    board = leaderboard(
-        [row for row in found.rows if not names or row.method in names],
-        at,
-        primary=primary,
-        chance=1 / found.facts["classes"],
-        methods=names or tuple(study.methods),
-        controls={twin: own for twin, own in twins.items() if not names or twin in names},
-        targets=study.targets,
-        images=found.facts.get("test_images"),
-        confirmed_for=study.budgets,
-        seeds=study.confirm.seeds,
-        extra=study.confirm.budget or 0,
-    )
-    return replace(board, study=study.name)
+def _at(source: StoredStudy, budgets: Sequence[float], methods: Sequence[str]) -> Board:
+    rules = Rules.between(source.study, Facts.of(source.provenance), budgets, methods)
+    rows = [row for row in source.rows if not methods or row.method in methods]
+    return leaderboard(rows, rules)
 
 
 def _listed(budgets: Sequence[float]) -> str:

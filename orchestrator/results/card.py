@@ -15,10 +15,10 @@ from methods.files import digest
 from methods.shipping.card import CARD, MODEL, VERSION, Format
 from orchestrator import store
 from orchestrator.board.latency import timed
-from orchestrator.board.model import BASELINE
+from orchestrator.board.rules import BASELINE
 from orchestrator.record.provenance import provenance
 from orchestrator.record.rows import FIGURES, Row
-from orchestrator.results.boards import Stored
+from orchestrator.results.boards import StoredStudy
 from orchestrator.study.params import ALIAS, PREFIX
 
 README = "card.md"
@@ -30,7 +30,7 @@ SEEN = 64
 """Test images whose pixels tell in what range they come."""
 
 
-def facts(found: Stored, row: Row, method: Method, data: Data, how: Format) -> dict[str, Any]:
+def facts(found: StoredStudy, row: Row, method: Method, data: Data, how: Format) -> dict[str, Any]:
     """What the card says, but for what is measured of the file itself; the content of card.json."""
     task, study = data.task, found.study
     mean, std = (values.double() for values in (data.test.mean, data.test.std))
@@ -100,7 +100,7 @@ def facts(found: Stored, row: Row, method: Method, data: Data, how: Format) -> d
                 if name.startswith(PREFIX)
             },
             "evidence_sha256": row.evidence,
-            **{name: found.facts.get(name) for name in ("commit", "python", "versions")},
+            **{name: found.provenance.get(name) for name in ("commit", "python", "versions")},
         },
         "exported": {name: here[name] for name in ("commit", "python", "versions")},
         "convention": here["convention"],

@@ -22,7 +22,7 @@ from orchestrator.board.choose import choose, clean
 from orchestrator.record import evidence
 from orchestrator.record.rows import Row
 from orchestrator.results import card
-from orchestrator.results.boards import Stored, located, stored
+from orchestrator.results.boards import StoredStudy, located, stored
 from orchestrator.study.params import parts
 from orchestrator.trial.checkpoints import deployed
 
@@ -41,7 +41,7 @@ EXPORTS = "exports"
 class Found:
     """One operating point of one confirm run."""
 
-    stored: Stored
+    stored: StoredStudy
     row: Row
     folder: Path
     """The study's, where the weights of its confirm runs are."""
@@ -153,7 +153,7 @@ def parity(shipped: nn.Module, network: nn.Module, images: Images) -> dict[str, 
     }
 
 
-def _cell(found: Stored, method: str, at: float | None) -> Row:
+def _cell(found: StoredStudy, method: str, at: float | None) -> Row:
     study = found.study
     budget = study.primary_budget if at is None else at
     if budget not in study.budgets:
@@ -178,7 +178,7 @@ def _cell(found: Stored, method: str, at: float | None) -> Row:
     return min(confirmed, key=lambda row: row.seed)
 
 
-def _trial(found: Stored, trial: str, point: str | None) -> Row:
+def _trial(found: StoredStudy, trial: str, point: str | None) -> Row:
     rows = [row for row in found.rows if row.trial == trial]
     confirmed = sorted({row.trial for row in found.rows if row.role == "confirm"})
     if not rows:

@@ -21,13 +21,14 @@ import pydantic
 from methods.errors import EvidenceError, StudyError
 from methods.files import digest
 from orchestrator import store
+from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
+from orchestrator.board.rules import Facts, Rules
 from orchestrator.record import evidence
 from orchestrator.record.evidence import Evidence
 from orchestrator.record.rows import Row, config_hash, trial_rows
-from orchestrator.report import page as report
 from orchestrator.report import tables
-from orchestrator.report.publish import board_of
+from orchestrator.report.content import facts as board_facts
 from orchestrator.results.boards import located
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
@@ -94,7 +95,7 @@ def verify(study: str, out: Path, *, uri: str | None = None) -> Findings:
     correct = {
         (trial, point): kept.correct(point) for trial, kept in seen.items() for point in kept.points
     }
-    _board(stored, board_of(what, ends, facts, correct), found)
+    _board(stored, leaderboard(ends, Rules.of(what, Facts.of(facts)), correct), found)
     return found
 
 
@@ -239,7 +240,7 @@ def _board(stored: Stored, board: Board, found: Findings) -> None:
     if (content := stored.files.get("leaderboard.parquet")) is not None:
         _parquet(content, frames["leaderboard.csv"][0], found)
     words = _json(stored.files["provenance.json"].decode(errors="replace"))
-    told = _json(json.dumps(report.facts(board), default=str))
+    told = _json(json.dumps(board_facts(board), default=str))
     for path, one, other in _leaves(words.get("board"), told, "board"):
         found.same("board: words and effort", "report/provenance.json", path, one, other)
     _lines(stored.boards, board, found)

@@ -14,8 +14,8 @@ from scipy.stats import qmc
 from methods.api import Images, Method, Task
 from methods.data.load import Data, load
 from methods.errors import ClusterError, Diverged, MethodError
-from orchestrator.board.model import BASELINE, RANKED_FROM
-from orchestrator.board.racing import LOOKS
+from orchestrator.board.model import RANKED_FROM
+from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.intervals import detectable
 from orchestrator.board.words import macs_text, mmacs
 from orchestrator.study.check import cores, prepared, slots_here

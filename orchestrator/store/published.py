@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Run
 
 from methods.errors import StorageError, StudyError
-from methods.files import UNFINISHED, digest
+from methods.files import digest
 from orchestrator.board.model import Board
+from orchestrator.board.verdict import verdict
 from orchestrator.store import tags as layout
 from orchestrator.store.place import ENDED, LATENCIES, experiment_of, runs_of, storage_errors
 
@@ -85,14 +86,12 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
             if run.info.run_id not in kept:
                 client.delete_run(run.info.run_id)
         report = _report_run(client, experiment)
-        files = sorted(set(folder.iterdir()) - set(folder.glob(UNFINISHED)))
-        for file in files:
-            client.log_artifact(report, str(file))
-        digests = {file.name: digest(file.read_bytes()) for file in files}
-        client.set_tag(report, "files", json.dumps(digests))
-        client.set_tag(report, "mlflow.note.content", board.verdict)
+        client.log_artifacts(report, str(folder))
+        files = {file.name: digest(file.read_bytes()) for file in sorted(folder.iterdir())}
+        client.set_tag(report, "files", json.dumps(files))
+        client.set_tag(report, "mlflow.note.content", verdict(board))
         page = f"#/experiments/{identity}/runs/{report}/artifacts/report.html"
-        note = f"{board.verdict}\n\n[The report]({page}) is an artefact of the run `report`."
+        note = f"{verdict(board)}\n\n[The report]({page}) is an artefact of the run `report`."
         client.set_experiment_tag(identity, "mlflow.note.content", note)
         client.set_experiment_tag(
             identity, f"mlflow.sharedViewState.{layout.VIEW}", layout.view(board)
@@ -139,7 +138,7 @@ def _board_run(
     tags = {
         "role": "leaderboard",
         "method": method,
-        "study": board.study,
+        "study": board.rules.study,
         "content": content,
         "mlflow.note.content": layout.board_note(board, method, experiment.experiment_id, runs),
         "mlflow.runColor": layout.colour(method),

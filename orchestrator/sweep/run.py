@@ -19,12 +19,12 @@ from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
 from methods.files import NO_ROOM
 from orchestrator import store
 from orchestrator.board import latency
-from orchestrator.board.model import BASELINE
+from orchestrator.board.rules import BASELINE
 from orchestrator.record import evidence
 from orchestrator.record.ledger import Ledger, refuse_other
 from orchestrator.record.log import logged
 from orchestrator.record.provenance import provenance
-from orchestrator.report.publish import Outcome, publish
+from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.store.place import default_uri, writable
 from orchestrator.study.check import Prepared, prepare
 from orchestrator.study.file import Study
@@ -101,16 +101,21 @@ def run(
             projector.stop(last)
         rows = ledger.rows()
         facts = ledger.provenance or facts
-    curves, correct = partial(logged, ledger.wal), evidence.correctness(folder, rows)
-    board, report, times = publish(
-        study, rows, facts, folder, curves, correct=correct, latencies=ledger.latencies
+    source = Source(
+        study=study,
+        rows=rows,
+        provenance=facts,
+        correct=evidence.correctness(folder, rows),
+        latencies=ledger.latencies,
+        curves=partial(logged, ledger.wal),
     )
+    published = publish(source, folder)
     try:
-        link = store.write_board(place, study.name, board, report.parent)
+        link = store.write_board(place, study.name, published.board, published.page.parent)
     except Exception as error:  # the board stands in the folder; the view can be written again
         logger.warning("MLflow did not take the board: %s", error)
         link = None
-    return Outcome(board, report, place, link, fresh, times)
+    return Outcome(published.board, published.page, place, link, fresh, published.times)
 
 
 def _made(out: Path) -> None:

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.errors import StudyError
-from orchestrator.board.leaderboard import choose, clean, leaderboard
+from orchestrator.board.choose import choose, clean
+from orchestrator.board.leaderboard import leaderboard
+from orchestrator.board.rules import Rules
+from orchestrator.board.verdict import notes, verdict
 
 search_rows = st.lists(
     st.builds(
@@ -72,7 +75,10 @@ def test_choice_looks_at_validation_alone():
         confirm(config="dense-00001", test_acc=0.99),
     ]
     assert choose(rows, [1])[0].config == "dense-00000"
-    assert leaderboard(rows, [1], primary=1).cell("dense", 1).state == "not confirmed yet"
+    assert (
+        leaderboard(rows, Rules(budgets=(1,), primary=1)).cell("dense", 1).state
+        == "not confirmed yet"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,15 +118,15 @@ def test_a_repeated_seed_counts_once_and_a_complete_run_wins():
         confirm(seed=1, test_acc=0.8, trial="dense-00000-again"),
         confirm(seed=1, test_acc=None, state="FAIL", reason="node died"),
     ]
-    cell = leaderboard(rows, [1], primary=1).cell("dense", 1)
+    cell = leaderboard(rows, Rules(budgets=(1,), primary=1)).cell("dense", 1)
     assert (cell.n, cell.failed) == (1, ())
 
 
 def test_the_order_of_rows_changes_nothing():
     rows = study_rows()
-    board = leaderboard(rows, BUDGETS, primary=2)
+    board = leaderboard(rows, Rules(budgets=BUDGETS, primary=2))
     random.Random(3).shuffle(rows)
-    assert leaderboard(rows, BUDGETS, primary=2) == board
+    assert leaderboard(rows, Rules(budgets=BUDGETS, primary=2)) == board
 
 
 @pytest.mark.parametrize(
@@ -135,22 +141,24 @@ def test_the_order_of_rows_changes_nothing():
     ],
 )
 def test_evidence_follows_the_seeds(seeds, state):
-    board = leaderboard(study_rows(seeds=seeds), BUDGETS, primary=2)
+    board = leaderboard(study_rows(seeds=seeds), Rules(budgets=BUDGETS, primary=2))
     cell = board.cell("skipnet", 2)
     assert (cell.state, bool(cell.group)) == (state, seeds >= 5)
     assert (cell.accuracy.lo is not None) == (seeds >= 3)
 
 
 def test_the_baseline_row_is_always_there():
-    board = leaderboard(study_rows(methods=["skipnet"]), BUDGETS, primary=2, methods=["resrep"])
+    board = leaderboard(
+        study_rows(methods=["skipnet"]), Rules(budgets=BUDGETS, primary=2, methods=["resrep"])
+    )
     assert {"dense", "resrep"} < set(board.methods)
     assert board.cell("dense", 2).state == "no point"
-    assert "no gain over it can be stated" in board.verdict
+    assert "no gain over it can be stated" in verdict(board)
 
 
 def test_one_configuration_at_two_budgets_reuses_its_runs():
     rows = [row(), *(confirm(seed=s, budgets=(1.0, 2.0)) for s in range(3))]
-    board = leaderboard(rows, [1, 2], primary=2)
+    board = leaderboard(rows, Rules(budgets=(1, 2), primary=2))
     assert board.cell("dense", 1).seeds == board.cell("dense", 2).seeds
     assert board.effort[0].confirm == 3
 
@@ -164,7 +172,7 @@ def test_the_cell_takes_the_chosen_operating_point():
         rows.append(
             confirm(method="skipnet", config="skipnet-00000", point=point, test_acc=accuracy)
         )
-    board = leaderboard(rows, [1, 3], primary=1)
+    board = leaderboard(rows, Rules(budgets=(1, 3), primary=1))
     assert [board.cell("skipnet", b).accuracy.mean for b in (1, 3)] == [0.71, 0.81]
     skipnet = next(e for e in board.effort if e.method == "skipnet")
     assert (skipnet.search, skipnet.confirm, skipnet.epochs) == (1, 1, 20)
@@ -175,17 +183,17 @@ def test_overruns_collapses_and_lost_seeds_are_said():
     rows += [confirm(seed=4, test_acc=0.1, test_macs_mean=1.01e6)]
     rows += [confirm(seed=5, test_acc=None, state="FAIL", reason="loss is nan", point="")]
     rows += [confirm(seed=6, test_acc=None, state="RUNNING")]
-    board = leaderboard(rows, [1], primary=1, chance=0.1)
+    board = leaderboard(rows, Rules(budgets=(1,), primary=1, chance=0.1))
     cell = board.cell("dense", 1)
     assert (cell.overrun, cell.collapsed, cell.failed, cell.n) == (True, (4,), (5,), 4)
     assert cell.accuracy.mean == pytest.approx((3 * 0.8 + 0.1) / 4)
-    assert len(board.notes) == 3
+    assert len(notes(board)) == 3
 
 
 def test_a_clear_gain_is_tested_and_said():
-    board = leaderboard(study_rows(), BUDGETS, primary=2)
+    board = leaderboard(study_rows(), Rules(budgets=BUDGETS, primary=2))
     assert board.methods[0] == "skipnet"
-    assert board.verdict.startswith("At 2 MMACs skipnet beats dense by ")
+    assert verdict(board).startswith("At 2 MMACs skipnet beats dense by ")
     gain = board.gain("skipnet", 2)
     assert gain.result.lo > 0.02
     assert gain.p_holm == pytest.approx(min(1, 2 * gain.result.p))
@@ -205,9 +213,9 @@ def test_what_noise_separates_not_is_one_group():
             confirm(method=method, config=trial, seed=s, test_acc=0.8 + shift + 0.01 * (s % 3))
             for s in range(5)
         ]
-    board = leaderboard(rows, [1], primary=1)
+    board = leaderboard(rows, Rules(budgets=(1,), primary=1))
     assert {board.cell(m, 1).group for m in board.methods} == {"A"}
-    assert "cannot be told from dense" in board.verdict
+    assert "cannot be told from dense" in verdict(board)
 
 
 def test_constants_are_not_testable_and_not_separated():
@@ -216,14 +224,14 @@ def test_constants_are_not_testable_and_not_separated():
         trial = f"{method}-00000"
         rows.append(row(method=method, trial=trial))
         rows += [confirm(method=method, config=trial, seed=s, test_acc=accuracy) for s in range(5)]
-    board = leaderboard(rows, [1], primary=1)
+    board = leaderboard(rows, Rules(budgets=(1,), primary=1))
     assert board.gain("skipnet", 1).result.state == "not testable"
     assert board.cell("dense", 1).group == "A"
-    assert "not testable" in board.verdict
+    assert "not testable" in verdict(board)
 
 
 def test_macs_to_reach_are_the_least_confirmed():
-    board = leaderboard(study_rows(), BUDGETS, primary=2)
+    board = leaderboard(study_rows(), Rules(budgets=BUDGETS, primary=2))
     for reach in board.reach:
         cells = [board.cell(reach.method, b) for b in BUDGETS]
         enough = [c.macs_mean for c in cells if c.accuracy.mean >= reach.accuracy]
@@ -232,7 +240,7 @@ def test_macs_to_reach_are_the_least_confirmed():
 
 
 def test_effort_counts_what_came_to_nothing():
-    effort = next(e for e in leaderboard(study_rows(), BUDGETS, primary=2).effort)
+    effort = next(e for e in leaderboard(study_rows(), Rules(budgets=BUDGETS, primary=2)).effort)
     assert (effort.search, effort.complete, effort.failed, effort.refused) == (14, 12, 1, 1)
 
 
@@ -240,7 +248,10 @@ def test_uneven_effort_is_said():
     rows = study_rows() + [
         row(method="skipnet", trial=f"skipnet-{i:05d}", state="PRUNED") for i in range(20, 40)
     ]
-    assert any("Effort is uneven" in note for note in leaderboard(rows, BUDGETS, primary=2).notes)
+    assert any(
+        "Effort is uneven" in note
+        for note in notes(leaderboard(rows, Rules(budgets=BUDGETS, primary=2)))
+    )
 
 
 def test_a_confirm_run_of_what_is_not_chosen_is_listed():
@@ -252,7 +263,7 @@ def test_a_confirm_run_of_what_is_not_chosen_is_listed():
         confirm(config="dense-00001"),
         confirm(method="resrep", config="resrep-00000"),
     ]
-    board = leaderboard(rows, [1], primary=1)
+    board = leaderboard(rows, Rules(budgets=(1,), primary=1))
     assert len(board.excluded) == 3
     assert {e.reason for e in board.excluded} == {"not chosen on validation at any budget"}
 
@@ -287,7 +298,7 @@ dirty_rows = st.lists(
 @settings(max_examples=50, deadline=None)
 @given(dirty_rows)
 def test_bad_rows_give_a_right_board_and_none_vanishes(rows):
-    board = leaderboard(rows, [0.5, 1.0], primary=1.0)
+    board = leaderboard(rows, Rules(budgets=(0.5, 1.0), primary=1.0))
     shown = {r.trial for cell in board.cells for r in cell.seeds}
     listed = [e.row for e in board.excluded]
     for r in rows:
@@ -298,30 +309,30 @@ def test_bad_rows_give_a_right_board_and_none_vanishes(rows):
         figures = [cell.accuracy.mean, cell.macs_mean, cell.macs_p95, cell.macs_max]
         assert all(f is None or math.isfinite(f) for f in figures)
         assert cell.accuracy.mean is None or 0 <= cell.accuracy.mean <= 1
-    assert board.verdict
-    assert "nan" not in board.verdict
+    assert verdict(board)
+    assert "nan" not in verdict(board)
 
 
 def test_a_missing_tail_is_no_tail():
     rows = [row(), confirm(seed=1, test_macs_max=math.nan), confirm(seed=2, test_macs_max=2e6)]
     for order in (rows, rows[::-1]):
-        assert leaderboard(order, [1], primary=1).cell("dense", 1).macs_max == 2e6
+        assert leaderboard(order, Rules(budgets=(1,), primary=1)).cell("dense", 1).macs_max == 2e6
 
 
 def test_fewer_seeds_and_no_point_are_said():
     rows = [r for r in study_rows() if not (r.method == "skipnet" and r.seed == 5)]
-    board = leaderboard(rows, BUDGETS, primary=2, methods=["resrep"])
-    assert "skipnet at 2 MMACs has 4 seeds, other cells have up to 5." in board.notes
-    assert "resrep has no point at any budget." in board.notes
+    board = leaderboard(rows, Rules(budgets=BUDGETS, primary=2, methods=["resrep"]))
+    assert "skipnet at 2 MMACs has 4 seeds, other cells have up to 5." in notes(board)
+    assert "resrep has no point at any budget." in notes(board)
 
 
 def test_an_empty_store_gives_an_empty_board():
-    board = leaderboard([], [1], primary=1)
+    board = leaderboard([], Rules(budgets=(1,), primary=1))
     assert board.cell("dense", 1).state == "no point"
-    assert board.verdict.startswith("Not confirmed yet: 0 search trials")
+    assert verdict(board).startswith("Not confirmed yet: 0 search trials")
 
 
 @pytest.mark.parametrize("budgets", [[], [0.0, 2.0], [-1.0, 2.0], [1.0], [math.nan]])
 def test_a_ladder_that_cannot_be_is_refused(budgets):
     with pytest.raises(StudyError, match="budget"):
-        leaderboard([], budgets, primary=2)
+        leaderboard([], Rules(budgets=tuple(budgets), primary=2))

@@ -11,11 +11,14 @@ import pytest
 from boards import confirm, row
 
 from methods.api import Task
-from orchestrator.board.leaderboard import Row, leaderboard
+from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Comparison
-from orchestrator.board.racing import LOOKS, Seeds, allotted, planned
+from orchestrator.board.racing import Seeds, allotted, planned
+from orchestrator.board.rules import LOOKS, Rules
 from orchestrator.board.stats.intervals import Difference
+from orchestrator.board.verdict import notes
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.rows import Row
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
 from orchestrator.sweep.tune import StudySearch
@@ -118,7 +121,7 @@ def test_a_seed_that_failed_is_spent_and_holds_nothing_up() -> None:
         for name in ("dense", "skipnet")
     ]
     assert planned(rows, what).spent == 4
-    board = leaderboard(rows, [1], primary=1, seeds=5, extra=4)
+    board = leaderboard(rows, Rules(budgets=(1,), primary=1, seeds=5, extra=4))
     assert board.race is not None
     assert (board.race.spent, board.race.budget) == (2, 4)
 
@@ -143,7 +146,7 @@ def test_a_race_claims_no_more_than_it_may() -> None:
     claims, held = 0, 0
     for seed in range(300):
         rows = raced(what, {"dense": 0.8, "skipnet": 0.8}, seed=seed)
-        board = leaderboard(rows, [1], primary=1, seeds=5, extra=10)
+        board = leaderboard(rows, Rules(budgets=(1,), primary=1, seeds=5, extra=10))
         gain = board.gain("skipnet", 1)
         assert gain is not None
         assert gain.p_holm is not None
@@ -159,24 +162,25 @@ def test_a_race_claims_no_more_than_it_may() -> None:
 def test_a_board_says_what_the_race_left_open() -> None:
     what = study("dense", "skipnet", "resrep", budget=2)
     rows = raced(what, {"dense": 0.8, "skipnet": 0.806, "resrep": 0.5}, seed=3)
-    board = leaderboard(rows, [1], primary=1, seeds=5, extra=2)
-    assert (board.looks, board.confidence) == (LOOKS, 0.95)
+    board = leaderboard(rows, Rules(budgets=(1,), primary=1, seeds=5, extra=2))
+    assert (board.rules.looks, board.rules.confidence) == (LOOKS, 0.95)
     assert board.race is not None
     assert [(c.method, c.other) for c in board.race.undecided] == [("skipnet", "dense")]
-    told = " ".join(board.notes)
+    told = " ".join(notes(board))
     assert f"corrected for {LOOKS} looks" in told
     assert "Undecided at 1 MMACs, with the seeds that would tell: skipnet and dense" in told
     assert "other cells have up to" not in told
-    plain = leaderboard(rows, [1], primary=1)
+    plain = leaderboard(rows, Rules(budgets=(1,), primary=1))
     for one, other in zip(board.gains, plain.gains, strict=True):
         assert one.p_holm == pytest.approx(min(1.0, LOOKS * (other.p_holm or 0)))
         assert one.result.p == other.result.p
     narrow, wide = (b.cell("dense", 1).accuracy for b in (plain, board))
     assert (wide.hi or 0) - (wide.lo or 0) > 1.2 * ((narrow.hi or 0) - (narrow.lo or 0))
     clear = leaderboard(
-        raced(what, {"dense": 0.8, "skipnet": 0.9}, seed=3), [1], primary=1, seeds=5, extra=2
+        raced(what, {"dense": 0.8, "skipnet": 0.9}, seed=3),
+        Rules(budgets=(1,), primary=1, seeds=5, extra=2),
     )
-    assert "The order at 1 MMACs is decided." in clear.notes
+    assert "The order at 1 MMACs is decided." in notes(clear)
 
 
 def test_a_driver_that_dies_in_a_race_goes_on_with_the_same_seeds(tmp_path: Path) -> None:

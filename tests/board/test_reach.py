@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.reach import MOST_LEVELS, STEPS, levels
+from orchestrator.board.rules import Rules
 from orchestrator.board.stats.fronts import mean_best_accuracy
 from orchestrator.board.stats.intervals import summary
 
@@ -59,10 +60,10 @@ def test_levels_by_example(values, found):
 
 
 def test_a_study_may_fix_its_targets():
-    board = leaderboard(study_rows(), BUDGETS, primary=2, targets=(0.99, 0.8))
+    board = leaderboard(study_rows(), Rules(budgets=BUDGETS, primary=2, targets=(0.99, 0.8)))
     assert [r.accuracy for r in board.reach if r.method == "dense"] == [0.8, 0.99]
-    assert board.declared
-    assert not leaderboard(study_rows(), BUDGETS, primary=2).declared
+    free = leaderboard(study_rows(), Rules(budgets=BUDGETS, primary=2))
+    assert {r.accuracy for r in free.reach} != {0.8, 0.99}
 
 
 def seeded(accuracies, *, seeds=(1, 2, 3)):
@@ -81,7 +82,7 @@ def seeded(accuracies, *, seeds=(1, 2, 3)):
 
 def test_the_area_has_the_spread_of_the_seeds():
     accuracies = ((0.6, 0.7, 0.8), (0.7, 0.8, 0.9))
-    board = leaderboard(seeded(accuracies), [1, 2, 4], primary=4, chance=0.1)
+    board = leaderboard(seeded(accuracies), Rules(budgets=(1, 2, 4), primary=4, chance=0.1))
     each = [
         mean_best_accuracy([1e6, 4e6], pair, low=1e6, high=4e6, chance=0.1)
         for pair in zip(*accuracies, strict=True)
@@ -94,19 +95,19 @@ def test_the_area_has_the_spread_of_the_seeds():
 
 def test_only_seeds_that_every_cell_has_make_a_front():
     rows = seeded(((0.6, 0.7, 0.8), (0.7, 0.8)))
-    board = leaderboard(rows, [1, 4], primary=4)
+    board = leaderboard(rows, Rules(budgets=(1, 4), primary=4))
     assert board.attainment["dense"].seeds == board.area["dense"].n == 2
 
 
 def test_one_budget_has_no_area_and_nothing_confirmed_no_surface():
-    board = leaderboard(seeded(((0.6, 0.7, 0.8), ())), [1], primary=1)
+    board = leaderboard(seeded(((0.6, 0.7, 0.8), ())), Rules(budgets=(1,), primary=1))
     assert board.area["dense"].mean is None
     assert board.attainment["dense"].seeds == 3
-    nothing = leaderboard([row()], [1, 2], primary=1)
+    nothing = leaderboard([row()], Rules(budgets=(1, 2), primary=1))
     assert nothing.attainment["dense"] is None
     assert nothing.reach == ()
 
 
 def test_the_better_method_has_the_larger_area():
-    area = leaderboard(study_rows(), BUDGETS, primary=2).area
+    area = leaderboard(study_rows(), Rules(budgets=BUDGETS, primary=2)).area
     assert 0.5 < area["dense"].hi < area["skipnet"].lo < 1

@@ -4,7 +4,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.board.leaderboard import Row, choose
+from orchestrator.board.choose import choose
+from orchestrator.record.rows import Row
 
 BUDGETS = (1.0, 2.0, 4.0)
 LIFT = {"dense": 0.0, "skipnet": 0.03, "slimming": 0.003}

@@ -19,6 +19,7 @@ from stores import held, study
 from methods.errors import StudyError
 from orchestrator import store
 from orchestrator.board.model import Board
+from orchestrator.board.verdict import notes, verdict
 from orchestrator.cli import main
 from orchestrator.record.rows import Row
 from orchestrator.results import boards
@@ -291,7 +292,7 @@ def test_another_primary_budget_is_exploratory_and_leaves_the_declared_report(pl
     content = declared.report.read_bytes()
     other = boards.show("demo", place.out, primary=1)
     assert other.board.primary == 1
-    assert any("exploratory" in note for note in other.board.notes)
+    assert any("exploratory" in note for note in notes(other.board))
     assert all(g.p_holm is None for g in other.board.gains if g.budget != 1)
     assert other.report != declared.report
     assert declared.report.read_bytes() == content
@@ -302,7 +303,7 @@ def test_another_primary_budget_is_exploratory_and_leaves_the_declared_report(pl
 
 def test_at_other_budgets_only_what_was_confirmed_is_chosen(place: Place) -> None:
     board = boards.at_budgets("demo", [1, 1.9, 2, 0.1], place.out)
-    assert board.undeclared == (0.1, 1.9)
+    assert board.rules.undeclared == (0.1, 1.9)
     for name in METHODS:
         assert board.cell(name, 1.9).choice is not None
         assert board.cell(name, 1.9).seeds == board.cell(name, 1).seeds
@@ -312,7 +313,7 @@ def test_at_other_budgets_only_what_was_confirmed_is_chosen(place: Place) -> Non
     better = {(c.method, c.budget): c.config for c in board.passed_over}
     macs = {r.trial: r.val_macs_mean or 0 for r in few()}
     assert all(macs[config] <= 1.9e6 for config in better.values())
-    assert any("never confirmed" in note for note in board.notes) == bool(better)
+    assert any("never confirmed" in note for note in notes(board)) == bool(better)
 
 
 def test_methods_are_named_and_dense_stands(place: Place) -> None:
@@ -344,7 +345,7 @@ def test_two_studies_side_by_side(place: Place, tmp_path: Path) -> None:
     assert ("recipe.epochs", "4", "8") in found.unlike
     assert any("different images" in note for note in found.notes)
     wider = boards.two_studies("demo", "later", [1, 2], place.out)
-    assert wider.second.board.undeclared == (2.0,)
+    assert wider.second.board.rules.undeclared == (2.0,)
 
 
 @pytest.mark.parametrize(
@@ -448,9 +449,9 @@ def test_a_run_that_cannot_be_read_is_listed(bad: Board, trial: str, sentence: s
 
 
 def test_a_missing_seed_and_a_method_without_a_point_are_said(bad: Board) -> None:
-    notes = " ".join(bad.notes)
-    assert "skipnet at 2 MMACs has 2 seeds, other cells have up to 3" in notes
-    assert "condconv has no point at any budget" in notes
+    said = " ".join(notes(bad))
+    assert "skipnet at 2 MMACs has 2 seeds, other cells have up to 3" in said
+    assert "condconv has no point at any budget" in said
 
 
 def test_no_row_vanishes(bad: Board) -> None:
@@ -482,7 +483,7 @@ def test_a_study_that_was_never_confirmed_has_a_board(
     place = Place(tmp_path)
     held(place.uri, tmp_path, small(), few()[:count])
     board = boards.show("demo", tmp_path).board
-    assert board.verdict.startswith(f"Not confirmed yet: {count} search trials complete")
+    assert verdict(board).startswith(f"Not confirmed yet: {count} search trials complete")
     assert boards.at_budgets("demo", [1.5], tmp_path).cell("dense", 1.5).state == "no point"
 
 

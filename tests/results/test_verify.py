@@ -22,7 +22,7 @@ from orchestrator.record.evidence import Evidence, Shot, facts_of
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
 from orchestrator.record.trials import Ticket
-from orchestrator.report.publish import publish
+from orchestrator.report.publish import Source, publish
 from orchestrator.results.boards import show
 from orchestrator.results.verify import Findings, verify
 from orchestrator.search.agenda import confirm_plan
@@ -119,11 +119,10 @@ def made(out: Path) -> Place:
     rows = ledger.rows()
     ledger.close()
     store.project(folder / "wal.jsonl", uri, STUDY.name)
-    board, report, _ = publish(
-        STUDY, rows, facts, folder, lambda _: {}, correct=evidence.correctness(folder, rows)
-    )
-    assert set(board.drawn.values()) == {"predictions"}
-    store.write_board(uri, STUDY.name, board, report.parent)
+    correct = evidence.correctness(folder, rows)
+    published = publish(Source(study=STUDY, rows=rows, provenance=facts, correct=correct), folder)
+    assert set(published.board.drawn.values()) == {"predictions"}
+    store.write_board(uri, STUDY.name, published.board, published.page.parent)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(STUDY.name)
     assert experiment is not None

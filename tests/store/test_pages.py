@@ -14,7 +14,7 @@ from stores import Server, held, study
 from orchestrator import store
 from orchestrator.board.model import Board
 from orchestrator.cli import main
-from orchestrator.report.publish import publish
+from orchestrator.report.publish import Source, publish
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 METHODS = ("dense", "skipnet")
@@ -32,10 +32,11 @@ def pages(
     rows = [r for r in study_rows(methods=METHODS) if r.role == "confirm" or r.trial[-1] in "369"]
     what = study(methods={name: {} for name in METHODS})
     held(server.uri, folder, what, rows)
-    _, facts = store.read_study(server.uri, what.name)
-    board, report, _ = publish(what, rows, facts, folder / "demo", lambda trials: {})
-    store.write_board(server.uri, what.name, board, report.parent)
-    yield server, board, folder
+    _, provenance = store.read_study(server.uri, what.name)
+    source = Source(study=what, rows=rows, provenance=provenance)
+    published = publish(source, folder / "demo")
+    store.write_board(server.uri, what.name, published.board, published.page.parent)
+    yield server, published.board, folder
     server.kill()
 
 

@@ -27,6 +27,8 @@ from methods.errors import StorageError, StudyError
 from orchestrator import store
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
+from orchestrator.board.rules import Rules
+from orchestrator.board.verdict import verdict
 from orchestrator.record import evidence
 from orchestrator.record.log import Log, read
 from orchestrator.record.rows import trial_rows
@@ -481,7 +483,7 @@ def test_more_runs_than_a_page_are_all_read(tmp_path: Path, uri: str) -> None:
 
 
 def board() -> Board:
-    return leaderboard(study_rows(), BUDGETS, primary=2.0)
+    return leaderboard(study_rows(), Rules(budgets=BUDGETS, primary=2.0))
 
 
 def written(uri: str, folder: Path, what: Board) -> str:
@@ -507,13 +509,15 @@ def test_a_board_is_written_once_and_replaced_where_it_changed(tmp_path: Path, u
         run.info.run_id for run in lines.values()
     }
 
-    fewer = leaderboard(study_rows(methods=("dense", "skipnet")), BUDGETS, primary=2.0)
+    fewer = leaderboard(
+        study_rows(methods=("dense", "skipnet")), Rules(budgets=BUDGETS, primary=2.0)
+    )
     written(uri, tmp_path / "report", fewer)
     assert sorted(r.data.tags["method"] for r in runs(uri) if leads(r)) == ["dense", "skipnet"]
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(STUDY)
     assert experiment is not None
-    assert experiment.tags["mlflow.note.content"].startswith(fewer.verdict)
+    assert experiment.tags["mlflow.note.content"].startswith(verdict(fewer))
     report = [run for run in runs(uri) if run.data.tags["role"] == "report"]
     assert len(report) == 1
     names = {item.path for item in client.list_artifacts(report[0].info.run_id)}

@@ -9,9 +9,11 @@ from methods.api import Task
 from methods.errors import StudyError
 from orchestrator import store
 from orchestrator.board.leaderboard import leaderboard
+from orchestrator.board.rules import Rules
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
-from orchestrator.report.page import write_report
+from orchestrator.report.content import Report
+from orchestrator.report.publish import write_report
 from orchestrator.search.proposals import propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
@@ -53,8 +55,9 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     ledger.start(failed)
     ledger.end(failed.trial, "FAIL", reason="diverged")
     store.project(ledger.wal, uri, "early")
-    board = leaderboard(ledger.rows(), [1, 4], primary=4, methods=("dense",))
-    report = write_report(board, ledger.rows(), facts, folder / "early" / "report", {})
+    board = leaderboard(ledger.rows(), Rules(budgets=(1, 4), primary=4, methods=("dense",)))
+    content = Report(board=board, rows=ledger.rows(), provenance=facts)
+    report = write_report(content, folder / "early" / "report")
     store.write_board(uri, "early", board, report.parent)
     ledger.close()
     return uri

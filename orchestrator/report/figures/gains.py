@@ -83,7 +83,7 @@ def _forest_limit(board: Board) -> float:
     ends = sorted(
         100 * max(abs(g.result.difference), abs(g.result.lo or 0), abs(g.result.hi or 0))
         for g in board.gains
-        if g.result.difference is not None and g.method not in board.controls
+        if g.result.difference is not None and g.method not in board.rules.controls
     )
     if not ends:
         return 1.0

@@ -7,6 +7,7 @@ from boards import BUDGETS, row, study_rows
 from stores import events, study
 
 from orchestrator.board.leaderboard import leaderboard
+from orchestrator.board.rules import Rules
 from orchestrator.record.log import Log, logged
 from orchestrator.report.figures.learning import SEARCHED, shown
 
@@ -15,7 +16,7 @@ def test_the_confirm_runs_and_some_of_a_long_search_are_shown() -> None:
     rows = study_rows()
     rows += [row(trial=f"dense-{i:05d}", val_macs_mean=9e6) for i in range(100, 400)]
     rows.append(row(trial="dense-00500", state="FAIL", reason="refused: 9 MMACs"))
-    board = leaderboard(rows, BUDGETS, primary=2)
+    board = leaderboard(rows, Rules(budgets=BUDGETS, primary=2))
     found = shown(board, rows)
     names = [one.trial for one in found]
     assert len(names) == len(set(names))

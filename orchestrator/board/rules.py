@@ -1,0 +1,153 @@
+"""What a board depends on beside its rows, as one value."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from methods.errors import StudyError
+from orchestrator.study.file import Study
+
+BASELINE = "dense"
+"""The static network that every method is compared with."""
+LOOKS = 3
+"""Rounds of confirm runs in a race, the first of which every cell has. The board looks at the seeds
+once after each round, and every look costs all of them level."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the provenance of a study says about its data, as far as a board needs it."""
+
+    classes: int
+    test_images: int | None = None
+
+    @classmethod
+    def of(cls, provenance: Mapping[str, Any]) -> "Facts":
+        """Reads the facts from a provenance; see `orchestrator.record.provenance`.
+
+        Raises:
+            KeyError: the number of classes is missing.
+        """
+        images = provenance.get("test_images")
+        return cls(int(provenance["classes"]), None if images is None else int(images))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The rules of a board: with the same rows and the same rules, every board is the same.
+
+    Raises:
+        StudyError: there is no budget, one is not positive, or the primary budget is none of them.
+    """
+
+    budgets: tuple[float, ...]
+    """MMACs, in rising order; other orders and repetitions are put right."""
+    primary: float
+    """The budget at which methods are tested, one of `budgets`."""
+    study: str = ""
+    baseline: str = BASELINE
+    methods: tuple[str, ...] = ()
+    """Methods that stand on the board even where they have no row."""
+    controls: Mapping[str, str] = field(default_factory=dict)
+    """Methods entered twice: the second name, and the first. They give the noise floor, and enter
+    no test, no group and no P(best)."""
+    targets: tuple[float, ...] = ()
+    """Accuracies whose least MACs are tabled; by default round ones that follow the data."""
+    confidence: float = 0.95
+    chance: float = 0.0
+    """Accuracy of guessing."""
+    images: int | None = None
+    """Number of test images, where it is known."""
+    seeds: int = 0
+    """Seeds that every cell had before a race began."""
+    extra: int = 0
+    """Further confirm runs that a race may give to cells whose order is open; 0: no race."""
+    confirmed_for: tuple[float, ...] | None = None
+    """Budgets for which configurations were confirmed; by default all. See `choose_confirmed`."""
+    declared_primary: float | None = None
+    """The primary budget that the study declared, if it is another one."""
+
+    def __post_init__(self) -> None:
+        ladder = tuple(sorted({float(budget) for budget in self.budgets}))
+        if not ladder or not ladder[0] > 0:
+            raise StudyError(
+                f"budgets must be positive MMACs and at least one, got {list(self.budgets)}"
+            )
+        if self.primary not in ladder:
+            raise StudyError(
+                f"the primary budget must be one of {list(ladder)}, got {self.primary}"
+            )
+        object.__setattr__(self, "budgets", ladder)
+
+    @classmethod
+    def of(
+        cls, study: Study, facts: Facts | None = None, *, primary: float | None = None
+    ) -> "Rules":
+        """The rules that a study declares, tested at another of its budgets if `primary` says so.
+
+        Without `facts`, guessing is never right and the number of test images is not known.
+        """
+        return cls(
+            study=study.name,
+            budgets=tuple(study.budgets),
+            primary=study.primary_budget if primary is None else primary,
+            declared_primary=study.primary_budget,
+            methods=tuple(study.methods),
+            controls=study.controls,
+            targets=tuple(study.targets),
+            chance=1 / facts.classes if facts else 0.0,
+            images=facts.test_images if facts else None,
+            seeds=study.confirm.seeds,
+            extra=study.confirm.budget or 0,
+        )
+
+    @classmethod
+    def between(
+        cls, study: Study, facts: Facts, budgets: Sequence[float], methods: Sequence[str] = ()
+    ) -> "Rules":
+        """The rules at any budgets, for some of the study's methods or for all of them.
+
+        At a budget that the study did not declare, the choice is among what it confirmed for
+        others.
+        """
+        declared = study.primary_budget
+        return replace(
+            cls.of(study, facts),
+            budgets=tuple(budgets),
+            primary=declared if declared in budgets else max(budgets),
+            declared_primary=None,
+            confirmed_for=tuple(study.budgets),
+            methods=tuple(methods) or tuple(study.methods),
+            controls={
+                control: original
+                for control, original in study.controls.items()
+                if not methods or control in methods
+            },
+        )
+
+    @property
+    def declared(self) -> tuple[float, ...]:
+        """Those of the budgets for which configurations were confirmed."""
+        if self.confirmed_for is None:
+            return self.budgets
+        return tuple(budget for budget in self.budgets if budget in self.confirmed_for)
+
+    @property
+    def undeclared(self) -> tuple[float, ...]:
+        """Budgets for which nothing was confirmed; the choice is among what others confirmed."""
+        return tuple(budget for budget in self.budgets if budget not in self.declared)
+
+    @property
+    def primary_declared(self) -> bool:
+        """Whether the study declared this primary budget; tests at another one are exploratory."""
+        return self.declared_primary in (None, self.primary)
+
+    @property
+    def looks(self) -> int:
+        """How often the seeds may be looked at: Bonferroni over the looks, whichever is last."""
+        return LOOKS if self.extra else 1
+
+    @property
+    def level(self) -> float:
+        """Confidence of one look's intervals, so that those of all looks hold with `confidence`."""
+        return 1 - (1 - self.confidence) / self.looks

@@ -1,0 +1,65 @@
+"""What a report shows, as one value."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.board.latency import Timed
+from orchestrator.board.model import Board
+from orchestrator.board.stats import bootstrap
+from orchestrator.board.verdict import notes, verdict
+from orchestrator.board.words import mmacs
+from orchestrator.record.log import Curves
+from orchestrator.record.rows import Row
+from orchestrator.report.figures.costs import Costs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A board, and all that stands beside it on the page."""
+
+    board: Board
+    rows: Sequence[Row]
+    """Those that the board was made from; the search is drawn from them."""
+    provenance: Mapping[str, Any]
+    curves: Curves = field(default_factory=dict)
+    """Learning curves, by trial."""
+    costs: Costs = field(default_factory=dict)
+    """MACs of every test image, by trial and operating point."""
+    times: Sequence[Timed] = ()
+    """The networks of the board by the clock."""
+
+
+def facts(board: Board) -> dict[str, Any]:
+    """What the board was computed with, and every row that it left out; for programs."""
+    rules = board.rules
+    return {
+        "verdict": verdict(board),
+        "notes": list(notes(board)),
+        "budgets_mmac": list(rules.budgets),
+        "primary_mmac": rules.primary,
+        "baseline": rules.baseline,
+        "confidence": rules.confidence,
+        "controls": rules.controls,
+        "noise_floor": board.noise_floor,
+        "targets": {
+            "declared": bool(rules.targets),
+            "values": sorted({reach.accuracy for reach in board.reach}),
+        },
+        "p_best": {
+            "draws": bootstrap.DRAWS,
+            "test_images": rules.images,
+            "drawn": {mmacs(budget): drawn for budget, drawn in board.drawn.items()},
+        },
+        "looks": rules.looks,
+        "effort": [vars(effort) for effort in board.effort],
+        "area": {
+            "range_mmac": [rules.budgets[0], rules.budgets[-1]],
+            "floor": rules.chance,
+            "values": {name: vars(area) for name, area in board.area.items()},
+        },
+        "excluded": [
+            {"trial": e.row.trial, "role": e.row.role, "point": e.row.point, "reason": e.reason}
+            for e in board.excluded
+        ],
+    }

@@ -15,7 +15,7 @@ ROOMS: dict[str, set[str]] = {
     "board": {"study", "record"},
     "report": {"study", "record", "board"},
     "trial": {"study", "record", "board"},
-    "search": {"study", "record", "board", "trial", "report.figures.style"},
+    "search": {"study", "record", "board", "trial", "report.figures.style", "report.table"},
     "store": {"study", "record", "board", "report.figures.style"},
     "sweep": {"study", "record", "board", "report", "trial", "search", "store"},
     "results": {"study", "record", "board", "report", "trial", "store"},

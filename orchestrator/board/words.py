@@ -1,5 +1,7 @@
 """Numbers as the board writes them: percent, points, MACs, p-values, durations."""
 
+from collections.abc import Iterable, Sequence
+
 from orchestrator.board.model import Board, Cell, Comparison
 from orchestrator.board.stats.intervals import MOST_SEEDS
 
@@ -17,6 +19,11 @@ def points(difference: float | None) -> str:
 def mmacs(budget: float) -> str:
     """A budget in MMACs, as short as it is exact."""
     return f"{budget:,.12g}"
+
+
+def budgets_text(budgets: Iterable[float]) -> str:
+    """Budgets in MMACs, joined by commas."""
+    return ", ".join(mmacs(budget) for budget in budgets)
 
 
 def macs_text(macs: float | None) -> str:
@@ -69,7 +76,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """'a, b and c'."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
@@ -77,21 +84,23 @@ def listed(names: list[str]) -> str:
 def drawn_text(board: Board) -> str:
     """What P(best) resamples beside the seeds, a clause per kind and the budgets that have it."""
     images = f"the {board.rules.images:,} test images" if board.rules.images else "the test images"
-    words = {
+    sources = {
         "predictions": f"{images}, the same for all methods, by their predictions",
         "counts": f"{images} for each seed, binomially: not every run's predictions were kept",
         "seeds": "nothing else: the number of test images is not known",
     }
-    found = []
-    for kind, text in words.items():
+    clauses = []
+    for kind, text in sources.items():
         at = [mmacs(budget) for budget, drawn in board.drawn.items() if drawn == kind]
         if at:
-            found.append(text if len(at) == len(board.drawn) else f"at {listed(at)} {text}")
-    return "; ".join(found)
+            clauses.append(text if len(at) == len(board.drawn) else f"at {listed(at)} {text}")
+    return "; ".join(clauses)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | None) -> str:
     """Device time in the unit that reads best."""
+    if seconds is None:
+        return "-"
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 5400:

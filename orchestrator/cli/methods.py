@@ -5,11 +5,10 @@ import textwrap
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
 from methods.errors import MethodError
 from orchestrator.cli.console import console
+from orchestrator.report.table import table, text
 
 
 def methods(
@@ -45,13 +44,11 @@ def train(  # noqa: PLR0917
 def _methods_table() -> None:
     from methods import METHODS
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("method", "what it is", "searched"):
-        table.add_column(column)
+    grid = table("method", "what it is", "searched")
     for name, method in METHODS.items():
         searched = [field for field, span in _searched(name).items() if span]
-        table.add_row(name, _card(method)[0], ", ".join(searched))
-    console.print(table)
+        grid.add_row(name, _card(method)[0], ", ".join(searched))
+    console.print(grid)
     console.print("`isoflop methods NAME` shows a method's hyperparameters and what it costs.")
 
 
@@ -64,16 +61,13 @@ def _method_card(name: str) -> None:
         hanging = "  " if line.startswith("- ") else ""
         wrapped = textwrap.fill(line, console.width, subsequent_indent=hanging)
         console.print(wrapped, highlight=False, markup=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("field", no_wrap=True)
-    for column in ("default", "searched", "meaning"):
-        table.add_column(column)
+    grid = table(text("field", wrap=False), "default", "searched", "meaning")
     spans = _searched(name)
     for field, info in method.model_fields.items():
         default = f"{info.default:.3g}" if isinstance(info.default, float) else str(info.default)
         meaning = " ".join((info.description or "").split())
-        table.add_row(field, default, spans[field], meaning)
-    console.print(table)
+        grid.add_row(field, default, spans[field], meaning)
+    console.print(grid)
     for task in (Task("digits", 1, 8, 8, 10), Task("cifar10", 3, 32, 32, 10)):
         floor = method().floor(task) / 1e6
         console.print(f"Least cost of the defaults on {task.name}: {floor:.4g} MMACs per image")

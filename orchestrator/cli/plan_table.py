@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.board.words import duration, macs_text, mmacs, plural
+from orchestrator.board.words import duration, macs_text, mmacs, percent, plural
+from orchestrator.report.table import number, table, text
 from orchestrator.search.plan import BUILT, SAMPLES, Detectable, Plan
 from orchestrator.trial.packing import Packing
 
@@ -36,37 +36,38 @@ def terminal(plan: Plan) -> RenderableType:
 
 
 def _space(plan: Plan) -> Table:
-    table = _table("method", "searched")
+    grid = table(text("method", wrap=False), "searched")
     for method in plan.methods:
         ranges = "; ".join(f"{name} {span}" for name, span in method.free.items())
-        table.add_row(method.method, f"{len(method.free)}: {ranges}" if ranges else "nothing")
-    return table
+        grid.add_row(method.method, f"{len(method.free)}: {ranges}" if ranges else "nothing")
+    return grid
 
 
 def _reach(plan: Plan, start: int, stop: int) -> Table:
     budgets = plan.budgets[start:stop]
     heads = [f"<={mmacs(b)}{'*' if b == plan.primary else ''}" for b in budgets]
-    table = _table("MMACs", "least", "untrained", "refused", *heads)
+    grid = table(text("MMACs", wrap=False), *map(number, ("least", "untrained", "refused", *heads)))
     for method in plan.methods:
         most = macs_text(method.most)
-        shares = [_percent(share) for share in (method.refused, *method.fits[start:stop])]
-        table.add_row(method.method, macs_text(method.least), f"to {most}", *shares)
-    return table
+        shares = [f"{percent(share, 0)} %" for share in (method.refused, *method.fits[start:stop])]
+        grid.add_row(method.method, macs_text(method.least), f"to {most}", *shares)
+    return grid
 
 
 def _effort(plan: Plan) -> Table:
-    table = _table("effort", "runs", "epochs", "at most", "a trial", "search", "in all")
+    heads = ("runs", "epochs", "at most", "a trial", "search", "in all")
+    grid = table(text("effort", wrap=False), *map(number, heads))
     for method in plan.methods:
         low, high = method.epochs
-        table.add_row(
+        grid.add_row(
             method.method,
             f"{method.trials:,} + <={method.confirm:,}",
             f"x {low:,}" if low == high else f"x {low:,}-{high:,}",
             f"= {method.most_epochs:,}",
-            *(_time(s) for s in (method.trial_seconds, method.search_seconds)),
-            f"<={_time(method.seconds)}" if method.seconds is not None else "-",
+            *map(duration, (method.trial_seconds, method.search_seconds)),
+            f"<={duration(method.seconds)}" if method.seconds is not None else "-",
         )
-    return table
+    return grid
 
 
 def _effort_note(plan: Plan) -> str:
@@ -110,11 +111,11 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
         f"(Welch, level 0.05, Holm's first step over {of}), in points of accuracy, by the spread "
         "between seeds, which shows afterwards only:"
     )
-    table = _table("seed-to-seed sd", *(f"{sd:g}" for sd in DEVIATIONS))
+    grid = table(text("seed-to-seed sd", wrap=False), *(number(f"{sd:g}") for sd in DEVIATIONS))
     for index, found in enumerate(plan.detectable):
         seeds = plural(found.seeds, "seed") + (", as planned" if index == 0 else "")
-        table.add_row(seeds, *(_points(found, sd) for sd in DEVIATIONS))
-    yield table
+        grid.add_row(seeds, *(_points(found, sd) for sd in DEVIATIONS))
+    yield grid
     if plan.detectable[0].deviations is None:
         yield Text("With the 1 seed that is planned no difference can be detected at all.")
     image = 100 / plan.images[2]
@@ -123,21 +124,3 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
 
 def _points(found: Detectable, sd: float) -> str:
     return "none" if found.deviations is None else f"{found.deviations * sd:.2f}"
-
-
-def _table(first: str, *heads: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, no_wrap=True)
-    for head in heads:
-        words = head == "searched"
-        table.add_column(head, justify="left" if words else "right", no_wrap=not words)
-    return table
-
-
-def _percent(share: float) -> str:
-    """A share in per cent; none and all only where it is none and all."""
-    return f"{100 * share:.0f} %"
-
-
-def _time(seconds: float | None) -> str:
-    return "-" if seconds is None else duration(seconds)

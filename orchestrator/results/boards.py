@@ -13,7 +13,7 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
 from orchestrator.board.rules import BASELINE, Facts, Rules
 from orchestrator.board.versus import Side, Versus, versus
-from orchestrator.board.words import mmacs
+from orchestrator.board.words import budgets_text
 from orchestrator.record import evidence
 from orchestrator.record.log import Curves
 from orchestrator.record.rows import Row
@@ -103,8 +103,9 @@ def show(
     declared = source.study
     if primary is not None and primary not in declared.budgets:
         raise StudyError(
-            f"--primary must be one of the study's budgets, {_listed(declared.budgets)}, but got "
-            f"{primary:g}; `isoflop compare {declared.name} --at {primary:g}` compares at any other"
+            f"--primary must be one of the study's budgets, {budgets_text(declared.budgets)}, but "
+            f"got {primary:g}; `isoflop compare {declared.name} --at {primary:g}` compares at any "
+            "other"
         )
     folder = out.absolute() / declared.name
     store.fetch_evidence(source.uri, source.rows, folder)
@@ -175,7 +176,9 @@ def two_studies(
     if not budgets:
         raise StudyError(
             "two studies must share a budget, but "
-            + " and ".join(f"{study.name} has {_listed(study.budgets)}" for study in (one, other))
+            + " and ".join(
+                f"{study.name} has {budgets_text(study.budgets)}" for study in (one, other)
+            )
             + "; --at names budgets at which to compare what was confirmed for others"
         )
     names = [_methods(source, methods) for source in both]
@@ -203,7 +206,3 @@ def _at(source: StoredStudy, budgets: Sequence[float], methods: Sequence[str]) -
     rules = Rules.between(source.study, Facts.of(source.provenance), budgets, methods)
     rows = [row for row in source.rows if not methods or row.method in methods]
     return leaderboard(rows, rules)
-
-
-def _listed(budgets: Sequence[float]) -> str:
-    return ", ".join(mmacs(budget) for budget in budgets)

@@ -2,7 +2,6 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from methods.shipping.card import CARD, Format
 from methods.shipping.load import opened
 from orchestrator import store
 from orchestrator.board.choose import choose, clean
+from orchestrator.board.words import budgets_text, macs_text, percent
 from orchestrator.record import evidence
 from orchestrator.record.rows import Row
 from orchestrator.results import card
@@ -158,7 +158,8 @@ def _cell(found: StoredStudy, method: str, at: float | None) -> Row:
     budget = study.primary_budget if at is None else at
     if budget not in study.budgets:
         raise StudyError(
-            f"--at must be one of the study's budgets, {_listed(study.budgets)}, got {budget:g}"
+            f"--at must be one of the study's budgets, {budgets_text(study.budgets)}, "
+            f"got {budget:g}"
         )
     kept, _ = clean(found.rows)
     choices = [choice for choice in choose(kept, [budget]) if choice.method == method]
@@ -202,8 +203,8 @@ def _trial(found: StoredStudy, trial: str, point: str | None) -> Row:
         return rows[0]
     if point not in by_point:
         listed = ", ".join(
-            f"{row.point} ({100 * (row.val_acc or 0):.2f} % on validation, "
-            f"{(row.val_macs_mean or 0) / 1e6:.3g} MMACs)"
+            f"{row.point} ({percent(row.val_acc)} % on validation, "
+            f"{macs_text(row.val_macs_mean)} MMACs)"
             for row in rows
         )
         got = "none is named" if point is None else f"got {point!r}"
@@ -231,7 +232,3 @@ def _agreeing(found: Found, network: nn.Module, images: Images) -> dict[str, int
             f"predict {len(images) - same} of {len(images)} test images otherwise than its evidence"
         )
     return {"images": len(images), "same_class": same}
-
-
-def _listed(budgets: Sequence[float]) -> str:
-    return ", ".join(f"{budget:g}" for budget in budgets)

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Run
 
 from methods.errors import StorageError, StudyError
-from methods.files import digest
+from methods.files import UNFINISHED, digest
 from orchestrator.board.model import Board
 from orchestrator.board.verdict import verdict
 from orchestrator.store import tags as layout
@@ -86,9 +86,11 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
             if run.info.run_id not in kept:
                 client.delete_run(run.info.run_id)
         report = _report_run(client, experiment)
-        client.log_artifacts(report, str(folder))
-        files = {file.name: digest(file.read_bytes()) for file in sorted(folder.iterdir())}
-        client.set_tag(report, "files", json.dumps(files))
+        files = sorted(set(folder.iterdir()) - set(folder.glob(UNFINISHED)))
+        for file in files:
+            client.log_artifact(report, str(file))
+        digests = {file.name: digest(file.read_bytes()) for file in files}
+        client.set_tag(report, "files", json.dumps(digests))
         client.set_tag(report, "mlflow.note.content", verdict(board))
         page = f"#/experiments/{identity}/runs/{report}/artifacts/report.html"
         note = f"{verdict(board)}\n\n[The report]({page}) is an artefact of the run `report`."

@@ -1,11 +1,9 @@
 """An honest study follows from its evidence; one altered byte or number does not, and is named."""
 
-import contextlib
-import dataclasses
 import json
 import shutil
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +22,9 @@ from orchestrator.record.provenance import provenance
 from orchestrator.record.trials import Ticket
 from orchestrator.report.publish import Source, publish
 from orchestrator.results.boards import show
-from orchestrator.results.verify import Findings, verify
+from orchestrator.results.verify import verified, verify
 from orchestrator.search.agenda import confirm_plan
+from orchestrator.store import Stored, StoredRun
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import spaces
@@ -62,16 +61,10 @@ class Place(NamedTuple):
     runs: dict[str, str]
     """By trial, `report` or `board: METHOD`: the run's id."""
 
-    def verified(self) -> Findings:
-        return verify("kept", self.out)
-
     def artefact(self, run: str, name: str) -> Path:
         """Where a file of a run lies."""
         folder = self.out / "mlartifacts" / "kept" / self.runs[run] / "artifacts"
         return next(folder.glob(name))
-
-    def tag(self, run: str, name: str) -> str:
-        return str(self.client.get_run(self.runs[run]).data.tags[name])
 
 
 def seen(draw: np.random.Generator, truth: np.ndarray, right: float, price: float) -> Shot:
@@ -134,137 +127,169 @@ def made(out: Path) -> Place:
 
 
 @pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return made(tmp_path_factory.mktemp("store") / "runs")
 
 
-@pytest.fixture
-def place(honest: Place, tmp_path: Path) -> Iterator[Place]:
-    """The honest study, which is as it was when the test is over."""
-    copy = tmp_path / "copy"
-    shutil.copytree(honest.out, copy)
-    yield honest
-    shutil.rmtree(honest.out / "mlartifacts")
-    shutil.copytree(copy / "mlartifacts", honest.out / "mlartifacts")
-    with (
-        contextlib.closing(sqlite3.connect(copy / "mlflow.db")) as old,
-        contextlib.closing(sqlite3.connect(honest.out / "mlflow.db")) as new,
-    ):
-        old.backup(new)
+@pytest.fixture(scope="module")
+def honest(place: Place) -> Stored:
+    """All that the store holds of the honest study, as a value to forge."""
+    return store.read_stored(place.uri, "kept")
 
 
 RUN = "skipnet-00001-seed2"
 
 
-def one_byte(place: Place) -> None:
-    path = place.artefact(RUN, "*.parquet")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+def trial(stored: Stored, name: str = RUN) -> StoredRun:
+    return next(run for run in stored.trials if run.tags["trial"] == name)
 
 
-def forged(place: Place, change: Callable[[Evidence], Evidence]) -> None:
+def with_trial(
+    stored: Stored,
+    name: str = RUN,
+    *,
+    tags: dict[str, str] | None = None,
+    metrics: dict[str, float] | None = None,
+) -> Stored:
+    """A trial with other tags or metrics."""
+    old = trial(stored, name)
+    new = replace(
+        old, tags={**old.tags, **(tags or {})}, metrics={**old.metrics, **(metrics or {})}
+    )
+    return replace(stored, trials=tuple(new if run is old else run for run in stored.trials))
+
+
+def with_file(stored: Stored, name: str, content: bytes) -> Stored:
+    """Another file of the report."""
+    return replace(stored, files={**stored.files, name: content})
+
+
+def with_evidence(stored: Stored, change: Callable[[Evidence], Evidence]) -> Stored:
     """Another file under the same name, as one who knows the format would write it."""
-    path = place.artefact(RUN, "*.parquet")
-    path.write_bytes(evidence.packed(change(evidence.unpacked(path.read_bytes()))))
+    identity = trial(stored).run_id
+    content = evidence.packed(change(evidence.unpacked(stored.evidence[identity])))
+    return replace(stored, evidence={**stored.evidence, identity: content})
 
 
-def one_prediction(place: Place) -> None:
-    def change(kept: Evidence) -> Evidence:
-        shot = kept.points["policy"]
+def one_byte(stored: Stored) -> Stored:
+    identity = trial(stored).run_id
+    content = flipped(stored.evidence[identity])
+    return replace(stored, evidence={**stored.evidence, identity: content})
+
+
+def flipped(content: bytes) -> bytes:
+    """The content with one bit of its middle byte turned."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def one_prediction(stored: Stored) -> Stored:
+    def change(proof: Evidence) -> Evidence:
+        shot = proof.points["policy"]
         guesses = shot.predictions.copy()
-        right = np.flatnonzero(kept.correct("policy"))[0]
+        right = np.flatnonzero(proof.correct("policy"))[0]
         guesses[right] = (guesses[right] + 1) % 10
-        return dataclasses.replace(kept, points={**kept.points, "policy": Shot(guesses, shot.macs)})
+        return replace(proof, points={**proof.points, "policy": Shot(guesses, shot.macs)})
 
-    forged(place, change)
+    return with_evidence(stored, change)
 
 
-def one_mac(place: Place) -> None:
-    def change(kept: Evidence) -> Evidence:
-        shot = kept.points["policy"]
+def one_mac(stored: Stored) -> Stored:
+    def change(proof: Evidence) -> Evidence:
+        shot = proof.points["policy"]
         macs = shot.macs.copy()
         macs[7] += 1
-        return dataclasses.replace(
-            kept, points={**kept.points, "policy": Shot(shot.predictions, macs)}
-        )
+        return replace(proof, points={**proof.points, "policy": Shot(shot.predictions, macs)})
 
-    forged(place, change)
+    return with_evidence(stored, change)
 
 
-def one_label(place: Place) -> None:
-    forged(place, lambda kept: dataclasses.replace(kept, labels=(kept.labels + 1) % 10))
+def one_label(stored: Stored) -> Stored:
+    return with_evidence(stored, lambda proof: replace(proof, labels=(proof.labels + 1) % 10))
 
 
-def other_versions(place: Place) -> None:
-    forged(place, lambda kept: dataclasses.replace(kept, facts={**kept.facts, "python": "2.7"}))
+def other_versions(stored: Stored) -> Stored:
+    return with_evidence(
+        stored, lambda proof: replace(proof, facts={**proof.facts, "python": "2.7"})
+    )
 
 
-def no_file(place: Place) -> None:
-    place.artefact(RUN, "*.parquet").unlink()
+def no_file(stored: Stored) -> Stored:
+    identity = trial(stored).run_id
+    return replace(stored, evidence={k: v for k, v in stored.evidence.items() if k != identity})
 
 
-def a_tagged_number(place: Place) -> None:
-    points = json.loads(place.tag(RUN, "points"))
+def a_tagged_number(stored: Stored) -> Stored:
+    points = json.loads(trial(stored).tags["points"])
     points[1]["test_acc"] += 1 / IMAGES
-    place.client.set_tag(place.runs[RUN], "points", json.dumps(points))
+    return with_trial(stored, tags={"points": json.dumps(points)})
 
 
-def a_searched_number(place: Place) -> None:
-    points = json.loads(place.tag("dense-00000", "points"))
+def a_searched_number(stored: Stored) -> Stored:
+    points = json.loads(trial(stored, "dense-00000").tags["points"])
     points[0]["val_macs_mean"] += 1
-    place.client.set_tag(place.runs["dense-00000"], "points", json.dumps(points))
+    return with_trial(stored, "dense-00000", tags={"points": json.dumps(points)})
 
 
-def a_metric(place: Place) -> None:
-    place.client.log_metric(place.runs[RUN], "test/macs/mean_m", 0.1, step=1)
+def a_metric(stored: Stored) -> Stored:
+    return with_trial(stored, metrics={"test/macs/mean_m": 0.1})
 
 
-def a_parameter(place: Place) -> None:
-    params = json.loads(place.tag(RUN, "params"))
-    place.client.set_tag(place.runs[RUN], "params", json.dumps({**params, "width": 0.75}))
+def a_parameter(stored: Stored) -> Stored:
+    params = json.loads(trial(stored).tags["params"])
+    return with_trial(stored, tags={"params": json.dumps({**params, "width": 0.75})})
 
 
-def a_seed(place: Place) -> None:
-    place.client.set_tag(place.runs[RUN], "seed", "9")
+def a_seed(stored: Stored) -> Stored:
+    return with_trial(stored, tags={"seed": "9"})
 
 
-def a_lost_run(place: Place) -> None:
-    place.client.delete_run(place.runs["dense-00000"])
+def a_lost_run(stored: Stored) -> Stored:
+    lost = trial(stored, "dense-00000")
+    return replace(stored, trials=tuple(run for run in stored.trials if run is not lost))
 
 
-def a_board_number(place: Place) -> None:
-    place.client.log_metric(place.runs["board: dense"], "acc/at_1m", 0.99, step=1)
+def a_board_number(stored: Stored) -> Stored:
+    return replace(
+        stored,
+        boards=tuple(
+            replace(run, metrics={**run.metrics, "acc/at_1m": 0.99})
+            if run.tags["method"] == "dense"
+            else run
+            for run in stored.boards
+        ),
+    )
 
 
-def a_published_digit(place: Place) -> None:
-    path = place.artefact("report", "leaderboard.csv")
-    text = path.read_text()
+def a_published_digit(stored: Stored) -> Stored:
+    text = stored.files["leaderboard.csv"].decode()
     cell = text.splitlines()[1].split(",")[6]
-    path.write_text(text.replace(cell, f"{float(cell) + 1e-9:.10g}", 1))
+    forged = text.replace(cell, f"{float(cell) + 1e-9:.10g}", 1)
+    return with_file(stored, "leaderboard.csv", forged.encode())
 
 
-def a_page(place: Place) -> None:
-    path = place.artefact("report", "report.html")
-    path.write_bytes(path.read_bytes() + b" ")
+def a_page(stored: Stored) -> Stored:
+    return with_file(stored, "report.html", stored.files["report.html"] + b" ")
 
 
-def another_verdict(place: Place) -> None:
+def another_verdict(stored: Stored) -> Stored:
     """The file and its digest, both."""
-    path = place.artefact("report", "provenance.json")
-    facts = json.loads(path.read_text())
+    assert stored.report is not None
+    facts = json.loads(stored.files["provenance.json"])
     facts["board"]["verdict"] = "skipnet is best."
-    path.write_text(json.dumps(facts))
-    files = json.loads(place.tag("report", "files"))
-    files["provenance.json"] = digest(path.read_bytes())
-    place.client.set_tag(place.runs["report"], "files", json.dumps(files))
+    content = json.dumps(facts).encode()
+    digests = json.loads(stored.report.tags["files"])
+    digests["provenance.json"] = digest(content)
+    tags = {**stored.report.tags, "files": json.dumps(digests)}
+    forged = with_file(stored, "provenance.json", content)
+    return replace(forged, report=replace(stored.report, tags=tags))
 
 
-def no_table(place: Place) -> None:
-    place.artefact("report", "pairs.csv").unlink()
+def no_table(stored: Stored) -> Stored:
+    return replace(stored, files={k: v for k, v in stored.files.items() if k != "pairs.csv"})
 
 
-ALTERED: list[tuple[Callable[[Place], None], str, list[str]]] = [
+ALTERED: list[tuple[Callable[[Stored], Stored], str, list[str]]] = [
     (one_byte, RUN, ["SHA-256 of the evidence"]),
     (one_prediction, RUN, ["SHA-256 of the evidence", "test_acc"]),
     (one_mac, RUN, ["SHA-256 of the evidence", "test_macs_mean"]),
@@ -285,44 +310,46 @@ ALTERED: list[tuple[Callable[[Place], None], str, list[str]]] = [
 ]
 
 
-def test_an_honest_study_follows_from_its_evidence(honest: Place) -> None:
-    found = honest.verified()
-    assert found.flaws == []
-    assert len(found.checked) == 12
-    assert all(found.checked.values())
+def test_an_honest_study_follows_from_its_evidence(place: Place) -> None:
+    findings = verify("kept", place.out)
+    assert findings.flaws == []
+    assert len(findings.checked) == 12
+    assert all(findings.checked.values())
 
 
 @pytest.mark.parametrize(
     ("alter", "where", "what"), ALTERED, ids=lambda v: getattr(v, "__name__", "")
 )
 def test_one_altered_byte_or_number_is_named(
-    place: Place, alter: Callable[[Place], None], where: str, what: list[str]
+    honest: Stored, alter: Callable[[Stored], Stored], where: str, what: list[str]
 ) -> None:
-    alter(place)
-    flaws = place.verified().flaws
-    told = {flaw.what for flaw in flaws if flaw.where.startswith(where) or where in flaw.where}
-    assert set(what) <= told, flaws
+    flaws = verified("kept", alter(honest)).flaws
+    named = {flaw.what for flaw in flaws if where in flaw.where}
+    assert set(what) <= named, flaws
     assert all(flaw.stored != flaw.found for flaw in flaws)
 
 
 def test_without_what_a_board_is_made_from_nothing_is_verified(
-    place: Place, tmp_path: Path
+    place: Place, honest: Stored, tmp_path: Path
 ) -> None:
     with pytest.raises(StudyError, match="no study 'other'"):
         verify("other", place.out)
     with pytest.raises(StudyError, match="must be a store of studies"):
         verify("kept", tmp_path / "nowhere")
-    place.artefact("report", "provenance.json").write_text("{")
+    with pytest.raises(StudyError, match="has not begun"):
+        verified("kept", replace(honest, report=None))
     with pytest.raises(EvidenceError, match=r"provenance\.json .* cannot be read"):
-        place.verified()
-    place.client.delete_tag(place.runs["report"], "files")
+        verified("kept", with_file(honest, "provenance.json", b"{"))
+    assert honest.report is not None
+    unpublished = replace(honest, report=replace(honest.report, tags={}))
     with pytest.raises(EvidenceError, match="holds none"):
-        place.verified()
+        verified("kept", unpublished)
 
 
 def test_a_board_from_the_store_alone_draws_the_predictions_too(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The last test on this store: it loses a file, and a tag of it is forged."""
     before = (place.out / "kept" / "report" / "leaderboard.csv").read_bytes()
     shutil.rmtree(place.out / "kept")
     outcome = show("kept", place.out)
@@ -331,7 +358,14 @@ def test_a_board_from_the_store_alone_draws_the_predictions_too(
     assert all(pair.images is not None for pair in outcome.board.pairs)
 
     shutil.rmtree(place.out / "kept")
-    no_file(place)
+    place.artefact(RUN, "*.parquet").unlink()
     outcome = show("kept", place.out)
     assert outcome.board.drawn == {0.5: "predictions", 1.0: "counts"}
     assert f"{RUN}, ...); `isoflop verify` says which" in caplog.text
+
+    other = "dense-00001-seed1"
+    path = place.artefact(other, "*.parquet")
+    path.write_bytes(flipped(path.read_bytes()))
+    place.client.set_tag(place.runs[RUN], "seed", "9")
+    flaws = {(flaw.where.split()[0], flaw.what) for flaw in verify("kept", place.out).flaws}
+    assert {(RUN, "evidence"), (RUN, "torch_seed"), (other, "SHA-256 of the evidence")} <= flaws

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from orchestrator.board.choose import clean
 from orchestrator.board.model import Board, Cell
 from orchestrator.board.stats.fronts import Attainment, Surface, front
+from orchestrator.board.words import plural
 from orchestrator.record.rows import Row
 from orchestrator.report.figures.style import GREY, INK, RULE, Panel, marks
 
@@ -99,7 +100,7 @@ def attainment_panel(board: Board, name: str) -> Panel:
             axes.step(*_corners(found.median, right), where="post", color=colour, linewidth=1.4)
         axes.set_xlim(right=right)
         axes.set_xlabel("MMACs (dotted: budgets)")
-        axes.set_title(name + (f", {found.seeds} seed{'s' * (found.seeds > 1)}" if found else ""))
+        axes.set_title(name + (f", {plural(found.seeds, 'seed')}" if found else ""))
 
     return draw
 

@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich import box
 from rich.table import Table as Grid
 from scipy.stats import qmc
 
 from methods.errors import StorageError
 from orchestrator.board.stats.intervals import summary
 from orchestrator.report.figures.style import INK, OKABE_ITO, STYLE
+from orchestrator.report.table import number, table
 from orchestrator.search.gaussian import Array
 from orchestrator.search.replay.curves import Table
 from orchestrator.search.replay.simulate import (
@@ -121,11 +121,8 @@ def race(
 
 def qualities(track: Track) -> Grid:
     """How well each surrogate tells trials that it has not seen."""
-    grid = Grid(
-        box=box.SIMPLE_HEAD, pad_edge=False, title="Surrogate, leave-one-out", title_justify="left"
-    )
-    for head in ("method", "trials", "last error off by", "rank correlation", "MACs off by"):
-        grid.add_column(head, justify="left" if head == "method" else "right")
+    heads = ("trials", "last error off by", "rank correlation", "MACs off by")
+    grid = table("method", *map(number, heads), title="Surrogate, leave-one-out")
     for own in track.surrogates.values():
         q = own.quality
         cells = (f"{100 * q.error:.2f} points", f"{q.order:.2f}", f"{100 * q.macs:.2g} %")
@@ -144,15 +141,11 @@ def line(standing: Standing) -> str:
 
 def standings(found: Sequence[Standing]) -> Grid:
     """Hypervolume over the best known, with 95 % t-intervals over replicates."""
-    grid = Grid(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    grid = table(
+        "searcher",
+        *(number(f"{100 * fraction:.0f} % of epochs", wrap=True) for fraction in SHOWN),
         title="Hypervolume of the found front at its noise-free errors, share of the best known",
-        title_justify="left",
     )
-    grid.add_column("searcher")
-    for fraction in SHOWN:
-        grid.add_column(f"{100 * fraction:.0f} % of epochs", justify="right")
     for own in found:
         cells = [_cell(own.confirmed[:, FRACTIONS.index(fraction)]) for fraction in SHOWN]
         grid.add_row(own.searcher, *cells)

@@ -1,0 +1,40 @@
+"""What a verification compared, and what differed."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """One thing that does not follow: where it stands, what it is, as stored and as made again."""
+
+    where: str
+    what: str
+    stored: str
+    found: str
+
+
+@dataclass
+class Findings:
+    """What was compared, by kind, and what differed."""
+
+    study: str
+    checked: Counter[str] = field(default_factory=Counter)
+    flaws: list[Flaw] = field(default_factory=list)
+
+    def same(self, kind: str, where: str, what: str, stored: object, found: object) -> bool:
+        """Notes one comparison; floats are the same to the last digit, NaN is itself."""
+        self.checked[kind] += 1
+        alike = stored == found or (_nan(stored) and _nan(found))
+        if not alike:
+            self.flaws.append(Flaw(where, what, _text(stored), _text(found)))
+        return alike
+
+
+def _nan(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _text(value: object) -> str:
+    return "nothing" if value is None else repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,107 @@
+"""The board as it was published, compared with the one that the evidence gives."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.board.model import Board
+from orchestrator.report import tables
+from orchestrator.report.content import facts
+from orchestrator.results.findings import Findings
+from orchestrator.store import Stored, StoredRun
+from orchestrator.store import tags as layout
+
+CLOSE = 1e-12
+"""Relative difference of two machines' last digits, where a file holds more than it shows."""
+
+
+def check_board(stored: Stored, board: Board, findings: Findings) -> None:
+    """Compares the tables, the words and the runs of the published board with `board`."""
+    frames = {
+        "leaderboard.csv": (tables.board_table(board), 2),
+        "seeds.csv": (tables.seeds_table(board).drop(columns="run_id"), 3),
+        "pairs.csv": (tables.pairs_table(board), 3),
+    }
+    for name, (frame, keys) in frames.items():
+        if name in stored.files:
+            _csv(name, stored.files[name], tables.csv(frame), keys, findings)
+    if (content := stored.files.get("leaderboard.parquet")) is not None:
+        _parquet(content, frames["leaderboard.csv"][0], findings)
+    published = json.loads(stored.files["provenance.json"].decode(errors="replace")).get("board")
+    recomputed = json.loads(json.dumps(facts(board), default=str))
+    for path, one, other in _leaves(published, recomputed, "board"):
+        findings.same("board: words and effort", "report/provenance.json", path, one, other)
+    _lines(stored.boards, board, findings)
+
+
+def _csv(name: str, content: bytes, recomputed: bytes, keys: int, findings: Findings) -> None:
+    """Cell by cell, as text: the digits that are published."""
+    old, new = (
+        list(csv.DictReader(io.StringIO(text.decode(errors="replace"))))
+        for text in (content, recomputed)
+    )
+    where = f"report/{name}"
+    findings.same("board: tables", where, "rows", len(old), len(new))
+    for one, other in zip(old, new, strict=False):
+        at = " ".join(list(other.values())[:keys])
+        for column in other:
+            findings.same("board: tables", f"{where}, {at}", column, one.get(column), other[column])
+
+
+def _parquet(content: bytes, recomputed: pd.DataFrame, findings: Findings) -> None:
+    where = "report/leaderboard.parquet"
+    try:
+        old = pd.read_parquet(io.BytesIO(content))
+    except (OSError, ValueError) as error:
+        findings.same("board: tables", where, "table", "a table", f"cannot be read: {error}")
+        return
+    findings.same("board: tables", where, "columns", list(old.columns), list(recomputed.columns))
+    findings.same("board: tables", where, "rows", len(old), len(recomputed))
+    keys = list(zip(recomputed["method"], recomputed["budget_mmac"], strict=True))
+    for column in [name for name in recomputed if name in old]:
+        pairs = zip(keys, old[column].tolist(), recomputed[column].tolist(), strict=False)
+        for (method, budget), one, other in pairs:
+            at = f"{where}, {method} {budget:g}"
+            value = other if _close(one, other) else one
+            findings.same("board: tables", at, str(column), value, other)
+
+
+def _lines(runs: Iterable[StoredRun], board: Board, findings: Findings) -> None:
+    """The runs of the board in MLflow: a line per method."""
+    kind, lines = "board: runs in MLflow", {run.tags.get("method", ""): run for run in runs}
+    for method in sorted({*board.methods, *lines}):
+        run = lines.get(method)
+        if run is None or method not in board.methods:
+            stored, expected = ("a run", "no run") if run else ("no run", "a run")
+            findings.same(kind, f"board: {method}", "run", stored, expected)
+            continue
+        metrics, words = layout.board_run(board, method)
+        where = f"board: {method} ({run.run_id})"
+        for name in sorted(metrics.keys() | run.metrics.keys()):
+            findings.same(kind, where, name, run.metrics.get(name), metrics.get(name))
+        tags = {name: value for name, value in run.tags.items() if name.startswith("at_")}
+        for name in sorted(words.keys() | tags.keys()):
+            findings.same(kind, where, name, tags.get(name), words.get(name))
+
+
+def _leaves(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """The values of two JSON trees, by their paths; values that are close enough come as equal."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            yield from _leaves(one.get(key), other.get(key), f"{path}.{key}")
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            yield from _leaves(a, b, f"{path}[{i}]")
+    else:
+        yield path, other if _close(one, other) else one, other
+
+
+def _close(one: object, other: object) -> bool:
+    if not (isinstance(one, float) and isinstance(other, float)):
+        return False
+    return math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)

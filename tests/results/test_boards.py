@@ -273,7 +273,7 @@ def test_a_board_comes_from_the_store_alone_and_twice_the_same(place: Place) -> 
 
 
 def test_every_number_of_the_board_leads_to_its_runs(place: Place, tmp_path: Path) -> None:
-    board = boards.show("demo", place.out).board
+    board = boards.at_budgets("demo", [], place.out)
     (tmp_path / "files").mkdir()
     store.write_board(place.uri, "demo", board, tmp_path / "files")
     lines = {run.data.tags["method"]: run for run in place.runs("tags.role = 'leaderboard'")}
@@ -308,7 +308,7 @@ def test_at_other_budgets_only_what_was_confirmed_is_chosen(place: Place) -> Non
         assert board.cell(name, 1.9).choice is not None
         assert board.cell(name, 1.9).seeds == board.cell(name, 1).seeds
         assert board.cell(name, 0.1).state == "no point"
-    whole = boards.show("demo", place.out).board
+    whole = boards.at_budgets("demo", [], place.out)
     assert board.cell("skipnet", 2) == whole.cell("skipnet", 2)
     better = {(c.method, c.budget): c.config for c in board.passed_over}
     macs = {r.trial: r.val_macs_mean or 0 for r in few()}
@@ -409,7 +409,7 @@ def bad(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Board:
         place.client.set_tag(run.info.run_id, tag, value)
     (run,) = place.runs("tags.trial = 'dense-00006'", "bad")
     place.client.delete_tag(run.info.run_id, "config")
-    found = boards.show("bad", out).board
+    found = boards.at_budgets("bad", [], out)
     assert len(place.runs(name="bad")) == len(
         {r.run_id for r in store.read_trials(place.uri, "bad")}
     )

@@ -58,6 +58,20 @@ SEED = 4
 POINTS = {"skipnet": "policy", "dsnet": "gate", "resrep": "prune"}
 """Of methods that have several, the one that the board would take."""
 FORMATS = ("torch", "pt2", "onnx")
+QUICK = {
+    *(("dense", how) for how in FORMATS),
+    *(("skipnet", "torch"), ("skipnet", "onnx")),
+    *(("resrep", "torch"), ("resrep", "pt2")),
+    ("condensenet", "onnx"),
+    ("dsnet", "pt2"),
+    ("condconv", "torch"),
+}
+"""What `make test` exports: a format of each method, and what other tests of this file need."""
+EXPORTS = [
+    pytest.param(method, how, marks=() if (method, how) in QUICK else pytest.mark.full)
+    for method in METHODS
+    for how in FORMATS
+]
 BUDGET = 50.0
 
 
@@ -141,8 +155,7 @@ def shipped(out: Path) -> Any:
     return one
 
 
-@pytest.mark.parametrize("how", FORMATS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "how"), EXPORTS)
 def test_an_export_answers_as_what_was_measured(
     out: Path, shipped: Any, method: str, how: str
 ) -> None:

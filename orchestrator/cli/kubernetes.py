@@ -1,145 +1,150 @@
 """The commands for Kubernetes: submit, status, logs, cancel."""
 
 import contextlib
-import sys
 import time
-from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from methods.errors import KubernetesError, ServerAway
 
 if TYPE_CHECKING:
     from orchestrator.kube.api import Api
-    from orchestrator.kube.cluster import Cluster
-    from orchestrator.kube.follow import Seen
+    from orchestrator.kube.sweeps import Sweep
 
-Sweep = Annotated[str, typer.Argument(help="The study file, the study's name, or the sweep's.")]
+Name = typer.Argument(help="The study file, the study's name, or the sweep's name.")
 ClusterFile = Annotated[
-    Path,
-    typer.Option("--cluster", help="The cluster file (YAML).", envvar="ISOFLOP_CLUSTER"),
+    Path, typer.Option("--cluster", help="The cluster file (YAML).", envvar="ISOFLOP_CLUSTER")
 ]
 Context = Annotated[
-    str | None, typer.Option(help="Context of the kubeconfig.", show_default="the current one")
+    str | None, typer.Option(help="The context of the kubeconfig.", show_default="the current one")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Follow the sweep until it ends.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(help="The most seconds to wait.", min=1, show_default="no limit"),
 ]
 HERE = Path("k8s/clusters/local.yaml")
 LOOK = 15.0
 """Seconds between two looks at the pods and the driver's last line."""
 
 console = Console(stderr=True)
-"""What happens."""
-answer = Console()
-"""What was asked for."""
+"""Where progress is shown; answers go to standard output."""
 
 
 def submit(  # noqa: PLR0917
     study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
     cluster: ClusterFile = HERE,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the objects as YAML; needs no cluster.")
+        bool, typer.Option("--dry-run", help="Print the objects as YAML; this needs no cluster.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the sweep to its end.")] = False,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds to wait, at most.", min=1, show_default="no limit")
-    ] = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
     context: Context = None,
 ) -> None:
-    """Run a study's sweep on Kubernetes, as a RayJob; again, and it goes on where it was."""
+    """Run a study's sweep on Kubernetes, as a RayJob. The same command again resumes it."""
+    from orchestrator.kube.cluster import load
     from orchestrator.kube.render import dump, render
 
-    where = _cluster(cluster)
-    rendered = render(study, where)
+    place = load(cluster)
+    rendered = render(study, place)
     if dry_run:
-        sys.stdout.write(dump(rendered.objects))
+        typer.echo(dump(rendered.objects), nl=False)
         return
     api = _api(context)
-    from orchestrator.kube.submit import submit as submitted
+    from orchestrator.kube.submit import submit as create
 
     try:
         with console.status("Checking the cluster"):
-            outcome = submitted(api, rendered, where)
+            submitted = create(api, rendered, place)
     except KeyboardInterrupt:
         raise KubernetesError(
             f"{rendered.name} was not submitted: stopped by hand; nothing was created"
         ) from None
-    told = "is running already" if outcome.was_there else "submitted"
-    console.print(f"{rendered.name} {told} in namespace {rendered.namespace}", **_PLAIN)
+    state = "is running already" if submitted.was_running else "submitted"
+    _say(f"{rendered.name} {state} in namespace {rendered.namespace}")
     if wait:
-        _wait(api, rendered.namespace, outcome.job, timeout)
-        console.print(f"  The board:  isoflop board {rendered.study} --mlflow URI", **_PLAIN)
+        _follow(api, rendered.namespace, submitted.sweep, timeout)
+        _say(f"  The board:  isoflop board {rendered.study} --mlflow URI")
     else:
-        _next(rendered.name)
+        _say(_next(rendered.name))
 
 
 def status(
-    sweep: Annotated[
-        str | None, typer.Argument(help="The study file, the study's name, or the sweep's.")
-    ] = None,
+    sweep: Annotated[str | None, Name] = None,
     cluster: ClusterFile = HERE,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the sweep to its end.")] = False,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds to wait, at most.", min=1, show_default="no limit")
-    ] = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
     context: Context = None,
 ) -> None:
-    """Say where a sweep on Kubernetes stands, or list all of them."""
-    namespace, api = _cluster(cluster).namespace, _api(context)
-    from orchestrator.kube.submit import find, sweeps
+    """Show the state of a sweep on Kubernetes, or list all of them."""
+    api, namespace = _connect(cluster, context)
+    from orchestrator.kube.logs import details
+    from orchestrator.kube.names import resolve
+    from orchestrator.kube.sweeps import find, sweeps
 
     if sweep is None:
-        _list(sweeps(api, namespace), namespace)
+        typer.echo(_listing(sweeps(api, namespace)) or f"No sweep is in namespace {namespace}.")
         return
-    job = find(api, namespace, _name(sweep))
+    state = find(api, namespace, resolve(sweep))
     if wait:
-        _wait(api, namespace, job, timeout)
+        _follow(api, namespace, state, timeout)
         return
-    _card(api, namespace, job)
+    typer.echo(f"{state.name}  {state.line}\n  since  {state.created}")
+    if state.ended and not state.succeeded:
+        typer.echo(f"  why    {state.why}")
+    for detail in details(api, namespace, state):
+        typer.echo(f"  {detail}")
+    if not state.ended:
+        _say(_next(state.name))
 
 
 def logs(
-    sweep: Sweep,
+    sweep: Annotated[str, Name],
     cluster: ClusterFile = HERE,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the sweep ends.")
+        bool, typer.Option("--follow", "-f", help="Print new lines until the sweep ends.")
     ] = False,
     context: Context = None,
 ) -> None:
-    """Print what a sweep's driver has told, while its pods are there."""
-    namespace, api = _cluster(cluster).namespace, _api(context)
+    """Print what a sweep's driver printed; its pods must still be there."""
+    api, namespace = _connect(cluster, context)
     from orchestrator.kube.logs import driver_log
-    from orchestrator.kube.submit import find
+    from orchestrator.kube.names import resolve
+    from orchestrator.kube.sweeps import find
 
-    job = find(api, namespace, _name(sweep))
+    name = find(api, namespace, resolve(sweep)).name
     with contextlib.suppress(KeyboardInterrupt):
-        for line in driver_log(api, namespace, job.name, follow=follow):
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
+        for line in driver_log(api, namespace, name, follow=follow):
+            typer.echo(line)
 
 
-def cancel(sweep: Sweep, cluster: ClusterFile = HERE, context: Context = None) -> None:
-    """Stop a sweep and take its pods down; the same submit goes on where it was."""
-    namespace, api = _cluster(cluster).namespace, _api(context)
-    from orchestrator.kube.submit import find, remove
+def cancel(
+    sweep: Annotated[str, Name], cluster: ClusterFile = HERE, context: Context = None
+) -> None:
+    """Stop a sweep and delete its pods. Submitting the same study again resumes it."""
+    api, namespace = _connect(cluster, context)
+    from orchestrator.kube.names import resolve
+    from orchestrator.kube.submit import remove
+    from orchestrator.kube.sweeps import find
 
-    job = find(api, namespace, _name(sweep))
-    with console.status(f"Stopping {job.name}: its driver, then its pods"):
-        remove(api, namespace, job)
-    console.print(
-        f"{job.name} is cancelled; nothing is lost: the same submit goes on from there", **_PLAIN
-    )
+    state = find(api, namespace, resolve(sweep))
+    with console.status(f"Stopping {state.name}: its driver, then its pods"):
+        remove(api, namespace, state)
+    _say(f"{state.name} is cancelled; nothing is lost: the same submit resumes it")
 
 
-def _cluster(file: Path) -> "Cluster":
+def _connect(cluster: Path, context: str | None) -> "tuple[Api, str]":
+    """The API server, and the namespace of a cluster file."""
     from orchestrator.kube.cluster import load
 
-    return load(file)
+    namespace = load(cluster).namespace
+    return _api(context), namespace
 
 
 def _api(context: str | None) -> "Api":
@@ -153,144 +158,91 @@ def _api(context: str | None) -> "Api":
     return Api(context)
 
 
-def _name(sweep: str) -> str:
-    """The sweep's name, or the study's, of what a user wrote."""
-    if not sweep.endswith((".yaml", ".yml")):
-        return sweep
-    from orchestrator.kube.render import sweep_name
-    from orchestrator.study.file import load
-
-    return sweep_name(load(Path(sweep)))
-
-
-class _View:
-    """The line that says where a sweep stands: live in a terminal, elsewhere on each change."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._words = "asking"
-        self._details: list[str] = []
-        self._spinner = Spinner("dots")
-        self._began = time.monotonic()
-        self._told = ""
-
-    def show(self, words: str, details: list[str]) -> None:
-        """What is so now."""
-        self._words, self._details = words, details
-        text = "\n  ".join([words, *details])
-        if not console.is_terminal and text != self._told:
-            console.print(f"{self._clock()}  {self._name}: {text}", **_PLAIN)
-            self._told = text
-
-    @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
-        """In a terminal the line stays in its place and its clock runs."""
-        if not console.is_terminal:
-            yield
-            return
-        with Live(
-            get_renderable=self._render, console=console, refresh_per_second=8, transient=True
-        ):
-            yield
-
-    def _render(self) -> Table:
-        grid = Table.grid(padding=(0, 1))
-        line = Text.assemble((self._name, "bold"), f"  {self._words}  ", (self._clock(), "dim"))
-        grid.add_row(self._spinner, line)
-        for detail in self._details:
-            grid.add_row("", Text(detail, style="dim", overflow="ellipsis", no_wrap=True))
-        return grid
-
-    def _clock(self) -> str:
-        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-
-
-_PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
-
-
-def _wait(api: "Api", namespace: str, job: "Seen", timeout: float | None) -> None:
-    """Follow a sweep to its end.
+def _follow(api: "Api", namespace: str, sweep: "Sweep", timeout: float | None) -> None:
+    """Show a sweep until it ends.
 
     Raises:
         SweepFailed: it did not end well.
-        typer.Exit: 130 for Ctrl-C, 124 for the time-out; the sweep goes on.
+        typer.Exit: 130 for Ctrl-C, 124 for the time-out; the sweep continues.
     """
-    from orchestrator.kube.follow import failure, follow
+    from orchestrator.kube.follow import follow
+    from orchestrator.kube.logs import details
 
-    view, looked, details = _View(job.name), 0.0, list[str]()
-    last = job
+    view, looked, lines = _View(sweep.name), 0.0, list[str]()
     try:
-        with view.shown():
-            for found in follow(api, namespace, job.name, uid=job.uid, timeout=timeout):
-                if isinstance(found, ServerAway):
-                    view.show(f"{last.line}, when last seen", [f"{found}; asking again"])
+        with view.live():
+            for state in follow(api, namespace, sweep.name, uid=sweep.uid, timeout=timeout):
+                if isinstance(state, ServerAway):
+                    view.show(f"{sweep.line}, when last seen", [f"{state}; asking again"])
                     continue
-                changed, last = found.line != last.line, found
-                if changed or time.monotonic() - looked > LOOK:
-                    looked, details = time.monotonic(), _details(api, namespace, found)
-                view.show(found.line, details)
+                if state.line != sweep.line or time.monotonic() - looked > LOOK:
+                    looked, lines = time.monotonic(), details(api, namespace, state)
+                sweep = state
+                view.show(sweep.line, lines)
     except KeyboardInterrupt:
-        console.print(f"\nDetached; {job.name} goes on ({last.line}).", **_PLAIN)
-        _next(job.name)
+        _say(f"\nDetached; {sweep.name} continues ({sweep.line}).\n{_next(sweep.name)}")
         raise typer.Exit(130) from None
     except TimeoutError:
-        console.print(f"isoflop: {job.name} goes on ({last.line}); --timeout is over", **_PLAIN)
-        _next(job.name)
+        _say(f"isoflop: {sweep.name} continues ({sweep.line}), --timeout is over")
+        _say(_next(sweep.name))
         raise typer.Exit(124) from None
-    if not last.succeeded:
-        _tail(last.message)
-        raise failure(last)
-    console.print(f"{job.name} is complete", **_PLAIN)
-
-
-def _details(api: "Api", namespace: str, job: "Seen") -> list[str]:
-    """What else there is to tell: pods in trouble, else the driver's last line."""
-    from orchestrator.kube.follow import troubles
-    from orchestrator.kube.logs import last_line
-
-    if job.ended or job.deleting:
-        return []
-    found = troubles(api, namespace, job.cluster)[:5]
-    if found or job.job != "RUNNING":
-        return found
-    line = last_line(api, namespace, job.cluster)
-    return [line] if line else []
-
-
-def _tail(message: str) -> None:
-    """The last lines that a failed driver told."""
-    lines = [line for line in message.splitlines() if line.strip()]
-    if len(lines) > 1:
-        console.print("Its driver's last words:", **_PLAIN)
-        for line in lines[-15:]:
-            console.print(f"  {line}", **_PLAIN)
-
-
-def _card(api: "Api", namespace: str, job: "Seen") -> None:
-    answer.print(f"{job.name}  {job.line}", **_PLAIN)
-    answer.print(f"  since  {job.created}", **_PLAIN)
-    if job.ended and not job.succeeded:
-        answer.print(f"  why    {job.why}", **_PLAIN)
-    for detail in _details(api, namespace, job):
-        answer.print(f"  {detail}", **_PLAIN)
-    if not job.ended:
-        _next(job.name)
-
-
-def _list(found: "list[Seen]", namespace: str) -> None:
-    if not found:
-        answer.print(f"No sweep is in namespace {namespace}.", **_PLAIN)
+    if sweep.succeeded:
+        _say(f"{sweep.name} is complete")
         return
-    names, lines = (max(len(getattr(job, key)) for job in found) for key in ("name", "line"))
-    for job in found:
-        answer.print(f"{job.name:<{names}}  {job.line:<{lines}}  {job.created}", **_PLAIN)
+    lines = [line for line in sweep.message.splitlines() if line.strip()]
+    if len(lines) > 1:
+        _say("\n  ".join(["The last lines of its driver:", *lines[-15:]]))
+    raise sweep.failure
 
 
-def _next(name: str) -> None:
-    for words, command in (
-        ("Follow it:", "status {} --wait"),
-        ("Its log:", "logs {} --follow"),
-        ("Cancel it:", "cancel {}"),
-    ):
-        console.print(f"  {words:<11} isoflop {command.format(name)}", **_PLAIN)
+class _View:
+    """The line with a sweep's state: live in a terminal, printed on each change elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._printed = ""
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.fields[name]}"),
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(overflow="ellipsis", no_wrap=True),
+            ),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("asking", name=name)
+
+    def show(self, words: str, details: list[str]) -> None:
+        """The state from now on."""
+        text = "\n  ".join([words, *details])
+        self._progress.update(self._task, description=text)
+        if not console.is_terminal and text != self._printed:
+            elapsed = timedelta(seconds=int(self._progress.tasks[0].elapsed or 0))
+            _say(f"{elapsed}  {self._name}: {text}")
+            self._printed = text
+
+    def live(self) -> contextlib.AbstractContextManager[object]:
+        """In a terminal the line stays in its place and its clock runs."""
+        return self._progress if console.is_terminal else contextlib.nullcontext()
+
+
+def _listing(sweeps: "list[Sweep]") -> str:
+    names, lines = (
+        max((len(getattr(s, key)) for s in sweeps), default=0) for key in ("name", "line")
+    )
+    return "\n".join(f"{s.name:<{names}}  {s.line:<{lines}}  {s.created}" for s in sweeps)
+
+
+def _next(name: str) -> str:
+    return (
+        f"  Follow it:  isoflop status {name} --wait\n"
+        f"  Its log:    isoflop logs {name} --follow\n"
+        f"  Cancel it:  isoflop cancel {name}"
+    )
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,40 +1,60 @@
 """The API server, through the official client: JSON in and out, every failure one line.
 
-Two kinds of failure matter here: what the server refuses (`Refused`), and a server that does not
-answer or cannot at the moment (`ServerAway`), where asking again is right.
+Two kinds of failure matter here: the server refuses (`Refused`), or it does not answer or cannot
+at the moment (`ServerAway`), where asking again is right.
+
+The client's dynamic half is used, not its typed one: importing `CoreV1Api` alone takes more CPU
+than all the rest of `isoflop status`.
 """
 
+import contextlib
 import json
-import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.dynamic import DynamicClient, Resource
 
 from methods.errors import KubernetesError, ServerAway
-from orchestrator.kube.render import API_VERSION, GROUP
-
-logger = logging.getLogger(__name__)
+from orchestrator.kube.names import GROUP, VERSION
 
 Json = dict[str, Any]
-ANSWER = 30.0
+ANSWER_SECONDS = 30.0
 """Seconds for an answer; a server under load takes some."""
 TRIES = 5
 """Times that a reading is asked for."""
 PAUSE = 0.5
 """Seconds before the second time; they double."""
-JOBS = f"/apis/{GROUP}/{API_VERSION}/namespaces/{{}}/rayjobs"
-MAPS = "/api/v1/namespaces/{}/configmaps"
-PODS = "/api/v1/namespaces/{}/pods"
+
+
+def _resource(kind: str, group: str = "", version: str = "v1", *, namespaced: bool = True) -> Any:
+    return Resource(  # type: ignore[no-untyped-call]
+        prefix="apis" if group else "api",
+        group=group,
+        api_version=version,
+        kind=kind,
+        namespaced=namespaced,
+        name=f"{kind.lower()}s",
+    )
+
+
+RAY_JOBS = _resource("RayJob", GROUP, VERSION)
+CONFIG_MAPS = _resource("ConfigMap")
+PODS = _resource("Pod")
+SECRETS = _resource("Secret")
+CLAIMS = _resource("PersistentVolumeClaim")
+NAMESPACES = _resource("Namespace", namespaced=False)
+QUEUES = [_resource("LocalQueue", "kueue.x-k8s.io", version) for version in ("v1beta2", "v1beta1")]
+"""Kueue's queues, as its newer and older versions serve them."""
 
 
 class Refused(KubernetesError):
-    """What the server says no to, with its HTTP status."""
+    """The server says no, with this HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -43,6 +63,8 @@ class Refused(KubernetesError):
 
 class Api:
     """One API server, as the user's kubeconfig names it.
+
+    Every method raises Refused or ServerAway, as the server answers.
 
     Raises:
         KubernetesError: there is no kubeconfig, or it has no such context.
@@ -66,187 +88,159 @@ class Api:
             ) from None
         settings.retries = False  # who asks again is decided here
         self.host = str(settings.host)
-        self._client = client.ApiClient(settings)
+        self._client: Any = DynamicClient(  # type: ignore[no-untyped-call]
+            client.ApiClient(settings),
+            discoverer=lambda *_: None,  # the resources above need no discovery
+        )
 
-    def get(self, path: str, **query: str) -> Json:
-        """One reading, asked for again while the server is away.
+    def find(self, resource: Any, namespace: str, name: str) -> Json | None:
+        """One object, None where there is none; asked for again while the server is away."""
+        return _unless_missing(self._patiently, "get", resource.path(name, namespace))
 
-        Raises:
-            Refused, ServerAway: the answer.
-        """
-        return self._patiently("GET", path, query)
+    def items(self, resource: Any, namespace: str, labels: str) -> list[Json]:
+        """The objects that bear labels; asked for again while the server is away."""
+        answer = self._patiently("get", resource.path(None, namespace), label_selector=labels)
+        return list(answer.get("items") or [])
 
-    def list_now(self, path: str, seconds: float, **query: str) -> Json:
-        """A list with its resource version, asked for once and for so many seconds at most.
+    def snapshot(self, resource: Any, namespace: str, name: str, seconds: float) -> Json:
+        """A list of one object, with its resource version; asked for once, for so many seconds."""
+        path, field = resource.path(None, namespace), f"metadata.name={name}"
+        return self._once("get", path, field_selector=field, seconds=min(ANSWER_SECONDS, seconds))
 
-        Raises:
-            Refused, ServerAway: the answer.
-        """
-        return self._json("GET", path, query, seconds=min(ANSWER, seconds))
+    def served(self, group: str, version: str) -> set[str]:
+        """The resources of an API group that the server knows; empty where it has no such group."""
+        answer = _unless_missing(self._patiently, "get", f"/apis/{group}/{version}")
+        return {resource["name"] for resource in (answer or {}).get("resources", [])}
 
-    def find(self, path: str, **query: str) -> Json | None:
-        """The same; None where there is no such object."""
-        try:
-            return self.get(path, **query)
-        except Refused as refusal:
-            if refusal.status == 404:
-                return None
-            raise
+    def create(self, resource: Any, body: Json, *, dry_run: bool = False) -> Json:
+        """Create, once; unknown fields are refused. After ServerAway it may have been created."""
+        path, mode = resource.path(None, body["metadata"]["namespace"]), "All" if dry_run else None
+        query = [("fieldValidation", "Strict")]
+        return self._once("post", path, body, dry_run=mode, query_params=query)
 
-    def post(self, path: str, body: Json, **query: str) -> Json:
-        """Create, once; unknown fields are refused.
+    def replace(self, resource: Any, body: Json) -> Json:
+        """Replace the object of the same name and resource version, once."""
+        path = resource.path(body["metadata"]["name"], body["metadata"]["namespace"])
+        return self._once("put", path, body, query_params=[("fieldValidation", "Strict")])
 
-        Raises:
-            Refused, ServerAway: the answer; after the latter it may have been created.
-        """
-        return self._json("POST", path, {"fieldValidation": "Strict", **query}, body)
+    def patch(self, resource: Any, namespace: str, name: str, body: Json) -> Json:
+        """Merge into what is there; asked for again while the server is away."""
+        words = {"content_type": "application/merge-patch+json"}
+        return self._patiently("patch", resource.path(name, namespace), body, **words)
 
-    def put(self, path: str, body: Json) -> Json:
-        """Replace, once."""
-        return self._json("PUT", path, {"fieldValidation": "Strict"}, body)
+    def delete(self, resource: Any, namespace: str, name: str, options: Json) -> bool:
+        """Delete, asked for again while the server is away; False where there was no object."""
+        path = resource.path(name, namespace)
+        return _unless_missing(self._patiently, "delete", path, options) is not None
 
-    def patch(self, path: str, body: Json) -> Json:
-        """Merge into what is there; said again while the server is away."""
-        return self._patiently("PATCH", path, {}, body)
-
-    def delete(self, path: str, body: Json) -> bool:
-        """Delete, said again while the server is away; False where nothing was there."""
-        try:
-            self._patiently("DELETE", path, {}, body)
-        except Refused as refusal:
-            if refusal.status == 404:
-                return False
-            raise
-        return True
-
-    def watch(self, path: str, version: str, seconds: float, **query: str) -> Iterator[Json]:
-        """Events after a resource version, for about so many seconds.
+    def watch(
+        self, resource: Any, namespace: str, name: str, version: str, seconds: float
+    ) -> Iterator[Json]:
+        """Events of one object after a resource version, for about so many seconds.
 
         Raises:
-            Refused, ServerAway: the answer; 410 where the version is too old.
+            Refused: with status 410 where the version is too old.
         """
         length = max(1, int(seconds))
-        words = {
-            **query,
-            "watch": "true",
-            "resourceVersion": version,
-            "timeoutSeconds": str(length),
-            "allowWatchBookmarks": "true",
-        }
-        for line in self._lines(path, words, length + 5):
-            event: Json = _parsed(line)
-            if event["type"] == "ERROR":
-                raise _failure(
-                    int(event["object"].get("code", 500)), json.dumps(event["object"]), path
-                )
+        for line in self._lines(
+            resource.path(None, namespace),
+            length + 5,
+            field_selector=f"metadata.name={name}",
+            resource_version=version,
+            watch=True,
+            timeout_seconds=length,
+            allow_watch_bookmarks=True,
+        ):
+            event = _parsed(line)
+            if event["type"] == "ERROR":  # the client's Watch fails where it bears no reason
+                status = event["object"]
+                raise _failure(int(status.get("code", 500)), json.dumps(status), resource.name)
             yield event
 
-    def lines(self, path: str, query: Mapping[str, str], seconds: float = 60) -> Iterator[str]:
-        """A text as it comes; ends with it, or after so many seconds without any.
+    def log(self, namespace: str, pod: str, query: Mapping[str, str]) -> Iterator[str]:
+        """The lines of a pod's log as they come; ends with it, or after 60 s without any."""
+        path = f"{PODS.path(pod, namespace)}/log"
+        yield from self._lines(path, 60, query_params=list(query.items()))
 
-        Raises:
-            Refused, ServerAway: the answer, or a stream that broke off.
-        """
-        yield from self._lines(path, query, seconds)
-
-    def _patiently(
-        self, method: str, path: str, query: Mapping[str, str], body: Json | None = None
-    ) -> Json:
-        pause = PAUSE
-        for left in reversed(range(TRIES)):
+    def _patiently(self, method: str, path: str, body: Json | None = None, **words: Any) -> Json:
+        for attempt in range(TRIES - 1):
             try:
-                return self._json(method, path, query, body)
+                return self._once(method, path, body, **words)
             except ServerAway:
-                if not left:
-                    raise
-                time.sleep(pause)
-                pause *= 2
-        raise AssertionError("unreachable")
+                time.sleep(PAUSE * 2**attempt)
+        return self._once(method, path, body, **words)
 
-    def _json(
+    def _once(
         self,
         method: str,
         path: str,
-        query: Mapping[str, str],
         body: Json | None = None,
-        seconds: float = ANSWER,
+        *,
+        seconds: float = ANSWER_SECONDS,
+        **words: Any,
     ) -> Json:
-        with _words(self.host):
-            answer = self._call(method, path, query, body, seconds)
-            text = answer.read().decode()
-        if not 200 <= answer.status < 300:
-            raise _failure(answer.status, text, path)
-        found: Json = _parsed(text)
-        return found
+        words["_request_timeout"] = min(10.0, seconds), seconds  # to connect, and of silence
+        with self._failures(path):
+            answer = self._client.request(method, path, body, serializer=_as_it_is, **words)
+        if not isinstance(answer, dict):
+            raise ServerAway(f"the API server's answer was cut off after {len(answer)} letters")
+        return answer
 
-    def _lines(self, path: str, query: Mapping[str, str], seconds: float) -> Iterator[str]:
-        with _words(self.host):
-            answer = self._call("GET", path, query, None, seconds)
-            if not 200 <= answer.status < 300:
-                raise _failure(answer.status, answer.read().decode(), path)
+    def _lines(self, path: str, seconds: float, **words: Any) -> Iterator[str]:
+        words["_request_timeout"] = min(10.0, seconds), seconds
+        with self._failures(path):
+            response = self._client.request("get", path, serialize=False, **words)
+            try:
+                for line in response:
+                    text = line.decode(errors="replace").rstrip("\n")
+                    if text:
+                        yield text
+            finally:
+                response.close()
+                response.release_conn()
+
+    @contextlib.contextmanager
+    def _failures(self, path: str) -> Iterator[None]:
+        """A failure of the client as one of ours."""
         try:
-            rest = b""
-            with _words(self.host):
-                for chunk in answer.response.stream(amt=None, decode_content=False):
-                    *whole, rest = (rest + chunk).split(b"\n")
-                    for line in whole:
-                        if line:
-                            yield line.decode(errors="replace")
-            if rest:
-                yield rest.decode(errors="replace")
-        finally:
-            answer.response.close()
-            answer.response.release_conn()
-
-    def _call(
-        self, method: str, path: str, query: Mapping[str, str], body: Json | None, seconds: float
-    ) -> Any:
-        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        verb, url, headers, payload, fields = self._client.param_serialize(
-            method,
-            path,
-            query_params=list(query.items()),
-            header_params={"Accept": "application/json, */*", "Content-Type": kind},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        return self._client.call_api(
-            verb, url, headers, payload, fields, _request_timeout=(min(10.0, seconds), seconds)
-        )
-
-
-class _words:  # noqa: N801
-    """A connection's failure, as `ServerAway`."""
-
-    def __init__(self, host: str) -> None:
-        self._host = host
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ApiException | urllib3.exceptions.HTTPError | OSError):
+            yield
+        except ConfigException as error:
+            raise KubernetesError(f"no credentials for {self.host}: {_one_line(error)}") from None
+        except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
+            if isinstance(error, ApiException) and error.status:
+                raise _failure(error.status, error.body or "", path) from None
             raise ServerAway(
-                f"the API server {self._host} must answer, but: {_one_line(error)}"
+                f"the API server {self.host} must answer, but: {_one_line(error)}"
             ) from None
-        if isinstance(error, ConfigException):
-            raise KubernetesError(f"no credentials for {self._host}: {_one_line(error)}") from None
 
 
-def _parsed(text: str) -> Any:
+def _unless_missing(request: Callable[..., Json], *place: Any) -> Json | None:
     try:
-        return json.loads(text or "{}")
+        return request(*place)
+    except Refused as refusal:
+        if refusal.status == 404:
+            return None
+        raise
+
+
+def _as_it_is(_: object, content: Any) -> Any:
+    return content
+
+
+def _parsed(line: str) -> Json:
+    try:
+        return dict(json.loads(line))
     except ValueError:
-        raise ServerAway(f"the API server's answer was cut off after {len(text)} letters") from None
+        raise ServerAway(f"the API server's answer was cut off after {len(line)} letters") from None
 
 
 def _failure(status: int, text: str, path: str) -> KubernetesError:
-    """What a Status object says, in a line."""
+    """The message of a Status object, in a line."""
     try:
-        said = json.loads(text)
-        message = str(said.get("message") or said.get("reason") or text)
+        content = json.loads(text)
+        message = str(content.get("message") or content.get("reason") or text)
     except (ValueError, AttributeError):
-        message = text or "no word of why"
+        message = text or "no reason given"
     message = " ".join(message.split())[:600]
     if status == 429 or status >= 500:
         return ServerAway(f"the API server cannot answer at the moment ({status}): {message}")
@@ -257,16 +251,13 @@ def _failure(status: int, text: str, path: str) -> KubernetesError:
             f"you may not do this (403): {message}; the Role sweep-submitter in k8s/base allows it",
             status,
         )
-    return Refused(
-        f"the API server refused {path.rsplit('/', 1)[-1]} ({status}): {message}", status
-    )
+    name = path.rsplit("/", 1)[-1]
+    return Refused(f"the API server refused {name} ({status}): {message}", status)
 
 
 def _one_line(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
-    if isinstance(error, ApiException) and reason:
-        return " ".join(str(reason).split())
     if isinstance(reason, Exception):
         return _one_line(reason)
-    text = " ".join(str(error).split())
+    text = " ".join(str(reason if isinstance(error, ApiException) else error).split())
     return text.rsplit("object at 0x", 1)[-1].partition(">: ")[2] or text or type(error).__name__

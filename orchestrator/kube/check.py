@@ -1,11 +1,14 @@
-"""What a cluster must have before anything is created there; the rest `render` checks offline."""
+"""What a cluster must have before anything is created there; `render` checks the rest offline."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
 from methods.errors import KubernetesError
-from orchestrator.kube.api import JOBS, Api, Refused
+from orchestrator.kube.api import CLAIMS, NAMESPACES, QUEUES, RAY_JOBS, SECRETS, Api, Refused
 from orchestrator.kube.cluster import Cluster, claim
-from orchestrator.kube.render import API_VERSION, GROUP, Rendered
+from orchestrator.kube.names import GROUP, VERSION
+from orchestrator.kube.render import Rendered
 
 logger = logging.getLogger(__name__)
 
@@ -19,107 +22,93 @@ def check(api: Api, rendered: Rendered, cluster: Cluster) -> None:
         KubernetesError: what is missing, and what would do.
         ServerAway: the API server does not answer.
     """
-    _kuberay(api)
-    _namespace(api, cluster.namespace)
-    _secrets(api, cluster)
-    _storage(api, cluster, "storage", cluster.storage, writes=True)
-    if cluster.datasets:
-        _storage(api, cluster, "datasets", cluster.datasets, writes=False)
-    if cluster.queue:
-        _queue(api, cluster.namespace, cluster.queue)
-    api.post(JOBS.format(cluster.namespace), rendered.ray_job, dryRun="All")
-
-
-def _kuberay(api: Api) -> None:
-    found = api.find(f"/apis/{GROUP}/{API_VERSION}")
-    kinds = {resource["name"] for resource in (found or {}).get("resources", [])}
-    if "rayjobs" not in kinds:
+    if "rayjobs" not in api.served(GROUP, VERSION):
         raise KubernetesError(
-            f"KubeRay must be installed, but {api.host} knows no RayJob ({GROUP}/{API_VERSION}); "
+            f"KubeRay must be installed, but {api.host} knows no RayJob ({GROUP}/{VERSION}); "
             "`helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0 --namespace "
             "kuberay-system --create-namespace` installs it"
         )
+    _namespace(api, cluster.namespace)
+    _secret(api, cluster.namespace, "mlflow", cluster.mlflow.secret, cluster.mlflow.key)
+    if cluster.optuna:
+        _secret(api, cluster.namespace, "optuna", cluster.optuna.secret, cluster.optuna.key)
+    if cluster.pull_secret:
+        key = ".dockerconfigjson"
+        _secret(api, cluster.namespace, "pull_secret", cluster.pull_secret, key)
+    _claim(api, cluster, "storage", cluster.storage, SHARED)
+    if cluster.datasets:
+        _claim(api, cluster, "datasets", cluster.datasets, SHARED, "ReadOnlyMany")
+    if cluster.queue:
+        _queue(api, cluster.namespace, cluster.queue)
+    api.create(RAY_JOBS, rendered.ray_job, dry_run=True)
 
 
 def _namespace(api: Api, name: str) -> None:
-    try:
-        found = api.find(f"/api/v1/namespaces/{name}")
-    except Refused as refusal:
-        if refusal.status != 403:
-            raise
-        logger.warning("whether namespace %s exists is not known: %s", name, refusal)
-        return
-    if found is None:
-        raise KubernetesError(
-            f"the namespace must exist, but there is no {name!r}; `kubectl apply -k "
-            "k8s/overlays/local` makes it with all that belongs in it"
-        )
-    if (found.get("status") or {}).get("phase") == "Terminating":
-        raise KubernetesError(f"the namespace {name!r} is being deleted; wait, then make it again")
-
-
-def _secrets(api: Api, cluster: Cluster) -> None:
-    wanted = [("mlflow", cluster.mlflow.secret, cluster.mlflow.key)]
-    if cluster.optuna:
-        wanted.append(("optuna", cluster.optuna.secret, cluster.optuna.key))
-    if cluster.pull_secret:
-        wanted.append(("pull_secret", cluster.pull_secret, ".dockerconfigjson"))
-    for field, name, key in wanted:
-        try:
-            found = api.find(f"/api/v1/namespaces/{cluster.namespace}/secrets/{name}")
-        except Refused as refusal:
-            if refusal.status != 403:
-                raise
-            logger.warning("whether Secret %s exists is not known: you may not read it", name)
-            continue
-        if found is None:
+    with _unless_forbidden(f"namespace {name}"):
+        namespace = api.find(NAMESPACES, "", name)
+        if namespace is None:
             raise KubernetesError(
-                f"`{field}` names Secret {name!r}, but there is none in namespace "
-                f"{cluster.namespace!r}; `kubectl -n {cluster.namespace} create secret generic "
-                f"{name} --from-literal={key}=...` makes it"
+                f"the namespace must exist, but there is no {name!r}; `kubectl apply -k "
+                "k8s/overlays/local` creates it with all that belongs in it"
             )
-        if key not in (found.get("data") or {}):
-            keys = ", ".join(sorted(found.get("data") or {})) or "none"
+        if (namespace.get("status") or {}).get("phase") == "Terminating":
             raise KubernetesError(
-                f"Secret {name!r} must have the key {key!r} (`{field}`), but has: {keys}"
+                f"the namespace {name!r} is being deleted; wait, then create it again"
             )
 
 
-def _storage(api: Api, cluster: Cluster, field: str, uri: str, *, writes: bool) -> None:
+def _secret(api: Api, namespace: str, field: str, name: str, key: str) -> None:
+    with _unless_forbidden(f"Secret {name}"):
+        secret = api.find(SECRETS, namespace, name)
+        if secret is None:
+            raise KubernetesError(
+                f"`{field}` names Secret {name!r}, but there is none in namespace {namespace!r}; "
+                f"`kubectl -n {namespace} create secret generic {name} --from-literal={key}=...` "
+                "creates it"
+            )
+        keys = sorted(secret.get("data") or {})
+        if key not in keys:
+            raise KubernetesError(
+                f"Secret {name!r} must have the key {key!r} (`{field}`), but has: "
+                f"{', '.join(keys) or 'none'}"
+            )
+
+
+def _claim(api: Api, cluster: Cluster, field: str, uri: str, *enough: str) -> None:
     name = claim(uri)
-    path = f"/api/v1/namespaces/{cluster.namespace}/persistentvolumeclaims/{name}"
-    found = api.find(path)
-    if found is None:
+    volume = api.find(CLAIMS, cluster.namespace, name)
+    if volume is None:
         raise KubernetesError(
             f"`{field}` names PersistentVolumeClaim {name!r}, but there is none in namespace "
             f"{cluster.namespace!r}; k8s/base has one to begin with"
         )
-    modes = set(found["spec"].get("accessModes") or [])
-    if (found.get("status") or {}).get("phase") == "Lost":
+    if (volume.get("status") or {}).get("phase") == "Lost":
         raise KubernetesError(f"PersistentVolumeClaim {name!r} has lost its volume")
-    if SHARED in modes or (not writes and "ReadOnlyMany" in modes):
-        return
-    if cluster.one_node and "ReadWriteOnce" in modes:
-        return
-    raise KubernetesError(
-        f"all pods mount `{field}`, so PersistentVolumeClaim {name!r} must be {SHARED}, but is "
-        f"{' and '.join(sorted(modes))}; take a storage class that can be shared, or say "
-        "`one_node: true` where all pods stand on one node"
-    )
+    modes = set(volume["spec"].get("accessModes") or [])
+    if modes.isdisjoint({*enough, "ReadWriteOnce"} if cluster.one_node else enough):
+        raise KubernetesError(
+            f"all pods mount `{field}`, so PersistentVolumeClaim {name!r} must be {SHARED}, but is "
+            f"{' and '.join(sorted(modes))}; take a storage class that can be shared, or say "
+            "`one_node: true` where all pods stand on one node"
+        )
 
 
 def _queue(api: Api, namespace: str, name: str) -> None:
-    for version in ("v1beta2", "v1beta1"):
-        path = f"/apis/kueue.x-k8s.io/{version}/namespaces/{namespace}/localqueues/{name}"
-        try:
-            if api.find(path) is not None:
-                return
-        except Refused as refusal:
-            if refusal.status != 403:
-                raise
-            logger.warning("whether queue %s exists is not known: you may not read it", name)
-            return
-    raise KubernetesError(
-        f"`queue` names Kueue's LocalQueue {name!r}, but there is none in namespace {namespace!r}; "
-        "k8s/components/kueue has one to begin with, once Kueue is installed"
-    )
+    with _unless_forbidden(f"queue {name}"):
+        if not any(api.find(queues, namespace, name) for queues in QUEUES):
+            raise KubernetesError(
+                f"`queue` names Kueue's LocalQueue {name!r}, but there is none in namespace "
+                f"{namespace!r}; k8s/components/kueue has one to begin with, once Kueue is "
+                "installed"
+            )
+
+
+@contextlib.contextmanager
+def _unless_forbidden(what: str) -> Iterator[None]:
+    """Who may not read something is warned; the submit continues."""
+    try:
+        yield
+    except Refused as refusal:
+        if refusal.status != 403:
+            raise
+        logger.warning("whether %s exists is not known: you may not read it", what)

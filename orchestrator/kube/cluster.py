@@ -1,22 +1,37 @@
 """The cluster file: where a study's sweep runs, and what it gets there."""
 
-import importlib.metadata
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pydantic
-import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from methods.errors import KubernetesError, nearest
+from methods.errors import KubernetesError
 from orchestrator.study.file import Resources
-from orchestrator.study.reading import Strict
+from orchestrator.study.reading import Location, Strict, mapping, sentence
+
+
+def _claim_uri(uri: str) -> str:
+    if re.fullmatch(r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?", uri):
+        return uri
+    hint = ""
+    if uri.startswith(("s3://", "gs://", "abfs://")):
+        hint = (
+            "; a sweep appends to its ledger and renames checkpoints, which a bucket cannot do "
+            "(MLflow's artefacts may lie in one)"
+        )
+    elif uri.startswith(("file://", "hostpath://")):
+        hint = "; a node's own disk is not seen by the other pods"
+    raise ValueError(f"must be pvc://CLAIM, but got {uri!r}{hint}")
+
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")]
-Claim = Annotated[str, Field(pattern=r"^[a-z0-9+]+://.+$")]
+Claim = Annotated[
+    str, AfterValidator(_claim_uri), Field(json_schema_extra={"pattern": "^pvc://.+$"})
+]
 SPOT: Mapping[str, tuple[str, str]] = {
     "karpenter": ("karpenter.sh/capacity-type", "spot"),
     "gke": ("cloud.google.com/gke-spot", "true"),
@@ -27,7 +42,7 @@ SPOT: Mapping[str, tuple[str, str]] = {
 
 
 class Toleration(Strict):
-    """A taint that pods put up with; Kubernetes' own words."""
+    """A taint that pods tolerate; Kubernetes' own words."""
 
     key: str | None = None
     operator: Literal["Exists", "Equal"] = "Exists"
@@ -42,12 +57,12 @@ class Toleration(Strict):
 
 
 class Placement(Strict):
-    """On which nodes pods may stand."""
+    """On which nodes pods may run."""
 
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels that a node must have."""
     tolerations: list[Toleration] = Field(default_factory=list)
-    """Taints that the pods put up with."""
+    """Taints that the pods tolerate."""
 
 
 class Head(Placement):
@@ -65,7 +80,7 @@ class Workers(Placement):
     name: Name
     """Name of the group."""
     replicas: Annotated[int, Field(ge=0)] = 1
-    """Pods; with autoscaling the least."""
+    """Number of pods; with autoscaling the fewest."""
     max_replicas: Annotated[int, Field(ge=1)] | None = None
     """The most pods, with autoscaling only."""
     cpu: Annotated[int, Field(ge=1)]
@@ -77,7 +92,7 @@ class Workers(Placement):
     gpu_resource: str = "nvidia.com/gpu"
     """The extended resource that the GPUs are asked for by, as `nvidia.com/mig-1g.10gb`."""
     spot: Literal["karpenter", "gke", "eks", "aks"] | None = None
-    """Whose spot nodes the pods stand on; what is preempted goes on elsewhere."""
+    """Whose spot nodes the pods run on; a preempted trial resumes elsewhere."""
 
     @property
     def most(self) -> int:
@@ -85,7 +100,7 @@ class Workers(Placement):
         return self.max_replicas or self.replicas
 
     def holds(self, trial: Resources) -> int:
-        """How many trials one pod holds at once."""
+        """How many trials one pod runs at once."""
         by_cpu = int(self.cpu / trial.cpu + 1e-9)
         return min(by_cpu, int(self.gpu / trial.gpu + 1e-9)) if trial.gpu else by_cpu
 
@@ -125,9 +140,9 @@ class Cluster(Strict):
     namespace: Name = "isoflop"
     """Namespace of everything."""
     image: Annotated[str, Field(min_length=1)]
-    """Image of every pod; its tag ends in Ray's version (`-ray2.60.0`), or `ray` says it."""
+    """Image of every pod; its tag ends in Ray's version (`-ray2.60.0`), or `ray` gives it."""
     ray: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] | None = None
-    """Ray's version in the image, where its tag does not tell."""
+    """Ray's version in the image, where its tag does not give it."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """When nodes fetch the image."""
     pull_secret: Name | None = None
@@ -135,39 +150,39 @@ class Cluster(Strict):
     storage: Claim
     """`pvc://CLAIM` that holds ledgers and checkpoints, mounted at /runs in every pod."""
     one_node: bool = False
-    """Whether all pods stand on one node, so that a ReadWriteOnce claim will do."""
+    """Whether all pods run on one node, so that a ReadWriteOnce claim is enough."""
     datasets: Claim | None = None
     """`pvc://CLAIM` with data, mounted read-only at /data."""
     head: Head = Head()
-    """Ray's head, where the sweep's driver stands."""
+    """Ray's head, where the sweep's driver runs."""
     workers: Annotated[list[Workers], Field(min_length=1, max_length=7)]
-    """Groups of worker pods; Kueue takes seven."""
+    """Groups of worker pods; Kueue accepts seven at most."""
     trial: Trial = Trial()
-    """What a trial takes on this cluster; what is left out stands in the study's `resources`."""
+    """What a trial takes on this cluster; by default as the study's `resources` say."""
     mlflow: SecretKey
     """The MLflow server's URI; keys `username` and `password` in the same Secret are used too."""
     optuna: SecretKey | None = None
-    """URI of Optuna's database, its own; by default a journal file beside the ledger."""
+    """URI of a database for Optuna alone; by default a journal file beside the ledger."""
     queue: Name | None = None
-    """Kueue's LocalQueue that the sweep waits in."""
+    """Kueue's LocalQueue in which the sweep waits."""
     autoscaling: bool = False
     """Whether groups grow to `max_replicas` and shrink; a fixed size is the safer choice."""
     mode: Literal["http", "k8s-job"] = "http"
-    """Who submits the sweep to Ray: KubeRay's operator, or a pod of its own."""
+    """Who submits the sweep to Ray: KubeRay's operator (`http`), or a pod of its own."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Fresh clusters that a failed sweep gets; it goes on where it was."""
+    """Number of fresh clusters on which a failed sweep resumes."""
     start_minutes: Annotated[int, Field(ge=1)] = 30
-    """Minutes for pods to come up, before the sweep fails."""
+    """Minutes in which the pods must start, or the sweep fails."""
     hours: Annotated[float, Field(gt=0)] | None = None
-    """Hours after which the sweep is ended; by default as long as it takes."""
+    """Hours after which the sweep is ended; by default it has no limit."""
     keep_minutes: Annotated[int, Field(ge=0)] = 10
-    """Minutes that the pods, and so the logs, stay after the end."""
+    """Minutes for which the pods, and so the logs, stay after the end."""
 
     @property
     def ray_version(self) -> str | None:
-        """Ray's version in the image, as the file or the image's tag tells."""
-        found = re.search(r":[^@/]*ray(\d+\.\d+\.\d+)", self.image)
-        return self.ray or (found.group(1) if found else None)
+        """Ray's version in the image, from the file or from the image's tag."""
+        tag = re.search(r":[^@/]*ray(\d+\.\d+\.\d+)", self.image)
+        return self.ray or (tag.group(1) if tag else None)
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "Cluster":
@@ -176,8 +191,6 @@ class Cluster(Strict):
             raise ValueError(f"workers need names of their own, but got {', '.join(names)}")
         if not self.autoscaling and any(group.max_replicas for group in self.workers):
             raise ValueError("`max_replicas` needs `autoscaling: true`")
-        for field in ("storage", "datasets"):
-            _claim_name(field, getattr(self, field))
         if self.image.endswith(":latest") or not re.search(r"[:@][^/]+$", self.image):
             raise ValueError(
                 f"`image` needs a tag or digest of its own, `latest` is none, but got {self.image}"
@@ -196,60 +209,15 @@ def load(path: Path) -> Cluster:
     Raises:
         KubernetesError: no such file, no YAML, or a field that cannot be as written.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise KubernetesError(
-            f"a cluster file must exist, but there is none at {path}; name one with --cluster, "
-            "k8s/clusters/ has some to begin with"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise KubernetesError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise KubernetesError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise KubernetesError(f"{path} must hold `field: value` lines")
+    hint = "; name one with --cluster, k8s/clusters/ has some to begin with"
+    content = mapping(path, "a cluster file", KubernetesError, hint)
     try:
         return Cluster.model_validate(content)
     except pydantic.ValidationError as error:
-        raise KubernetesError(f"{path}: {_sentence(error)}") from None
+        raise KubernetesError(f"{path}: {sentence(error, _siblings, 'a cluster file')}") from None
 
 
-def client_version() -> str:
-    """Ray's version on this side."""
-    return importlib.metadata.version("ray")
-
-
-def _claim_name(field: str, uri: str | None) -> None:
-    if uri is None or re.fullmatch(r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?", uri):
-        return
-    hint = ""
-    if uri.startswith(("s3://", "gs://", "abfs://")):
-        hint = (
-            "; a sweep appends to its ledger and renames checkpoints, which a bucket cannot do "
-            "(MLflow's artefacts may lie in one)"
-        )
-    elif uri.startswith(("file://", "hostpath://")):
-        hint = "; a node's own disk is not seen by the other pods"
-    raise ValueError(f"`{field}` must be pvc://CLAIM, but got {uri!r}{hint}")
-
-
-def _sentence(error: pydantic.ValidationError) -> str:
-    unknown = [found for found in error.errors() if found["type"] == "extra_forbidden"]
-    first: Any = (unknown or error.errors())[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        name = str(first["loc"][-1])
-        return f"{where} is no field of a cluster file; {nearest(name, _siblings(first['loc']))}"
-    if first["type"] == "missing":
-        return f"{where} is missing"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    return f"{where}: {message}, got {first['input']!r}"
-
-
-def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+def _siblings(loc: Location) -> list[str]:
     """The fields of the part that a misspelt one stands in."""
     parts: dict[str, type[Strict]] = {
         "head": Head,

@@ -6,20 +6,16 @@ from orchestrator.kube.cluster import SPOT, Cluster, Placement, Workers, claim
 
 Manifest = dict[str, Any]
 
-
-RUNS, DATA, MOUNTED = "/runs", "/data", "/etc/isoflop"
+RUNS, DATA, STUDY = "/runs", "/data", "/etc/isoflop"
+"""Where pods mount the claims of ledgers and of data, and the head the study's ConfigMap."""
 USER = 1000
 """User and group of every process in the image."""
-
-
+OBJECT_STORE = "500000000"
+"""Bytes of Ray's object store in a pod."""
+LOGS: Manifest = {"name": "ray-logs", "mountPath": "/tmp/ray"}
+"""Ray's own folder; KubeRay mounts this name here too, for its autoscaler."""
 LOG_CONTAINER = "driver-log"
 """The head's container whose output is the driver's."""
-
-
-LOGS = {"name": "ray-logs", "mountPath": "/tmp/ray"}
-"""Ray's own folder; KubeRay mounts this name here too, for its autoscaler."""
-
-
 REPEAT = """\
 trap 'exit 0' TERM
 told=
@@ -34,71 +30,68 @@ while :; do
   wait $!
 done
 """
-"""What it runs: a job may be submitted a second time, and has another log then."""
-
-
+"""Its command: a job may be submitted a second time, and has another log then."""
+NOT_ROOT: Manifest = {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER}
+OWNERSHIP: Manifest = {"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"}
+PROFILE: Manifest = {"seccompProfile": {"type": "RuntimeDefault"}}
 HARDENED: Manifest = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
     "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "runAsUser": USER,
-    "runAsGroup": USER,
-    "seccompProfile": {"type": "RuntimeDefault"},
+    **NOT_ROOT,
+    **PROFILE,
 }
 """A container's security context: Pod Security `restricted`, and a root that cannot be written."""
+TMP: Manifest = {"name": "tmp", "mountPath": "/tmp"}
+HOME: Manifest = {"name": "HOME", "value": "/tmp"}
 
 
-def _head(cluster: Cluster, name: str) -> Manifest:
-    ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
-    env = [_secret("ISOFLOP_MLFLOW", cluster.mlflow.secret, cluster.mlflow.key)]
-    for variable, key in (
-        ("MLFLOW_TRACKING_USERNAME", "username"),
-        ("MLFLOW_TRACKING_PASSWORD", "password"),
-    ):
-        env.append(_secret(variable, cluster.mlflow.secret, key, optional=True))
-    if cluster.optuna:
-        env.append(_secret("ISOFLOP_OPTUNA", cluster.optuna.secret, cluster.optuna.key))
-    study: Manifest = {"name": "study", "configMap": {"name": name}}
-    container = _container(cluster, "ray-head", cluster.head.cpu, cluster.head.memory, env)
-    container["ports"] = [{"name": key, "containerPort": port} for key, port in ports.items()]
-    container["volumeMounts"] += [
-        dict(LOGS),
-        {"name": "study", "mountPath": MOUNTED, "readOnly": True},
+def head(cluster: Cluster, config_map: str) -> Manifest:
+    """Ray's head, where the driver runs; it alone mounts the study and sees Secrets."""
+    mlflow, optuna = cluster.mlflow, cluster.optuna
+    env = [
+        _secret("ISOFLOP_MLFLOW", mlflow.secret, mlflow.key),
+        _secret("MLFLOW_TRACKING_USERNAME", mlflow.secret, "username", optional=True),
+        _secret("MLFLOW_TRACKING_PASSWORD", mlflow.secret, "password", optional=True),
+        *([_secret("ISOFLOP_OPTUNA", optuna.secret, optuna.key)] if optuna else []),
     ]
-    pod = _pod(cluster, cluster.head, [container, _driver_log(cluster)])
-    pod["volumes"] += [{"name": LOGS["name"], "emptyDir": {"sizeLimit": "5Gi"}}, study]
+    container = _ray_container(cluster, "ray-head", cluster.head.cpu, cluster.head.memory, env)
+    ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
+    container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
+    container["volumeMounts"] += [LOGS, {"name": "study", "mountPath": STUDY, "readOnly": True}]
+    pod = _ray_pod(cluster, cluster.head, [container, _driver_log(cluster)])
+    pod["volumes"] += [
+        {"name": LOGS["name"], "emptyDir": {"sizeLimit": "5Gi"}},
+        {"name": "study", "configMap": {"name": config_map}},
+    ]
     pod["serviceAccountName"] = "ray-sweep"
     pod["automountServiceAccountToken"] = cluster.autoscaling
-    affinity = _off_spot(cluster)
-    if affinity:
-        pod["affinity"] = affinity
+    pod |= _off_spot(cluster)
+    annotations = {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
     return {
         "rayStartParams": {
             "dashboard-host": "0.0.0.0",
             "num-cpus": "0",
             "num-gpus": "0",
-            "object-store-memory": "500000000",
+            "object-store-memory": OBJECT_STORE,
         },
         "template": {
-            "metadata": {
-                "labels": _pod_labels("head"),
-                "annotations": {
-                    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-                    "karpenter.sh/do-not-disrupt": "true",
-                },
-            },
+            "metadata": {"labels": _labels("head"), "annotations": annotations},
             "spec": pod,
         },
     }
 
 
-def _workers(cluster: Cluster, group: Workers) -> Manifest:
-    container = _container(cluster, "ray-worker", group.cpu, group.memory, [])
+def workers(cluster: Cluster, group: Workers) -> Manifest:
+    """One group of worker pods, where the trials run."""
+    container = _ray_container(cluster, "ray-worker", group.cpu, group.memory, [])
     if group.gpu:
         for kind in ("requests", "limits"):
             container["resources"][kind][group.gpu_resource] = str(group.gpu)
-    pod = _pod(cluster, group, [container])
+    pod = _ray_pod(cluster, group, [container])
     pod["automountServiceAccountToken"] = False
     if group.spot:
         label, value = SPOT[group.spot]
@@ -114,13 +107,44 @@ def _workers(cluster: Cluster, group: Workers) -> Manifest:
         "rayStartParams": {
             "num-cpus": str(group.cpu),
             "num-gpus": str(group.gpu),
-            "object-store-memory": "500000000",
+            "object-store-memory": OBJECT_STORE,
         },
-        "template": {"metadata": {"labels": _pod_labels("worker")}, "spec": pod},
+        "template": {"metadata": {"labels": _labels("worker")}, "spec": pod},
     }
 
 
-def _container(cluster: Cluster, name: str, cpu: int, memory: str, env: list[Manifest]) -> Manifest:
+def submitter(cluster: Cluster) -> Manifest:
+    """The pod of K8sJobMode; KubeRay's own has no security context and no limits."""
+    container = _container(
+        cluster, "ray-job-submitter", {"env": [HOME]}, _resources("500m", "1Gi"), [TMP]
+    )
+    pod = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        **_pod(cluster, [container], [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}]),
+    }
+    return {"metadata": {"labels": _labels("submitter")}, "spec": pod}
+
+
+def autoscaling() -> Manifest:
+    """The fields of a RayCluster whose groups grow and shrink, with a hardened autoscaler."""
+    return {
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": {
+            "version": "v2",
+            "upscalingMode": "Default",
+            "idleTimeoutSeconds": 120,
+            "securityContext": HARDENED,
+            "resources": _resources("500m", "512Mi"),
+            "env": [HOME],
+            "volumeMounts": [TMP],
+        },
+    }
+
+
+def _ray_container(
+    cluster: Cluster, name: str, cpu: int, memory: str, env: list[Manifest]
+) -> Manifest:
     plain = {
         "HOME": "/tmp",
         "HF_HOME": f"{RUNS}/.huggingface",
@@ -129,40 +153,37 @@ def _container(cluster: Cluster, name: str, cpu: int, memory: str, env: list[Man
         "RAY_memory_monitor_refresh_ms": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    mounts: list[Manifest] = [
-        {"name": "tmp", "mountPath": "/tmp"},
-        {"name": "shm", "mountPath": "/dev/shm"},
-        {"name": "runs", "mountPath": RUNS},
-    ]
+    variables = [*({"name": key, "value": value} for key, value in plain.items()), *env]
+    mounts = [TMP, {"name": "shm", "mountPath": "/dev/shm"}, {"name": "runs", "mountPath": RUNS}]
     if cluster.datasets:
         mounts.append({"name": "data", "mountPath": DATA, "readOnly": True})
-    amounts = {"cpu": str(cpu), "memory": memory}
+    return _container(cluster, name, {"env": variables}, _resources(str(cpu), memory), mounts)
+
+
+def _driver_log(cluster: Cluster) -> Manifest:
+    """Repeats the driver's output, so that a pod's log has it: Ray writes it to a file only."""
+    command = {"command": ["/bin/sh", "-c", REPEAT]}
+    mounts = [{**LOGS, "readOnly": True}]
+    return _container(cluster, LOG_CONTAINER, command, _resources("20m", "32Mi"), mounts)
+
+
+def _container(
+    cluster: Cluster, name: str, process: Manifest, resources: Manifest, mounts: list[Manifest]
+) -> Manifest:
+    """A hardened container of the image; `process` is its command or its environment."""
     return {
         "name": name,
         "image": cluster.image,
         "imagePullPolicy": cluster.pull_policy,
-        "env": [*({"name": key, "value": value} for key, value in plain.items()), *env],
-        "resources": {"requests": dict(amounts), "limits": dict(amounts)},
+        **process,
+        "resources": resources,
         "securityContext": HARDENED,
         "volumeMounts": mounts,
     }
 
 
-def _driver_log(cluster: Cluster) -> Manifest:
-    """Repeats the driver's output, so that a pod's log has it: Ray writes it to a file only."""
-    amounts = {"cpu": "20m", "memory": "32Mi"}
-    return {
-        "name": LOG_CONTAINER,
-        "image": cluster.image,
-        "imagePullPolicy": cluster.pull_policy,
-        "command": ["/bin/sh", "-c", REPEAT],
-        "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-        "securityContext": HARDENED,
-        "volumeMounts": [{**LOGS, "readOnly": True}],
-    }
-
-
-def _pod(cluster: Cluster, where: Placement, containers: list[Manifest]) -> Manifest:
+def _ray_pod(cluster: Cluster, place: Placement, containers: list[Manifest]) -> Manifest:
+    """A pod of Ray's cluster, with the claims, on the nodes that the cluster file names."""
     volumes: list[Manifest] = [
         {"name": "tmp", "emptyDir": {"sizeLimit": "10Gi"}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
@@ -171,76 +192,31 @@ def _pod(cluster: Cluster, where: Placement, containers: list[Manifest]) -> Mani
     if cluster.datasets:
         source = {"claimName": claim(cluster.datasets), "readOnly": True}
         volumes.append({"name": "data", "persistentVolumeClaim": source})
-    pod: Manifest = {
-        "containers": containers,
-        "volumes": volumes,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "enableServiceLinks": False,
-    }
-    if cluster.pull_secret:
-        pod["imagePullSecrets"] = [{"name": cluster.pull_secret}]
-    if where.node_selector:
-        pod["nodeSelector"] = dict(where.node_selector)
-    if where.tolerations:
-        pod["tolerations"] = [t.model_dump(exclude_none=True) for t in where.tolerations]
+    pod = _pod(cluster, containers, volumes)
+    if place.node_selector:
+        pod["nodeSelector"] = dict(place.node_selector)
+    if place.tolerations:
+        pod["tolerations"] = [t.model_dump(exclude_none=True) for t in place.tolerations]
     return pod
 
 
-def _submitter(cluster: Cluster) -> Manifest:
-    """The pod of K8sJobMode; KubeRay's own has no security context and no limits."""
-    amounts = {"cpu": "500m", "memory": "1Gi"}
-    pod = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [
-            {
-                "name": "ray-job-submitter",
-                "image": cluster.image,
-                "imagePullPolicy": cluster.pull_policy,
-                "env": [{"name": "HOME", "value": "/tmp"}],
-                "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-                "securityContext": HARDENED,
-                "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-            }
-        ],
-        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
-    }
-    if cluster.pull_secret:
-        pod["imagePullSecrets"] = [{"name": cluster.pull_secret}]
-    return {"metadata": {"labels": _pod_labels("submitter")}, "spec": pod}
-
-
-def _autoscaling() -> Manifest:
-    amounts = {"cpu": "500m", "memory": "512Mi"}
+def _pod(cluster: Cluster, containers: list[Manifest], volumes: list[Manifest]) -> Manifest:
+    secret = cluster.pull_secret
     return {
-        "enableInTreeAutoscaling": True,
-        "autoscalerOptions": {
-            "version": "v2",
-            "upscalingMode": "Default",
-            "idleTimeoutSeconds": 120,
-            "securityContext": HARDENED,
-            "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-            "env": [{"name": "HOME", "value": "/tmp"}],
-            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-        },
+        "containers": containers,
+        "volumes": volumes,
+        "securityContext": {**NOT_ROOT, **OWNERSHIP, **PROFILE},
+        "enableServiceLinks": False,
+        **({"imagePullSecrets": [{"name": secret}]} if secret else {}),
     }
+
+
+def _resources(cpu: str, memory: str) -> Manifest:
+    return {kind: {"cpu": cpu, "memory": memory} for kind in ("requests", "limits")}
 
 
 def _off_spot(cluster: Cluster) -> Manifest:
-    """The driver stands on the head: no spot node for it."""
+    """The driver runs on the head: no spot node for it."""
     labels = dict(SPOT[group.spot] for group in cluster.workers if group.spot)
     rules = [
         {"key": label, "operator": "NotIn", "values": [value]} for label, value in labels.items()
@@ -248,16 +224,14 @@ def _off_spot(cluster: Cluster) -> Manifest:
     if not rules:
         return {}
     terms = {"nodeSelectorTerms": [{"matchExpressions": rules}]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    node = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+    return {"affinity": {"nodeAffinity": node}}
 
 
-def _pod_labels(component: str) -> dict[str, str]:
+def _labels(component: str) -> dict[str, str]:
     return {"app.kubernetes.io/part-of": "isoflop", "app.kubernetes.io/component": component}
 
 
-def _secret(name: str, secret: str, key: str, *, optional: bool = False) -> Manifest:
-    source: Manifest = {"name": secret, "key": key}
-    return {
-        "name": name,
-        "valueFrom": {"secretKeyRef": {**source, **({"optional": True} if optional else {})}},
-    }
+def _secret(variable: str, secret: str, key: str, *, optional: bool = False) -> Manifest:
+    source = {"name": secret, "key": key, **({"optional": True} if optional else {})}
+    return {"name": variable, "valueFrom": {"secretKeyRef": source}}

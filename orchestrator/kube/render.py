@@ -4,6 +4,7 @@ What KubeRay injects (submitter, autoscaler, init containers) is hardened here t
 namespace with Pod Security `restricted` admits it.
 """
 
+import importlib.metadata
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,30 +13,22 @@ from typing import Any
 import yaml
 
 from methods.errors import KubernetesError, StudyError
-from orchestrator.kube.cluster import Cluster, client_version
-from orchestrator.kube.pods import (
-    DATA,
-    MOUNTED,
-    RUNS,
-    Manifest,
-    _autoscaling,
-    _head,
-    _submitter,
-    _workers,
+from orchestrator.kube import pods
+from orchestrator.kube.cluster import Cluster
+from orchestrator.kube.names import (
+    GROUP,
+    HASH_LABEL,
+    MANAGED_BY,
+    MANAGER,
+    STUDY_LABEL,
+    VERSION,
+    sweep_name,
 )
-from orchestrator.study.file import Resources, Study
-from orchestrator.study.file import load as load_study
-from orchestrator.study.space import spaces
+from orchestrator.kube.pods import DATA, RUNS, STUDY, Manifest
+from orchestrator.study.file import Resources, Study, load
 
-LONGEST = 47
-"""Characters of a RayJob's name; KubeRay makes longer names of it."""
 PATIENCE = 900
 """Seconds for which a driver waits for the one before it to let go of the study's folder."""
-
-
-GROUP, API_VERSION = "ray.io", "v1"
-STUDY_LABEL = "isoflop.dev/study"
-HASH_LABEL = "isoflop.dev/hash"
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Rendered:
 
     @property
     def objects(self) -> list[Manifest]:
-        """In the order in which they are made."""
+        """In the order in which they are created."""
         return [self.config_map, self.ray_job]
 
 
@@ -61,8 +54,10 @@ def render(file: Path, cluster: Cluster) -> Rendered:
         StudyError, MethodError: the study cannot be run as written, or not on Kubernetes.
         KubernetesError: name, image or workers do not do for it.
     """
-    study = load_study(file)
-    spaces(study)  # a mistake in a method's fields is told here, not by the driver
+    from orchestrator.study.space import spaces  # noqa: PLC0415  # loads torch and optuna
+
+    study = load(file)
+    spaces(study)  # a mistake in a method's fields is an error here, not in the driver
     name = sweep_name(study)
     _same_ray(cluster)
     _reachable_data(study, cluster)
@@ -71,7 +66,7 @@ def render(file: Path, cluster: Cluster) -> Rendered:
     labels = {
         "app.kubernetes.io/name": "isoflop",
         "app.kubernetes.io/component": "sweep",
-        "app.kubernetes.io/managed-by": "isoflop",
+        MANAGED_BY: MANAGER,
         STUDY_LABEL: study.name.rstrip("-"),
         HASH_LABEL: study.hash,
     }
@@ -82,16 +77,10 @@ def render(file: Path, cluster: Cluster) -> Rendered:
         "metadata": metadata,
         "data": {"study.yaml": _text(file, cluster)},
     }
-    queue = {"kueue.x-k8s.io/queue-name": cluster.queue} if cluster.queue else {}
-    annotations = (
-        {"annotations": {"kueue.x-k8s.io/elastic-job": "true"}}
-        if cluster.queue and cluster.autoscaling
-        else {}
-    )
     ray_job = {
-        "apiVersion": f"{GROUP}/{API_VERSION}",
+        "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "RayJob",
-        "metadata": {**metadata, "labels": {**labels, **queue}, **annotations},
+        "metadata": {**metadata, **_queued(labels, cluster)},
         "spec": {
             "entrypoint": shlex.join(_entrypoint(slots)),
             "submissionMode": "HTTPMode" if cluster.mode == "http" else "K8sJobMode",
@@ -102,31 +91,20 @@ def render(file: Path, cluster: Cluster) -> Rendered:
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 60 * cluster.keep_minutes,
             "rayClusterSpec": {
-                "rayVersion": client_version(),
+                "rayVersion": _ray_here(),
                 "authOptions": {"mode": "token"},
-                **(_autoscaling() if cluster.autoscaling else {}),
-                "headGroupSpec": _head(cluster, name),
-                "workerGroupSpecs": [_workers(cluster, group) for group in cluster.workers],
+                **(pods.autoscaling() if cluster.autoscaling else {}),
+                "headGroupSpec": pods.head(cluster, name),
+                "workerGroupSpecs": [pods.workers(cluster, group) for group in cluster.workers],
             },
-            **({"submitterPodTemplate": _submitter(cluster)} if cluster.mode == "k8s-job" else {}),
+            **(
+                {"submitterPodTemplate": pods.submitter(cluster)}
+                if cluster.mode == "k8s-job"
+                else {}
+            ),
         },
     }
     return Rendered(name, cluster.namespace, study.name, config_map, ray_job)
-
-
-def sweep_name(study: Study) -> str:
-    """The RayJob's name: the study's, and the hash of all that decides its numbers.
-
-    Raises:
-        KubernetesError: the study's name is too long for one.
-    """
-    name = f"{study.name}-{study.hash}"
-    if len(name) > LONGEST:
-        raise KubernetesError(
-            f"a study's name may have {LONGEST - len(study.hash) - 1} characters on Kubernetes, "
-            f"but {study.name!r} has {len(study.name)}; give it a shorter one"
-        )
-    return name
 
 
 def dump(objects: list[Manifest]) -> str:
@@ -134,6 +112,15 @@ def dump(objects: list[Manifest]) -> str:
     return yaml.dump_all(
         objects, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=100, allow_unicode=True
     )
+
+
+def _queued(labels: dict[str, str], cluster: Cluster) -> Manifest:
+    """Labels and annotations by which Kueue takes a sweep; nothing more where there is no queue."""
+    if not cluster.queue:
+        return {"labels": labels}
+    queued = {"labels": {**labels, "kueue.x-k8s.io/queue-name": cluster.queue}}
+    elastic = {"annotations": {"kueue.x-k8s.io/elastic-job": "true"}}
+    return {**queued, **(elastic if cluster.autoscaling else {})}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -157,10 +144,10 @@ _Dumper.add_representer(str, _lines)
 def _text(file: Path, cluster: Cluster) -> str:
     """The study file as it travels: as it stands, but for what the cluster file says of trials."""
     text = file.read_text()
-    own = cluster.trial.model_dump(exclude_none=True)
-    if own:
+    resources = cluster.trial.model_dump(exclude_none=True)
+    if resources:
         content = yaml.safe_load(text)
-        content["resources"] = {**(content.get("resources") or {}), **own}
+        content["resources"] = {**(content.get("resources") or {}), **resources}
         text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
     if len(text.encode()) > 900_000:
         raise StudyError(f"a study must fit a ConfigMap (0.9 MB), but {file} is larger")
@@ -169,17 +156,21 @@ def _text(file: Path, cluster: Cluster) -> str:
 
 def _entrypoint(slots: int) -> list[str]:
     return [
-        *("isoflop", "run", f"{MOUNTED}/study.yaml", "--out", RUNS, "--address", "auto"),
+        *("isoflop", "run", f"{STUDY}/study.yaml", "--out", RUNS, "--address", "auto"),
         *("--slots", str(slots), "--patience", str(PATIENCE)),
     ]
 
 
+def _ray_here() -> str:
+    return importlib.metadata.version("ray")
+
+
 def _same_ray(cluster: Cluster) -> None:
-    here, there = client_version(), cluster.ray_version
+    here, there = _ray_here(), cluster.ray_version
     if there is None:
         raise KubernetesError(
-            f"the image's Ray must be known, but {cluster.image!r} does not tell; let its tag end "
-            f"in -ray{here}, or say `ray: {here}` in the cluster file"
+            f"the image's Ray must be known, but {cluster.image!r} does not name it; let its tag "
+            f"end in -ray{here}, or say `ray: {here}` in the cluster file"
         )
     if here != there:
         raise KubernetesError(
@@ -203,22 +194,22 @@ def _reachable_data(study: Study, cluster: Cluster) -> None:
 
 
 def _resources(study: Study, cluster: Cluster) -> Resources:
-    own = {**study.resources.model_dump(), **cluster.trial.model_dump(exclude_none=True)}
+    changes = cluster.trial.model_dump(exclude_none=True)
     try:
-        return Resources.model_validate(own)
+        return Resources.model_validate({**study.resources.model_dump(), **changes})
     except ValueError as error:
         raise KubernetesError(f"trial: {error}") from None
 
 
 def _slots(trial: Resources, cluster: Cluster) -> int:
     """How many trials run at once when all pods are there."""
-    held = sum(group.most * group.holds(trial) for group in cluster.workers)
-    if not held:
-        pods = "; ".join(
+    capacity = sum(group.most * group.holds(trial) for group in cluster.workers)
+    if not capacity:
+        groups = "; ".join(
             f"{group.name} has {group.cpu} CPUs and {group.gpu} GPUs" for group in cluster.workers
         )
         raise KubernetesError(
             f"a trial must fit one worker pod, but it takes {trial.cpu:g} CPUs and {trial.gpu:g} "
-            f"GPUs, and {pods}; let `trial` take less, or give the workers more"
+            f"GPUs, and {groups}; let `trial` take less, or give the workers more"
         )
-    return min(held, trial.concurrency or held)
+    return min(capacity, trial.concurrency or capacity)

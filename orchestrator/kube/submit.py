@@ -1,124 +1,92 @@
-"""Make a sweep's objects, all of them or none; and end one."""
+"""Create a sweep's objects, all of them or none; and delete one."""
 
 import contextlib
 import copy
-import logging
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from methods.errors import KubernetesError, ServerAway
-from orchestrator.kube.api import JOBS, MAPS, Api, Json, Refused
+from orchestrator.kube.api import CONFIG_MAPS, RAY_JOBS, Api, Json, Refused
 from orchestrator.kube.check import check
 from orchestrator.kube.cluster import Cluster
-from orchestrator.kube.follow import Seen, seen
-from orchestrator.kube.render import STUDY_LABEL, Rendered
+from orchestrator.kube.names import MANAGED_BY, MANAGER, SUBMISSION
+from orchestrator.kube.render import Rendered
+from orchestrator.kube.sweeps import Sweep
 
-logger = logging.getLogger(__name__)
-
-SUBMISSION = "isoflop.dev/submission"
-"""Annotation that tells our own objects from those of a submit at the same time."""
 GONE = 180.0
 """Seconds that KubeRay is given to stop a sweep's driver and take its cluster down."""
+LOOK = 0.5
+"""Seconds between two looks at an object that is to go away."""
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What `submit` came to."""
+    """The outcome of `submit`."""
 
-    job: Seen
-    was_there: bool
+    sweep: Sweep
+    was_running: bool
     """Whether the same sweep was running already."""
 
 
 def submit(api: Api, rendered: Rendered, cluster: Cluster) -> Submitted:
-    """Check the cluster, then make the ConfigMap and the RayJob that owns it.
+    """Check the cluster, then create the ConfigMap and the RayJob that owns it.
 
-    A sweep that runs already is left alone; one that ended makes room: the new one goes on from
-    where it was.
+    A sweep that runs already is left alone; one that ended makes room: the new one resumes it.
 
     Raises:
-        KubernetesError: something is missing or refused, and nothing is left behind, or it says
-            what is.
+        KubernetesError: something is missing or refused; the message says that nothing is left
+            behind, or what is.
         ServerAway: the API server does not answer, likewise.
     """
-    path = f"{JOBS.format(rendered.namespace)}/{rendered.name}"
-    found = api.find(path)
-    if found is not None and not (seen(found).ended or seen(found).deleting):
-        return Submitted(seen(found), was_there=True)
+    job = api.find(RAY_JOBS, rendered.namespace, rendered.name)
+    previous = Sweep.of(job) if job else None
+    if previous and not (previous.ended or previous.deleting):
+        return Submitted(previous, was_running=True)
     check(api, rendered, cluster)
-    if found is not None:
-        remove(api, rendered.namespace, seen(found))
-    return Submitted(seen(_make(api, rendered)), was_there=False)
+    if previous:
+        remove(api, rendered.namespace, previous)
+    return Submitted(Sweep.of(_create(api, rendered)), was_running=False)
 
 
-def find(api: Api, namespace: str, name: str) -> Seen:
-    """A sweep by its own name, or the newest one of a study's name.
-
-    Raises:
-        KubernetesError: there is none.
-    """
-    job = api.find(f"{JOBS.format(namespace)}/{name}")
-    if job is not None:
-        return seen(job)
-    own = sorted(
-        (s for s in sweeps(api, namespace) if s.labels.get(STUDY_LABEL) == name),
-        key=lambda s: s.created,
-    )
-    if own:
-        return own[-1]
-    raise KubernetesError(
-        f"no sweep is called {name!r} in namespace {namespace!r}; `isoflop status` lists all. One "
-        "that is over and cleared away stands in MLflow: `isoflop board`"
-    )
-
-
-def sweeps(api: Api, namespace: str) -> list[Seen]:
-    """Every sweep of a namespace, by name."""
-    jobs = api.get(JOBS.format(namespace), labelSelector="app.kubernetes.io/managed-by=isoflop")
-    return sorted((seen(job) for job in jobs["items"]), key=lambda s: s.name)
-
-
-def remove(api: Api, namespace: str, job: Seen) -> None:
+def remove(api: Api, namespace: str, sweep: Sweep) -> None:
     """Delete a RayJob and all it owns, and wait until nothing of it is left.
 
     Raises:
         KubernetesError: it was still there after `GONE` seconds.
     """
-    path = f"{JOBS.format(namespace)}/{job.name}"
-    options = {"propagationPolicy": "Foreground", "preconditions": {"uid": job.uid}}
+    options = {"propagationPolicy": "Foreground", "preconditions": {"uid": sweep.uid}}
     try:
-        if not api.delete(path, options):
+        if not api.delete(RAY_JOBS, namespace, sweep.name, options):
             return
     except Refused as refusal:
-        if refusal.status == 409:  # another of the name by now: ours is gone
+        if refusal.status == 409:  # another has the name by now: this one is gone
             return
         raise
     deadline = time.monotonic() + GONE
     while time.monotonic() < deadline:
-        found = api.find(path)
-        if found is None or seen(found).uid != job.uid:
+        job = api.find(RAY_JOBS, namespace, sweep.name)
+        if job is None or Sweep.of(job).uid != sweep.uid:
             return
-        time.sleep(0.5)
+        time.sleep(LOOK)
     raise KubernetesError(
-        f"{job.name} must go away once it is deleted, but is still there after {GONE:.0f} s; does "
-        f"KubeRay's operator run? `kubectl -n {namespace} describe rayjob {job.name}`"
+        f"{sweep.name} must go away once it is deleted, but is still there after {GONE:.0f} s; "
+        f"does KubeRay's operator run? `kubectl -n {namespace} describe rayjob {sweep.name}`"
     )
 
 
-def _make(api: Api, rendered: Rendered) -> Json:
-    """All objects, or none.
+def _create(api: Api, rendered: Rendered) -> Json:
+    """All objects, or none; the RayJob.
 
     Raises:
         KubernetesError: says what went wrong, and that nothing is left, or what is.
     """
     token = uuid.uuid4().hex
-    maps, jobs = MAPS.format(rendered.namespace), JOBS.format(rendered.namespace)
     with _all_or_none(api, rendered, token):
-        _config_map(api, maps, _marked(rendered.config_map, token))
+        _create_config_map(api, _marked(rendered.config_map, token))
         try:
-            job = _created(api, jobs, _marked(rendered.ray_job, token))
+            job = _create_or_look_up(api, RAY_JOBS, _marked(rendered.ray_job, token))
         except _Taken:
             raise KubernetesError(
                 f"someone else submitted it at the same moment, `isoflop status {rendered.name}` "
@@ -132,89 +100,91 @@ def _make(api: Api, rendered: Rendered) -> Json:
             "controller": True,
             "blockOwnerDeletion": True,
         }
-        api.patch(f"{maps}/{rendered.name}", {"metadata": {"ownerReferences": [owner]}})
+        owned = {"metadata": {"ownerReferences": [owner]}}
+        api.patch(CONFIG_MAPS, rendered.namespace, rendered.name, owned)
     return job
 
 
 class _Taken(Exception):
-    """The name belongs to an object that is not ours."""
+    """The name belongs to an object of another submit."""
 
 
-def _config_map(api: Api, path: str, body: Json) -> Json:
+def _create_config_map(api: Api, body: Json) -> None:
     """The study's ConfigMap; one that a submit left behind is taken over."""
-    name = body["metadata"]["name"]
+    name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
     for _ in range(10):
-        try:
-            return _created(api, path, body)
-        except _Taken:
-            found = api.find(f"{path}/{name}")
-        if found is None:
+        with contextlib.suppress(_Taken):
+            _create_or_look_up(api, CONFIG_MAPS, body)
+            return
+        other = api.find(CONFIG_MAPS, namespace, name)
+        if other is None:
             continue
-        metadata = found["metadata"]
-        if metadata.get("labels", {}).get("app.kubernetes.io/managed-by") != "isoflop":
+        metadata = other["metadata"]
+        if metadata.get("labels", {}).get(MANAGED_BY) != MANAGER:
             raise KubernetesError(f"ConfigMap {name!r} is there and not isoflop's: delete it first")
         if metadata.get("ownerReferences"):  # goes with the RayJob that was just deleted
-            time.sleep(0.5)
+            time.sleep(LOOK)
             continue
         version = {"resourceVersion": metadata["resourceVersion"]}
-        return api.put(f"{path}/{name}", {**body, "metadata": {**body["metadata"], **version}})
+        api.replace(CONFIG_MAPS, {**body, "metadata": {**body["metadata"], **version}})
+        return
     raise KubernetesError(f"ConfigMap {name!r} belongs to a RayJob that is going away; try again")
 
 
-def _created(api: Api, path: str, body: Json) -> Json:
-    """Create, and find out what became of it where no answer came.
+def _create_or_look_up(api: Api, resource: object, body: Json) -> Json:
+    """Create; where no answer came, look up whether it was created.
 
     Raises:
         _Taken: another object has the name.
         KubernetesError: it was refused, or the server is away.
     """
-    name = body["metadata"]["name"]
+    metadata = body["metadata"]
     try:
-        return api.post(path, body)
+        return api.create(resource, body)
     except Refused as refusal:
         if refusal.status != 409:
             raise
         raise _Taken from None
     except ServerAway:
-        found = api.find(f"{path}/{name}")
-        if found is None:
+        created = api.find(resource, metadata["namespace"], metadata["name"])
+        if created is None:
             raise
-        if found["metadata"].get("annotations", {}).get(SUBMISSION) != _token(body):
+        if _token(created) != _token(body):
             raise _Taken from None
-        return found
+        return created
 
 
 @contextlib.contextmanager
 def _all_or_none(api: Api, rendered: Rendered, token: str) -> Iterator[None]:
-    """Take back what was made if anything goes wrong, Ctrl-C included."""
+    """Remove what was created if anything goes wrong, Ctrl-C included."""
     try:
         yield
     except (KubernetesError, KeyboardInterrupt) as error:
-        left = _taken_back(api, rendered, token)
-        told = "nothing of it is left in the cluster"
-        if left:
-            told = (
-                f"{' and '.join(left)} may be left there: `kubectl -n {rendered.namespace} delete "
+        kinds = _left_after_removal(api, rendered, token)
+        outcome = "nothing of it is left in the cluster"
+        if kinds:
+            outcome = (
+                f"{' and '.join(kinds)} may be left there: `kubectl -n {rendered.namespace} delete "
                 f"rayjob,configmap {rendered.name}` removes them"
             )
         why = "stopped by hand" if isinstance(error, KeyboardInterrupt) else str(error)
         kind = ServerAway if isinstance(error, ServerAway) else KubernetesError
-        raise kind(f"{rendered.name} was not submitted: {why}; {told}") from None
+        raise kind(f"{rendered.name} was not submitted: {why}; {outcome}") from None
 
 
-def _taken_back(api: Api, rendered: Rendered, token: str) -> list[str]:
-    """Remove what bears our token, be it known to have been made or not; what may be left."""
+def _left_after_removal(api: Api, rendered: Rendered, token: str) -> list[str]:
+    """Remove what bears the token, whether or not an answer confirmed it; what may be left."""
     left = []
-    for kind, paths in (("RayJob", JOBS), ("ConfigMap", MAPS)):
-        path = f"{paths.format(rendered.namespace)}/{rendered.name}"
+    for kind, resource in (("RayJob", RAY_JOBS), ("ConfigMap", CONFIG_MAPS)):
         try:
-            found = api.find(path)
-            if found is None or found["metadata"].get("annotations", {}).get(SUBMISSION) != token:
+            body = api.find(resource, rendered.namespace, rendered.name)
+            if body is None or _token(body) != token:
                 continue
-            same = {name: found["metadata"][name] for name in ("uid", "resourceVersion")}
-            if kind == "RayJob":
-                del same["resourceVersion"]  # KubeRay writes into its status all the time
-            api.delete(path, {"propagationPolicy": "Background", "preconditions": same})
+            same = {"uid": body["metadata"]["uid"]}
+            if kind == "ConfigMap":  # KubeRay writes into a RayJob's status all the time
+                same["resourceVersion"] = body["metadata"]["resourceVersion"]
+            options = {"propagationPolicy": "Background", "preconditions": same}
+            api.delete(resource, rendered.namespace, rendered.name, options)
         except KubernetesError as error:
             if getattr(error, "status", None) != 409:  # else another submit took it over
                 left.append(kind)
@@ -227,5 +197,6 @@ def _marked(body: Json, token: str) -> Json:
     return marked
 
 
-def _token(body: Json) -> str:
-    return str(body["metadata"]["annotations"][SUBMISSION])
+def _token(body: Json) -> str | None:
+    token: str | None = body["metadata"].get("annotations", {}).get(SUBMISSION)
+    return token

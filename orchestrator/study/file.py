@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
-import yaml
 from pydantic import Field
 
 from methods.errors import StudyError
 from methods.files import digest
-from orchestrator.study.reading import Location, Strict, numbers, sentence
+from orchestrator.study.reading import Location, Strict, mapping, numbers, sentence
 
 Scalar = bool | int | float | str
 
@@ -218,16 +217,7 @@ def load(path: Path) -> Study:
     Raises:
         StudyError: no such file, no YAML, or a field that cannot be as written.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise StudyError(f"a study file must exist, but there is none at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise StudyError(f"{path} must hold `field: value` lines, found {type(content).__name__}")
+    content = mapping(path, "a study file", StudyError)
     try:
         return Study.model_validate(numbers(content))
     except pydantic.ValidationError as error:

@@ -1,11 +1,16 @@
 """From YAML to typed values: strict models, readable numbers, and one sentence for each mistake."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pydantic
+import yaml
 
-from methods.errors import nearest
+from methods.errors import IsoflopError, nearest
+
+Location = tuple[int | str, ...]
+"""Where in a file something stands: keys and positions, outermost first."""
 
 
 class Strict(pydantic.BaseModel):
@@ -34,22 +39,41 @@ def numbers(value: Any) -> Any:
     return value
 
 
-Location = tuple[int | str, ...]
-"""Where in a study file something stands: keys and positions, outermost first."""
+def mapping(path: Path, what: str, error: type[IsoflopError], hint: str = "") -> dict[str, Any]:
+    """The fields of a YAML file that is `what`; `hint` ends the message where there is none.
+
+    Raises:
+        IsoflopError: of the kind `error`, where the file cannot be read or holds no fields.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise error(f"{what} must exist, but there is none at {path}{hint}") from None
+    except (OSError, UnicodeDecodeError) as reason:
+        raise error(f"{path} cannot be read: {reason}") from None
+    except yaml.YAMLError as reason:
+        raise error(f"{path} is not YAML: {' '.join(str(reason).split())}") from None
+    if not isinstance(content, dict):
+        raise error(f"{path} must hold `field: value` lines, found {type(content).__name__}")
+    return content
 
 
-def sentence(error: pydantic.ValidationError, siblings: Callable[[Location], list[str]]) -> str:
+def sentence(
+    error: pydantic.ValidationError,
+    siblings: Callable[[Location], list[str]],
+    what: str = "a study",
+) -> str:
     """The first mistake in one sentence; `siblings` lists the fields that stand beside a place."""
-    unknown = [found for found in error.errors() if found["type"] == "extra_forbidden"]
+    unknown = [mistake for mistake in error.errors() if mistake["type"] == "extra_forbidden"]
     first = (unknown or error.errors())[0]  # a misspelt field is why the right one is missing
     where = ".".join(str(part) for part in first["loc"] if part not in ("range", "choices"))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
-        return f"{where} is no field of a study; {nearest(name, siblings(first['loc']))}"
+        return f"{where} is no field of {what}; {nearest(name, siblings(first['loc']))}"
     if first["type"] == "missing":
         return f"{where} is missing"
-    if first["type"] == "string_pattern_mismatch":
+    if first["type"] == "string_pattern_mismatch" and where == "name":
         message = "must start with a lower-case letter, then letters, digits or dashes, 47 at most"
     if first["type"] == "value_error":
         return f"{where}: {message}" if where else message

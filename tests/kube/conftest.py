@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from postgres import Postgres
-from server import Server
+from server import JOBS, Server
 
 from orchestrator.kube import api
 
@@ -60,6 +60,15 @@ def isoflop(files: tuple[str, str]) -> Callable[..., int]:
         return 0
 
     return call
+
+
+@pytest.fixture
+def sweep(files: tuple[str, str], server: Server, isoflop: Callable[..., int]) -> str:
+    """The name of a sweep that was submitted."""
+    assert isoflop("submit", files[0]) == 0
+    server.requests.clear()
+    (name,) = server.names(JOBS)
+    return name
 
 
 @pytest.fixture

@@ -1,35 +1,24 @@
 """A small API server over HTTPS: the paths that a sweep needs, as Kubernetes answers them, and
 faults on demand. KubeRay's operator is the test itself, which writes a RayJob's status."""
 
-import base64
 import contextlib
 import datetime
-import ipaddress
-import json
-import re
 import ssl
 import threading
 import time
-import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from handler import Handler, Http, Json
+from tls import certificate, kubeconfig
 
-Json = dict[str, Any]
-TOKEN = "of-the-test"
 JOBS = "/apis/ray.io/v1/namespaces/isoflop/rayjobs"
 MAPS = "/api/v1/namespaces/isoflop/configmaps"
 PODS = "/api/v1/namespaces/isoflop/pods"
-COLLECTION = re.compile(r"^(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)/([^/]+)$")
 
 
 @dataclass
@@ -64,6 +53,8 @@ class Server:
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.logs: dict[str, list[str]] = {}
+        self.unfinished = False
+        """Whether the last line of a log has no end yet."""
         self.stopping = 0.0
         """Seconds that a deleted RayJob's finalizer takes."""
         self.on: dict[str, Callable[[], None]] = {}
@@ -71,17 +62,17 @@ class Server:
         self.known: Callable[[Json], list[str]] = lambda body: []
         """Unknown fields of a body, for strict validation."""
         self.closing = False
-        certificate = _certificate(folder)
+        chain = certificate(folder)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        handler = type("Bound", (_Handler,), {"server_": self})
-        self._http = _Http(("127.0.0.1", 0), handler)
+        context.load_cert_chain(chain)
+        handler = type("Bound", (Handler,), {"server_": self})
+        self._http = Http(("127.0.0.1", 0), handler)
         self._http.socket = context.wrap_socket(
             self._http.socket, server_side=True, do_handshake_on_connect=False
         )
         self.host = f"https://127.0.0.1:{self._http.server_address[1]}"
         self.kubeconfig = folder / "kubeconfig"
-        self.kubeconfig.write_text(yaml.safe_dump(_kubeconfig(self.host, certificate)))
+        self.kubeconfig.write_text(yaml.safe_dump(kubeconfig(self.host, chain)))
         self.put("/apis/ray.io/v1", {"resources": [{"name": "rayjobs"}, {"name": "rayclusters"}]})
         self.put("/api/v1/namespaces/isoflop", {"status": {"phase": "Active"}})
         for name in ("isoflop-mlflow", "isoflop-optuna"):
@@ -184,289 +175,6 @@ class Server:
     def _event(self, kind: str, path: str) -> None:
         self.store.events.append((self.store.version, kind, path, self.store.objects[path]))
         self.changed.notify_all()
-
-
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server_: Server
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    timeout = 30
-
-    def log_message(self, *words: Any) -> None:
-        """Silence."""
-
-    def _answer(self) -> None:
-        url = urllib.parse.urlsplit(self.path)
-        query = dict(urllib.parse.parse_qsl(url.query))
-        length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length) or b"null")
-        server = self.server_
-        server.requests.append(f"{self.command} {self.path}")
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            self._status(401, "Unauthorized")
-            return
-        fault = self._fault()
-        if fault == "drop":
-            self.close_connection = True
-            self.connection.close()
-            return
-        if fault == "slow":
-            time.sleep(1.5)
-        if fault.isdigit():
-            self._status(int(fault), "a fault of the test")
-            return
-        if query.get("watch") == "true":
-            self._watch(url.path, query, fault)
-            return
-        if url.path.endswith("/log"):
-            self._log(url.path, query, fault)
-            return
-        code, answer = self._done(url.path, query, body)
-        then = server.on.get(f"{self.command} {url.path}")
-        if then:
-            then()
-        if fault == "lost":
-            self.close_connection = True
-            self.connection.close()
-            return
-        self._send(code, answer, cut=fault == "half")
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815
-
-    def _fault(self) -> str:
-        for fault in self.server_.faults:
-            fits = fault.method == self.command and re.search(fault.path, self.path)
-            if fits and fault.seen < fault.times:
-                fault.seen += 1
-                return fault.does
-        return ""
-
-    def _done(self, path: str, query: Json, body: Any) -> tuple[int, Json]:
-        server = self.server_
-        objects = server.store.objects
-        with server.changed:
-            found = objects.get(path)
-            if self.command == "POST":
-                return self._create(path, query, body)
-            if self.command == "GET" and found is not None:
-                return 200, found
-            if self.command == "GET" and COLLECTION.match(path):
-                items = [objects[p] for p in sorted(objects) if _in(p, path, objects[p], query)]
-                version = str(server.store.version)
-                return 200, {"metadata": {"resourceVersion": version}, "items": items}
-            if found is None:
-                return _refusal(404, f"{path} not found")
-            return self._changed(path, found, body or {})
-
-    def _changed(self, path: str, found: Json, body: Json) -> tuple[int, Json]:
-        if self.command == "DELETE":
-            return self._delete(path, found, body)
-        if self.command == "PATCH":
-            return 200, self.server_.put(path, _merged(found, body))
-        if body["metadata"].get("resourceVersion") != found["metadata"]["resourceVersion"]:
-            return _refusal(409, "the object has been modified")
-        return 200, self.server_.put(path, body)
-
-    def _create(self, path: str, query: Json, body: Json) -> tuple[int, Json]:
-        server = self.server_
-        own = f"{path}/{body['metadata']['name']}"
-        unknown = server.known(body)
-        if unknown and query.get("fieldValidation") == "Strict":
-            return _refusal(400, f'strict decoding error: unknown field "{unknown[0]}"')
-        if query.get("dryRun") == "All":
-            return 201, body
-        if own in server.store.objects:
-            return _refusal(409, f"{own} already exists")
-        return 201, server.put(own, body)
-
-    def _delete(self, path: str, found: Json, options: Json) -> tuple[int, Json]:
-        server = self.server_
-        for key, value in (options.get("preconditions") or {}).items():
-            if found["metadata"].get(key) != value:
-                return _refusal(409, f"the precondition {key} does not hold")
-        if server.stopping and "/rayjobs/" in path:
-            server.put(path, _merged(found, {"metadata": {"deletionTimestamp": "now"}}))
-            threading.Timer(server.stopping, server.take, (path,)).start()
-        else:
-            server.take(path)
-        return 200, {"status": "Success"}
-
-    def _watch(self, path: str, query: Json, fault: str) -> None:
-        server = self.server_
-        version = int(query["resourceVersion"])
-        deadline = time.monotonic() + float(query["timeoutSeconds"])
-        if version < server.store.oldest:
-            self._begin()
-            told = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
-            self._chunk(json.dumps({"type": "ERROR", "object": told}) + "\n")
-            self._chunk("")
-            return
-        self._begin()
-        while True:
-            with server.changed:
-                news = [
-                    event
-                    for event in server.store.events
-                    if event[0] > version and _in(event[2], path, event[3], query)
-                ]
-                if not news:
-                    left = deadline - time.monotonic()
-                    if left <= 0 or server.closing:
-                        break
-                    server.changed.wait(left)
-                    continue
-            for number, kind, _, body in news:
-                line = json.dumps({"type": kind, "object": body}) + "\n"
-                if fault == "half":
-                    self._chunk(line[: len(line) // 2])
-                    self.close_connection = True
-                    self.connection.close()
-                    return
-                self._chunk(line)
-                version = number
-        self._chunk("")
-
-    def _log(self, path: str, query: Json, fault: str) -> None:
-        server = self.server_
-        if path.removesuffix("/log") not in server.store.objects:
-            self._status(404, "no such pod")
-            return
-        pod = path.split("/")[-2]
-        told = 0
-        self._begin()
-        while True:
-            with server.changed:
-                lines = server.logs.get(pod, [])
-                if "tailLines" in query:
-                    told = max(told, len(lines) - int(query["tailLines"]))
-                here = path.removesuffix("/log") in server.store.objects
-            for line in lines[told:]:
-                self._chunk(f"{line}\n")
-                told += 1
-                if fault == "half" and told == 2:
-                    self.close_connection = True
-                    self.connection.close()
-                    return
-            if query.get("follow") != "true" or not here or server.closing:
-                break
-            time.sleep(0.02)
-        self._chunk("")
-
-    def _begin(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-
-    def _chunk(self, text: str) -> None:
-        data = text.encode()
-        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-        self.wfile.flush()
-
-    def _status(self, code: int, message: str) -> None:
-        self._send(*_refusal(code, message))
-
-    def _send(self, code: int, body: Json, *, cut: bool = False) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if cut else data)
-        if cut:
-            self.close_connection = True
-
-
-def _refusal(code: int, message: str) -> tuple[int, Json]:
-    return code, {"kind": "Status", "status": "Failure", "code": code, "message": message}
-
-
-def _in(path: str, collection: str, body: Json, query: Json) -> bool:
-    """Whether an object is of a collection and fits the selectors."""
-    if path.rsplit("/", 1)[0] != collection:
-        return False
-    metadata = body["metadata"]
-    wanted = query.get("fieldSelector", "")
-    if wanted and wanted != f"metadata.name={metadata['name']}":
-        return False
-    pairs = [pair.split("=", 1) for pair in query.get("labelSelector", "").split(",") if pair]
-    return all((metadata.get("labels") or {}).get(key) == value for key, value in pairs)
-
-
-def _merged(old: Any, new: Any) -> Any:
-    """JSON merge patch."""
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return new
-    both = {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
-    return {key: value for key, value in both.items() if value is not None}
-
-
-def _certificate(folder: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=True,
-                key_cert_sign=True,
-                crl_sign=True,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            True,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "server.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
-
-
-def _kubeconfig(host: str, certificate: Path) -> Json:
-    authority = certificate.read_text().partition("-----BEGIN CERTIFICATE-----")
-    data = base64.b64encode((authority[1] + authority[2]).encode()).decode()
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {"name": "test", "cluster": {"server": host, "certificate-authority-data": data}}
-        ],
-        "users": [{"name": "test", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "current-context": "test",
-    }
 
 
 @contextlib.contextmanager

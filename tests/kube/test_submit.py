@@ -1,23 +1,18 @@
 """submit, and what it leaves behind, over HTTPS against a server that errs on demand."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from server import JOBS, MAPS, Server
+from server import JOBS, MAPS, Server, running
 
-from orchestrator.kube import submit
 from orchestrator.kube.cluster import load
+from orchestrator.kube.names import SUBMISSION
 from orchestrator.kube.render import render
 
-NAME = "tiny-{}"
-ROOT = Path(__file__).parents[2]
 Call = Callable[..., int]
 
 
@@ -251,7 +246,7 @@ def test_of_two_submits_at_once_the_second_breaks_nothing(
     name: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    other = {"metadata": {"annotations": {submit.SUBMISSION: "another"}}, "spec": {}}
+    other = {"metadata": {"annotations": {SUBMISSION: "another"}}, "spec": {}}
     server.on[f"POST {MAPS}"] = lambda: server.put(f"{JOBS}/{name}", other) and None
     assert isoflop("submit", files[0]) == 2
     assert "someone else submitted it" in error(capsys)
@@ -259,18 +254,23 @@ def test_of_two_submits_at_once_the_second_breaks_nothing(
 
 
 def test_ctrl_c_in_the_midst_of_a_submit_leaves_nothing(
-    server: Server, files: tuple[str, str]
+    server: Server, isoflop: Call, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = "from orchestrator.cli import main; main()"
-    command = [sys.executable, "-c", main, "submit", files[0], "--cluster", files[1]]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     server.fail("PATCH", "/configmaps/", "slow")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    server.until(lambda: server.asked("PATCH") > 0, 60)
-    time.sleep(0.2)
-    os.kill(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "stopped by hand; nothing of it is left" in told
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+
+    def person() -> None:
+        server.until(lambda: server.asked("PATCH") > 0)
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    try:
+        with running(person):
+            assert isoflop("submit", files[0]) == 2
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "stopped by hand; nothing of it is left" in error(capsys)
     server.until(lambda: left(server) == [])
 
 

@@ -1,0 +1,37 @@
+"""What a sweep and its objects are called in a cluster."""
+
+from pathlib import Path
+
+from methods.errors import KubernetesError
+from orchestrator.study.file import Study, load
+
+GROUP, VERSION = "ray.io", "v1"
+"""KubeRay's API."""
+MANAGED_BY, MANAGER = "app.kubernetes.io/managed-by", "isoflop"
+"""The label, and its value, of every object that `submit` creates."""
+STUDY_LABEL = "isoflop.dev/study"
+HASH_LABEL = "isoflop.dev/hash"
+SUBMISSION = "isoflop.dev/submission"
+"""The annotation that distinguishes this submit's objects from those of a concurrent one."""
+LONGEST = 47
+"""Characters of a RayJob's name at most; KubeRay derives longer names from it."""
+
+
+def sweep_name(study: Study) -> str:
+    """The RayJob's name: the study's, and the hash of all that decides its numbers.
+
+    Raises:
+        KubernetesError: the study's name is too long for one.
+    """
+    name = f"{study.name}-{study.hash}"
+    if len(name) > LONGEST:
+        raise KubernetesError(
+            f"a study's name may have {LONGEST - len(study.hash) - 1} characters on Kubernetes, "
+            f"but {study.name!r} has {len(study.name)}; give it a shorter one"
+        )
+    return name
+
+
+def resolve(sweep: str) -> str:
+    """The name to look up: a study file's sweep, or the name of a sweep or study as it is."""
+    return sweep_name(load(Path(sweep))) if sweep.endswith((".yaml", ".yml")) else sweep

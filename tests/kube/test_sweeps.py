@@ -1,0 +1,173 @@
+"""status, logs and cancel, and what they load."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from server import JOBS, PODS, Server, running
+
+from orchestrator.cli import kubernetes as commands
+from orchestrator.kube import logs, submit
+
+ROOT = Path(__file__).parents[2]
+Call = Callable[..., int]
+DONE = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+HEAVY = {"torch", "scipy", "pandas", "optuna", "ray", "mlflow", "kubernetes.client.api.core_v1_api"}
+"""What takes seconds of CPU to import."""
+
+
+def test_pods_in_trouble_are_named(
+    server: Server, isoflop: Call, sweep: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.status(sweep, jobDeploymentStatus="Initializing", rayClusterName="tiny-abc")
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    server.pod("worker-1", "tiny-abc", "worker", conditions=[{**unscheduled, "message": message}])
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    server.pod("head-1", "tiny-abc", containerStatuses=[{"state": waiting}])
+    server.pod("other", "another", containerStatuses=[{"state": waiting}])
+    assert isoflop("status", sweep) == 0
+    told = capsys.readouterr().out
+    assert f"worker-1: Unschedulable: {message}" in told
+    assert "head-1: ImagePullBackOff: not found" in told
+    assert "other" not in told
+
+
+def test_status_finds_a_sweep_by_file_study_or_name_and_lists_all(
+    server: Server,
+    isoflop: Call,
+    files: tuple[str, str],
+    sweep: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server.status(sweep, jobDeploymentStatus="Suspended")
+    capsys.readouterr()
+    for words in ([files[0]], ["tiny"], [sweep], []):
+        assert isoflop("status", *words) == 0
+        told = capsys.readouterr().out
+        assert sweep in told
+        assert "queued" in told
+    assert isoflop("status", "nowhere") == 2
+    assert "no sweep is called 'nowhere'" in capsys.readouterr().err
+    server.take(f"{JOBS}/{sweep}")
+    assert isoflop("status") == 0
+    assert "No sweep is in namespace isoflop" in capsys.readouterr().out
+
+
+def test_cancel_waits_until_the_driver_was_stopped(
+    server: Server, isoflop: Call, sweep: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.stopping = 0.4
+    assert isoflop("cancel", "tiny") == 0
+    assert server.names(JOBS) == []
+    assert "the same submit resumes it" in capsys.readouterr().err
+    assert isoflop("cancel", "tiny") == 2
+
+
+def test_cancel_asks_again_and_says_what_hangs(
+    server: Server,
+    isoflop: Call,
+    sweep: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server.fail("DELETE", "/rayjobs/", "503", times=2)
+    server.fail("DELETE", "/rayjobs/", "lost")
+    assert isoflop("cancel", sweep) == 0
+    assert server.names(JOBS) == []
+    server.put(f"{JOBS}/{sweep}", {"spec": {}})
+    monkeypatch.setattr(submit, "GONE", 0.2)
+    server.stopping = 3.0
+    assert isoflop("cancel", sweep) == 2
+    assert "does KubeRay's operator run?" in capsys.readouterr().err
+
+
+def test_logs_are_the_drivers_lines(
+    server: Server, isoflop: Call, sweep: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert isoflop("logs", sweep) == 2
+    assert "has no log yet" in capsys.readouterr().err
+    server.status(sweep, jobDeploymentStatus="Running", jobStatus="RUNNING", rayClusterName="c")
+    server.pod("head-1", "c")
+    server.logs["head-1"] = ["Study tiny", "[1 of 7] dense-00000 COMPLETE: 98 %"]
+    server.unfinished = True
+    assert isoflop("logs", "tiny") == 0
+    assert capsys.readouterr().out.splitlines() == server.logs["head-1"]
+    assert server.asked("container=driver-log") == 1
+    assert isoflop("status", sweep) == 0
+    assert "[1 of 7] dense-00000 COMPLETE: 98 %" in capsys.readouterr().out
+    server.take(f"{PODS}/head-1")
+    server.status(sweep, jobDeploymentStatus="Failed", jobStatus="FAILED", reason="AppFailed")
+    assert isoflop("logs", sweep) == 2
+    assert "stands in MLflow: `isoflop board`" in capsys.readouterr().err
+
+
+def test_following_a_log_outlives_a_broken_stream_and_a_new_head(
+    server: Server,
+    isoflop: Call,
+    sweep: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs, "PAUSE", 0.05)
+    capsys.readouterr()
+
+    def operator() -> None:
+        server.until(lambda: server.asked("GET") >= 2)
+        server.status(sweep, jobDeploymentStatus="Running", jobStatus="RUNNING", rayClusterName="c")
+        server.logs["head-1"] = ["one", "two", "three"]
+        broken = server.fail("GET", "head-1/log", "half")
+        server.pod("head-1", "c")
+        server.until(lambda: broken.seen == 1)
+        server.until(lambda: server.asked("head-1/log") >= 2)
+        server.logs["head-1"] = ["one", "two", "three", "four"]
+        time.sleep(0.2)
+        server.take(f"{PODS}/head-1")
+        server.logs["head-2"] = ["again", "end"]
+        server.pod("head-2", "c")
+        server.until(lambda: server.asked("head-2/log") >= 1)
+        time.sleep(0.2)
+        server.status(sweep, **DONE)
+        server.take(f"{PODS}/head-2")
+
+    with running(operator):
+        assert isoflop("logs", sweep, "--follow") == 0
+    assert capsys.readouterr().out.split() == ["one", "two", "three", "four", "again", "end"]
+
+
+def test_without_the_client_the_commands_say_what_to_install(
+    files: tuple[str, str],
+    isoflop: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    monkeypatch.delitem(sys.modules, "orchestrator.kube.api", raising=False)
+    assert isoflop("submit", files[0], "--dry-run") == 0
+    assert isoflop("status") == 2
+    assert "pip install 'isoflop[k8s]'" in capsys.readouterr().err
+    assert commands.HERE.parts[0] == "k8s"
+
+
+@pytest.mark.parametrize("command", ["status", "cancel"])
+def test_asking_the_cluster_loads_nothing_that_trains(
+    server: Server, files: tuple[str, str], sweep: str, command: str
+) -> None:
+    code = (
+        "import atexit, sys; from orchestrator.cli import main; "
+        f"atexit.register(lambda: print('loaded:', *({HEAVY} & sys.modules.keys()))); main()"
+    )
+    words = [command, files[0], "--cluster", files[1]]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert sweep in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded:"

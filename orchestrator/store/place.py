@@ -1,7 +1,6 @@
 """A place that MLflow keeps runs in: whether it can be used, whose it is, and what it holds."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -18,6 +17,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
@@ -191,12 +191,8 @@ def _alone(uri: str) -> Iterator[None]:
         return
     folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(folder / "mlflow.db.lock"):
         yield
-    finally:
-        os.close(handle)
 
 
 def _make_file(uri: str) -> None:

@@ -1,10 +1,13 @@
-"""The projection in a process of its own, so that MLflow takes no time of the driver's.
+"""The projection in a separate process, so that MLflow takes no time from the driver.
 
-The driver writes words to it (`flush`, `stop`), it answers with lines of JSON: how far it is, and
-what it has to say. It ends with its driver: its input ends then, however the driver died.
+The driver writes words to it (`flush`, `stop`), and it answers with lines of JSON: the offset that
+it has reached, and log messages. Its input ends when the driver dies, however that happens, and the
+process ends with it.
+
+It is no `multiprocessing` process: a spawned one imports the user's script again, which fails where
+the script has no `if __name__ == "__main__"`, and takes the user's working folder as its own path.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -14,13 +17,15 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock
+
 import orchestrator
 from orchestrator.store.mirror import Projection
 
 logger = logging.getLogger(__name__)
 
 EVERY = 1.0
-"""Seconds between two looks at the log: a write of many epochs costs what a write of one does."""
+"""Seconds between two reads of the log; writing many epochs costs as much as writing one."""
 SERVE = """
 import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ctrl-C; Ray says it to all below a driver
@@ -30,14 +35,14 @@ serve()
 
 
 class Projector:
-    """Follows the log into MLflow in the background; a server that is away is tried again.
+    """Copies the log into MLflow in the background; an unreachable server is tried again.
 
-    What the store refuses for good goes to `mlflow-refused.jsonl` beside the log.
+    Events that the store refuses for good go to `mlflow-refused.jsonl` beside the log.
     """
 
     def __init__(self, log: Path, uri: str, study: str) -> None:
         self._log = log
-        self._command = [sys.executable, "-c", SERVE, str(log), uri, study]
+        self._command = [sys.executable, "-P", "-c", SERVE, str(log), uri, study]
         self._offset = 0
         self._moved = threading.Condition()
         self._stopping = threading.Event()
@@ -45,29 +50,29 @@ class Projector:
         self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._keep, name="projector", daemon=True)
         self.refused = 0
-        """How many events the store refused for good."""
+        """Number of events that the store refused for good."""
 
     @property
     def pid(self) -> int | None:
-        """The process, where one runs."""
+        """Identifier of the running process, or None."""
         process = self._process
         return None if process is None or process.poll() is not None else process.pid
 
     def start(self) -> None:
-        """Begin, with all that the log holds already."""
+        """Begin with the events that the log already holds."""
         self._thread.start()
 
     def flush(self, timeout: float) -> bool:
-        """Whether all that the log holds now reached the store within `timeout` seconds."""
+        """Whether the store has all that the log holds now, within `timeout` seconds."""
         goal = self._log.stat().st_size
         self._say("flush")
         with self._moved:
             return self._moved.wait_for(lambda: self._offset >= goal, timeout)
 
     def stop(self, timeout: float = 30.0) -> None:
-        """End; runs of interrupted trials are marked as killed until they go on.
+        """End the process; runs of interrupted trials are marked as killed until they resume.
 
-        What takes longer than `timeout` seconds is left to the next run.
+        A write that takes longer than `timeout` seconds is left to the next run.
         """
         self._stopping.set()
         self._say("stop")
@@ -77,7 +82,7 @@ class Projector:
                 self._process.kill()
 
     def _keep(self) -> None:
-        """Start the process, hear it out, and start it again if it died."""
+        """Start the process, read its answers, and start it again if it died."""
         pause = 0.5
         while not self._stopping.is_set():
             before = self._offset
@@ -91,7 +96,7 @@ class Projector:
             ) as self._process:
                 if self._stopping.is_set():
                     self._say("stop")
-                self._hear(self._process)
+                self._read(self._process)
             code = self._process.returncode
             if not self._stopping.is_set():
                 logger.warning("the projection to MLflow died (%d), again in %.3g s", code, pause)
@@ -99,18 +104,18 @@ class Projector:
                 pause = 0.5 if self._offset > before else min(2 * pause, 30.0)
         self._ended.set()
 
-    def _hear(self, process: "subprocess.Popen[str]") -> None:
+    def _read(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None, "it is a pipe"
         for line in process.stdout:
             try:
-                told = json.loads(line)
-            except json.JSONDecodeError:  # torn by a kill, or some library's own print
+                answer = json.loads(line)
+            except json.JSONDecodeError:  # cut short by a kill, or printed by a library
                 continue
-            if "message" in told:
-                logger.log(told["level"], "%s", told["message"])
+            if "message" in answer:
+                logger.log(answer["level"], "%s", answer["message"])
                 continue
             with self._moved:
-                self._offset, self.refused = told["offset"], told["refused"]
+                self._offset, self.refused = answer["offset"], answer["refused"]
                 self._moved.notify_all()
 
     def _say(self, word: str) -> None:
@@ -121,25 +126,28 @@ class Projector:
             process.stdin.write(f"{word}\n")
             process.stdin.flush()
         except (OSError, ValueError):  # it died; it is started again, or was to end anyway
-            logger.debug("the projection to MLflow hears no more")
+            logger.debug("the projection to MLflow no longer reads its input")
 
 
 def _environment() -> dict[str, str]:
-    """The driver's own, in which isoflop is found wherever it lies."""
+    """The driver's environment, with this isoflop ahead of any other module of its name.
+
+    `-P` keeps the user's working folder, and any `methods.py` in it, off the path.
+    """
     home = str(Path(orchestrator.__file__).parents[1])
     known = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (home, known)))}
 
 
-class _Told(logging.Handler):
-    """Log records as lines for the driver."""
+class _ToDriver(logging.Handler):
+    """Sends log records to the driver, which logs them as its own."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _tell({"level": record.levelno, "message": record.getMessage().partition("\n")[0]})
+        _answer({"level": record.levelno, "message": record.getMessage().partition("\n")[0]})
 
 
 class _Words:
-    """What the driver says; when it says no more, this process ends."""
+    """Words from the driver; when the input ends, so does this process."""
 
     def __init__(self, source: IO[str]) -> None:
         self._source = source
@@ -153,24 +161,23 @@ class _Words:
                 self.stop.set()
             self.wake.set()
         if not self.stop.is_set():
-            os._exit(0)  # as a kill would: the next projection finishes what this one leaves
+            os._exit(0)  # like a kill; the next projection finishes what this one leaves
 
 
 def serve() -> None:
-    """The process: its log, store and study are its arguments."""
+    """Run the process; its arguments are the log, the store and the study."""
     log, uri, study = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    logging.getLogger().addHandler(_Told())
-    os.nice(10)  # the sweep goes first; what is late is written at its end
+    logging.getLogger().addHandler(_ToDriver())
+    os.nice(10)  # the sweep has priority; the rest is written at its end
     words = _Words(sys.stdin)
-    with log.with_name("mlflow.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one that lost its driver may be at its last write
+    with FileLock(log.with_name("mlflow.lock")):  # one that lost its driver may still write
         follow(Projection(log, uri, study), words)
     sys.stdout.flush()
-    os._exit(0)  # the driver waits for it, and an interpreter's own end takes its time
+    os._exit(0)  # the driver waits, and the interpreter's normal exit is slow
 
 
 def follow(projection: Projection, words: _Words) -> None:
-    """Project what the log gains until the driver says to stop."""
+    """Project new events of the log until the driver says to stop."""
     pause = 0.5
     while not words.stop.is_set():
         try:
@@ -182,7 +189,7 @@ def follow(projection: Projection, words: _Words) -> None:
             pause = min(2 * pause, 30.0)
         else:
             pause = 0.5
-            _tell({"offset": projection.offset, "refused": len(projection.refused)})
+            _answer({"offset": projection.offset, "refused": len(projection.refused)})
             words.wake.wait(EVERY)
             words.wake.clear()
     try:
@@ -192,6 +199,6 @@ def follow(projection: Projection, words: _Words) -> None:
         logger.warning("MLflow was not told which trials are interrupted: %s", reason)
 
 
-def _tell(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def _answer(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content) + "\n")
     sys.stdout.flush()

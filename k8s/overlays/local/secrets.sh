@@ -1,6 +1,6 @@
 #!/bin/sh
-# The three .env files of this overlay (git ignores them), with a new random password; what is there
-# stays, since the database keeps the password that it was made with.
+# Writes the three .env files of this overlay (git ignores them) with a new random password. Existing
+# files stay, since the database keeps the password that it was created with.
 set -eu
 cd "$(dirname "$0")"
 if [ -e postgres.env ]; then

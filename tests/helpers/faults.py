@@ -86,7 +86,7 @@ class Sweep:
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it never ended:\n{self.told()[-3000:]}") from None
+            raise AssertionError(f"it never ended:\n{self.printed()[-3000:]}") from None
 
     def until(self, what: str, count: int = 1, timeout: float = 120) -> None:
         """Until the log holds so many events of a kind."""
@@ -95,13 +95,13 @@ class Sweep:
             if sum(event["event"] == what for event in self.events()) >= count:
                 return
             time.sleep(0.02)
-        raise AssertionError(f"the log never held {count} {what}:\n{self.told()[-3000:]}")
+        raise AssertionError(f"the log never held {count} {what}:\n{self.printed()[-3000:]}")
 
     def events(self) -> list[Event]:
         """The log."""
         return read(self.folder / "wal.jsonl")[0]
 
-    def told(self) -> str:
+    def printed(self) -> str:
         """All that the command printed."""
         return self.output.read_text()
 
@@ -142,12 +142,12 @@ def below(root: int, name: str, argument: str = "") -> list[int]:
             process = parents.get(process, 0)
             yield process
 
-    found = []
+    named = []
     for process, command in commands.items():
         file, _, arguments = command.partition("\0")
         if file.rsplit("/", 1)[-1].startswith(name) and argument in arguments:
-            found.append(process)
-    return sorted(process for process in found if root in ancestors(process))
+            named.append(process)
+    return sorted(process for process in named if root in ancestors(process))
 
 
 WORKER = "ray::ResourceTrainable."
@@ -174,9 +174,9 @@ def decided(rows: list[Row]) -> dict[tuple[object, ...], dict[str, Any]]:
     }
 
 
-def different(found: list[Row], expected: list[Row]) -> list[str]:
+def different(rows: list[Row], expected: list[Row]) -> list[str]:
     """Which rows two sweeps decided differently, and how."""
-    left, right = decided(found), decided(expected)
+    left, right = decided(rows), decided(expected)
     return [
         f"{name}: {left.get(name)} instead of {right.get(name)}"
         for name in sorted(left.keys() | right.keys(), key=str)
@@ -201,8 +201,8 @@ def nothing_lost(sweep: Sweep, uri: str) -> None:
     assert set(ends) == starts
     refused = {row.trial for row in rows if (row.reason or "").startswith("refused: ")}
     for method in study.methods:
-        own = [row.trial for row in rows if row.method == method and row.role == "search"]
-        assert len(set(own) - refused) >= study.search.trials, sorted(own)
+        searched = [row.trial for row in rows if row.method == method and row.role == "search"]
+        assert len(set(searched) - refused) >= study.search.trials, sorted(searched)
 
     ledger = Ledger(sweep.folder, study)
     for method in study.methods:
@@ -217,28 +217,28 @@ def nothing_lost(sweep: Sweep, uri: str) -> None:
     ledger.close()
 
     assert different(store.read_rows(uri, study.name), rows) == []
-    kept = {r.trial: r.evidence for r in rows if r.role == "confirm" and r.state == "COMPLETE"}
-    assert all(evidence.read(sweep.folder, *item) is not None for item in kept.items()), kept
+    digests = {r.trial: r.evidence for r in rows if r.role == "confirm" and r.state == "COMPLETE"}
+    assert all(evidence.read(sweep.folder, *item) is not None for item in digests.items()), digests
     stored = store.read_stored(uri, study.name)
-    told = {run.run_id: run.tags["evidence"] for run in stored.trials if "evidence" in run.tags}
-    assert sorted(told.values()) == sorted(kept.values())
-    assert told == {run: digest(content) for run, content in stored.evidence.items()}
-    found = runs(uri, study)
-    assert {run.info.status for run in found} <= {"FINISHED", "FAILED"}
-    names = Counter(run.data.tags["trial"] for run in found if "trial" in run.data.tags)
+    tags = {run.run_id: run.tags["evidence"] for run in stored.trials if "evidence" in run.tags}
+    assert sorted(tags.values()) == sorted(digests.values())
+    assert tags == {run: digest(content) for run, content in stored.evidence.items()}
+    mirrored = runs(uri, study)
+    assert {run.info.status for run in mirrored} <= {"FINISHED", "FAILED"}
+    names = Counter(run.data.tags["trial"] for run in mirrored if "trial" in run.data.tags)
     assert names == Counter(set(ends))
     client = MlflowClient(uri)
-    for run in found:
+    for run in mirrored:
         if "trial" in run.data.tags:
             trial = run.data.tags["trial"]
-            told = sorted(
+            curve = sorted(
                 (event["step"], event["time"], event["metrics"]["curve/val_acc"])
                 for event in events
                 if event["event"] == "epoch" and event["trial"] == trial
             )
-            assert [step for step, _, _ in told] == list(range(1, len(told) + 1)), trial
+            assert [step for step, _, _ in curve] == list(range(1, len(curve) + 1)), trial
             history = client.get_metric_history(run.info.run_id, "curve/val_acc")
-            assert sorted((m.step, m.timestamp, m.value) for m in history) == told, trial
+            assert sorted((m.step, m.timestamp, m.value) for m in history) == curve, trial
 
 
 def clean(text: str) -> None:
@@ -251,21 +251,31 @@ def parsed(path: Path) -> list[Event]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@contextlib.contextmanager
-def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own; skips where none may be mounted."""
+def mount(folder: Path, size: str) -> str:
+    """Give a folder a small file system of its own; why that cannot be, or nothing."""
     folder.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        pytest.skip("no mount command")
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted: {done.stderr.strip()}")
+        return "no mount command"
+    return f"a small file system cannot be mounted: {done.stderr.strip()}" * bool(done.returncode)
+
+
+def unmount(folder: Path) -> None:
+    """Take it away, whoever still uses it."""
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own; skips where none may be mounted."""
+    if reason := mount(folder, size):
+        pytest.skip(reason)
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+        unmount(folder)
 
 
 class Ballast:

@@ -33,9 +33,9 @@ import json, socket, sys
 from ray.cluster_utils import Cluster
 
 def agent():
-    with socket.socket() as found:
-        found.bind(("", 0))
-        return {"dashboard_agent_listen_port": found.getsockname()[1]}
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return {"dashboard_agent_listen_port": free.getsockname()[1]}
 
 head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": 0, **agent()}
 cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -82,8 +82,8 @@ class Job:
     def until(self, what: str) -> str:
         """Its state once `what` is in its log, or it ended."""
         deadline = time.monotonic() + 180
-        while not self.state.is_terminal() and what not in self.told():
-            assert time.monotonic() < deadline, self.told()
+        while not self.state.is_terminal() and what not in self.printed():
+            assert time.monotonic() < deadline, self.printed()
             time.sleep(0.1)
         return str(self.state.value)
 
@@ -91,7 +91,7 @@ class Job:
     def state(self) -> Any:
         return self._client.get_job_status(self._id)
 
-    def told(self) -> str:
+    def printed(self) -> str:
         return str(self._client.get_job_logs(self._id))
 
     def stop(self) -> str:
@@ -101,19 +101,19 @@ class Job:
 
 
 def running(sweep: Sweep) -> dict[str, bool]:
-    """The trials that run by the log, and whether they got on since and have a checkpoint."""
-    found: dict[str, bool] = {}
+    """The trials that run by the log, and whether they have a new epoch and a checkpoint."""
+    trials: dict[str, bool] = {}
     for event in sweep.events():
         if event["event"] == "start":
-            found[event["trial"]] = False
+            trials[event["trial"]] = False
         elif event["event"] == "epoch":
-            kept = sweep.folder / "trials" / event["trial"] / "last.pt"
-            found[event["trial"]] = kept.exists()
+            checkpoint = sweep.folder / "trials" / event["trial"] / "last.pt"
+            trials[event["trial"]] = checkpoint.exists()
         elif event["event"] in ("end", "lost"):
-            found.pop(event["trial"], None)
+            trials.pop(event["trial"], None)
         elif event["event"] == "paused":
-            found.clear()
-    return found
+            trials.clear()
+    return trials
 
 
 @pytest.mark.ray
@@ -146,15 +146,15 @@ def test_a_submitted_sweep_outlives_a_stop_and_the_death_of_a_node(
         job = Job(JobSubmissionClient(facts["url"], headers=headers), sweep)
         job.submit()
         while len(running(sweep)) < 2 or not any(e["event"] == "epoch" for e in sweep.events()):
-            assert not job.state.is_terminal(), job.told()
+            assert not job.state.is_terminal(), job.printed()
             time.sleep(0.05)
         assert job.stop() == "STOPPED"
         assert sweep.events()[-1]["event"] == "paused", "within Ray's 3 s before SIGKILL"
-        assert "Stopped; nothing is lost" in job.told()
+        assert "Stopped; nothing is lost" in job.printed()
 
         job.submit()
         while sum(running(sweep).values()) < 2:
-            assert not job.state.is_terminal(), job.told()
+            assert not job.state.is_terminal(), job.printed()
             time.sleep(0.02)
         busy = [raylet for raylet in facts["raylets"] if below(raylet, WORKER)]
         assert len(busy) == 2, "trials run on both nodes"
@@ -163,16 +163,16 @@ def test_a_submitted_sweep_outlives_a_stop_and_the_death_of_a_node(
         assert sum(strike(process) for process in on_it) >= 1, (
             "a machine takes all of its own along"
         )
-        assert job.until("\0") == "SUCCEEDED", job.told()
-        clean(job.told())
+        assert job.until("\0") == "SUCCEEDED", job.printed()
+        clean(job.printed())
 
         lost = [event["trial"] for event in sweep.events() if event["event"] == "lost"]
         assert len(lost) == 1
-        assert repeated(sweep, lost[0]), "it went on from its checkpoint, on the other node"
+        assert repeated(sweep, lost[0]), "it resumed from its checkpoint, on the other node"
         assert {row.state for row in sweep.rows()} == {"COMPLETE"}
         nothing_lost(sweep, uri)
-        assert "Study job on digits" in sidecar.told()
-        assert "skipnet-00001 COMPLETE" in sidecar.told()
+        assert "Study job on digits" in sidecar.printed()
+        assert "skipnet-00001 COMPLETE" in sidecar.printed()
     finally:
         sidecar.close()
         cluster.communicate(timeout=60)
@@ -183,19 +183,19 @@ def repeated(sweep: Sweep, trial: str) -> bool:
 
     But the first ones may have been heard before another start, which trained them again.
     """
-    told = {
+    times = {
         (event["trial"], event["step"]): event["time"]
         for event in sweep.events()
         if event["event"] == "epoch"
     }
     lines = [line.split() for line in (sweep.folder / "repeats.txt").read_text().splitlines()]
     starts = sum(event["event"] == "start" and event["trial"] == trial for event in sweep.events())
-    own = [
+    repeats = [
         (int(step), int(when))
         for name, start, step, when in lines
         if (name, int(start)) == (trial, starts)
     ]
-    return any(told[trial, step] == when for step, when in own)
+    return any(times[trial, step] == when for step, when in repeats)
 
 
 class Sidecar:
@@ -216,7 +216,7 @@ class Sidecar:
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
-    def told(self) -> str:
+    def printed(self) -> str:
         return "".join(self._lines)
 
     def close(self) -> None:

@@ -200,7 +200,7 @@ def test_what_this_machine_cannot_hold_is_planned_without_a_time() -> None:
 
 
 def test_the_command_prints_the_quickstart_and_writes_nothing(tmp_path: Path) -> None:
-    words = ["plan", str(ROOT / "studies" / "quickstart.yaml")]
+    words = ["plan", str(ROOT / "studies" / "quickstart.yaml"), "--steps", "1"]
     code = (
         "import sys; from orchestrator.cli import main\n"
         "try: main()\n"

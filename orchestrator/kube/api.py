@@ -72,15 +72,13 @@ class Api:
 
     def __init__(self, context: str | None = None) -> None:
         settings = client.Configuration()
+        load: Any = config  # its functions bear no types
         try:
             if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-                config.load_incluster_config(  # type: ignore[no-untyped-call]
-                    client_configuration=settings
-                )
+                load.load_incluster_config(client_configuration=settings)
             else:
-                config.load_kube_config(  # type: ignore[no-untyped-call]
-                    os.environ.get("KUBECONFIG"), context, client_configuration=settings
-                )
+                file = os.environ.get("KUBECONFIG")
+                load.load_kube_config(file, context, client_configuration=settings)
         except (ConfigException, OSError) as error:
             raise KubernetesError(
                 f"a kubeconfig must name a cluster, but: {_one_line(error)}; set KUBECONFIG, or "

@@ -77,8 +77,8 @@ class Handler(BaseHTTPRequestHandler):
     def _fault(self) -> str:
         for fault in self.server_.faults:
             fits = fault.method == self.command and re.search(fault.path, self.path)
-            if fits and fault.seen < fault.times:
-                fault.seen += 1
+            if fits and fault.hits < fault.times:
+                fault.hits += 1
                 return fault.does
         return ""
 
@@ -86,47 +86,47 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server_
         objects = server.store.objects
         with server.changed:
-            found = objects.get(path)
+            current = objects.get(path)
             if self.command == "POST":
                 return self._create(path, query, body)
-            if self.command == "GET" and found is not None:
-                return 200, found
+            if self.command == "GET" and current is not None:
+                return 200, current
             if self.command == "GET" and COLLECTION.match(path):
                 items = [objects[p] for p in sorted(objects) if _in(p, path, objects[p], query)]
                 version = str(server.store.version)
                 return 200, {"metadata": {"resourceVersion": version}, "items": items}
-            if found is None:
+            if current is None:
                 return _refusal(404, f"{path} not found")
-            return self._changed(path, found, body or {})
+            return self._changed(path, current, body or {})
 
-    def _changed(self, path: str, found: Json, body: Json) -> tuple[int, Json]:
+    def _changed(self, path: str, current: Json, body: Json) -> tuple[int, Json]:
         if self.command == "DELETE":
-            return self._delete(path, found, body)
+            return self._delete(path, current, body)
         if self.command == "PATCH":
-            return 200, self.server_.put(path, _merged(found, body))
-        if body["metadata"].get("resourceVersion") != found["metadata"]["resourceVersion"]:
+            return 200, self.server_.put(path, _merged(current, body))
+        if body["metadata"].get("resourceVersion") != current["metadata"]["resourceVersion"]:
             return _refusal(409, "the object has been modified")
         return 200, self.server_.put(path, body)
 
     def _create(self, path: str, query: Json, body: Json) -> tuple[int, Json]:
         server = self.server_
-        own = f"{path}/{body['metadata']['name']}"
+        target = f"{path}/{body['metadata']['name']}"
         unknown = server.known(body)
         if unknown and query.get("fieldValidation") == "Strict":
             return _refusal(400, f'strict decoding error: unknown field "{unknown[0]}"')
         if query.get("dryRun") == "All":
             return 201, body
-        if own in server.store.objects:
-            return _refusal(409, f"{own} already exists")
-        return 201, server.put(own, body)
+        if target in server.store.objects:
+            return _refusal(409, f"{target} already exists")
+        return 201, server.put(target, body)
 
-    def _delete(self, path: str, found: Json, options: Json) -> tuple[int, Json]:
+    def _delete(self, path: str, current: Json, options: Json) -> tuple[int, Json]:
         server = self.server_
         for key, value in (options.get("preconditions") or {}).items():
-            if found["metadata"].get(key) != value:
+            if current["metadata"].get(key) != value:
                 return _refusal(409, f"the precondition {key} does not hold")
         if server.stopping and "/rayjobs/" in path:
-            server.put(path, _merged(found, {"metadata": {"deletionTimestamp": "now"}}))
+            server.put(path, _merged(current, {"metadata": {"deletionTimestamp": "now"}}))
             threading.Timer(server.stopping, server.take, (path,)).start()
         else:
             server.take(path)
@@ -173,18 +173,18 @@ class Handler(BaseHTTPRequestHandler):
             self._status(404, "no such pod")
             return
         pod = path.split("/")[-2]
-        told = 0
+        sent = 0
         self._begin()
         while True:
             with server.changed:
                 lines = server.logs.get(pod, [])
                 if "tailLines" in query:
-                    told = max(told, len(lines) - int(query["tailLines"]))
+                    sent = max(sent, len(lines) - int(query["tailLines"]))
                 here = path.removesuffix("/log") in server.store.objects
-            for line in lines[told:]:
-                told += 1
-                self._chunk(line if server.unfinished and told == len(lines) else f"{line}\n")
-                if fault == "half" and told == 2:
+            for line in lines[sent:]:
+                sent += 1
+                self._chunk(line if server.unfinished and sent == len(lines) else f"{line}\n")
+                if fault == "half" and sent == 2:
                     self.close_connection = True
                     self.connection.close()
                     return

@@ -23,11 +23,11 @@ Json = dict[str, Any]
 
 def tool(name: str) -> str:
     """A command of the environment, or of this machine; skips where there is none."""
-    own = Path(sys.executable).with_name(name)
-    found = str(own) if own.exists() else shutil.which(name)
-    if found is None:
+    beside = Path(sys.executable).with_name(name)
+    path = str(beside) if beside.exists() else shutil.which(name)
+    if path is None:
         pytest.skip(f"{name} is not installed; `pip install -e '.[dev]'` installs it")
-    return found
+    return path
 
 
 @functools.cache
@@ -49,9 +49,9 @@ def overlay(name: str) -> tuple[Json, ...]:
 
 def named(objects: tuple[Json, ...], kind: str, name: str) -> Json:
     """One object."""
-    found = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
-    assert len(found) == 1, (kind, name)
-    return found[0]
+    matches = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
+    assert len(matches) == 1, (kind, name)
+    return matches[0]
 
 
 def pods(objects: Iterator[Json] | tuple[Json, ...] | list[Json]) -> Iterator[tuple[str, Json]]:
@@ -83,8 +83,8 @@ def ray_pods(job: Json) -> Iterator[tuple[str, Json]]:
     yield "head", head
     for group in cluster["workerGroupSpecs"]:
         worker = _pod(group["template"], {**labels, "ray.io/node-type": "worker"})
-        own = worker["spec"]["containers"][0]
-        copied = {key: own[key] for key in ("image", "securityContext", "resources")}
+        ray = worker["spec"]["containers"][0]
+        copied = {key: ray[key] for key in ("image", "securityContext", "resources")}
         worker["spec"]["initContainers"] = [{"name": "wait-gcs-ready", **copied}]
         yield f"workers/{group['groupName']}", worker
     if spec["submissionMode"] == "K8sJobMode":
@@ -93,10 +93,10 @@ def ray_pods(job: Json) -> Iterator[tuple[str, Json]]:
 
 
 def _pod(template: Json, labels: dict[str, str]) -> Json:
-    own = json.loads(json.dumps(template))
-    metadata = own.setdefault("metadata", {})
+    pod = json.loads(json.dumps(template))
+    metadata = pod.setdefault("metadata", {})
     metadata["labels"] = {**metadata.get("labels", {}), **labels}
-    return dict(own)
+    return dict(pod)
 
 
 @functools.cache
@@ -156,17 +156,17 @@ def flaws(pod: Json) -> Iterator[str]:
 
 
 def _container_flaws(container: Json, pod: Json) -> Iterator[str]:
-    own = container.get("securityContext", {})
-    both = {**pod.get("securityContext", {}), **own}
+    context = container.get("securityContext", {})
+    both = {**pod.get("securityContext", {}), **context}
     wanted = {
-        "allowPrivilegeEscalation": (own, False),
-        "readOnlyRootFilesystem": (own, True),
-        "capabilities": (own, {"drop": ["ALL"]}),
+        "allowPrivilegeEscalation": (context, False),
+        "readOnlyRootFilesystem": (context, True),
+        "capabilities": (context, {"drop": ["ALL"]}),
         "runAsNonRoot": (both, True),
         "seccompProfile": (both, {"type": "RuntimeDefault"}),
     }
     yield from (key for key, (place, value) in wanted.items() if place.get(key) != value)
-    if own.get("privileged") or not both.get("runAsUser"):
+    if context.get("privileged") or not both.get("runAsUser"):
         yield "root"
     for kind in ("requests", "limits"):
         if not {"cpu", "memory"} <= set(container.get("resources", {}).get(kind, {})):

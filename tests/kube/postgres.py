@@ -20,9 +20,9 @@ class Postgres:
             shutil.chown(self._folder, "nobody")
             self._as = ["setpriv", "--reuid=nobody", "--clear-groups"]
         self._run("initdb", "--username=isoflop", "--auth=trust", "--no-sync")
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
         self.url = f"postgresql://isoflop:hidden-word@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
@@ -38,8 +38,8 @@ class Postgres:
         shutil.rmtree(self._folder)
 
     def _run(self, command: str, *words: str) -> None:
-        found = _binary(command)
-        command_line = [*self._as, found, "--pgdata", str(self._folder / "data"), *words]
+        binary = _binary(command)
+        command_line = [*self._as, binary, "--pgdata", str(self._folder / "data"), *words]
         done = subprocess.run(
             command_line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False, cwd="/tmp"
         )
@@ -48,7 +48,7 @@ class Postgres:
 
 def _binary(name: str) -> str:
     places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    found = shutil.which(name) or (str(places[-1]) if places else None)
-    if found is None:
+    binary = shutil.which(name) or (str(places[-1]) if places else None)
+    if binary is None:
         pytest.skip("no PostgreSQL here; `apt-get install postgresql` brings one")
-    return found
+    return binary

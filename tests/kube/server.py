@@ -31,7 +31,8 @@ class Fault:
     does: str
     """A status (`503`), or `drop` (no answer), `lost` (done, but no answer), `slow`, `half`."""
     times: int = 1
-    seen: int = 0
+    hits: int = 0
+    """How many requests it hit so far."""
 
 
 @dataclass

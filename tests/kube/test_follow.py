@@ -42,14 +42,14 @@ def test_wait_ends_with_success_only_when_complete_and_succeeded(
     capsys.readouterr()
     with running(operator):
         assert isoflop("status", sweep, "--wait") == 0
-    told = capsys.readouterr().err.splitlines()
-    assert [line.partition(": ")[2] for line in told[:-1]] == [
+    output = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in output[:-1]] == [
         "accepted; KubeRay has not begun",
         "pods are starting",
         "running, 1 of 2 workers ready",
         "complete",
     ]
-    assert told[-1] == f"{sweep} is complete"
+    assert output[-1] == f"{sweep} is complete"
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_every_bad_end_is_exit_code_3_with_reason_and_message(
 
     with running(operator):
         assert isoflop("status", sweep, "--wait") == 3
-    told = capsys.readouterr().err.splitlines()
-    assert told[-1].startswith("isoflop: ")
-    assert sentence in told[-1]
+    output = capsys.readouterr().err.splitlines()
+    assert output[-1].startswith("isoflop: ")
+    assert sentence in output[-1]
     assert server.asked("rayjobs") < 20
 
 
@@ -146,12 +146,12 @@ def test_waiting_outlives_every_fault_of_the_server(
         for fault, stage in zip(("half", "503", "429", "drop", "slow", "410"), stages, strict=True):
             planned = server.fail("GET", "watch=true", fault)
             server.status(sweep, jobDeploymentStatus=stage)
-            server.until(lambda planned=planned: planned.seen == 1)
+            server.until(lambda planned=planned: planned.hits == 1)
         server.forget()  # every watch from before is answered with 410
         lists = [server.fail("GET", r"rayjobs\?fieldSelector=(?!.*watch)", "500", times=3)]
         server.fail("GET", "watch=true", "503")
         server.status(sweep, jobDeploymentStatus="Running", jobStatus="RUNNING")
-        server.until(lambda: lists[0].seen == 3)
+        server.until(lambda: lists[0].hits == 3)
         before = server.asked("watch=true")
         watched(server, before + 2)  # quiet ones that end
         server.status(sweep, **DONE)
@@ -159,10 +159,10 @@ def test_waiting_outlives_every_fault_of_the_server(
     capsys.readouterr()
     with running(operator):
         assert isoflop("status", sweep, "--wait") == 0
-    told = capsys.readouterr().err
-    assert "when last seen" in told
-    assert "asking again" in told
-    assert told.splitlines()[-1] == f"{sweep} is complete"
+    output = capsys.readouterr().err
+    assert "when last seen" in output
+    assert "asking again" in output
+    assert output.splitlines()[-1] == f"{sweep} is complete"
     assert server.asked("GET") < 80, "asked, not stormed"
 
 
@@ -189,9 +189,9 @@ def test_a_time_out_is_told_and_the_sweep_goes_on(
 ) -> None:
     server.status(sweep, jobDeploymentStatus="Running", jobStatus="RUNNING")
     assert isoflop("status", sweep, "--wait", "--timeout", "1") == 124
-    told = capsys.readouterr().err
-    assert f"{sweep} continues (running), --timeout is over" in told
-    assert f"isoflop cancel {sweep}" in told
+    output = capsys.readouterr().err
+    assert f"{sweep} continues (running), --timeout is over" in output
+    assert f"isoflop cancel {sweep}" in output
     server.fail("GET", "watch=true", "drop", times=999)
     assert isoflop("status", sweep, "--wait", "--timeout", "1") == 124
     assert server.names(JOBS) == [sweep]
@@ -206,11 +206,11 @@ def test_ctrl_c_detaches_and_says_how_to_cancel(
     )
     server.until(lambda: server.asked("watch=true") >= 1, 60)
     os.kill(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"Detached; {sweep} continues" in told
-    assert f"isoflop cancel {sweep}" in told
-    assert "Traceback" not in told
+    assert f"Detached; {sweep} continues" in output
+    assert f"isoflop cancel {sweep}" in output
+    assert "Traceback" not in output
     assert server.names(JOBS) == [sweep]
 
 

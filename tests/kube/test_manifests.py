@@ -113,29 +113,29 @@ def test_an_example_is_what_a_dry_run_prints(
     with pytest.raises(SystemExit):
         main(words)
     printed = capsys.readouterr().out
-    kept = (K8S / "examples" / name).read_text()
-    assert printed == kept, f"isoflop {' '.join(words)} > k8s/examples/{name}"
+    golden = (K8S / "examples" / name).read_text()
+    assert printed == golden, f"isoflop {' '.join(words)} > k8s/examples/{name}"
 
 
 # Pod Security `restricted`, and more: limits, no token, a root that cannot be written.
 
 
 def test_every_container_is_locked_down() -> None:
-    found = 0
+    count = 0
     for name, pod in pods(every_object()):
         for flaw in flaws(pod["spec"]):
             pytest.fail(f"{name}: {flaw}")
-        found += 1
-    assert found == 7, "MLflow twice, PostgreSQL, and two clusters' heads and workers"
+        count += 1
+    assert count == 7, "MLflow twice, PostgreSQL, and two clusters' heads and workers"
 
 
 def test_what_kuberay_injects_by_itself_would_be_found() -> None:
     job = example("rayjob-gpu.yaml")[1]
     del job["spec"]["rayClusterSpec"]["autoscalerOptions"]
     job["spec"]["submissionMode"] = "K8sJobMode"
-    told = [flaw for _, pod in pods([job]) for flaw in flaws(pod["spec"])]
-    assert any("autoscaler" in flaw for flaw in told)
-    assert any("ray-job-submitter" in flaw for flaw in told)
+    messages = [flaw for _, pod in pods([job]) for flaw in flaws(pod["spec"])]
+    assert any("autoscaler" in flaw for flaw in messages)
+    assert any("ray-job-submitter" in flaw for flaw in messages)
 
 
 def test_the_namespace_enforces_it() -> None:
@@ -146,11 +146,11 @@ def test_the_namespace_enforces_it() -> None:
 
 def test_no_secret_is_written_down() -> None:
     assert not [o for o in overlay("production") if o["kind"] == "Secret"]
-    kept = subprocess.run(
+    tracked = subprocess.run(
         ["git", "ls-files", "k8s"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    assert not [path for path in kept if path.endswith(".env")]
-    for path in kept:
+    assert not [path for path in tracked if path.endswith(".env")]
+    for path in tracked:
         for address in re.findall(r"\w+://[^\s/]*:([^\s/@]+)@", (ROOT / path).read_text()):
             assert address in ("PASSWORD", "$password"), path
     for each in every_object():
@@ -270,7 +270,7 @@ def test_the_pods_bear_the_labels_that_the_walls_go_by() -> None:
 def test_all_that_is_named_is_there_or_said_to_be_made(name: str) -> None:
     objects = overlay(name)
     claims = {o["metadata"]["name"] for o in objects if o["kind"] == "PersistentVolumeClaim"}
-    told = (K8S / "overlays" / name / "kustomization.yaml").read_text()
+    listed = (K8S / "overlays" / name / "kustomization.yaml").read_text()
     accounts = {o["metadata"]["name"] for o in objects if o["kind"] == "ServiceAccount"}
     jobs = [example("rayjob-cpu.yaml")[1]]
     for _, pod in pods([*objects, *jobs]):
@@ -281,7 +281,7 @@ def test_all_that_is_named_is_there_or_said_to_be_made(name: str) -> None:
             for variable in container.get("env", []):
                 source = variable.get("valueFrom", {}).get("secretKeyRef")
                 if source and not source.get("optional"):
-                    assert source["name"] in told
+                    assert source["name"] in listed
         assert pod["spec"].get("serviceAccountName", "mlflow") in accounts
     bound = named(objects, "PersistentVolumeClaim", "isoflop-runs")["spec"]["accessModes"]
     assert bound == (["ReadWriteOnce"] if name == "local" else ["ReadWriteMany"])
@@ -324,9 +324,9 @@ def test_the_mlflow_server_starts_as_told_and_knows_its_own_names(
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _status(port: int, path: str, host: str) -> int:

@@ -79,17 +79,17 @@ def test_a_study_that_cannot_run_there_is_refused(
 
 
 def test_a_name_of_the_longest_length_does(tmp_path: Path) -> None:
-    found = rendered(tmp_path, study=STUDY.replace("tiny", "x" * 34))
-    assert len(found.name) == 47
+    objects = rendered(tmp_path, study=STUDY.replace("tiny", "x" * 34))
+    assert len(objects.name) == 47
 
 
 def test_data_on_a_claim_are_mounted_where_the_study_looks(tmp_path: Path) -> None:
-    found = job(
+    manifest = job(
         tmp_path,
         CLUSTER + "datasets: pvc://flowers\n",
         STUDY.replace("digits", "/data/flowers.parquet"),
     )
-    for _, pod in pods([found]):
+    for _, pod in pods([manifest]):
         mounts = {m["mountPath"]: m for m in pod["spec"]["containers"][0]["volumeMounts"]}
         assert mounts["/data"] == {"name": "data", "mountPath": "/data", "readOnly": True}
 
@@ -114,8 +114,8 @@ def test_what_a_trial_takes_here_stands_in_the_study_that_travels(tmp_path: Path
 
 
 def test_what_is_printed_is_what_is_sent(tmp_path: Path) -> None:
-    found = rendered(tmp_path)
-    assert list(yaml.safe_load_all(dump(found.objects))) == found.objects
+    objects = rendered(tmp_path)
+    assert list(yaml.safe_load_all(dump(objects.objects))) == objects.objects
 
 
 FULL = (
@@ -148,18 +148,18 @@ head: {cpu: 2, memory: 8Gi, node_selector: {pool: main}}
 
 
 def test_every_option_at_once_is_valid_and_locked_down(tmp_path: Path) -> None:
-    found = job(tmp_path, FULL)
-    names = [name for name, _ in ray_pods(found)]
+    manifest = job(tmp_path, FULL)
+    names = [name for name, _ in ray_pods(manifest)]
     assert names == ["head", "workers/mig", "workers/cpu", "submitter"]
-    for name, pod in pods([found]):
+    for name, pod in pods([manifest]):
         assert list(flaws(pod["spec"])) == [], name
         assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
-    spec = found["spec"]
+    spec = manifest["spec"]
     assert spec["submissionMode"] == "K8sJobMode"
     assert spec["activeDeadlineSeconds"] == 5400
-    assert found["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "sweeps"
+    assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "sweeps"
     assert "suspend" not in spec, "Kueue's webhook decides it"
-    jsonschema.Draft7Validator(crd("rayjobs")).validate(found)
+    jsonschema.Draft7Validator(crd("rayjobs")).validate(manifest)
 
 
 def test_the_driver_never_stands_on_a_spot_node_and_takes_no_trial(tmp_path: Path) -> None:
@@ -176,13 +176,13 @@ def test_the_driver_never_stands_on_a_spot_node_and_takes_no_trial(tmp_path: Pat
 
 def test_only_the_head_sees_secrets(tmp_path: Path) -> None:
     for name, pod in pods([job(tmp_path, FULL)]):
-        found = {
+        secrets = {
             variable["name"]
             for container in pod["spec"]["containers"]
             for variable in container.get("env", [])
             if "valueFrom" in variable
         }
-        assert bool(found) == name.endswith("/head"), name
+        assert bool(secrets) == name.endswith("/head"), name
 
 
 def test_rays_own_autoscaler_reads_it(tmp_path: Path) -> None:
@@ -190,10 +190,10 @@ def test_rays_own_autoscaler_reads_it(tmp_path: Path) -> None:
         _derive_autoscaling_config_from_ray_cr,
     )
 
-    found = job(tmp_path, FULL)
+    manifest = job(tmp_path, FULL)
     cluster = {
         "metadata": {"name": "c", "namespace": "isoflop"},
-        "spec": copy.deepcopy(found["spec"]["rayClusterSpec"]),
+        "spec": copy.deepcopy(manifest["spec"]["rayClusterSpec"]),
     }
     types = _derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
     head = types["headgroup"]["resources"]
@@ -206,5 +206,5 @@ def test_rays_own_autoscaler_reads_it(tmp_path: Path) -> None:
 
 
 def test_every_field_of_a_cluster_file_is_explained() -> None:
-    own = Cluster.model_json_schema()["properties"]
-    assert [name for name, field in own.items() if not field.get("description")] == []
+    fields = Cluster.model_json_schema()["properties"]
+    assert [name for name, field in fields.items() if not field.get("description")] == []

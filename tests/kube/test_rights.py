@@ -17,18 +17,18 @@ def asked(request: str) -> tuple[str, str, str, str] | None:
     place, _, query = path.partition("?")
     if re.fullmatch(r"/apis/[^/]+/[^/]+", place):
         return None
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"/(?:api|apis/(?P<group>[^/]+))/[^/]+/namespaces/isoflop"
         r"(?:/(?P<kind>[^/]+)(?:/(?P<name>[^/]+)(?P<sub>/log)?)?)?",
         place,
     )
-    assert found, request
-    if found["kind"] is None:
+    assert match, request
+    if match["kind"] is None:
         return ("", "namespaces", "isoflop", "get")
     verb = VERBS[method]
-    if method == "GET" and found["name"] is None:
+    if method == "GET" and match["name"] is None:
         verb = "watch" if "watch=true" in query else "list"
-    return (found["group"] or "", found["kind"] + (found["sub"] or ""), found["name"] or "", verb)
+    return (match["group"] or "", match["kind"] + (match["sub"] or ""), match["name"] or "", verb)
 
 
 def test_the_role_allows_what_is_asked_and_no_more(

@@ -23,10 +23,10 @@ def name(files: tuple[str, str]) -> str:
 
 def error(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line of a refusal."""
-    told = capsys.readouterr().err.strip().splitlines()
-    assert told[-1].startswith("isoflop: "), told
-    assert not any("Traceback" in line for line in told)
-    return told[-1]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("isoflop: "), lines
+    assert not any("Traceback" in line for line in lines)
+    return lines[-1]
 
 
 def left(server: Server) -> list[str]:
@@ -157,9 +157,9 @@ def test_a_failed_submit_leaves_nothing_and_says_so(
 ) -> None:
     server.fail(method, rf"{path}(?!.*dryRun)", fault, times=99)
     assert isoflop("submit", files[0]) == (2 if fault in ("403", "422") else 1)
-    told = error(capsys)
-    assert "was not submitted: " in told
-    assert "nothing of it is left in the cluster" in told
+    message = error(capsys)
+    assert "was not submitted: " in message
+    assert "nothing of it is left in the cluster" in message
     assert left(server) == []
 
 

@@ -30,10 +30,10 @@ def test_pods_in_trouble_are_named(
     server.pod("head-1", "tiny-abc", containerStatuses=[{"state": waiting}])
     server.pod("other", "another", containerStatuses=[{"state": waiting}])
     assert isoflop("status", sweep) == 0
-    told = capsys.readouterr().out
-    assert f"worker-1: Unschedulable: {message}" in told
-    assert "head-1: ImagePullBackOff: not found" in told
-    assert "other" not in told
+    output = capsys.readouterr().out
+    assert f"worker-1: Unschedulable: {message}" in output
+    assert "head-1: ImagePullBackOff: not found" in output
+    assert "other" not in output
 
 
 def test_status_finds_a_sweep_by_file_study_or_name_and_lists_all(
@@ -47,9 +47,9 @@ def test_status_finds_a_sweep_by_file_study_or_name_and_lists_all(
     capsys.readouterr()
     for words in ([files[0]], ["tiny"], [sweep], []):
         assert isoflop("status", *words) == 0
-        told = capsys.readouterr().out
-        assert sweep in told
-        assert "queued" in told
+        output = capsys.readouterr().out
+        assert sweep in output
+        assert "queued" in output
     assert isoflop("status", "nowhere") == 2
     assert "no sweep is called 'nowhere'" in capsys.readouterr().err
     server.take(f"{JOBS}/{sweep}")
@@ -122,7 +122,7 @@ def test_following_a_log_outlives_a_broken_stream_and_a_new_head(
         server.logs["head-1"] = ["one", "two", "three"]
         broken = server.fail("GET", "head-1/log", "half")
         server.pod("head-1", "c")
-        server.until(lambda: broken.seen == 1)
+        server.until(lambda: broken.hits == 1)
         server.until(lambda: server.asked("head-1/log") >= 2)
         server.logs["head-1"] = ["one", "two", "three", "four"]
         time.sleep(0.2)

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Annotated
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it once; see cluster.ENVIRONMENT
 
@@ -35,11 +36,38 @@ for command in (*LOCAL, *KUBERNETES):
     app.command()(command)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"isoflop {version('isoflop')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show_version: Annotated[  # its callback prints it
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `isoflop` command."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    warnings_only = logging.StreamHandler()
+    warnings_only.setLevel(logging.WARNING)
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        handlers=[warnings_only],
+    )
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # what we start imports nothing from this folder
     try:
         app(list(arguments) if arguments is not None else None)
     except IsoflopError as error:

@@ -14,7 +14,10 @@ from methods.errors import EvidenceError, StudyError
 from orchestrator.cli.console import Out, Store, console, near
 
 Refresh = Annotated[
-    bool, typer.Option("--refresh", help="Read all of MLflow again: deleted and edited runs show.")
+    bool,
+    typer.Option(
+        "--refresh", help="Read all of MLflow again, so that deleted and edited runs show."
+    ),
 ]
 
 
@@ -24,14 +27,17 @@ def board(
     mlflow: Store = None,
     primary: Annotated[
         float | None,
-        typer.Option(help="Test at another of the study's budgets (MMACs); exploratory."),
+        typer.Option(
+            help="Test at another of the study's budgets (MMACs); such a test is exploratory."
+        ),
     ] = None,
     refresh: Refresh = False,
 ) -> None:
     """Print the board of a finished or running study, from the MLflow store alone."""
-    from orchestrator.results.boards import show
+    import isoflop
 
-    print_board(show(study, out, uri=mlflow, primary=primary, refresh=refresh))
+    results = isoflop.open(study, out=out, mlflow=mlflow)
+    print_board(results.outcome(primary=primary, refresh=refresh))
 
 
 def compare(  # noqa: PLR0917
@@ -44,7 +50,8 @@ def compare(  # noqa: PLR0917
         typer.Option(help="Budgets (MMACs), joined by commas.", show_default="the study's"),
     ] = "",
     methods: Annotated[
-        str, typer.Option(help="Names, joined by commas; dense always stands.", show_default="all")
+        str,
+        typer.Option(help="Names, joined by commas; dense is always included.", show_default="all"),
     ] = "",
     out: Out = Path("runs"),
     mlflow: Store = None,
@@ -56,8 +63,8 @@ def compare(  # noqa: PLR0917
 
     budgets, names = _budgets(at), [name.strip() for name in methods.split(",") if name.strip()]
     if other is None:
-        found = boards.at_budgets(study, budgets, out, methods=names, uri=mlflow, refresh=refresh)
-        console.print(terminal.comparison(found))
+        board = boards.at_budgets(study, budgets, out, methods=names, uri=mlflow, refresh=refresh)
+        console.print(terminal.comparison(board))
         return
     both = boards.two_studies(
         study, other, budgets, out, methods=names, uri=mlflow, refresh=refresh
@@ -70,45 +77,43 @@ def verify(
     out: Out = Path("runs"),
     mlflow: Store = None,
 ) -> None:
-    """Make every number of a published board again from its evidence in MLflow, and compare."""
-    from orchestrator.results.verify import verify as verified
+    """Recompute every number of a published board from its evidence in MLflow, and compare."""
+    import isoflop
 
     with Console(stderr=True).status("Reading every run of the study"):
-        found = verified(study, out, uri=mlflow)
+        findings = isoflop.open(study, out=out, mlflow=mlflow).verify()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("checked")
     table.add_column("comparisons", justify="right")
-    for kind, count in sorted(found.checked.items()):
+    for kind, count in sorted(findings.checked.items()):
         table.add_row(kind, f"{count:,}")
     console.print(table)
-    for flaw in found.flaws:
+    for flaw in findings.flaws:
         line = f"{flaw.where}: {flaw.what}: stored {flaw.stored}, made again {flaw.found}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if found.flaws:
+    if findings.flaws:
         raise EvidenceError(
-            f"the board of {found.study!r} must follow from its evidence, but "
-            f"{len(found.flaws):,} of {found.checked.total():,} comparisons differ; the lines "
-            "above say which"
+            f"the board of {findings.study!r} must follow from its evidence, but "
+            f"{len(findings.flaws):,} of {findings.checked.total():,} comparisons differ; the "
+            "lines above say which"
         )
-    console.print(f"The board of {found.study} follows from its evidence.", highlight=False)
+    console.print(f"The board of {findings.study} follows from its evidence.", highlight=False)
 
 
-def _budgets(words: str) -> list[float]:
-    """Budgets as they are typed."""
-    parts = [part.strip() for part in words.split(",") if part.strip()]
+def _budgets(text: str) -> list[float]:
+    """Budgets from text such as 10,20,40."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
-        found = [float(part) for part in parts]
+        budgets = [float(part) for part in parts]
     except ValueError:
-        found = [math.nan]
-    if not all(0 < budget < math.inf for budget in found):
-        raise StudyError(
-            f"--at must be positive MMACs joined by commas, as 10,20,40; got {words!r}"
-        )
-    return found
+        budgets = [math.nan]
+    if not all(0 < budget < math.inf for budget in budgets):
+        raise StudyError(f"--at must be positive MMACs joined by commas, as 10,20,40; got {text!r}")
+    return budgets
 
 
 def print_board(outcome: Any) -> None:
-    """The board, where its report lies, and how it is opened in MLflow."""
+    """The board, the path of its report, and the command that opens it in MLflow."""
     from orchestrator.report.terminal import terminal
 
     console.print(terminal(outcome.board, times=outcome.times))
@@ -133,20 +138,20 @@ def export(  # noqa: PLR0917
         Literal["torch", "pt2", "onnx"],
         typer.Option(
             "--format",
-            help="torch: weights, made a network again by isoflop; pt2: a graph for PyTorch; onnx: "
-            "a graph for any runtime.",
+            help="torch: weights, which isoflop loads as a network; pt2: a graph for PyTorch; "
+            "onnx: a graph for any runtime.",
         ),
     ] = "torch",
     at: Annotated[
         float | None,
-        typer.Option(help="The METHOD's cell, by its budget (MMACs).", show_default="primary"),
+        typer.Option(help="Budget (MMACs) of the METHOD's cell.", show_default="primary"),
     ] = None,
     point: Annotated[
         str | None, typer.Option(help="Operating point of a TRIAL that has several.")
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(help="The folder.", show_default="exports/ in the study's folder"),
+        typer.Option(help="The folder to write.", show_default="exports/ in the study's folder"),
     ] = None,
     out: Out = Path("runs"),
     mlflow: Store = None,
@@ -155,8 +160,8 @@ def export(  # noqa: PLR0917
     from orchestrator.results import export as exports
 
     with Console(stderr=True).status("Exporting, and comparing with the network as measured"):
-        found = exports.find(run, out, uri=mlflow, at=at, point=point)
-        folder = exports.export(found, kind, to)
-    console.print(f"{found.row.trial} {found.row.point}".rstrip(), highlight=False)
+        source = exports.find(run, out, uri=mlflow, at=at, point=point)
+        folder = exports.export(source, kind, to)
+    console.print(f"{source.row.trial} {source.row.point}".rstrip(), highlight=False)
     console.print(f"Network: {near(folder)}", highlight=False, soft_wrap=True)
     console.print(f"Card:    {near(folder / 'card.md')}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What all commands share: the console and options."""
+"""The console and the options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,9 @@ from rich.console import Console
 
 console = Console()
 
+StudyFile = Annotated[
+    str, typer.Argument(help="The study file (YAML), or the name of a study that isoflop ships.")
+]
 Out = Annotated[Path, typer.Option(help="Folder that holds a folder per study.")]
 Store = Annotated[
     str | None,
@@ -21,6 +24,6 @@ Store = Annotated[
 
 
 def near(path: Path) -> Path:
-    """A path as one would type it from here."""
+    """A path relative to the working folder where it lies below that."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -3,7 +3,6 @@
 import contextlib
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from methods.errors import KubernetesError, ServerAway
+from orchestrator.cli.console import StudyFile
 
 if TYPE_CHECKING:
     from orchestrator.kube.api import Api
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 Name = typer.Argument(help="The study file, the study's name, or the sweep's name.")
 ClusterFile = Annotated[
-    Path, typer.Option("--cluster", help="The cluster file (YAML).", envvar="ISOFLOP_CLUSTER")
+    str,
+    typer.Option(
+        "--cluster",
+        help="The cluster file (YAML), or the name of one that isoflop ships.",
+        envvar="ISOFLOP_CLUSTER",
+    ),
 ]
 Context = Annotated[
     str | None, typer.Option(help="The context of the kubeconfig.", show_default="the current one")
@@ -29,7 +34,6 @@ Timeout = Annotated[
     float | None,
     typer.Option(help="The most seconds to wait.", min=1, show_default="no limit"),
 ]
-HERE = Path("k8s/clusters/local.yaml")
 LOOK = 15.0
 """Seconds between two looks at the pods and the driver's last line."""
 
@@ -38,8 +42,8 @@ console = Console(stderr=True)
 
 
 def submit(  # noqa: PLR0917
-    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
-    cluster: ClusterFile = HERE,
+    study: StudyFile,
+    cluster: ClusterFile = "local",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the objects as YAML; this needs no cluster.")
     ] = False,
@@ -48,11 +52,12 @@ def submit(  # noqa: PLR0917
     context: Context = None,
 ) -> None:
     """Run a study's sweep on Kubernetes, as a RayJob. The same command again resumes it."""
+    from isoflop.shipped import cluster_file, study_file
     from orchestrator.kube.cluster import load
     from orchestrator.kube.render import dump, render
 
-    place = load(cluster)
-    rendered = render(study, place)
+    place = load(cluster_file(cluster))
+    rendered = render(study_file(study), place)
     if dry_run:
         typer.echo(dump(rendered.objects), nl=False)
         return
@@ -77,7 +82,7 @@ def submit(  # noqa: PLR0917
 
 def status(
     sweep: Annotated[str | None, Name] = None,
-    cluster: ClusterFile = HERE,
+    cluster: ClusterFile = "local",
     wait: Wait = False,
     timeout: Timeout = None,
     context: Context = None,
@@ -106,7 +111,7 @@ def status(
 
 def logs(
     sweep: Annotated[str, Name],
-    cluster: ClusterFile = HERE,
+    cluster: ClusterFile = "local",
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print new lines until the sweep ends.")
     ] = False,
@@ -125,7 +130,7 @@ def logs(
 
 
 def cancel(
-    sweep: Annotated[str, Name], cluster: ClusterFile = HERE, context: Context = None
+    sweep: Annotated[str, Name], cluster: ClusterFile = "local", context: Context = None
 ) -> None:
     """Stop a sweep and delete its pods. Submitting the same study again resumes it."""
     api, namespace = _connect(cluster, context)
@@ -139,11 +144,12 @@ def cancel(
     _say(f"{state.name} is cancelled; nothing is lost: the same submit resumes it")
 
 
-def _connect(cluster: Path, context: str | None) -> "tuple[Api, str]":
+def _connect(cluster: str, context: str | None) -> "tuple[Api, str]":
     """The API server, and the namespace of a cluster file."""
+    from isoflop.shipped import cluster_file
     from orchestrator.kube.cluster import load
 
-    namespace = load(cluster).namespace
+    namespace = load(cluster_file(cluster)).namespace
     return _api(context), namespace
 
 

@@ -1,4 +1,4 @@
-"""What methods there are, and one trained by hand."""
+"""The commands that list the methods and train one by hand."""
 
 import inspect
 import textwrap
@@ -12,7 +12,9 @@ from orchestrator.report.table import table, text
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, for its hyperparameters.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The method whose hyperparameters to list.")
+    ] = None,
 ) -> None:
     """List the methods, or one method's hyperparameters, ranges and defaults."""
     from methods import METHODS

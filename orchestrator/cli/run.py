@@ -1,6 +1,7 @@
 """Run a study, plan it, and what a study file may hold."""
 
 import json
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -10,11 +11,11 @@ import typer
 from rich.console import Console
 
 from orchestrator.cli.boards import print_board
-from orchestrator.cli.console import Out, Store, console, near
+from orchestrator.cli.console import Out, Store, StudyFile, console, near
 
 
 def run(  # noqa: PLR0917
-    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
+    study: StudyFile,
     out: Out = Path("runs"),
     mlflow: Store = None,
     address: Annotated[
@@ -40,76 +41,96 @@ def run(  # noqa: PLR0917
         float, typer.Option(help="Seconds to wait for another driver of the study to end.", min=0)
     ] = 0,
 ) -> None:
-    """Search, confirm and print the board; the same command goes on after any interruption."""
-    from orchestrator.study.file import load
+    """Search, confirm and print the board; the same command resumes it after any interruption."""
+    from isoflop import Study
 
-    what = load(study)
+    what = Study.load(study)
+    console.print(f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False)
+    _print_what_starts()
     from orchestrator.cli.progress import Progress
-    from orchestrator.sweep import run as sweep
     from orchestrator.sweep import signals
 
     signals.listen()
     progress = Progress(what, console)
-    console.print(f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False)
     try:
         with progress.shown():
-            outcome = sweep.run(
-                what,
+            results = what.run(
                 out,
-                uri=mlflow,
+                mlflow=mlflow,
                 address=address,
-                listener=progress,
                 slots=slots,
                 optuna=optuna,
                 patience=patience,
+                listener=progress,
             )
     except KeyboardInterrupt as reason:
-        console.print("\nStopped; nothing is lost. Go on with the same command:")
+        console.print("\nStopped; nothing is lost. Resume with the same command:")
         words = [str(near(Path(sys.argv[0]).absolute())), *sys.argv[1:]]
         console.print(f"  {shlex.join(words)}", soft_wrap=True, highlight=False, markup=False)
         if isinstance(reason, signals.Terminated):
             signals.leave()
         raise typer.Exit(130) from None
+    outcome = results.outcome()
     if not outcome.fresh:
         console.print("Everything is done already; this is the board.")
     print_board(outcome)
 
 
 def plan(
-    study: Annotated[Path, typer.Argument(help="The study file (YAML).")],
+    study: StudyFile,
     steps: Annotated[
         int, typer.Option(help="Steps in each short epoch of the timing; 0 times nothing.", min=0)
     ] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Print what a study would do: reach, effort, time, what its seeds can tell. Runs nothing."""
-    from orchestrator.study.file import load
+    from isoflop import Study
 
-    what = load(study)
-    from pydantic import TypeAdapter
-
-    from orchestrator.cli.plan_table import terminal
-    from orchestrator.search.plan import Plan
-    from orchestrator.search.plan import plan as planned
-
+    what = Study.load(study)
+    if not as_json:
+        console.print(
+            f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False
+        )
     with Console(stderr=True).status("Pricing each space and timing a few steps of each method"):
-        found = planned(what, steps=steps)
+        planned = what.plan(steps=steps)
     if as_json:
-        print(TypeAdapter(Plan).dump_json(found, indent=2).decode())
+        from pydantic import TypeAdapter
+
+        print(TypeAdapter(type(planned)).dump_json(planned, indent=2).decode())
         return
-    console.print(
-        f"Study [bold]{found.study}[/] on {found.data}, hash {found.hash}", highlight=False
-    )
-    console.print(terminal(found))
+    from orchestrator.cli.plan_table import terminal
+
+    console.print(terminal(planned))
 
 
 def schema(
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Of a cluster file for Kubernetes.")
+        bool,
+        typer.Option("--cluster", help="Print the schema of a cluster file for Kubernetes."),
     ] = False,
 ) -> None:
     """Print the JSON schema of a study file."""
-    from orchestrator.kube.cluster import Cluster
-    from orchestrator.study.file import Study
+    if cluster:
+        from orchestrator.kube.cluster import Cluster
 
-    print(json.dumps((Cluster if cluster else Study).model_json_schema(), indent=2))
+        schema = Cluster.model_json_schema()
+    else:
+        from orchestrator.study.file import Study
+
+        schema = Study.model_json_schema()
+    print(json.dumps(schema, indent=2))
+
+
+class _Announcer(logging.Handler):
+    """Prints a log message as a line of the command's output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.INFO:
+            console.print(record.getMessage(), highlight=False, markup=False)
+
+
+def _print_what_starts() -> None:
+    """The sweep's log says when Ray starts, which takes seconds."""
+    logger = logging.getLogger("orchestrator.sweep.cluster")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Announcer())

@@ -1,4 +1,4 @@
-"""What is checked before a worker is taken: the study, its data, and whether a trial fits here."""
+"""Checks before a worker is taken: the study, its data, and whether a trial fits this machine."""
 
 import logging
 import os
@@ -37,21 +37,21 @@ def prepare(study: Study) -> Prepared:
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
     """
-    found = spaces(study)  # a mistake in the file is told before the data are read
-    return prepared(study, load(study.data, seed=study.seed), found)
+    by_method = spaces(study)  # a mistake in the file is reported before the data are read
+    return prepared(study, load(study.data, seed=study.seed), by_method)
 
 
-def prepared(study: Study, data: Data, found: Mapping[str, Space]) -> Prepared:
-    """The same for data and spaces that are at hand.
+def prepared(study: Study, data: Data, by_method: Mapping[str, Space]) -> Prepared:
+    """The same for data and spaces that are loaded already.
 
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
     """
-    for space in found.values():
+    for space in by_method.values():
         _trainable(space, data)
-    _affordable(study, found, data.task)
+    _affordable(study, by_method, data.task)
     _arithmetic(study)
-    return Prepared(study, found, data)
+    return Prepared(study, by_method, data)
 
 
 def slots_here(resources: Resources) -> int:
@@ -71,18 +71,18 @@ def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
     Raises:
         ClusterError: no node holds one trial.
     """
-    held = 0
+    most = 0
     for cpus, gpus in nodes:
         by_cpu = int(cpus / resources.cpu)
-        held += min(by_cpu, _on_gpus(resources.gpu, gpus)) if resources.gpu else by_cpu
-    if held == 0:
+        most += min(by_cpu, _on_gpus(resources.gpu, gpus)) if resources.gpu else by_cpu
+    if most == 0:
         cpus, gpus = max(c for c, _ in nodes), max(g for _, g in nodes)
         raise ClusterError(
             f"a trial must fit one node, but it asks for {resources.cpu:g} CPUs and "
             f"{resources.gpu:g} GPUs and the largest node has {cpus:g} CPUs and {gpus:g} GPUs; "
             "lower `resources` in the study"
         )
-    return min(held, resources.concurrency or held)
+    return min(most, resources.concurrency or most)
 
 
 def _on_gpus(share: float, gpus: float) -> int:
@@ -106,15 +106,15 @@ def _trainable(space: Space, data: Data) -> None:
 
 
 def _arithmetic(study: Study) -> None:
-    """A processor that only emulates what the study asks for is told of."""
+    """Warns of a processor that only emulates the precision that the study asks for."""
     emulated = not study.resources.gpu and not native_bf16(torch.device("cpu"))
     if study.recipe.get("precision") == "bf16" and emulated:
         logger.warning("this machine's processor has no bf16 of its own: precision fp32 is faster")
 
 
-def _affordable(study: Study, found: Mapping[str, Space], task: Task) -> None:
+def _affordable(study: Study, by_method: Mapping[str, Space], task: Task) -> None:
     """The largest budget holds the cheapest configuration of one method at least."""
-    floors = {name: space.floor(task) for name, space in found.items()}
+    floors = {name: space.floor(task) for name, space in by_method.items()}
     for name, floor in floors.items():
         if floor > cap(study.budgets[-1]):
             logger.warning("%s costs %.4g MMACs at least and fits no budget", name, floor / 1e6)

@@ -43,11 +43,9 @@ class Choices(Strict):
 def _kind(value: object) -> str:
     if isinstance(value, dict):
         return "choices" if "choices" in value else "range"
-    return (
-        "choices"
-        if isinstance(value, Choices)
-        else ("range" if isinstance(value, Range) else "fixed")
-    )
+    if isinstance(value, Choices):
+        return "choices"
+    return "range" if isinstance(value, Range) else "fixed"
 
 
 Narrowing = Annotated[
@@ -211,20 +209,21 @@ class Study(Strict):
         return digest(json.dumps(content, sort_keys=True))[:12]
 
 
-def load(path: Path) -> Study:
+def load(path: str | Path) -> Study:
     """The study in a YAML file.
 
     Raises:
         StudyError: no such file, no YAML, or a field that cannot be as written.
     """
-    content = mapping(path, "a study file", StudyError)
+    content = mapping(Path(path), "a study file", StudyError)
     try:
         return Study.model_validate(numbers(content))
     except pydantic.ValidationError as error:
-        raise StudyError(f"{path}: {sentence(error, _siblings)}") from None
+        raise StudyError(f"{path}: {sentence(error, siblings)}") from None
 
 
-def _siblings(loc: Location) -> list[str]:
+def siblings(loc: Location) -> list[str]:
+    """The fields that are valid where a location of a study file ends."""
     parts: dict[str, type[Strict]] = {
         "search": SearchPlan,
         "confirm": ConfirmPlan,

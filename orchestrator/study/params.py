@@ -1,4 +1,4 @@
-"""A trial's flat parameters, and what they mean: all that a worker needs of a space."""
+"""A trial's flat parameters and their meaning: all that a worker needs from a space."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,28 +21,28 @@ def parts(method: str, params: Mapping[str, Any]) -> tuple[Method, Recipe]:
     Raises:
         MethodError: a parameter outside its bounds.
     """
-    own, shared = split(params)
-    return model_of(method, params).of(own), Recipe.of(shared)
+    fields, settings = split(params)
+    return model_of(method, params).of(fields), Recipe.of(settings)
 
 
 def model_of(method: str, params: Mapping[str, Any]) -> type[Method]:
-    """The method that a name means: its own, or the one that its parameters say it repeats."""
+    """The method of this name, or the one that a control's parameters name."""
     return METHODS[params.get(ALIAS, method)]
 
 
 def split(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A trial's flat parameters as its method's and its recipe's."""
-    own = {
+    fields = {
         name: value
         for name, value in params.items()
         if not name.startswith(PREFIX) and name != ALIAS
     }
-    shared = {
+    settings = {
         name.removeprefix(PREFIX): value
         for name, value in params.items()
         if name.startswith(PREFIX)
     }
-    return own, shared
+    return fields, settings
 
 
 def derive(study: Study, config: str, index: int) -> int:
@@ -52,5 +52,5 @@ def derive(study: Study, config: str, index: int) -> int:
 
 
 def trial_name(method: str, number: int) -> str:
-    """How a search trial is called everywhere: its method and its number there."""
+    """The name of a search trial everywhere: its method, and its number among that method's."""
     return f"{method}-{number:05d}"

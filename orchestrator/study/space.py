@@ -60,9 +60,9 @@ class Space:
         try:
             method, recipe = parts(self.method, given)
         except MethodError:
-            own, shared = split(given)
-            method = model_of(self.method, self.fixed).model_construct(**own)
-            recipe = Recipe.model_construct(**shared)
+            fields, settings = split(given)
+            method = model_of(self.method, self.fixed).model_construct(**fields)
+            recipe = Recipe.model_construct(**settings)
         flat = method.model_dump(mode="json", warnings=False)
         flat |= {ALIAS: self.fixed[ALIAS]} if ALIAS in self.fixed else {}
         flat |= {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
@@ -104,11 +104,9 @@ class Space:
         Raises:
             MethodError: the method has no network for this task.
         """
-        floors = [
-            self._floor(corner, task) for corner in itertools.islice(self._corners(), CORNERS)
-        ]
-        found = [floor for floor in floors if floor is not None]
-        return min(found) if found else self.method_at(self.defaults()).floor(task)
+        corners = itertools.islice(self._corners(), CORNERS)
+        floors = [floor for corner in corners if (floor := self._floor(corner, task)) is not None]
+        return min(floors) if floors else self.method_at(self.defaults()).floor(task)
 
     def method_at(self, searched: Mapping[str, Any]) -> Method:
         """The method at one place in the space.
@@ -151,13 +149,13 @@ def spaces(study: Study) -> dict[str, Space]:
                 f"search.points: {name!r} is no method of this study; "
                 f"{nearest(name, list(study.methods))}"
             )
-    found = {
+    originals = {
         name: _space(name, fields, study.recipe, study.search.points.get(name, ()))
         for name, fields in study.methods.items()
         if name not in controls
     }
     return {
-        name: _repeated(found[controls[name]], name) if name in controls else found[name]
+        name: _repeated(originals[controls[name]], name) if name in controls else originals[name]
         for name in study.methods
     }
 
@@ -168,14 +166,14 @@ def _repeated(space: Space, name: str) -> Space:
 
 
 def described(field: FieldInfo) -> str:
-    """A field's own search range as text; empty where it keeps its default."""
-    own = _own_range(field)
-    if own is None:
+    """The search range in a field's annotation as text; empty where the field is not searched."""
+    span = _default_range(field)
+    if span is None:
         return ""
-    if own.low is None or own.high is None:
-        return " | ".join(str(choice) for choice in own.choices or _closed(field))
-    extra = ", log" if own.log else f", step {own.step:g}" if own.step else ""
-    return f"{own.low:g} to {own.high:g}{extra}"
+    if span.low is None or span.high is None:
+        return " | ".join(str(choice) for choice in span.choices or _closed(field))
+    extra = ", log" if span.log else f", step {span.step:g}" if span.step else ""
+    return f"{span.low:g} to {span.high:g}{extra}"
 
 
 def _space(
@@ -190,7 +188,7 @@ def _space(
     fixed: dict[str, Any] = {}
     free: dict[str, BaseDistribution] = {}
     for name, field in model.model_fields.items():
-        _place(name, field, fields.get(name, _own_range(field)), fixed, free)
+        _place(name, field, fields.get(name, _default_range(field)), fixed, free)
     for name, field in Recipe.model_fields.items():
         _place(PREFIX + name, field, recipe.get(name), fixed, free)
     space = Space(method, fixed, free, points)
@@ -207,7 +205,8 @@ def _known(owner: str, model: type[pydantic.BaseModel], fields: Mapping[str, Any
             )
 
 
-def _own_range(field: FieldInfo) -> Search | None:
+def _default_range(field: FieldInfo) -> Search | None:
+    """The search range in a field's annotation."""
     return next((mark for mark in field.metadata if isinstance(mark, Search)), None)
 
 
@@ -241,13 +240,15 @@ def _closed(field: FieldInfo) -> tuple[Any, ...]:
 
 
 def _numbers(name: str, field: FieldInfo, span: Range | Search) -> BaseDistribution:
-    own = _own_range(field)
+    default = _default_range(field)
     low, high = span.low, span.high
     if field.annotation not in (int, float):
         raise StudyError(f"{name} takes one of {list(_closed(field))}, not a range; use `choices:`")
     if low is None or high is None:
         raise StudyError(f"{name} needs both `low` and `high`")
-    step = span.step if span.step is not None else (own.step if own and not span.log else None)
+    step = (
+        span.step if span.step is not None else (default.step if default and not span.log else None)
+    )
     if field.annotation is float:
         return FloatDistribution(float(low), float(high), log=span.log, step=step)
     if int(low) != low or int(high) != high:

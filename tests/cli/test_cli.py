@@ -1,8 +1,10 @@
 """The commands as a person calls them: what they print, and how they refuse."""
 
 import json
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import jsonschema
@@ -12,6 +14,8 @@ import yaml
 from orchestrator.cli import app
 
 ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "scipy", "pandas", "optuna", "ray", "mlflow", "matplotlib", "sklearn"}
+"""Libraries that take a good part of a second each."""
 
 
 def isoflop(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -38,6 +42,8 @@ def isoflop(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str
         (["board", "quickstart", "--mlflow", "sqlite:///nowhere.db"], "nowhere.db"),
         (["run", "studies/quickstart.yaml", "--address", "127.0.0.1:9"], "must answer"),
         (["run", "nowhere.yaml"], "there is none at nowhere.yaml"),
+        (["run", "quikstart"], "did you mean 'quickstart'? valid: cifar10, curves, quickstart"),
+        (["submit", "quickstart", "--cluster", "gpus"], "did you mean 'gpu'? valid: gpu, local"),
         (["plan", "nowhere.yaml"], "there is none at nowhere.yaml"),
         (["methods", "dens"], "did you mean 'dense'?"),
         (["board", "quickstart", "--out", "nowhere"], "isoflop run"),
@@ -78,6 +84,28 @@ def test_the_schema_takes_the_shipped_studies() -> None:
     schema = json.loads(isoflop("schema").stdout)
     for path in sorted((ROOT / "studies").rglob("*.yaml")):
         jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["schema"], ["status"]], ids=" ".join)
+def test_what_is_asked_in_passing_loads_no_heavy_library(words: list[str]) -> None:
+    code = "import atexit, sys; from orchestrator.cli import main\n"
+    code += (
+        f"atexit.register(lambda: print(*sorted({HEAVY} & set(sys.modules)), file=sys.stderr))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code + "main()", *words],
+        env={**os.environ, "KUBECONFIG": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == (2 if words == ["status"] else 0), done.stderr
+    assert done.stderr.splitlines()[-1] == ""
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert isoflop("--version").stdout == f"isoflop {version('isoflop')}\n"
 
 
 def test_every_command_is_documented() -> None:

@@ -1,0 +1,107 @@
+"""A study to plan and to run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pydantic
+
+from isoflop.shipped import study_file
+from methods.errors import StudyError
+from orchestrator.study import file
+from orchestrator.study.reading import numbers, sentence
+
+if TYPE_CHECKING:
+    from isoflop.results import Results
+    from orchestrator.search.plan import Plan
+    from orchestrator.sweep.run import Listener
+
+
+class Study(file.Study):
+    """What a study file says, and what can be done with it; fields have the file's names.
+
+    >>> study = Study(name="mine", data="digits", budgets=[0.5, 1], methods={"dense": {}})
+    >>> study.search.trials
+    20
+
+    Raises:
+        StudyError: a field that cannot be as given.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**numbers(fields))
+        except pydantic.ValidationError as error:
+            raise StudyError(sentence(error, file.siblings)) from None
+
+    @classmethod
+    def load(cls, study: str | Path) -> Self:
+        """The study in a YAML file, or the shipped study of this name.
+
+        >>> Study.load("quickstart").budgets
+        [0.25, 0.5, 1.0]
+
+        Raises:
+            StudyError: there is no such study, or its file cannot be as written.
+        """
+        loaded = file.load(study_file(study))
+        return cls.model_construct(loaded.model_fields_set, **dict(loaded))
+
+    def plan(self, *, steps: int = 5) -> "Plan":
+        """What the study can reach, what it takes, and what its seeds can tell; runs no trial.
+
+        `steps` is the length of each epoch that is timed; 0 times nothing.
+
+        >>> study = Study(name="mine", data="digits", budgets=[1], methods={"dense": {}})
+        >>> study.plan(steps=0).methods[0].trials
+        20
+
+        Raises:
+            StudyError, MethodError, DataError, ClusterError: the study cannot run on this machine.
+        """
+        from orchestrator.search.plan import plan
+
+        return plan(self, steps=steps)
+
+    def run(
+        self,
+        out: str | Path = "runs",
+        *,
+        mlflow: str | None = None,
+        address: str = "local",
+        slots: int | None = None,
+        optuna: str | None = None,
+        patience: float = 0,
+        listener: "Listener | None" = None,
+    ) -> "Results":
+        """Searches, confirms and publishes the board; the same call resumes an interrupted sweep.
+
+        Args:
+            out: the folder that holds a folder per study.
+            mlflow: MLflow's tracking URI; by default an SQLite store in `out`.
+            address: a Ray cluster; "local" starts Ray on this machine.
+            slots: trials at once, where a cluster's nodes come and go.
+            optuna: Optuna's database (SQLAlchemy URL) instead of a journal file.
+            patience: seconds to wait for another driver of the study to end.
+            listener: is called with each event of the sweep.
+
+        >>> study = Study.load("quickstart")
+        >>> results = study.run(out="runs")  # doctest: +SKIP
+
+        Raises:
+            IsoflopError: the study, the data, the folder, the store or the resources do not do.
+            KeyboardInterrupt: the sweep was stopped by hand.
+        """
+        from isoflop.results import Results
+        from orchestrator.sweep import run as sweep
+
+        outcome = sweep.run(
+            self,
+            Path(out),
+            uri=mlflow,
+            address=address,
+            listener=listener,
+            slots=slots,
+            optuna=optuna,
+            patience=patience,
+        )
+        return Results(self.name, out, mlflow=mlflow, outcome=outcome)

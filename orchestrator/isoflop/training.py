@@ -1,0 +1,48 @@
+"""One method trained by hand, without Ray, a study or a store."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from methods import METHODS
+from methods.api import Method
+from methods.data.load import load
+from methods.errors import MethodError, nearest
+from methods.training.loop import Epoch
+from methods.training.loop import train as epochs_of
+from methods.training.recipe import Recipe
+
+
+def train(
+    method: str | Method,
+    data: str | Path,
+    recipe: Recipe | Mapping[str, Any],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Iterator[Epoch]:
+    """Trains a fresh network, an epoch at a time; all randomness derives from `seed`.
+
+    `method` is a method or the name of one with its defaults, `data` a data set's name or a path,
+    and `recipe` may leave fields out.
+
+    >>> from methods.dense import Dense
+    >>> for epoch in train(Dense(depth=8, width=0.25), "digits", {"epochs": 2}):
+    ...     print(epoch.index, epoch.phase_done)
+    1 False
+    2 True
+
+    Raises:
+        MethodError: an unknown method or field, or a value outside its bounds.
+        DataError: a data set that cannot be trained on.
+        Diverged: a loss or a weight that is not finite.
+    """
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise MethodError(f"no method is called {method!r}; {nearest(method, list(METHODS))}")
+        method = METHODS[method]()
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.of(recipe)
+    return epochs_of(
+        method, load(str(data), seed=seed, device=device), recipe, seed=seed, device=device
+    )

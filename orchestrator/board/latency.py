@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.board.choose import choose, clean
+from orchestrator.record.events import Latency
 from orchestrator.record.rows import Row
 
 
@@ -79,7 +80,7 @@ def pairs(rows: Iterable[Row], budgets: Sequence[float], baseline: str) -> list[
     return list(found.values())
 
 
-def missing(wanted: Iterable[Pair], events: Iterable[Mapping[str, Any]]) -> list[Pair]:
+def missing(wanted: Iterable[Pair], events: Iterable[Latency]) -> list[Pair]:
     """Those that no event tells of."""
     known = {_key(event) for event in events}
     return [pair for pair in wanted if pair.key not in known]
@@ -89,10 +90,10 @@ def timed(
     rows: Sequence[Row],
     budgets: Sequence[float],
     baseline: str,
-    events: Iterable[Mapping[str, Any]],
+    events: Iterable[Latency],
 ) -> list[Timed]:
     """Every cell of the board that was measured, or could not be."""
-    told: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
+    told: dict[tuple[str, str, str, str], list[Latency]] = {}
     for event in events:
         told.setdefault(_key(event), []).append(event)
     return [
@@ -121,8 +122,8 @@ def _cells(
             yield budget, own, reference
 
 
-def _timed(budget: float, row: Row, reference: Row, event: Mapping[str, Any]) -> Timed:
-    ms, baseline_ms = event.get("ms"), event.get("reference_ms")
+def _timed(budget: float, row: Row, reference: Row, event: Latency) -> Timed:
+    ms, baseline_ms = event.ms, event.reference_ms
     speed_up = baseline_ms / ms if ms and baseline_ms else None
     own, other = row.test_macs_mean, reference.test_macs_mean
     promised = other / own if own and other else None
@@ -130,18 +131,18 @@ def _timed(budget: float, row: Row, reference: Row, event: Mapping[str, Any]) ->
         method=row.method,
         budget=budget,
         trial=row.trial,
-        batch=int(event.get("batch", 0)),
+        batch=event.batch or 0,
         ms=ms,
-        spread_ms=event.get("spread_ms"),
+        spread_ms=event.spread_ms,
         baseline_ms=baseline_ms,
         speed_up=speed_up,
         macs_speed_up=promised,
         honesty=speed_up / promised if speed_up and promised else None,
-        device=str(event.get("device", "")),
-        forms=str(event.get("forms", "")),
-        reason=str(event.get("reason", "")),
+        device=event.device or "",
+        forms=event.forms or "",
+        reason=event.reason or "",
     )
 
 
-def _key(event: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    return (event["trial"], event["point"], event["reference"], event["reference_point"])
+def _key(event: Latency) -> tuple[str, str, str, str]:
+    return (event.trial, event.point, event.reference, event.reference_point)

@@ -6,13 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.record.events import End, Epoch, Lost, News, Planned, Resumed, Start
 from orchestrator.record.trials import REFUSED
 from orchestrator.study.file import Study
 
@@ -42,22 +42,22 @@ class Progress:
         self._ended_before = 0
         self._talks = False
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        """One event of the ledger."""
+    def __call__(self, news: News) -> None:
+        """One event of the ledger, or what it announces."""
         with self._lock:
-            kind = event["event"]
-            if kind == "resumed":
-                self._resumed()
-            elif kind == "plan":
-                self._confirm = event["confirm"]
-            elif kind == "start":
-                self._start(event)
-            elif kind == "epoch":
-                self._find(event["trial"]).running[event["trial"]] = event["step"]
-            elif kind == "lost":
-                self._lost(event)
-            elif kind == "end":
-                self._end(event)
+            match news:
+                case Resumed():
+                    self._resumed()
+                case Planned():
+                    self._confirm = news.confirm
+                case Start():
+                    self._counts_of(news.trial).running[news.trial] = 0
+                case Epoch():
+                    self._counts_of(news.trial).running[news.trial] = news.step
+                case Lost():
+                    self._lost(news)
+                case End():
+                    self._end(news)
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -78,44 +78,40 @@ class Progress:
         if self._talks and self._ended_before:
             self._console.print(f"Going on after {self._ended_before} trials", highlight=False)
 
-    def _find(self, trial: str) -> _Counts:
+    def _counts_of(self, trial: str) -> _Counts:
         return self._counts[self._method(trial)]
 
     def _method(self, trial: str) -> str:
         return max((m for m in self._counts if trial.startswith(f"{m}-")), key=len)
 
-    def _start(self, event: dict[str, Any]) -> None:
-        self._find(event["trial"]).running[event["trial"]] = 0
-
-    def _end(self, event: dict[str, Any]) -> None:
-        counts = self._find(event["trial"])
-        counts.running.pop(event["trial"], None)
-        reason = str(event["reason"] or "")
-        if reason.startswith(REFUSED):
+    def _end(self, end: End) -> None:
+        counts = self._counts_of(end.trial)
+        counts.running.pop(end.trial, None)
+        if (end.reason or "").startswith(REFUSED):
             counts.refused += 1
         else:
-            counts.ended[event["state"]] += 1
-            self._searched += "-seed" not in event["trial"]
-        for point in event["points"]:
-            if counts.best is None or point["val_acc"] > counts.best:
-                counts.best, counts.best_macs = point["val_acc"], point["val_macs_mean"]
+            counts.ended[end.state] += 1
+            self._searched += "-seed" not in end.trial
+        for point in end.points:
+            if counts.best is None or point.val.accuracy > counts.best:
+                counts.best, counts.best_macs = point.val.accuracy, point.val.macs_mean
         if self._talks:
-            self._console.print(self._line(event), highlight=False, soft_wrap=True)
+            self._console.print(self._line(end), highlight=False, soft_wrap=True)
 
-    def _lost(self, event: dict[str, Any]) -> None:
-        self._find(event["trial"]).running.pop(event["trial"], None)
+    def _lost(self, lost: Lost) -> None:
+        self._counts_of(lost.trial).running.pop(lost.trial, None)
         if self._talks:
-            text = Text(f"[{self._where()}] {event['trial']} lost: {event['reason']}")
+            text = Text(f"[{self._where()}] {lost.trial} lost: {lost.reason}")
             self._console.print(text, highlight=False, soft_wrap=True)
 
-    def _line(self, event: dict[str, Any]) -> Text:
-        figures = event["reason"] or "; ".join(
-            f"{point['point'] + ': ' if point['point'] else ''}"
-            f"{100 * point['val_acc']:.1f} % validation at {point['val_macs_mean'] / 1e6:.3g} MMACs"
-            + (f" (alarm: {point['alarm']})" if "alarm" in point else "")
-            for point in event["points"]
+    def _line(self, end: End) -> Text:
+        figures = end.reason or "; ".join(
+            f"{point.point + ': ' if point.point else ''}"
+            f"{100 * point.val.accuracy:.1f} % validation at {point.val.macs_mean / 1e6:.3g} MMACs"
+            + (f" (alarm: {point.alarm})" if point.alarm is not None else "")
+            for point in end.points
         )
-        return Text(f"[{self._where()}] {event['trial']} {event['state']}: {figures}")
+        return Text(f"[{self._where()}] {end.trial} {end.state}: {figures}")
 
     def _where(self) -> str:
         planned = self._planned()

@@ -1,13 +1,14 @@
-"""Optuna's storage: a journal file by default, a database where there is one."""
+"""Optuna's storage of search trials: a journal file by default, a database where there is one."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -16,15 +17,81 @@ from orchestrator.record.log import cut_torn_line, patiently
 from orchestrator.study.file import Study
 
 
-class _Journal(JournalFileBackend):
-    """Optuna's journal, which waits while the disk is full and leaves no torn line."""
+class Journal:
+    """One Optuna study per method.
+
+    Raises:
+        StorageError: the storage cannot be used.
+    """
+
+    def __init__(self, file: Path, study: Study, database: str | None = None) -> None:
+        self._database = _shown(database)
+        self.place = self._database or str(file)
+        """Where the trials are: a path, or a URL without its password."""
+        self._connections = contextlib.ExitStack()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            with _answers(self._database):
+                storage = _tables(database, self._connections) if database else _lines(file)
+                self._studies = {
+                    method: optuna.create_study(
+                        storage=storage,
+                        study_name=f"{study.name}/{method}",
+                        directions=["minimize", "minimize"],
+                        load_if_exists=True,
+                    )
+                    for method in study.methods
+                }
+        except StorageError:
+            self.close()
+            raise
+
+    def trials(self) -> Mapping[str, list[FrozenTrial]]:
+        """Every search trial by method, in the order of their numbers."""
+        with _answers(self._database):
+            return {method: own.get_trials(deepcopy=False) for method, own in self._studies.items()}
+
+    def add(self, method: str, trial: FrozenTrial) -> None:
+        """Commit a new trial of a method."""
+        with _answers(self._database):
+            self._studies[method].add_trial(trial)
+
+    def end(self, method: str, trial: FrozenTrial) -> None:
+        """Tell Optuna the end of a trial that it holds as running."""
+        values = trial.values if trial.state == TrialState.COMPLETE else None
+        with _answers(self._database):
+            self._studies[method].tell(trial.number, values, trial.state)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._connections.close()
+
+
+class _Backend(JournalFileBackend):
+    """Optuna's journal file, which waits while the disk is full and leaves no torn line."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self._path = path
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        patiently(self._path, lambda: super(_Journal, self).append_logs(logs))
+        patiently(self._path, lambda: super(_Backend, self).append_logs(logs))
+
+
+def _lines(journal: Path) -> optuna.storages.BaseStorage:
+    """A journal file; a torn last line is cut off first."""
+    for stale in journal.parent.glob(journal.name + ".lock*"):
+        stale.unlink()  # the lock of the study's folder is held: whoever left this one is dead
+    cut_torn_line(journal)
+    return optuna.storages.JournalStorage(_Backend(journal))
+
+
+def _tables(url: str, connections: contextlib.ExitStack) -> optuna.storages.BaseStorage:
+    """Optuna's own tables in a database; a connection that was cut is made anew."""
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    connections.callback(storage.engine.dispose)
+    connections.callback(storage.remove_session)
+    return storage
 
 
 def _shown(database: str | None) -> str:
@@ -38,15 +105,6 @@ def _shown(database: str | None) -> str:
             "Optuna's database must be a URL such as postgresql://user:password@host/optuna, but "
             "what was given is none"
         ) from None
-
-
-def _database(url: str, connections: contextlib.ExitStack) -> optuna.storages.RDBStorage:
-    """Optuna's own tables in a database; a connection that was cut is made anew."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    connections.callback(storage.engine.dispose)
-    connections.callback(storage.remove_session)
-    return storage
 
 
 @contextlib.contextmanager
@@ -67,25 +125,3 @@ def _answers(database: str) -> Iterator[None]:
             f"Optuna's database {database} must answer, but: {reason}; nothing is lost: the same "
             "command goes on"
         ) from None
-
-
-def _storage(journal: Path) -> optuna.storages.JournalStorage:
-    """A journal file as Optuna's storage; a torn last line is cut off first."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for stale in journal.parent.glob(journal.name + ".lock*"):
-        stale.unlink()  # our own lock is held: whoever left it is dead
-    cut_torn_line(journal)
-    return optuna.storages.JournalStorage(_Journal(journal))
-
-
-def _optuna_studies(storage: optuna.storages.BaseStorage, study: Study) -> dict[str, optuna.Study]:
-    """One Optuna study per method, in one storage."""
-    return {
-        method: optuna.create_study(
-            storage=storage,
-            study_name=f"{study.name}/{method}",
-            directions=["minimize", "minimize"],
-            load_if_exists=True,
-        )
-        for method in study.methods
-    }

@@ -12,14 +12,19 @@ from typing import Any
 
 from methods.errors import DiskFull
 from methods.files import NO_ROOM
+from orchestrator.record.events import Begun, End, Epoch, Event, decode, encode
 from orchestrator.record.rows import Row
 
 logger = logging.getLogger(__name__)
 
-LASTING = ("study", "end")
+LASTING = (Begun, End)
 """Events that must outlive a power cut; a start is made again from the journal or the plan."""
 PATIENCE = 600.0
 """Seconds for which a driver waits for room."""
+SLICE = 1 << 22
+"""Bytes of the log that are held in memory at once."""
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""By trial: epoch, from 1 on, and validation accuracy after it, a fraction."""
 
 
 class Log:
@@ -30,28 +35,28 @@ class Log:
         self._path = path
         self._file = path.open("ab", buffering=0)
 
-    def append(self, event: Mapping[str, Any]) -> None:
+    def append(self, event: Event) -> None:
         """One event, in the hands of the system when this returns.
 
         Raises:
             DiskFull: there was no room for it, nor was any made.
         """
-        line = (json.dumps(event, sort_keys=True) + "\n").encode()
+        line = (json.dumps(encode(event), sort_keys=True) + "\n").encode()
 
         def write() -> None:
             rest = line
             while rest:
                 rest = rest[self._file.write(rest) :]
-            if event["event"] in LASTING:
+            if isinstance(event, LASTING):
                 os.fsync(self._file.fileno())
 
         patiently(self._path, write)
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[Event]:
         """Everything that was ever appended, in order."""
         with self._path.open("rb") as file:
             for line in file:
-                yield json.loads(line)
+                yield decode(json.loads(line))
 
     def close(self) -> None:
         """Give the file back."""
@@ -106,11 +111,17 @@ def await_room(path: Path, write: Callable[[], None]) -> None:
         time.sleep(min(0.5, PATIENCE))
 
 
-def read(path: Path, offset: int = 0, size: int = -1) -> tuple[list[dict[str, Any]], int]:
-    """The complete lines from `offset` on, and the offset behind them.
+def read(path: Path, offset: int = 0, size: int = -1) -> tuple[list[Event], int]:
+    """The events from `offset` on, and the offset behind them.
 
-    About `size` bytes of them, one line at least; all by default.
+    About `size` bytes of them, one event at least; all by default.
     """
+    lines, offset = read_lines(path, offset, size)
+    return [decode(line) for line in lines], offset
+
+
+def read_lines(path: Path, offset: int = 0, size: int = -1) -> tuple[list[dict[str, Any]], int]:
+    """The same of any file with a JSON object a line, as they are; a torn last line is left out."""
     if not path.exists():
         return [], offset
     with path.open("rb") as file:
@@ -128,26 +139,18 @@ def cut_torn_line(path: Path) -> None:
         file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
 
 
-Curves = Mapping[str, Sequence[tuple[int, float]]]
-"""By trial: epoch, from 1 on, and validation accuracy after it, a fraction."""
-
-
-SLICE = 1 << 22
-"""Bytes of the log that are held in memory at once."""
-
-
 def logged(log: Path, trials: Iterable[Row]) -> Curves:
     """The curves of these trials from a study's write-ahead log."""
     wanted = {row.trial for row in trials}
-    found: dict[str, dict[int, float]] = {}
+    curves: dict[str, dict[int, float]] = {}
     offset = 0
     while True:
         events, offset = read(log, offset, SLICE)
         if not events:
             break
         for event in events:
-            if event["event"] == "epoch" and event["trial"] in wanted:
-                value = event["metrics"].get("curve/val_acc")
-                if value is not None and math.isfinite(value):
-                    found.setdefault(event["trial"], {})[event["step"]] = value
-    return {trial: sorted(curve.items()) for trial, curve in sorted(found.items())}
+            if isinstance(event, Epoch) and event.trial in wanted:
+                accuracy = event.metrics.val_acc
+                if math.isfinite(accuracy):
+                    curves.setdefault(event.trial, {})[event.step] = accuracy
+    return {trial: sorted(curve.items()) for trial, curve in sorted(curves.items())}

@@ -2,13 +2,19 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from methods.files import digest
+from orchestrator.record.events import SPLITS, End, Point, Role, Start
 
-Role = Literal["search", "confirm"]
+FIGURES = tuple(
+    f"{split}_{figure}"
+    for split in ("val", "test")
+    for figure in ("acc", "macs_mean", "macs_p95", "macs_max")
+)
+"""What an operating point tells of a row."""
 
 
 @dataclass(frozen=True)
@@ -45,40 +51,28 @@ class Row:
     """SHA-256 of the file with what each test image gave; '' where none was kept."""
 
 
-FIGURES = tuple(
-    f"{split}_{figure}"
-    for split in ("val", "test")
-    for figure in ("acc", "macs_mean", "macs_p95", "macs_max")
-)
-"""What an operating point tells of a row."""
-
-
-def trial_rows(
-    study: str, start: Mapping[str, Any], end: Mapping[str, Any], run_id: str | None = None
-) -> list[Row]:
+def trial_rows(study: str, start: Start, end: End, run_id: str | None = None) -> list[Row]:
     """The rows of one trial, from the events of its start and its end."""
-    points: Sequence[Mapping[str, Any]] = [{"point": ""}]
-    if end["state"] == "COMPLETE":
-        points = end["points"]
+    points: Sequence[Point | None] = end.points if end.state == "COMPLETE" else [None]
     return [
         Row(
             study=study,
-            method=start["method"],
-            trial=start["trial"],
-            config=start["config"],
-            config_hash=start["config_hash"],
-            role=start["role"],
-            point=point["point"],
-            seed=start["seed"],
-            state=end["state"],
-            reason=end["reason"],
-            params=start["params"],
-            epochs=end["epochs"],
-            seconds=end["seconds"],
-            budgets=tuple(start["budgets"]),
+            method=start.method,
+            trial=start.trial,
+            config=start.config,
+            config_hash=start.config_hash,
+            role=start.role,
+            point=point.point if point else "",
+            seed=start.seed,
+            state=end.state,
+            reason=end.reason,
+            params=start.params,
+            epochs=end.epochs,
+            seconds=end.seconds,
+            budgets=start.budgets,
             run_id=run_id,
-            evidence=end.get("evidence", ""),
-            **{figure: point.get(figure) for figure in FIGURES},
+            evidence=end.evidence,
+            **_figures(point),
         )
         for point in points
     ]
@@ -90,11 +84,23 @@ def config_hash(method: str, params: Mapping[str, Any]) -> str:
     return digest(content)[:12]
 
 
-def not_finite(points: Sequence[Mapping[str, Any]]) -> str | None:
+def not_finite(points: Iterable[Point]) -> str | None:
     """Which figure of an operating point is NaN or infinite, or None."""
     for point in points:
-        for name, value in point.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                at = f" at {point['point']}" if point["point"] else ""
-                return f"{name} is {value}{at}"
+        for split, figures in (("val", point.val), ("test", point.test)):
+            for key, name in SPLITS[split].items():
+                value = getattr(figures, name, None)
+                if value is not None and not math.isfinite(value):
+                    return f"{key} is {value}" + (f" at {point.point}" if point.point else "")
     return None
+
+
+def _figures(point: Point | None) -> dict[str, Any]:
+    """The figures of an operating point, by their fields of a row."""
+    if point is None:
+        return dict.fromkeys(FIGURES)
+    keys = {**SPLITS["val"], **SPLITS["test"]}
+    return {
+        key: getattr(point.val if key.startswith("val") else point.test, keys[key], None)
+        for key in FIGURES
+    }

@@ -4,22 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from optuna.trial import TrialState
-
-from orchestrator.record.rows import Role, config_hash
+from orchestrator.record.events import End, Epoch, Role, Start
+from orchestrator.record.rows import config_hash
 from orchestrator.study.params import PREFIX
-
-STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
-
 
 EPOCHS = PREFIX + "epochs"
 """A trial's length, among its parameters."""
-
-
 OVER = "over"
 """Attribute of a refused trial in the journal: the fraction that it lies over all budgets."""
-
-
 REFUSED = "refused: "
 """How the reason of a trial that took no worker begins."""
 
@@ -47,7 +39,7 @@ class Ticket:
 class Record:
     """One trial as the log tells it."""
 
-    start: dict[str, Any]
+    start: Start
     attempts: int = 0
     vain: int = 0
     """Starts in a row that brought no new epoch, the present one included."""
@@ -58,21 +50,26 @@ class Record:
     death: str = ""
     """How its last start ended."""
     step: int = 0
-    curve: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[Epoch] = field(default_factory=list)
     """Its epochs, until it ends: from then on they are in the log alone."""
-    end: dict[str, Any] | None = None
+    end: End | None = None
+
+    @property
+    def length(self) -> int:
+        """Epochs of the whole trial."""
+        return int(self.start.params[EPOCHS])
 
     @property
     def effort(self) -> int:
         """Epochs that the ended trial counts for: a failed one at least a quarter of its length,
         so that a method whose trials all fail comes to its end."""
         assert self.end is not None, "only what ended has a price"
-        length = int(self.start["params"][EPOCHS])
-        if self.end["state"] == "COMPLETE":
-            return length
-        return max(self.step, 0 if self.refused or self.end["state"] != "FAIL" else -(-length // 4))
+        if self.end.state == "COMPLETE":
+            return self.length
+        failed = self.end.state == "FAIL" and not self.refused
+        return max(self.step, -(-self.length // 4) if failed else 0)
 
     @property
     def refused(self) -> bool:
         """Whether the trial ended before it took a worker."""
-        return self.end is not None and str(self.end["reason"] or "").startswith(REFUSED)
+        return self.end is not None and (self.end.reason or "").startswith(REFUSED)

@@ -12,6 +12,7 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
 from orchestrator.board.rules import Facts, Rules
 from orchestrator.record import evidence
+from orchestrator.record.events import Latency
 from orchestrator.record.evidence import Correctness
 from orchestrator.record.log import Curves
 from orchestrator.record.rows import Row
@@ -35,7 +36,7 @@ class Source:
     provenance: Mapping[str, Any]
     correct: Correctness = field(default_factory=dict)
     """Which test images the confirm runs had right, where that was kept."""
-    latencies: Sequence[Mapping[str, Any]] = ()
+    latencies: Sequence[Latency] = ()
     curves: CurvesOf = lambda _: {}
 
 

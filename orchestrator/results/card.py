@@ -39,7 +39,7 @@ def facts(found: StoredStudy, row: Row, method: Method, data: Data, how: Format)
     events = [
         event
         for event in store.read_latencies(found.uri, study.name)
-        if (event["trial"], event["point"]) == (row.trial, row.point)
+        if (event.trial, event.point) == (row.trial, row.point)
     ]
     times = timed(found.rows, study.budgets, BASELINE, events)
     return {

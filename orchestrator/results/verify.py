@@ -19,6 +19,7 @@ from orchestrator import store
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Facts, Rules
 from orchestrator.record import evidence
+from orchestrator.record.events import End, Start, encode_points
 from orchestrator.record.evidence import Evidence
 from orchestrator.record.rows import Row, config_hash, trial_rows
 from orchestrator.results.boards import located
@@ -58,10 +59,10 @@ def verified(name: str, stored: Stored) -> Findings:
             continue
         start, end = trial
         own = trial_rows(name, start, end, run.run_id)
-        if end["state"] == "COMPLETE" and start["role"] == "confirm":
+        if end.state == "COMPLETE" and start.role == "confirm":
             content = stored.evidence.get(run.run_id)
             if (proof := _evidence(run, content, trial, facts, findings)) is not None:
-                confirmed[start["trial"]] = proof
+                confirmed[start.trial] = proof
                 own = [_recomputed(row, proof) for row in own]
         rows += own
     _labels(confirmed, facts, findings)
@@ -103,15 +104,13 @@ def _study(stored: Stored, found: Findings) -> tuple[Study, dict[str, Any]]:
     return what, {**facts, "classes": classes, "versions": versions}
 
 
-def _trial(
-    run: StoredRun, study: Study, found: Findings
-) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def _trial(run: StoredRun, study: Study, found: Findings) -> tuple[Start, End] | None:
     """A trial's start and end from its tags, each checked against all that repeats it."""
     where, kind = _named(run), "trials: tags, seals, seeds, hashes"
     try:
         start, end = layout.events(run.tags)
         again = {"start": layout.start_tags(start), "end": layout.end_tags(end)}
-        figures = layout.figures(end["points"], start["point"])
+        figures = layout.figures(end.points, start.point)
         trial_rows(found.study, start, end)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found.same(
@@ -126,14 +125,14 @@ def _trial(
         kind,
         where,
         "config_hash",
-        start["config_hash"],
-        config_hash(start["method"], start["params"]),
+        start.config_hash,
+        config_hash(start.method, start.params),
     )
-    seed = str(derive(study, start["config"], start["seed"]))
-    found.same(kind, where, "torch_seed", str(start["torch_seed"]), seed)
-    status = "FAILED" if end["state"] == "FAIL" else "FINISHED"
+    seed = str(derive(study, start.config, start.seed))
+    found.same(kind, where, "torch_seed", run.tags.get("torch_seed", ""), seed)
+    status = "FAILED" if end.state == "FAIL" else "FINISHED"
     found.same(kind, where, "status", run.status, status)
-    params = {name: str(value) for name, value in start["params"].items()}
+    params = {name: str(value) for name, value in start.params.items()}
     for name in sorted(params.keys() | run.params.keys()):
         stored = run.params.get(name)
         found.same("trials: parameters", where, f"parameter {name}", stored, params.get(name))
@@ -146,35 +145,41 @@ def _trial(
 def _evidence(
     run: StoredRun,
     content: bytes | None,
-    told: tuple[dict[str, Any], dict[str, Any]],
+    trial: tuple[Start, End],
     facts: Mapping[str, Any],
     found: Findings,
 ) -> Evidence | None:
     """A confirm run's figures, made again from every test image; None where that cannot be."""
-    where, kind, (start, end) = _named(run), "evidence: files", told
+    where, kind, (start, end) = _named(run), "evidence: files", trial
     if content is None:
-        gone = "no such artefact" if end["evidence"] else "none was kept"
-        found.same(kind, where, "evidence", end["evidence"] or "SHA-256 of a file", gone)
+        gone = "no such artefact" if end.evidence else "none was kept"
+        found.same(kind, where, "evidence", end.evidence or "SHA-256 of a file", gone)
         return None
-    sound = found.same(kind, where, "SHA-256 of the evidence", end["evidence"], digest(content))
+    sound = found.same(kind, where, "SHA-256 of the evidence", end.evidence, digest(content))
     try:
         kept = evidence.unpacked(content)
     except ValueError as error:
         if sound:
             found.same(kind, where, "evidence", "a file of predictions", str(error))
         return None
-    expected = {name: start[name] for name in ("trial", "method", "params", "config_hash")}
-    expected |= {"seed": int(start["torch_seed"] or 0)}
-    expected |= {name: facts[name] for name in ("python", "versions")}
+    expected = {
+        "trial": start.trial,
+        "method": start.method,
+        "params": start.params,
+        "config_hash": start.config_hash,
+        "seed": start.torch_seed or 0,
+        "python": facts["python"],
+        "versions": facts["versions"],
+    }
     for name, value in expected.items():
         found.same("evidence: run and versions", where, name, value, kept.facts.get(name))
-    points = [point["point"] for point in end["points"]]
+    points = [point.point for point in end.points]
     found.same("evidence: figures", where, "operating points", points, list(kept.points))
-    for point in end["points"]:
-        if point["point"] in kept.points:
-            at = f"{where} {point['point']}".strip()
-            for name, value in kept.figures(point["point"]).items():
-                found.same("evidence: figures", at, name, point.get(name), value)
+    for point, stored in zip(end.points, encode_points(end.points), strict=True):
+        if point.point in kept.points:
+            at = f"{where} {point.point}".strip()
+            for name, value in kept.figures(point.point).items():
+                found.same("evidence: figures", at, name, stored.get(name), value)
     return kept
 
 

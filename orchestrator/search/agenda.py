@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.board.choose import choose
 from orchestrator.board.racing import planned
-from orchestrator.record.ledger import Ledger
+from orchestrator.record.history import History
 from orchestrator.record.trials import Ticket
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
@@ -17,12 +17,12 @@ from orchestrator.study.params import derive
 logger = logging.getLogger(__name__)
 
 
-def confirm_plan(ledger: Ledger) -> list[Ticket]:
+def confirm_plan(history: History) -> list[Ticket]:
     """The chosen configurations on fresh seeds; one chosen at two budgets runs once.
 
     Seeds go round: every configuration gets its first seed before any gets its second.
     """
-    study, rows = ledger.study, ledger.rows()
+    study, rows = history.study, history.rows()
     choices = choose(rows, study.budgets)
     seeds = planned(rows, study).given
     return [

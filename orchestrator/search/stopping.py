@@ -2,14 +2,13 @@
 
 import copy
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from methods.api import Task
-from orchestrator.record.ledger import Ledger
-from orchestrator.record.trials import EPOCHS, Record, Ticket
+from orchestrator.record.events import Start
+from orchestrator.record.history import History, number_of
+from orchestrator.record.trials import Record, Ticket
 from orchestrator.search.rungs import REMEMBERED, Curve, Plan, first_rung, outlook, stops
 from orchestrator.study.params import parts, trial_name
 
@@ -17,10 +16,10 @@ from orchestrator.study.params import parts, trial_name
 class Stopping:
     """Holds nothing but what it worked out before: a restart decides as an unbroken sweep would."""
 
-    def __init__(self, ledger: Ledger, task: Task) -> None:
-        self._ledger = ledger
+    def __init__(self, history: History, task: Task) -> None:
+        self._history = history
         self._task = task
-        self._plan = Plan() if ledger.study.search.stop == "predictive" else None
+        self._plan = Plan() if history.study.search.stop == "predictive" else None
         self._floors: dict[str, int] = {}
         self._ended: dict[str, Curve | None] = {}
 
@@ -31,17 +30,17 @@ class Stopping:
         """
         if self._plan is None or ticket.role != "search":
             return None
-        record = self._ledger.records[ticket.trial]
-        if record.step < first_rung(self._plan, int(record.start["params"][EPOCHS])):
+        record = self._history.records[ticket.trial]
+        if record.step < first_rung(self._plan, record.length):
             return None
-        others = self._others(ticket.method, _number(ticket.trial) - lag)
+        others = self._others(ticket.method, number_of(ticket.trial) - lag)
         return stops(self._plan, self._curve(record), others)
 
     def shown(self, method: str, trial: FrozenTrial) -> FrozenTrial:
         """A trial as a sampler sees it: a stopped one with the error and the MACs foretold."""
         if self._plan is None or trial.state != TrialState.PRUNED:
             return trial
-        record = self._ledger.records[trial_name(method, trial.number)]
+        record = self._history.records[trial_name(method, trial.number)]
         foretold = outlook(self._curve(record), self._others(method, trial.number))
         if foretold is None:
             return trial
@@ -58,33 +57,26 @@ class Stopping:
     def _known(self, trial: str) -> Curve | None:
         """The curve of a trial that ended; None where it has none."""
         if trial not in self._ended:
-            record = self._ledger.records[trial]
+            record = self._history.records[trial]
             if record.end is None:
                 return None
             self._ended[trial] = self._curve(record) if record.curve else None
         return self._ended[trial]
 
     def _curve(self, record: Record) -> Curve:
-        start, end = record.start, record.end or {}
-        metrics = [event["metrics"] for event in record.curve]
-        final: Mapping[str, Any] = {}
-        if end.get("state") == "COMPLETE":
-            final = end["points"][-1]
+        whole = record.end is not None and record.end.state == "COMPLETE"
+        final = record.end.points[-1].val if record.end and whole else None
         return Curve(
-            errors=tuple(1.0 - figures["curve/val_acc"] for figures in metrics),
-            macs=tuple(1e6 * figures["curve/macs_mean_m"] for figures in metrics),
-            epochs=int(start["params"][EPOCHS]),
-            floor=self._floor(start),
-            final_error=1.0 - final["val_acc"] if final else None,
-            final_macs=final["val_macs_mean"] if final else None,
+            errors=tuple(1.0 - epoch.metrics.val_acc for epoch in record.curve),
+            macs=tuple(1e6 * epoch.metrics.macs_mean_m for epoch in record.curve),
+            epochs=record.length,
+            floor=self._floor(record.start),
+            final_error=1.0 - final.accuracy if final else None,
+            final_macs=final.macs_mean if final else None,
         )
 
-    def _floor(self, start: Mapping[str, Any]) -> int:
-        trial = start["trial"]
-        if trial not in self._floors:
-            self._floors[trial] = parts(start["method"], start["params"])[0].floor(self._task)
-        return self._floors[trial]
-
-
-def _number(trial: str) -> int:
-    return int(trial.rsplit("-", 1)[1])
+    def _floor(self, start: Start) -> int:
+        if start.trial not in self._floors:
+            floor = parts(start.method, start.params)[0].floor(self._task)
+            self._floors[start.trial] = floor
+        return self._floors[start.trial]

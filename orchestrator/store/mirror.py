@@ -10,6 +10,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator.record import evidence
 from orchestrator.record import log as wal
+from orchestrator.record.events import Begun, End, Epoch, Latency, Start, encode
 from orchestrator.store import tags as layout
 from orchestrator.store.place import (
     ENDED,
@@ -55,8 +57,8 @@ def project(log: Path, uri: str, study: str) -> None:
     """
     events, _ = wal.read(log)
     for event in events:
-        if event["event"] == "study":
-            claim(uri, study, event["hash"])
+        if isinstance(event, Begun):
+            claim(uri, study, event.hash)
     with storage_errors(uri):
         Projection(log, uri, study).advance()
 
@@ -81,10 +83,10 @@ class Projection:
         self._experiment: Experiment | None = None
         self._runs: dict[str, _Known] = {}
         self._open: dict[str, str] = {}
-        self._latencies: dict[str, dict[str, Any]] = {}
+        self._latencies: dict[tuple[object, ...], Latency] = {}
         self._failures: Counter[str] = Counter()
         self._refusals = log.with_name("mlflow-refused.jsonl")
-        self.refused = {_content(line["event"]) for line in wal.read(self._refusals)[0]}
+        self.refused = {_content(line["event"]) for line in wal.read_lines(self._refusals)[0]}
         """Events that the store refused for good, now or before."""
         self.offset = 0
 
@@ -106,32 +108,35 @@ class Projection:
     def _slice(self) -> bool:
         """Write the log's next lines; what they tell of one trial goes in one write."""
         events, offset = wal.read(self._log, self.offset, SLICE)
-        held: dict[str, list[dict[str, Any]]] = {}
+        held: dict[str, list[Start | Epoch | End]] = {}
         for event in events:
-            kind, trial = event["event"], event.get("trial", "")
-            if kind == "study":
-                self._guarded(event, self._begin)
-                continue
-            if kind == "latency":
-                self._latencies[json.dumps([event.get(name) for name in TIMED])] = dict(event)
-                continue
-            if kind in ("lost", "paused") or self._known(trial):
-                continue
-            if kind == "start":
-                self._guarded(event, self._start)
-            if trial not in self._runs:
-                if kind != "start":
-                    self._refuse(event, "the start of this trial was refused")
-                continue
-            held.setdefault(trial, []).append(event)
-            if kind == "end":
-                self._write(trial, held.pop(trial))
+            match event:
+                case Begun():
+                    self._guarded(encode(event), partial(self._begin, event))
+                case Latency():
+                    self._latencies[tuple(getattr(event, name) for name in TIMED)] = event
+                case Start() | Epoch() | End():
+                    self._hold(event, held)
         for trial, own in held.items():
             self._write(trial, own)
-        if any(event["event"] == "latency" for event in events):
+        if any(isinstance(event, Latency) for event in events):
             self._guarded({"event": "latencies"}, self._time)
         self.offset = offset
         return bool(events)
+
+    def _hold(self, event: Start | Epoch | End, held: dict[str, list[Start | Epoch | End]]) -> None:
+        """Adds an event to what is to be written of its trial; an end writes all of it."""
+        trial = event.trial
+        if self._known(trial):
+            return
+        if isinstance(event, Start):
+            self._guarded(encode(event), partial(self._start, event))
+        if trial in self._runs:
+            held.setdefault(trial, []).append(event)
+        elif not isinstance(event, Start):
+            self._refuse(encode(event), "the start of this trial was refused")
+        if isinstance(event, End) and trial in held:
+            self._write(trial, held.pop(trial))
 
     def mark_interrupted(self) -> None:
         """No run of a trial that does not run is left running."""
@@ -158,12 +163,10 @@ class Projection:
         run = self._runs.get(trial)
         return run is not None and run.status in ENDED and trial not in self._open
 
-    def _guarded(
-        self, event: Mapping[str, Any], write: Callable[[Mapping[str, Any]], None]
-    ) -> None:
+    def _guarded(self, event: Mapping[str, Any], write: Callable[[], None]) -> None:
         """What the store refuses for good is set aside; all else is tried again."""
         try:
-            write(event)
+            write()
         except Exception as error:
             if self._worth_a_retry(event, error):
                 raise
@@ -194,45 +197,46 @@ class Projection:
         self.refused.add(content)
         logger.error("MLflow refused an event of %s: %s", event.get("trial", "the study"), reason)
 
-    def _begin(self, event: Mapping[str, Any]) -> None:
-        run = self._run("report", {"role": "report"}, event["time"])
+    def _begin(self, begun: Begun) -> None:
+        run = self._run("report", {"role": "report"}, begun.time)
         if run.status not in ENDED:
-            self._finish("report", "FINISHED", event["time"])
+            self._finish("report", "FINISHED", begun.time)
         if not run.told:
-            self._client.log_dict(run.identity, dict(event["provenance"]), "provenance.json")
-            self._client.set_tag(run.identity, "provenance", event["hash"])
+            self._client.log_dict(run.identity, dict(begun.provenance), "provenance.json")
+            self._client.set_tag(run.identity, "provenance", begun.hash)
             self._runs["report"] = self._runs["report"]._replace(told=True)
 
-    def _time(self, event: Mapping[str, Any]) -> None:  # noqa: ARG002
+    def _time(self) -> None:
         """All latencies at once, in place of those told before."""
         run = self._runs["report"].identity
-        self._client.log_dict(run, {"latencies": list(self._latencies.values())}, LATENCIES)
+        latencies = [encode(latency) for latency in self._latencies.values()]
+        self._client.log_dict(run, {"latencies": latencies}, LATENCIES)
 
-    def _start(self, event: Mapping[str, Any]) -> None:
-        method, trial = event["method"], event["trial"]
-        parent = self._run(f"sweep/{method}", {"role": "sweep", "method": method}, event["time"])
+    def _start(self, start: Start) -> None:
+        method, trial = start.method, start.trial
+        parent = self._run(f"sweep/{method}", {"role": "sweep", "method": method}, start.time)
         if parent.status not in ENDED:
-            self._finish(f"sweep/{method}", "FINISHED", event["time"])
-        tags = {**layout.start_tags(event), "mlflow.parentRunId": parent.identity}
-        run = self._run(trial, tags, event["time"])
+            self._finish(f"sweep/{method}", "FINISHED", start.time)
+        tags = {**layout.start_tags(start), "mlflow.parentRunId": parent.identity}
+        run = self._run(trial, tags, start.time)
         self._open[trial] = run.identity
         if run.status != "RUNNING":
             self._client.update_run(run.identity, status="RUNNING")
             self._runs[trial] = run._replace(status="RUNNING")
 
-    def _write(self, trial: str, events: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, trial: str, events: Sequence[Start | Epoch | End]) -> None:
         """What some events tell of a trial: in one write, or apart if that is refused."""
         at_once = self._at_once(trial, events)
         if not at_once:
             for event in events:
-                if event["event"] == "start":
-                    self._guarded(event, self._tell)
-            epochs = [event for event in events if event["event"] == "epoch"]
-            self._log_metrics(trial, [metric for event in epochs for metric in _curve(event)])
-        if events[-1]["event"] == "end":
-            self._guarded(events[-1], self._close if at_once else self._end)
+                if isinstance(event, Start):
+                    self._guarded(encode(event), partial(self._tell, event))
+            epochs = [event for event in events if isinstance(event, Epoch)]
+            self._log_metrics(trial, [metric for epoch in epochs for metric in _curve(epoch)])
+        if isinstance(end := events[-1], End):
+            self._guarded(encode(end), partial(self._close if at_once else self._end, end))
 
-    def _at_once(self, trial: str, events: Sequence[Mapping[str, Any]]) -> bool:
+    def _at_once(self, trial: str, events: Sequence[Start | Epoch | End]) -> bool:
         run = self._runs[trial]
         told = [_told(event, run.point) for event in events]
         metrics = [metric for part in told for metric in part[0]]
@@ -243,28 +247,28 @@ class Projection:
         try:
             self._client.log_batch(run.identity, metrics, params, tags)
         except Exception as error:
-            if self._worth_a_retry(events[-1], error):
+            if self._worth_a_retry(encode(events[-1]), error):
                 raise
             return False
         return True
 
-    def _tell(self, event: Mapping[str, Any]) -> None:
-        run = self._runs[event["trial"]]
+    def _tell(self, event: Start | End) -> None:
+        run = self._runs[event.trial]
         self._client.log_batch(run.identity, *_told(event, run.point))
 
-    def _end(self, event: Mapping[str, Any]) -> None:
-        self._tell(event)
-        self._close(event)
+    def _end(self, end: End) -> None:
+        self._tell(end)
+        self._close(end)
 
-    def _close(self, event: Mapping[str, Any]) -> None:
-        if event.get("evidence"):
-            self._guarded(event, self._attach)
-        status = "FAILED" if event["state"] == "FAIL" else "FINISHED"
-        self._finish(event["trial"], status, event["time"])
+    def _close(self, end: End) -> None:
+        if end.evidence:
+            self._guarded(encode(end), partial(self._attach, end))
+        status = "FAILED" if end.state == "FAIL" else "FINISHED"
+        self._finish(end.trial, status, end.time)
 
-    def _attach(self, event: Mapping[str, Any]) -> None:
-        name = evidence.file_name(event["trial"], event["evidence"])
-        run = self._runs[event["trial"]].identity
+    def _attach(self, end: End) -> None:
+        name = evidence.file_name(end.trial, end.evidence)
+        run = self._runs[end.trial].identity
         self._client.log_artifact(run, str(self._log.parent / evidence.FOLDER / name))
 
     def _run(self, key: str, tags: Mapping[str, str], start: int) -> _Known:
@@ -326,19 +330,22 @@ def _remembered(run: Run) -> _Known:
     return _Known(run.info.run_id, status, point, "provenance" in tags)
 
 
-def _told(event: Mapping[str, Any], point: str) -> tuple[list[Metric], list[Param], list[RunTag]]:
+def _told(event: Start | Epoch | End, point: str) -> tuple[list[Metric], list[Param], list[RunTag]]:
     """What an event of a trial says to MLflow; `point` is the operating point that stands first."""
-    if event["event"] == "start":
-        return [], [Param(name, str(value)) for name, value in event["params"].items()], []
-    if event["event"] == "epoch":
-        return list(_curve(event)), [], []
-    figures = layout.figures(event["points"], point)
-    metrics = [Metric(name, value, event["time"], 0) for name, value in figures.items()]
-    return metrics, [], [RunTag(name, value) for name, value in layout.end_tags(event).items()]
+    match event:
+        case Start():
+            return [], [Param(name, str(value)) for name, value in event.params.items()], []
+        case Epoch():
+            return list(_curve(event)), [], []
+        case End():
+            figures = layout.figures(event.points, point)
+            metrics = [Metric(name, value, event.time, 0) for name, value in figures.items()]
+            tags = [RunTag(name, value) for name, value in layout.end_tags(event).items()]
+            return metrics, [], tags
 
 
-def _curve(event: Mapping[str, Any]) -> Iterator[Metric]:
+def _curve(epoch: Epoch) -> Iterator[Metric]:
     """With the event's own time: MLflow's SQL stores take the same point twice as once."""
-    for name, value in event["metrics"].items():
+    for name, value in epoch.metrics.named().items():
         if math.isfinite(value):
-            yield Metric(name, value, event["time"], event["step"])
+            yield Metric(name, value, epoch.time, epoch.step)

@@ -14,6 +14,7 @@ from methods.errors import StorageError, StudyError
 from methods.files import UNFINISHED, digest
 from orchestrator.board.model import Board
 from orchestrator.board.verdict import verdict
+from orchestrator.record.events import Latency, decode
 from orchestrator.store import tags as layout
 from orchestrator.store.place import ENDED, LATENCIES, experiment_of, runs_of, storage_errors
 
@@ -43,7 +44,7 @@ def read_study(uri: str, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
         ) from None
 
 
-def read_latencies(uri: str, study: str) -> list[dict[str, Any]]:
+def read_latencies(uri: str, study: str) -> list[Latency]:
     """How long deployed networks took, as the log told it; empty where none was timed.
 
     Raises:
@@ -60,7 +61,8 @@ def read_latencies(uri: str, study: str) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(runs[0].info.run_id, LATENCIES, folder)
             content: dict[str, Any] = json.loads(Path(path).read_text())
-    return list(content["latencies"])
+    events = [decode(line) for line in content["latencies"]]
+    return [event for event in events if isinstance(event, Latency)]
 
 
 def write_board(uri: str, study: str, board: Board, folder: Path) -> str:

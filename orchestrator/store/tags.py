@@ -6,19 +6,28 @@ for the eye, since MLflow's pages print raw floats.
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import cast, get_args
 
 from methods import METHODS
 from methods.files import digest
 from orchestrator.board.model import Board
-from orchestrator.record.rows import FIGURES, Row, trial_rows
+from orchestrator.record.events import (
+    End,
+    EndState,
+    Figures,
+    Point,
+    Start,
+    decode_points,
+    encode_points,
+)
+from orchestrator.record.rows import Row, trial_rows
 from orchestrator.report.figures.style import INK, OKABE_ITO
 
 VIEW = "leaderboard"
 """The saved view's name and key."""
 RUNNING = "RUNNING"
-"""State of a row whose trial has no end yet, be it at work or interrupted."""
+"""EndState of a row whose trial has no end yet, be it at work or interrupted."""
 PIECE = 7_500
 """Characters of a tag; MLflow cuts off what passes 8,000, with no more than a log line."""
 
@@ -31,35 +40,37 @@ def colour(method: str) -> str:
     return OKABE_ITO[others.index(method) % len(OKABE_ITO)]
 
 
-def start_tags(event: Mapping[str, Any]) -> dict[str, str]:
+def start_tags(start: Start) -> dict[str, str]:
     """What a trial's start says, exactly."""
     tags = {
-        "role": f"trial-{event['role']}",
-        **{name: event[name] for name in ("method", "trial", "config", "config_hash")},
-        "seed": str(event["seed"]),
-        "torch_seed": str(event.get("torch_seed", "")),
-        "point": event.get("point", ""),
-        "budget_mmac": json.dumps(event["budgets"]),
-        **_pieces("params", json.dumps(event["params"], sort_keys=True)),
+        "role": f"trial-{start.role}",
+        "method": start.method,
+        "trial": start.trial,
+        "config": start.config,
+        "config_hash": start.config_hash,
+        "seed": str(start.seed),
+        "torch_seed": "" if start.torch_seed is None else str(start.torch_seed),
+        "point": start.point,
+        "budget_mmac": json.dumps(start.budgets),
+        **_pieces("params", json.dumps(dict(start.params), sort_keys=True)),
     }
     return {**tags, "start_sha256": seal(tags)}
 
 
-def end_tags(event: Mapping[str, Any]) -> dict[str, str]:
+def end_tags(end: End) -> dict[str, str]:
     """What a trial's end says, exactly."""
-    reason = {"reason": event["reason"][:PIECE]} if event["reason"] else {}
-    alarms = [f"{p['point']}: {p['alarm']}" for p in event["points"] if "alarm" in p]
+    reason = {"reason": end.reason[:PIECE]} if end.reason else {}
+    alarms = [f"{point.point}: {point.alarm}" for point in end.points if point.alarm is not None]
     if alarms:
         reason["alarm"] = "; ".join(alarms)[:PIECE]
-    kept = {"evidence": event["evidence"]} if event.get("evidence") else {}
     tags = {
-        "state": event["state"],
-        "epochs": str(event["epochs"]),
-        "seconds": repr(event["seconds"]),
-        "device": event["device"],
+        "state": end.state,
+        "epochs": str(end.epochs),
+        "seconds": repr(end.seconds),
+        "device": end.device,
         **reason,
-        **kept,
-        **_pieces("points", json.dumps(event["points"])),
+        **({"evidence": end.evidence} if end.evidence else {}),
+        **_pieces("points", json.dumps(encode_points(end.points), sort_keys=True)),
     }
     return {**tags, "end_sha256": seal(tags)}
 
@@ -69,26 +80,39 @@ def seal(tags: Mapping[str, str]) -> str:
     return digest(json.dumps(dict(tags), sort_keys=True))
 
 
-def events(tags: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The start and the end that a trial's tags were made from."""
-    start = {
-        **{name: tags[name] for name in ("method", "trial", "config", "config_hash")},
-        "role": tags["role"].removeprefix("trial-"),
-        "seed": int(tags["seed"]),
-        "torch_seed": tags.get("torch_seed", ""),
-        "point": tags.get("point", ""),
-        "params": json.loads(_joined("params", tags)),
-        "budgets": json.loads(tags["budget_mmac"]),
-    }
-    end = {
-        "state": tags["state"],
-        "reason": tags.get("reason"),
-        "epochs": int(tags["epochs"]),
-        "seconds": float(tags["seconds"]),
-        "device": tags.get("device", ""),
-        "evidence": tags.get("evidence", ""),
-        "points": json.loads(_joined("points", tags)),
-    }
+def events(tags: Mapping[str, str]) -> tuple[Start, End]:
+    """The start and the end that a trial's tags were made from.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: they cannot be read.
+    """
+    role = tags["role"].removeprefix("trial-")
+    params = json.loads(_joined("params", tags))
+    if not isinstance(params, dict):
+        raise ValueError("a trial must have parameters")
+    start = Start(
+        trial=tags["trial"],
+        role="confirm" if role == "confirm" else "search",
+        method=tags["method"],
+        params=params,
+        seed=int(tags["seed"]),
+        attempt=1,
+        config=tags["config"],
+        config_hash=tags["config_hash"],
+        budgets=tuple(json.loads(tags["budget_mmac"])),
+        point=tags.get("point", ""),
+        torch_seed=int(seed) if (seed := tags.get("torch_seed")) else None,
+    )
+    end = End(
+        trial=tags["trial"],
+        state=_state(tags["state"]),
+        reason=tags.get("reason"),
+        epochs=int(tags["epochs"]),
+        seconds=float(tags["seconds"]),
+        points=decode_points(json.loads(_joined("points", tags))),
+        device=tags.get("device", ""),
+        evidence=tags.get("evidence", ""),
+    )
     return start, end
 
 
@@ -101,15 +125,15 @@ def rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
     return [_bare(study, tags, run_id, "UNREADABLE", f"run {run_id} in MLflow: {told}")]
 
 
-def figures(points: list[dict[str, Any]], chosen: str) -> dict[str, float]:
+def figures(points: Sequence[Point], chosen: str) -> dict[str, float]:
     """Rounded figures of the chosen operating point, else of the last; then of each by its name."""
     if not points:
         return {}
-    main = next((point for point in points if point["point"] == chosen), points[-1])
+    main = next((point for point in points if point.point == chosen), points[-1])
     found = _figures(main)
     if len(points) > 1:
         for point in points:
-            found |= {f"{point['point']}/{name}": v for name, v in _figures(point).items()}
+            found |= {f"{point.point}/{name}": v for name, v in _figures(point).items()}
     return found
 
 
@@ -181,17 +205,15 @@ def _rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
     if "state" not in tags:
         return [_bare(study, tags, run_id, RUNNING, None)]
     start, end = events(tags)
-    if end["state"] == "COMPLETE" and not end["points"]:
+    if end.state == "COMPLETE" and not end.points:
         raise ValueError("a complete trial must have an operating point, but has none")
-    found = trial_rows(study, start, end, run_id)
-    for row in found:
-        for name in FIGURES:
-            value = getattr(row, name)
-            if not isinstance(value, int | float | None):
-                raise ValueError(f"{name} must be a number, got {value!r}")
-        if not isinstance(row.point, str) or not isinstance(row.params, dict):
-            raise ValueError("a point must have a name, and a trial parameters")
-    return found
+    return trial_rows(study, start, end, run_id)
+
+
+def _state(word: str) -> EndState:
+    if word not in get_args(EndState):
+        raise ValueError(f"a trial must end as one of {get_args(EndState)}, got {word!r}")
+    return cast(EndState, word)
 
 
 def _bare(study: str, tags: Mapping[str, str], run_id: str, state: str, reason: str | None) -> Row:
@@ -217,21 +239,26 @@ def _bare(study: str, tags: Mapping[str, str], run_id: str, state: str, reason: 
     )
 
 
-def _figures(point: Mapping[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for split, macs in (("val", "macs"), ("test", "test_macs")):
-        if (accuracy := _finite(point.get(f"{split}_acc"))) is not None:
-            found[f"{split}/acc"] = round(accuracy, 4)
-        for figure in ("mean", "p95", "max"):
-            if (cost := _finite(point.get(f"{split}_macs_{figure}"))) is not None:
-                found[f"{macs}/{figure}_m"] = round(cost / 1e6, 4)
-                if figure == "mean" and cost > 0:
-                    found[f"{macs}/log10"] = round(math.log10(cost), 4)
-    return found
+def _figures(point: Point) -> dict[str, float]:
+    test = _split("test", "test_macs", point.test) if point.test else {}
+    return {**_split("val", "macs", point.val), **test}
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _split(split: str, macs: str, figures: Figures) -> dict[str, float]:
+    """One split's figures, rounded; those that are finite."""
+    rounded = {}
+    if math.isfinite(figures.accuracy):
+        rounded[f"{split}/acc"] = round(figures.accuracy, 4)
+    for name, cost in (
+        ("mean", figures.macs_mean),
+        ("p95", figures.macs_p95),
+        ("max", figures.macs_max),
+    ):
+        if cost is not None and math.isfinite(cost):
+            rounded[f"{macs}/{name}_m"] = round(cost / 1e6, 4)
+            if name == "mean" and cost > 0:
+                rounded[f"{macs}/log10"] = round(math.log10(cost), 4)
+    return rounded
 
 
 def _pieces(name: str, text: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ from orchestrator import store
 from orchestrator.board import latency
 from orchestrator.board.rules import BASELINE
 from orchestrator.record import evidence
+from orchestrator.record.events import Listener
 from orchestrator.record.ledger import Ledger, refuse_other
 from orchestrator.record.log import logged
 from orchestrator.record.provenance import provenance
@@ -34,7 +35,6 @@ from orchestrator.trial.latency import measured
 
 logger = logging.getLogger(__name__)
 
-Listener = Callable[[dict[str, Any]], None]
 Start = Callable[[], contextlib.AbstractContextManager[int]]
 """Brings Ray up, and tells how many trials run at once."""
 
@@ -85,7 +85,7 @@ def run(
             fresh = _train(ledger, ready, facts, start, listener, trainable=trainable)
             time_left = 120.0
         except KeyboardInterrupt as reason:
-            ledger.pause()
+            ledger.history.pause()
             if isinstance(reason, signals.Terminated):
                 time_left = last = 1.0  # of the 3 s that Ray gives a job which it stops
             raise
@@ -99,14 +99,15 @@ def run(
                     folder / "mlflow-refused.jsonl",
                 )
             projector.stop(last)
-        rows = ledger.rows()
-        facts = ledger.provenance or facts
+        rows = ledger.history.rows()
+        begun = ledger.history.begun
+        facts = dict(begun.provenance) if begun else facts
     source = Source(
         study=study,
         rows=rows,
         provenance=facts,
         correct=evidence.correctness(folder, rows),
-        latencies=ledger.latencies,
+        latencies=ledger.history.latencies,
         curves=partial(logged, ledger.wal),
     )
     published = publish(source, folder)
@@ -149,12 +150,12 @@ def _train(
         ledger.replay(listener)
     losses = 0
     while not search.finished or _untimed(ledger):
-        heard = ledger.heard
+        heard = ledger.history.heard
         try:
             _fit(search, ledger, ready.data, facts, start, trainable=trainable)
         except Exception as error:
             reason = _lost_ray(error)
-            losses = 1 if ledger.heard > heard else losses + 1
+            losses = 1 if ledger.history.heard > heard else losses + 1
             if losses > study.resources.retries:
                 raise ClusterLost(
                     f"Ray must stay up for an epoch, but died {losses} times in a row, at last: "
@@ -185,21 +186,21 @@ def _fit(
         ) as scratch,
     ):
         search.shared = shared.put(data)
-        search.lag = ledger.begin(facts, lag=slots, device=search.device)
+        search.lag = ledger.history.begin(facts, lag=slots, device=search.device)
         try:
             if not search.finished:
                 _tune(search, study, slots, scratch, trainable)
             if search.finished:
                 _time(ledger, search.shared)
         except KeyboardInterrupt:
-            ledger.pause()  # first of all: whoever stops us may not wait until Ray is down
+            ledger.history.pause()  # first of all: whoever stops us may not wait until Ray is down
             raise
 
 
 def _untimed(ledger: Ledger) -> list[latency.Pair]:
     """Networks of the board whose time was not taken."""
-    wanted = latency.pairs(ledger.rows(), ledger.study.budgets, BASELINE)
-    return latency.missing(wanted, ledger.latencies)
+    wanted = latency.pairs(ledger.history.rows(), ledger.study.budgets, BASELINE)
+    return latency.missing(wanted, ledger.history.latencies)
 
 
 def _time(ledger: Ledger, found: shared.Handle | None) -> None:
@@ -209,7 +210,7 @@ def _time(ledger: Ledger, found: shared.Handle | None) -> None:
     settings = {**_settings(ledger), "shared": found}
     for pair in _untimed(ledger):
         for event in ray.get(worker.remote(pair, settings, partial(shared.held, settings))):
-            ledger.time(event)
+            ledger.history.time(event)
         signals.check()
 
 

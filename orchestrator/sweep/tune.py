@@ -20,7 +20,9 @@ from ray.tune.search import Searcher
 from methods.api import Task
 from methods.errors import MethodError
 from methods.machine import tune_allocator
+from orchestrator.record.events import Planned
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.result import Ending, Result, decode_result, encode_result
 from orchestrator.record.trials import REFUSED, Ticket
 from orchestrator.search.agenda import confirm_plan, wire
 from orchestrator.search.proposals import propose
@@ -55,7 +57,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """The next epoch's result, as text: Tune flattens what is nested."""
         result = next(self._results)
-        return {"done": result["done"], TOLD: json.dumps(result)}
+        return {"done": result.done, TOLD: json.dumps(encode_result(result))}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: trials keep their own checkpoints, which outlive the driver."""
@@ -89,6 +91,7 @@ class StudySearch(Searcher):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._ledger = ledger
+        self._history = ledger.history
         self._study = ledger.study
         self._spaces = spaces
         self._task = task
@@ -99,11 +102,11 @@ class StudySearch(Searcher):  # type: ignore[misc]
         self._settings = dict(settings)
         self.device = str(settings["device"])
         self._running: dict[str, Ticket] = {}
-        ledger.abandon()
-        self._again = ledger.interrupted(spaces)
-        self._again.sort(key=lambda ticket: not ledger.suspect(ticket.trial))
+        self._history.abandon()
+        self._again = self._history.interrupted()
+        self._again.sort(key=lambda ticket: not self._history.suspect(ticket.trial))
         self._warm = dict(warm)
-        self._stopping = Stopping(ledger, task)
+        self._stopping = Stopping(ledger.history, task)
         self._served: set[str] = set()
         self._planned: tuple[tuple[int, int], list[Ticket]] | None = None
         self.reasons: dict[str, str] = {}
@@ -127,17 +130,17 @@ class StudySearch(Searcher):  # type: ignore[misc]
         if ticket in self._again:
             self._again.remove(ticket)
         if ticket.role == "confirm":
-            self._ledger.announce({"event": "plan", "confirm": len(self._to_confirm())})
-        self._ledger.start(ticket)
+            self._ledger.announce(Planned(len(self._to_confirm())))
+        self._history.start(ticket)
         self._served.add(ticket.trial)
         self._running[trial_id] = ticket
         return {**self._settings, "shared": self.shared, **wire(self._study, ticket)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """One epoch of a running trial."""
-        ticket, told = self._running[trial_id], json.loads(result[TOLD])
+        ticket, told = self._running[trial_id], decode_result(json.loads(result[TOLD]))
         self._hear(ticket, told)
-        if told["end"] is None and (reason := self._stopping.reason(ticket, self.lag)):
+        if not told.done and (reason := self._stopping.reason(ticket, self.lag)):
             self.stopped[trial_id] = reason
 
     def on_trial_complete(
@@ -145,18 +148,18 @@ class StudySearch(Searcher):  # type: ignore[misc]
     ) -> None:
         """The end of a trial by its own word; one whose worker died is served again."""
         ticket = self._running.pop(trial_id)
-        told = json.loads(result[TOLD]) if result and not error else None
+        told = decode_result(json.loads(result[TOLD])) if result and not error else None
         overdue = self.overdue.pop(trial_id, None)
         stopped = self.stopped.pop(trial_id, None)
-        if told and told["end"]:
+        if told and told.ending:
             self._hear(ticket, told)
-            self._ledger.end(ticket.trial, **told["end"])
+            self._history.end(ticket.trial, told.ending)
         elif stopped:
-            self._ledger.end(ticket.trial, "PRUNED", reason=stopped)
+            self._history.end(ticket.trial, Ending("PRUNED", stopped))
         elif overdue:
-            self._ledger.end(ticket.trial, "FAIL", reason=overdue)
+            self._history.end(ticket.trial, Ending("FAIL", overdue))
         else:
-            self._ledger.lose(ticket.trial, self.reasons.pop(trial_id, "its worker died"))
+            self._history.lose(ticket.trial, self.reasons.pop(trial_id, "its worker died"))
             if not self._given_up(ticket):
                 self._served.discard(ticket.trial)
                 if ticket.role == "search":
@@ -166,13 +169,13 @@ class StudySearch(Searcher):  # type: ignore[misc]
 
     def trained(self, trial_id: str) -> float:
         """Seconds that a running trial's epochs took, those of its former starts included."""
-        return self._ledger.trained(self._running[trial_id].trial)
+        return self._history.trained(self._running[trial_id].trial)
 
     def _given_up(self, ticket: Ticket) -> bool:
         """Whether a trial was lost too often; it has failed then."""
-        reason = self._ledger.doomed(ticket.trial)
+        reason = self._history.doomed(ticket.trial)
         if reason is not None:
-            self._ledger.end(ticket.trial, "FAIL", reason=reason)
+            self._history.end(ticket.trial, Ending("FAIL", reason))
         return reason is not None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -186,14 +189,14 @@ class StudySearch(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
 
-    def _hear(self, ticket: Ticket, told: Mapping[str, Any]) -> None:
-        if told.get("warning"):
-            logger.warning("%s: %s", ticket.trial, told["warning"])
-        if told["metrics"]:
-            self._ledger.epoch(ticket.trial, told["step"], told["time"], told["metrics"])
+    def _hear(self, ticket: Ticket, told: Result) -> None:
+        if told.warning:
+            logger.warning("%s: %s", ticket.trial, told.warning)
+        if told.metrics:
+            self._history.epoch(ticket.trial, told.step, told.time, told.metrics)
 
     def _next(self) -> Ticket | str | None:
-        if any(self._ledger.suspect(ticket.trial) for ticket in self._running.values()):
+        if any(self._history.suspect(ticket.trial) for ticket in self._running.values()):
             return None  # it runs alone until it gets on: another driver's death is no one else's
         while self._again:
             ticket = self._again[0]
@@ -204,29 +207,29 @@ class StudySearch(Searcher):  # type: ignore[misc]
             else:
                 self._refuse(self._again.pop(0), refusal.reason)
         methods = [m for m in self._study.methods if not self._searched(m)]
-        for method in sorted(methods, key=self._ledger.effort):
+        for method in sorted(methods, key=self._history.effort):
             if proposed := self._propose(method):
                 return proposed
         if any(not self._searched(m) for m in methods) or self._searching():
             return None
         left = [ticket for ticket in self._unconfirmed() if not self._given_up(ticket)]
         if left:
-            return min(left, key=lambda ticket: not self._ledger.suspect(ticket.trial))
+            return min(left, key=lambda ticket: not self._history.suspect(ticket.trial))
         return None if self._running else str(Searcher.FINISHED)
 
     def _unconfirmed(self) -> list[Ticket]:
         return [
             ticket
             for ticket in self._to_confirm()
-            if ticket.trial not in self._served and not self._ledger.ended(ticket.trial)
+            if ticket.trial not in self._served and not self._history.ended(ticket.trial)
         ]
 
     def _to_confirm(self) -> list[Ticket]:
         """The plan, made again only when another trial has ended that it may depend on."""
         races = self._study.confirm.race
-        now = (self._ledger.searched, self._ledger.confirmed if races else 0)
+        now = (self._history.searched, self._history.confirmed if races else 0)
         if self._planned is None or self._planned[0] != now:
-            self._planned = (now, confirm_plan(self._ledger))
+            self._planned = (now, confirm_plan(self._history))
         return self._planned[1]
 
     def _searching(self) -> bool:
@@ -240,25 +243,25 @@ class StudySearch(Searcher):  # type: ignore[misc]
         planned = (
             plan.trials * self._spaces[method].epochs if plan.seconds is None else plan.seconds
         )
-        return self._ledger.effort(method) >= planned
+        return self._history.effort(method) >= planned
 
     def _hopeless(self, method: str) -> bool:
-        return self._ledger.numbers(method) >= self._study.search.trials * REFUSALS
+        return self._history.numbers(method) >= self._study.search.trials * REFUSALS
 
     def _propose(self, method: str) -> Ticket | None:
         """The method's next trial that fits a budget; None while one that it builds on runs."""
         space = self._spaces[method]
         while not self._searched(method):
-            number = self._ledger.numbers(method)
-            history = self._ledger.history(method, number - self.lag)
+            number = self._history.numbers(method)
+            history = self._history.trials(method, number - self.lag)
             if history is None:
                 return None
             own = [self._stopping.shown(method, trial) for trial in history]
             seen = [*self._warm.get(method, ()), *own]
-            spread = self._ledger.refused(method, number - 1)
+            spread = self._history.refused(method, number - 1)
             searched = propose(space, seen, self._study, number, spread=spread)
             refusal = self._refusal(method, space.params(searched))
-            ticket = self._ledger.add(space, searched, over=refusal and refusal.over)
+            ticket = self._history.add(space, searched, over=refusal and refusal.over)
             if refusal is None:
                 return ticket
             self._refuse(ticket, refusal.reason)
@@ -267,8 +270,8 @@ class StudySearch(Searcher):  # type: ignore[misc]
         return None
 
     def _refuse(self, ticket: Ticket, reason: str) -> None:
-        self._ledger.start(ticket)
-        self._ledger.end(ticket.trial, "FAIL", reason=REFUSED + reason)
+        self._history.start(ticket)
+        self._history.end(ticket.trial, Ending("FAIL", REFUSED + reason))
 
     def _refusal(self, method: str, params: Mapping[str, Any]) -> "_Refusal | None":
         """Why a trial cannot be, or cannot hold any budget: known before it takes a worker."""

@@ -12,6 +12,7 @@ from methods.errors import ClusterError, DataError, MethodError, nearest
 from methods.machine import tune_allocator
 from methods.training.evaluate import evaluate
 from methods.training.loop import Recipe, train
+from orchestrator.record.events import Point
 from orchestrator.study.params import PREFIX, parts
 from orchestrator.trial.measure import measure
 
@@ -55,7 +56,7 @@ def by_hand(
         if epoch.phase_done:
             name = epoch.phase if phases > 1 else ""
             for found in measure(chosen, epoch.points(), name, loaded, device, test=False):
-                yield _point(found.figures)
+                yield _point(found.point)
 
 
 def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:
@@ -73,11 +74,14 @@ def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:
     return params
 
 
-def _point(point: dict[str, Any]) -> str:
-    name = point["point"] or "network"
-    alarm = f"; {point['alarm']}" if "alarm" in point else ""
+def _point(point: Point) -> str:
+    name, val = point.point or "network", point.val
+    macs = ", ".join(
+        f"{which} {(cost or 0.0) / 1e6:.4g}"
+        for which, cost in (("mean", val.macs_mean), ("p95", val.macs_p95), ("max", val.macs_max))
+    )
+    alarm = f"; {point.alarm}" if point.alarm else ""
     return (
-        f"{name}: validation {100 * point['val_acc']:.2f} %, MMACs mean "
-        f"{point['val_macs_mean'] / 1e6:.4g}, p95 {point['val_macs_p95'] / 1e6:.4g}, max "
-        f"{point['val_macs_max'] / 1e6:.4g}; price equals what runs{alarm}"
+        f"{name}: validation {100 * val.accuracy:.2f} %, MMACs {macs}; "
+        f"price equals what runs{alarm}"
     )

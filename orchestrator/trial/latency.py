@@ -14,6 +14,7 @@ from methods.shipping.choices import Choices
 from methods.shipping.clock import latencies
 from methods.shipping.forms import fastest
 from orchestrator.board.latency import Pair
+from orchestrator.record.events import Latency
 from orchestrator.study.params import parts
 from orchestrator.trial.checkpoints import deployed
 from orchestrator.trial.run import own_data
@@ -24,18 +25,11 @@ BATCHES = {1: 16, 64: 1}
 
 def measured(
     pair: Pair, settings: Mapping[str, Any], load: Callable[[], Data] | None = None
-) -> list[dict[str, Any]]:
-    """The events of one pair, one per size of a batch; runs in a worker that has the device.
+) -> list[Latency]:
+    """The latencies of one pair, one per size of a batch; runs in a worker that has the device.
 
     `load` gives the data set, which is read here by default.
     """
-    told: dict[str, Any] = {
-        "event": "latency",
-        "trial": pair.own.trial,
-        "point": pair.own.point,
-        "reference": pair.reference.trial,
-        "reference_point": pair.reference.point,
-    }
     tune_allocator()
     torch.set_num_threads(settings["threads"])
     device = settings["device"]
@@ -49,24 +43,24 @@ def measured(
             for one in (pair.own, pair.reference)
         ]
     except (IsoflopError, RuntimeError) as error:
-        return [{**told, "reason": " ".join(str(error).split())[:500]}]
-    events, choices = [], Choices()
+        return [Latency(*pair.key, reason=" ".join(str(error).split())[:500])]
+    measurements, choices = [], Choices()
     for batch, calls in BATCHES.items():
         images = torch.split(data.test.head(batch * calls)[0].to(device), batch)[:calls]
         shipped = [fastest(module, images[0], choices) for module in modules]
         own, reference = latencies(shipped, images)
-        events.append(
-            {
-                **told,
-                "batch": batch,
-                "ms": 1e3 * own.median,
-                "spread_ms": 1e3 * own.spread,
-                "reference_ms": 1e3 * reference.median,
-                "reference_spread_ms": 1e3 * reference.spread,
-                "forms": shipped[0].forms,
-                "reference_forms": shipped[1].forms,
-                "device": device_name(device),
-                "threads": settings["threads"],
-            }
+        measurements.append(
+            Latency(
+                *pair.key,
+                batch=batch,
+                ms=1e3 * own.median,
+                spread_ms=1e3 * own.spread,
+                reference_ms=1e3 * reference.median,
+                reference_spread_ms=1e3 * reference.spread,
+                forms=shipped[0].forms,
+                reference_forms=shipped[1].forms,
+                device=device_name(device),
+                threads=settings["threads"],
+            )
         )
-    return events
+    return measurements

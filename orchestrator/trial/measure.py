@@ -3,7 +3,8 @@
 import copy
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
@@ -12,6 +13,7 @@ from methods.data.load import Data
 from methods.errors import Diverged
 from methods.macs import executed_macs
 from methods.training.evaluate import Evaluation, evaluate
+from orchestrator.record.events import Figures, Point
 from orchestrator.record.rows import not_finite
 
 logger = logging.getLogger(__name__)
@@ -21,9 +23,9 @@ PROOF = 64
 
 
 class Measured(NamedTuple):
-    """An operating point: its figures, and what each test image gave where test was read."""
+    """An operating point, and what each test image gave where test was read."""
 
-    figures: dict[str, Any]
+    point: Point
     test: Evaluation | None
 
 
@@ -44,19 +46,21 @@ def measure(
     """
     points = []
     for own, view in views.items():
-        point: dict[str, Any] = {"point": "/".join(part for part in (name, own) if part)}
-        point |= _figures("val", evaluate(view, data.validation, device=device))
-        seen = evaluate(view, data.test, device=device) if test else None
-        if seen is not None:
-            point |= _figures("test", seen)
+        validation = evaluate(view, data.validation, device=device)
+        tested = evaluate(view, data.test, device=device) if test else None
+        point = Point(
+            "/".join(part for part in (name, own) if part),
+            _figures(validation),
+            _figures(tested) if tested else None,
+        )
         if flaw := not_finite([point]):
             raise Diverged(flaw)
         images = data.validation.head(PROOF)[0].to(device)
         prove(method, view, images)
         if alarm := method.alarm(view, images):
-            logger.warning("%s: %s", point["point"] or "network", alarm)
-            point["alarm"] = alarm
-        points.append(Measured(point, seen))
+            logger.warning("%s: %s", point.point or "network", alarm)
+            point = replace(point, alarm=alarm)
+        points.append(Measured(point, tested))
     return points
 
 
@@ -81,12 +85,12 @@ def prove(method: Method, net: Network, images: torch.Tensor) -> None:
         )
 
 
-def _figures(split: str, seen: Evaluation) -> dict[str, float]:
-    return {
-        f"{split}_acc": seen.accuracy,
-        f"{split}_loss": seen.loss,
-        f"{split}_macs_mean": seen.macs_mean,
-        f"{split}_macs_std": seen.macs_std,
-        f"{split}_macs_p95": seen.macs_p95,
-        f"{split}_macs_max": seen.macs_max,
-    }
+def _figures(evaluation: Evaluation) -> Figures:
+    return Figures(
+        accuracy=evaluation.accuracy,
+        macs_mean=evaluation.macs_mean,
+        loss=evaluation.loss,
+        macs_std=evaluation.macs_std,
+        macs_p95=evaluation.macs_p95,
+        macs_max=evaluation.macs_max,
+    )

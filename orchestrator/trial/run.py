@@ -7,6 +7,7 @@ actors are reused from trial to trial.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from methods.machine import device_name
 from methods.training.evaluate import Evaluation, evaluate
 from methods.training.loop import Epoch, train
 from orchestrator.record import evidence
+from orchestrator.record.events import Metrics, decode_points, encode_points
 from orchestrator.record.evidence import Evidence, Shot
+from orchestrator.record.result import Ending, Result, decode_result, encode_result
 from orchestrator.study.params import parts
 from orchestrator.trial.checkpoints import keep, latest, save
 from orchestrator.trial.measure import measure
@@ -33,10 +36,8 @@ LAYOUT = 2
 """Of a checkpoint; one of another layout is left alone."""
 
 
-def results(
-    config: Mapping[str, Any], load: Callable[[], Data] | None = None
-) -> Iterator[dict[str, Any]]:
-    """The epochs of a trial, the last of them with its `end`; errors end it as failed.
+def results(config: Mapping[str, Any], load: Callable[[], Data] | None = None) -> Iterator[Result]:
+    """The epochs of a trial, the last of them with its ending; errors end it as failed.
 
     After a restart the results up to the checkpoint come again first, with their own times, so that
     a driver that died before it heard some epochs hears them now. A confirm run's predictions on
@@ -59,7 +60,7 @@ def results(
         yield _failure(f"{type(error).__name__}: {error}")
 
 
-def _results(config: Mapping[str, Any], load: Callable[[], Data]) -> Iterator[dict[str, Any]]:
+def _results(config: Mapping[str, Any], load: Callable[[], Data]) -> Iterator[Result]:
     folder = Path(config["folder"]) / "trials" / config["trial"]
     kept = latest(folder)
     identity = {name: config[name] for name in ("method", "params", "seed", "role")}
@@ -67,15 +68,14 @@ def _results(config: Mapping[str, Any], load: Callable[[], Data]) -> Iterator[di
     if kept and kept["identity"] != identity:
         logger.warning("%s: the checkpoint of another trial is left alone", config["trial"])
         kept = None
-    if kept:
-        yield from kept["results"]
-        if kept["results"][-1]["end"]:
-            return
+    told = [decode_result(content) for content in kept["results"]] if kept else []
+    yield from told
+    if told and told[-1].done:
+        return
     method, recipe = parts(config["method"], config["params"])
     device = config["device"]
     data = load()
-    told = list(kept["results"]) if kept else []
-    points = list(kept["points"]) if kept else []
+    points = list(decode_points(kept["points"])) if kept else []
     shots = evidence.shots(kept["shots"]) if kept else {}
     seconds = float(kept["seconds"]) if kept else 0.0
     began, saved = time.monotonic(), time.monotonic()
@@ -87,29 +87,31 @@ def _results(config: Mapping[str, Any], load: Callable[[], Data]) -> Iterator[di
             name = epoch.phase if phases > 1 else ""
             test = config["role"] == "confirm"
             found = measure(method, epoch.points(), name, data, device, test=test)
-            points += [point.figures for point in found]
-            shots |= {p.figures["point"]: Shot.of(p.test) for p in found if p.test}
+            points += [measured.point for measured in found]
+            shots |= {own.point.point: Shot.of(own.test) for own in found if own.test}
             if test and epoch.index < epoch.epochs:
                 keep(folder, epoch.phase, epoch.state()["net"])
         seconds, began = seconds + time.monotonic() - began, time.monotonic()
-        result = _result(epoch, seen, seconds, points, device)
-        if result["end"] and shots:
-            result["end"]["evidence"] = _testify(config, shots, data)
+        ending = None
+        if epoch.index == epoch.epochs:
+            digest = _testify(config, shots, data) if shots else ""
+            ending = Ending("COMPLETE", None, seconds, tuple(points), device_name(device), digest)
+        result = Result(epoch.index, _now(), _metrics(epoch, seen), ending)
         told.append(result)
-        if result["end"] or epoch.phase_done or time.monotonic() - saved > INTERVAL:
+        if result.done or epoch.phase_done or time.monotonic() - saved > INTERVAL:
             saved = time.monotonic()
             content = {
                 "identity": identity,
                 "train": epoch.state(),
-                "points": points,
+                "points": encode_points(points),
                 "shots": evidence.tensors(shots),
                 "seconds": seconds,
-                "results": told,
+                "results": [encode_result(said) for said in told],
             }
             try:
                 save(folder, content)
             except OSError as error:  # no reason to stop: the one before is still there
-                result = {**result, "warning": f"no checkpoint of epoch {epoch.index}: {error}"}
+                result = replace(result, warning=f"no checkpoint of epoch {epoch.index}: {error}")
         yield result
 
 
@@ -120,37 +122,23 @@ def _testify(config: Mapping[str, Any], shots: Mapping[str, Shot], data: Data) -
     return evidence.write(kept, Path(config["folder"]))
 
 
-def _result(
-    epoch: Epoch, seen: Evaluation, seconds: float, points: list[dict[str, Any]], device: str
-) -> dict[str, Any]:
-    done = epoch.index == epoch.epochs
-    return {
-        "step": epoch.index,
-        "time": time.time_ns() // 1_000_000,
-        "metrics": {
-            "curve/train_loss": epoch.loss,
-            "curve/val_acc": seen.accuracy,
-            "curve/val_loss": seen.loss,
-            "curve/macs_mean_m": seen.macs_mean / 1e6,
-            "curve/lr": epoch.lr,
-            "curve/seconds": epoch.seconds,
-        },
-        "done": done,
-        "end": {
-            "state": "COMPLETE",
-            "reason": None,
-            "seconds": seconds,
-            "points": list(points),
-            "device": device_name(device),
-        }
-        if done
-        else None,
-    }
+def _metrics(epoch: Epoch, seen: Evaluation) -> Metrics:
+    return Metrics(
+        train_loss=epoch.loss,
+        val_acc=seen.accuracy,
+        val_loss=seen.loss,
+        macs_mean_m=seen.macs_mean / 1e6,
+        lr=epoch.lr,
+        seconds=epoch.seconds,
+    )
 
 
-def _failure(reason: str) -> dict[str, Any]:
-    end = {"state": "FAIL", "reason": " ".join(reason.split())}
-    return {"step": 0, "time": 0, "metrics": {}, "done": True, "end": end}
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _failure(reason: str) -> Result:
+    return Result(0, 0, None, Ending("FAIL", " ".join(reason.split())))
 
 
 def own_data(settings: Mapping[str, Any]) -> Data:

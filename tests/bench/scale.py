@@ -33,6 +33,7 @@ from rich.table import Table
 
 from methods.api import Task
 from orchestrator import store
+from orchestrator.record.events import decode
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import Log
 from orchestrator.search.proposals import SAMPLERS, propose
@@ -275,7 +276,7 @@ def searched(trials: int, folder: Path, sampler: str) -> tuple[dict[str, Any], L
     found = study(trials, sampler)
     ledger, meter = Ledger(folder, found), Meter(trials)
     search = StudySearch(ledger, spaces(found), TASK, {"device": "cpu"}, {})
-    search.lag = ledger.begin({"study": {}, "classes": 10}, lag=2, device="cpu")
+    search.lag = ledger.history.begin({"study": {}, "classes": 10}, lag=2, device="cpu")
     for number in range(trials):
         config = search.suggest(str(number))
         if not isinstance(config, dict) or config["role"] == "confirm":
@@ -296,7 +297,7 @@ def ledger(trials: int, folder: Path, sampler: str) -> dict[str, Any]:
     kept.close()
     before = resident()
     opened, cpu = spent(lambda: Ledger(folder, kept.study))
-    _, plan = spent(lambda: confirm_plan(opened))
+    _, plan = spent(lambda: confirm_plan(opened.history))
     opened.close()
     return {
         **found,
@@ -312,7 +313,7 @@ def projector(trials: int, folder: Path, sampler: str) -> dict[str, Any]:
     kept.close()
     lines = kept.wal.read_text().splitlines()
     log = Log(folder / "wal.jsonl")
-    log.append(json.loads(lines[0]))
+    log.append(decode(json.loads(lines[0])))
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     store.claim(uri, "scale", kept.study.hash)
     projection = store.Projector(folder / "wal.jsonl", uri, "scale")
@@ -322,7 +323,7 @@ def projector(trials: int, folder: Path, sampler: str) -> dict[str, Any]:
     size = max(1, trials // MARKS)
     for line in lines[1:]:
         event = json.loads(line)
-        log.append(event)
+        log.append(decode(event))
         ended += event["event"] == "end"
         if event["event"] == "end" and ended % size == 0:
             assert projection.flush(600), "MLflow took no write for ten minutes"

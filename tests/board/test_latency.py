@@ -11,6 +11,7 @@ from methods.data.load import load
 from methods.errors import StorageError
 from methods.training.evaluate import accuracy_of, evaluate
 from orchestrator.board.latency import Network, Pair, missing, pairs, timed
+from orchestrator.record.events import Latency, Point
 from orchestrator.study.params import parts
 from orchestrator.trial.checkpoints import deployed, view
 from orchestrator.trial.latency import BATCHES, measured
@@ -35,29 +36,31 @@ def settings(folder: Path) -> dict[str, Any]:
     }
 
 
-def trained(folder: Path, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A short confirm run: its parameters, and its end."""
+def trained(folder: Path, method: str) -> tuple[dict[str, Any], tuple[Point, ...]]:
+    """A short confirm run: its parameters, and its operating points."""
     params = SMALL[method] | RECIPE
     trial = f"{method}-00000-seed1"
     config = {"trial": trial, "method": method, "params": params, "role": "confirm", "seed": 3}
-    end = list(results({**settings(folder), **config}))[-1]["end"]
-    assert end["state"] == "COMPLETE", end
-    return params, end
+    ending = list(results({**settings(folder), **config}))[-1].ending
+    assert ending is not None
+    assert ending.state == "COMPLETE", ending
+    return params, ending.points
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_every_point_of_a_confirm_run_is_found_again(tmp_path: Path, name: str) -> None:
-    params, end = trained(tmp_path, name)
+    params, points = trained(tmp_path, name)
     data = load("digits", seed=0, device="cpu")
     method = parts(name, params)[0]
     folder = tmp_path / "trials" / f"{name}-00000-seed1"
-    assert len(end["points"]) >= len(method.phases())
-    for point in end["points"]:
-        again = evaluate(view(folder, method, data.task, point["point"]), data.test)
-        assert again.accuracy == point["test_acc"], point["point"]
-        assert again.macs_mean == pytest.approx(point["test_macs_mean"], rel=1e-12)
-        shipped = deployed(folder, method, data.task, point["point"])
-        assert accuracy_of(shipped, data.test) == pytest.approx(point["test_acc"], abs=3 / 360)
+    assert len(points) >= len(method.phases())
+    for point in points:
+        assert point.test is not None
+        again = evaluate(view(folder, method, data.task, point.point), data.test)
+        assert again.accuracy == point.test.accuracy, point.point
+        assert again.macs_mean == pytest.approx(point.test.macs_mean, rel=1e-12)
+        shipped = deployed(folder, method, data.task, point.point)
+        assert accuracy_of(shipped, data.test) == pytest.approx(point.test.accuracy, abs=3 / 360)
     with pytest.raises(StorageError, match="operating point 'nowhere'"):
         view(folder, method, data.task, "nowhere")
 
@@ -68,17 +71,16 @@ def test_a_pair_is_timed_at_both_sizes_in_its_fastest_forms(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     networks = []
     for name in ("skipnet", "dense"):
-        params, end = trained(tmp_path, name)
-        point = end["points"][0]["point"]
-        networks.append(Network(name, f"{name}-00000-seed1", point, params))
-    found = measured(Pair(*networks), settings(tmp_path))
-    assert [event["batch"] for event in found] == list(BATCHES)
-    for event in found:
-        assert event["point"] == "supervised"
-        assert min(event["ms"], event["reference_ms"]) > 0
-        assert event["device"]
-        assert event["forms"].startswith(("channels last", "contiguous"))
-        assert event["reference_forms"]
+        params, points = trained(tmp_path, name)
+        networks.append(Network(name, f"{name}-00000-seed1", points[0].point, params))
+    latencies = measured(Pair(*networks), settings(tmp_path))
+    assert [latency.batch for latency in latencies] == list(BATCHES)
+    for latency in latencies:
+        assert latency.point == "supervised"
+        assert min(latency.ms or 0, latency.reference_ms or 0) > 0
+        assert latency.device
+        assert (latency.forms or "").startswith(("channels last", "contiguous"))
+        assert latency.reference_forms
     assert any((tmp_path / "cache" / "isoflop" / "forms").iterdir()), "kept for the next time"
 
 
@@ -87,7 +89,7 @@ def test_a_network_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     there = Network("dense", "dense-00000-seed1", "", params)
     gone = Network("dense", "dense-00007-seed1", "", params)
     (event,) = measured(Pair(gone, there), settings(tmp_path))
-    assert "dense-00007-seed1/last.pt cannot be read: No such file" in event["reason"]
+    assert "dense-00007-seed1/last.pt cannot be read: No such file" in (event.reason or "")
     assert missing([Pair(gone, there), Pair(there, there)], [event]) == [Pair(there, there)]
 
 
@@ -108,15 +110,9 @@ def test_honesty_is_the_measured_speed_up_over_the_promised_one() -> None:
     rows = study_rows()
     found = pairs(rows, BUDGETS, "dense")
     pair = next(pair for pair in found if pair.own.method == "skipnet")
-    told = {
-        "trial": pair.own.trial,
-        "point": pair.own.point,
-        "reference": pair.reference.trial,
-        "reference_point": pair.reference.point,
-    }
-    clock = {"batch": 64, "ms": 4.0, "spread_ms": 0.1, "reference_ms": 6.0, "device": "x"}
-    (one, *_) = timed(rows, BUDGETS, "dense", [{**told, **clock, "forms": "channels last"}])
-    (old, *_) = timed(rows, BUDGETS, "dense", [{**told, **clock}])
+    clock = Latency(*pair.key, batch=64, ms=4.0, spread_ms=0.1, reference_ms=6.0, device="x")
+    (one, *_) = timed(rows, BUDGETS, "dense", [replace(clock, forms="channels last")])
+    (old, *_) = timed(rows, BUDGETS, "dense", [clock])
     assert (one.forms, old.forms) == ("channels last", "")
     assert replace(old, forms=one.forms) == one
     macs = {row.trial: row.test_macs_mean for row in rows if row.role == "confirm"}
@@ -124,5 +120,5 @@ def test_honesty_is_the_measured_speed_up_over_the_promised_one() -> None:
     assert one.speed_up == pytest.approx(1.5)
     assert one.macs_speed_up == pytest.approx(promised)
     assert one.honesty == pytest.approx(1.5 / promised)
-    (lost, *_) = timed(rows, BUDGETS, "dense", [{**told, "reason": "gone"}])
+    (lost, *_) = timed(rows, BUDGETS, "dense", [Latency(*pair.key, reason="gone")])
     assert (lost.ms, lost.honesty, lost.reason) == (None, None, "gone")

@@ -222,7 +222,7 @@ def test_a_driver_that_dies_in_a_race_goes_on_with_the_same_seeds(tmp_path: Path
             end = {"state": "COMPLETE", "points": [{"point": n, **point} for n in names]}
             told = {"metrics": {}, "end": end}
             search.on_trial_complete(f"tune-{number}", {"told": json.dumps(told)})
-        found.append({name: record.start["seed"] for name, record in ledger.records.items()})
+        found.append({name: record.start.seed for name, record in ledger.history.records.items()})
         ledger.close()
     assert found[0] == found[1]
     assert len(found[0]) > 2 + 6

@@ -1,11 +1,11 @@
 """What a person sees of a sweep, in a terminal and in a file."""
 
 import io
-from typing import Any
 
 from rich.console import Console
 
 from orchestrator.cli.progress import Progress
+from orchestrator.record.events import End, EndState, Figures, News, Planned, Point, Resumed, Start
 from orchestrator.study.file import SearchPlan, Study
 
 STUDY = Study.model_validate(
@@ -20,16 +20,19 @@ STUDY = Study.model_validate(
 )
 
 
-def started(trial: str) -> dict[str, Any]:
-    return {"event": "start", "trial": trial}
+POINT = Point("", Figures(0.9, 5e5))
 
 
-def ended(trial: str, state: str = "COMPLETE", reason: str | None = None) -> dict[str, Any]:
-    points = [{"point": "", "val_acc": 0.9, "val_macs_mean": 5e5}] if state == "COMPLETE" else []
-    return {"event": "end", "trial": trial, "state": state, "reason": reason, "points": points}
+def started(trial: str) -> Start:
+    method = trial.split("-", maxsplit=1)[0]
+    return Start(trial, "search", method, {}, seed=0, attempt=1, config=trial, config_hash="")
 
 
-def shown(*events: dict[str, Any], terminal: bool, study: Study = STUDY) -> str:
+def ended(trial: str, state: EndState = "COMPLETE", reason: str | None = None) -> End:
+    return End(trial, state, reason, 2, 1.0, (POINT,) if state == "COMPLETE" else ())
+
+
+def shown(*events: News, terminal: bool, study: Study = STUDY) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
     progress = Progress(study, console)
     with progress.shown():
@@ -42,12 +45,12 @@ def test_lines_tell_only_what_is_new() -> None:
     text = shown(
         started("dense-00000"),
         ended("dense-00000"),
-        {"event": "resumed"},
+        Resumed(),
         started("skipnet-00000"),
         ended("skipnet-00000", "FAIL", "diverged: [nan]"),
         started("skipnet-00001"),
         ended("skipnet-00001", "FAIL", "refused: too dear"),
-        {"event": "plan", "confirm": 2},
+        Planned(2),
         ended("dense-00001"),
         terminal=False,
     )
@@ -60,7 +63,7 @@ def test_lines_tell_only_what_is_new() -> None:
 
 
 def test_a_terminal_shows_a_table_per_method() -> None:
-    text = shown({"event": "resumed"}, started("dense-00000"), ended("dense-00000"), terminal=True)
+    text = shown(Resumed(), started("dense-00000"), ended("dense-00000"), terminal=True)
     assert "skipnet" in text
     assert "90.0 % at 0.5 MMACs" in text
     assert "1 of at most 6 trials" in text
@@ -69,10 +72,10 @@ def test_a_terminal_shows_a_table_per_method() -> None:
 def test_trials_that_equal_time_will_hold_are_not_foretold() -> None:
     timed = STUDY.model_copy(update={"search": SearchPlan(trials=2, seconds=60)})
     text = shown(
-        {"event": "resumed"},
+        Resumed(),
         ended("dense-00000"),
         ended("skipnet-00000"),
-        {"event": "plan", "confirm": 2},
+        Planned(2),
         ended("dense-00000-seed1"),
         terminal=False,
         study=timed,

@@ -108,7 +108,7 @@ class Sweep:
     def rows(self) -> list[Row]:
         """The ledger's rows."""
         ledger = Ledger(self.folder, self.study)
-        rows = ledger.rows()
+        rows = ledger.history.rows()
         ledger.close()
         return rows
 
@@ -206,7 +206,7 @@ def nothing_lost(sweep: Sweep, uri: str) -> None:
 
     ledger = Ledger(sweep.folder, study)
     for method in study.methods:
-        for trial in ledger._trials(method):
+        for trial in ledger.history._trials[method]:
             row = next(r for r in rows if r.trial == f"{method}-{trial.number:05d}")
             assert trial.state.name == row.state, (trial, row)
             if trial.state.name == "COMPLETE":
@@ -320,13 +320,13 @@ COMPLETE = {"state": "COMPLETE", "points": [POINT]}
 
 
 REPEATS = """
-from orchestrator.record.ledger import Ledger
-heard = Ledger.epoch
-def hear(self, trial, step, when, metrics):
+from orchestrator.record.history import History
+heard = History.epoch
+def hear(self, trial, step, time, metrics):
     if step <= self.records[trial].step:
-        with (self.folder / "repeats.txt").open("a") as file:
-            print(trial, self.records[trial].attempts, step, when, file=file)
-    heard(self, trial, step, when, metrics)
-Ledger.epoch = hear
+        with (self.book.folder / "repeats.txt").open("a") as file:
+            print(trial, self.records[trial].attempts, step, time, file=file)
+    heard(self, trial, step, time, metrics)
+History.epoch = hear
 """
 """Run before the command: notes the epochs that the ledger hears a second time."""

@@ -16,11 +16,13 @@ from typing import Any
 from boards import BUDGETS, LIFT, study_rows
 
 from orchestrator import store
+from orchestrator.record.events import decode
 from orchestrator.record.log import Log
 from orchestrator.record.rows import FIGURES, Row
 from orchestrator.study.file import Study
 
 Event = dict[str, Any]
+DRIVER = {"lag": 2, "device": "cpu"}
 BEGAN, MINUTE = 1_700_000_000_000, 60_000
 FACTS = {"classes": 10, "image": [1, 8, 8], "test_images": 360, "versions": {"torch": "2.13.0"}}
 
@@ -42,7 +44,7 @@ def events(what: Study, rows: Iterable[Row], epochs: int = 4) -> list[Event]:
     """The log that would have brought these rows; each trial has a curve, a running one no end."""
     facts = {"study": what.model_dump(mode="json"), "study_hash": what.hash, **FACTS}
     found: list[Event] = [
-        {"event": "study", "study": what.name, "hash": what.hash, "provenance": facts}
+        {"event": "study", "study": what.name, "hash": what.hash, "provenance": facts, **DRIVER}
     ]
     draw = random.Random(11)
     for row in rows:
@@ -91,7 +93,7 @@ def held(uri: str, folder: Path, what: Study, rows: Iterable[Row] | None = None)
     place.mkdir(parents=True, exist_ok=True)
     log = Log(place / "wal.jsonl")
     for event in events(what, own):
-        log.append(event)
+        log.append(decode(event))
     log.close()
     store.project(place / "wal.jsonl", uri, what.name)
     return own

@@ -9,7 +9,9 @@ from optuna.trial import TrialState
 from postgres import Postgres
 
 from methods.errors import DatabaseAway, StorageError
+from orchestrator.record.events import decode_points
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.result import Ending
 from orchestrator.study.space import spaces
 
 SPACE = spaces(STUDY)["dense"]
@@ -18,18 +20,21 @@ SPACE = spaces(STUDY)["dense"]
 def flow(ledger: Ledger) -> None:
     """A trial that ends, one that fails, one that is interrupted."""
     for width, end in ((0.5, "COMPLETE"), (0.75, "FAIL"), (1.0, "")):
-        ticket = ledger.add(SPACE, {**SPACE.defaults(), "width": width})
-        ledger.start(ticket)
+        ticket = ledger.history.add(SPACE, {**SPACE.defaults(), "width": width})
+        ledger.history.start(ticket)
         if end:
-            ledger.end(ticket.trial, end, points=COMPLETE["points"] if end == "COMPLETE" else ())
+            ledger.history.end(
+                ticket.trial,
+                Ending(end, points=decode_points(COMPLETE["points"] if end == "COMPLETE" else ())),
+            )
 
 
 def holds(ledger: Ledger) -> None:
     """What `flow` did."""
-    states = [trial.state for trial in ledger._trials("dense")]
+    states = [trial.state for trial in ledger.history._trials["dense"]]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING]
-    assert ledger._trials("dense")[0].values == [pytest.approx(0.1), 4e5]
-    assert [t.trial for t in ledger.interrupted({"dense": SPACE})] == ["dense-00002"]
+    assert ledger.history._trials["dense"][0].values == [pytest.approx(0.1), 4e5]
+    assert [t.trial for t in ledger.history.interrupted()] == ["dense-00002"]
 
 
 def test_a_database_keeps_what_the_journal_keeps(tmp_path: Path, postgres: Postgres) -> None:
@@ -54,7 +59,9 @@ def test_a_database_that_goes_away_is_a_line_and_loses_nothing(
     flow(ledger)
     postgres.stop()
     with pytest.raises(DatabaseAway) as caught:
-        ledger.end("dense-00002", "COMPLETE", points=COMPLETE["points"])
+        ledger.history.end(
+            "dense-00002", Ending("COMPLETE", points=decode_points(COMPLETE["points"]))
+        )
     assert "must answer" in str(caught.value)
     assert "hidden-word" not in str(caught.value)
     ledger.close()
@@ -62,7 +69,7 @@ def test_a_database_that_goes_away_is_a_line_and_loses_nothing(
         Ledger(tmp_path, STUDY, optuna=postgres.url)
     postgres.start()
     again = Ledger(tmp_path, STUDY, optuna=postgres.url)
-    states = [trial.state for trial in again._trials("dense")]
+    states = [trial.state for trial in again.history._trials["dense"]]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
     again.close()
 

@@ -9,7 +9,9 @@ from optuna.trial import TrialState
 
 from methods.api import Task
 from methods.errors import StorageError, StudyError
+from orchestrator.record.events import End, decode_metrics, decode_points
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.result import Ending
 from orchestrator.search.proposals import propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
@@ -45,40 +47,29 @@ def opened(folder: Path, study: Study = STUDY) -> Ledger:
 
 def test_an_interrupted_trial_is_served_again_with_its_parameters(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    ticket = first.add(SPACE, {"width": 0.5})
-    first.start(ticket)
-    first.epoch(ticket.trial, 1, 1000, {"curve/val_acc": 0.5})
+    ticket = first.history.add(SPACE, {"width": 0.5})
+    first.history.start(ticket)
+    first.history.epoch(ticket.trial, 1, 1000, decode_metrics({"curve/val_acc": 0.5}))
     first.close()
     second = opened(tmp_path)
-    assert second.interrupted({"dense": SPACE}) == [ticket]
-    second.start(ticket)
-    second.epoch(ticket.trial, 1, 1000, {"curve/val_acc": 0.5})
-    assert second.records[ticket.trial].attempts == 2
-    assert len(second.records[ticket.trial].curve) == 1
-    second.end(ticket.trial, "COMPLETE", points=[point(0.9, 4e5)])
-    assert second.interrupted({"dense": SPACE}) == []
+    assert second.history.interrupted() == [ticket]
+    second.history.start(ticket)
+    second.history.epoch(ticket.trial, 1, 1000, decode_metrics({"curve/val_acc": 0.5}))
+    assert second.history.records[ticket.trial].attempts == 2
+    assert len(second.history.records[ticket.trial].curve) == 1
+    second.history.end(ticket.trial, Ending("COMPLETE", points=decode_points([point(0.9, 4e5)])))
+    assert second.history.interrupted() == []
     second.close()
 
 
 def test_an_end_that_optuna_did_not_hear_is_told_at_the_next_start(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    ticket = first.add(SPACE, {"width": 0.5})
-    first.start(ticket)
-    first._append(
-        {
-            "event": "end",
-            "trial": ticket.trial,
-            "state": "COMPLETE",
-            "reason": None,
-            "seconds": 1.0,
-            "epochs": 0,
-            "points": [point(0.9, 4e5)],
-            "device": "",
-        }
-    )
+    ticket = first.history.add(SPACE, {"width": 0.5})
+    first.history.start(ticket)
+    first.write(End(ticket.trial, "COMPLETE", None, 0, 1.0, decode_points([point(0.9, 4e5)])))
     first.close()
     second = opened(tmp_path)
-    trial = second.history("dense", 1)
+    trial = second.history.trials("dense", 1)
     assert trial is not None
     assert trial[0].state == TrialState.COMPLETE
     assert trial[0].values == pytest.approx([0.1, 4e5])
@@ -87,15 +78,15 @@ def test_an_end_that_optuna_did_not_hear_is_told_at_the_next_start(tmp_path: Pat
 
 def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    ticket = first.add(SPACE, {"width": 0.5})
-    first.start(ticket)
+    ticket = first.history.add(SPACE, {"width": 0.5})
+    first.history.start(ticket)
     first.close()
     for name in ("wal.jsonl", "optuna.journal"):
         with (tmp_path / name).open("a") as file:
             file.write('{"torn')
     second = opened(tmp_path)
-    assert second.interrupted({"dense": SPACE}) == [ticket]
-    second.end(ticket.trial, "FAIL", reason="x")
+    assert second.history.interrupted() == [ticket]
+    second.history.end(ticket.trial, Ending("FAIL", reason="x"))
     second.close()
     for name in ("wal.jsonl", "optuna.journal"):
         for line in (tmp_path / name).read_text().splitlines():
@@ -113,33 +104,34 @@ def test_a_second_driver_and_a_second_study_are_refused(tmp_path: Path) -> None:
 
 def test_the_first_runs_lag_and_device_stand(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    assert first.begin({"commit": "a"}, lag=8, device="cpu") == 8
+    assert first.history.begin({"commit": "a"}, lag=8, device="cpu") == 8
     first.close()
     second = opened(tmp_path)
-    assert second.begin({"commit": "b"}, lag=2, device="cpu") == 8
-    assert second.provenance == {"commit": "a"}
+    assert second.history.begin({"commit": "b"}, lag=2, device="cpu") == 8
+    assert second.history.begun is not None
+    assert second.history.begun.provenance == {"commit": "a"}
     with pytest.raises(StudyError, match="began on cpu"):
-        second.begin({}, lag=2, device="cuda")
+        second.history.begin({}, lag=2, device="cuda")
     second.close()
 
 
 def test_the_first_trials_see_no_history(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     for number in range(7):
-        assert ledger.history("dense", number - 8) == []
-        ledger.start(ledger.add(SPACE, {"width": 0.5}))
-    assert ledger.history("dense", 1) is None
+        assert ledger.history.trials("dense", number - 8) == []
+        ledger.history.start(ledger.history.add(SPACE, {"width": 0.5}))
+    assert ledger.history.trials("dense", 1) is None
     ledger.close()
 
 
 def test_a_trial_that_failed_has_cost_its_epochs(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
-    ticket = ledger.add(SPACE, {"width": 0.5})
-    ledger.start(ticket)
+    ticket = ledger.history.add(SPACE, {"width": 0.5})
+    ledger.history.start(ticket)
     for step in (1, 2):
-        ledger.epoch(ticket.trial, step, 1000, {"curve/seconds": 1.5})
-    ledger.end(ticket.trial, "FAIL", reason="the worker was lost")
-    assert ledger.rows()[0].seconds == 3.0
+        ledger.history.epoch(ticket.trial, step, 1000, decode_metrics({"curve/seconds": 1.5}))
+    ledger.history.end(ticket.trial, Ending("FAIL", reason="the worker was lost"))
+    assert ledger.history.rows()[0].seconds == 3.0
     ledger.close()
 
 
@@ -152,10 +144,12 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 def test_a_configuration_chosen_at_two_budgets_is_confirmed_once(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     for accuracy, macs in ((0.9, 4e5), (0.8, 9e5)):
-        ticket = ledger.add(SPACE, {"width": 0.5})
-        ledger.start(ticket)
-        ledger.end(ticket.trial, "COMPLETE", points=[point(accuracy, macs)])
-    plan = confirm_plan(ledger)
+        ticket = ledger.history.add(SPACE, {"width": 0.5})
+        ledger.history.start(ticket)
+        ledger.history.end(
+            ticket.trial, Ending("COMPLETE", points=decode_points([point(accuracy, macs)]))
+        )
+    plan = confirm_plan(ledger.history)
     assert [ticket.trial for ticket in plan] == ["dense-00000-seed1", "dense-00000-seed2"]
     assert plan[0].budgets == (0.5, 1)
     ledger.close()
@@ -164,10 +158,13 @@ def test_a_configuration_chosen_at_two_budgets_is_confirmed_once(tmp_path: Path)
 def test_a_proposal_is_a_function_of_what_came_before(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     for number in range(6):
-        ticket = ledger.add(SPACE, propose(SPACE, [], STUDY, number))
-        ledger.start(ticket)
-        ledger.end(ticket.trial, "COMPLETE", points=[point(0.1 * number, 1e5 * (1 + number))])
-    history = ledger.history("dense", 5)
+        ticket = ledger.history.add(SPACE, propose(SPACE, [], STUDY, number))
+        ledger.history.start(ticket)
+        ledger.history.end(
+            ticket.trial,
+            Ending("COMPLETE", points=decode_points([point(0.1 * number, 1e5 * (1 + number))])),
+        )
+    history = ledger.history.trials("dense", 5)
     assert history is not None
     assert len(history) == 5
     assert propose(SPACE, history, STUDY, 7) == propose(SPACE, history, STUDY, 7)
@@ -203,15 +200,15 @@ def test_values_that_do_not_go_together_are_a_refused_trial(tmp_path: Path) -> N
         assert isinstance(config, dict)
         told = {"metrics": {}, "end": {"state": "COMPLETE", "points": [point(0.5, 1e5)]}}
         search.on_trial_complete(name, {"told": json.dumps(told)})
-    refused = [record for record in ledger.records.values() if record.refused]
+    refused = [record for record in ledger.history.records.values() if record.refused]
     assert refused
     for record in refused:
         assert record.end is not None
-        assert "must be a multiple of groups and of condense_factor" in record.end["reason"]
-        assert (record.start["params"]["growth"], record.start["params"]["condense_factor"]) == (
+        assert "must be a multiple of groups and of condense_factor" in record.end.reason
+        assert (record.start.params["growth"], record.start.params["condense_factor"]) == (
             12,
             8,
         )
     planned = study.search.trials * found["condensenet"].epochs
-    assert ledger.effort("condensenet") == planned
+    assert ledger.history.effort("condensenet") == planned
     ledger.close()

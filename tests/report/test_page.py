@@ -19,6 +19,7 @@ from orchestrator.board.latency import pairs, timed
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import verdict
+from orchestrator.record.events import Latency
 from orchestrator.report.content import Report
 from orchestrator.report.figures.learning import shown
 from orchestrator.report.page import SECTIONS
@@ -54,15 +55,15 @@ def write(rows, folder):
         if row.method == "skipnet" and row.role == "confirm"
     }
     told = [
-        {
-            **dict(zip(("trial", "point", "reference", "reference_point"), pair.key, strict=True)),
-            "batch": batch,
-            "ms": 2.0,
-            "spread_ms": 0.1,
-            "reference_ms": 3.0,
-            "device": "a CPU",
-            **({"forms": "channels last"} if batch == 64 else {}),  # older runs tell none
-        }
+        Latency(
+            *pair.key,
+            batch=batch,
+            ms=2.0,
+            spread_ms=0.1,
+            reference_ms=3.0,
+            device="a CPU",
+            forms="channels last" if batch == 64 else None,  # older runs tell none
+        )
         for pair in pairs(rows, BUDGETS, "dense")
         for batch in (1, 64)
     ]
@@ -234,7 +235,7 @@ def test_latency_and_cost_stand_on_the_page_and_in_the_terminal(report):
     assert len(frame) == 3 * len(BUDGETS) * 2
     assert (frame["forms"] == "channels last").equals(frame["batch"] == 64)
     assert np.allclose(frame["honesty"] * frame["macs_speed_up"], frame["speed_up"])
-    told = [{"trial": "x", "point": "", "reference": "y", "reference_point": "", "reason": "gone"}]
+    told = [Latency("x", "", "y", "", reason="gone")]
     assert timed(study_rows(), BUDGETS, "dense", told) == []
 
 

@@ -29,8 +29,10 @@ from methods.shipping import write as formats
 from methods.shipping.load import load as load_export
 from orchestrator import store
 from orchestrator.cli import main
+from orchestrator.record.events import decode
 from orchestrator.record.log import Log
 from orchestrator.record.provenance import provenance
+from orchestrator.record.result import encode_result
 from orchestrator.record.rows import config_hash
 from orchestrator.results.export import Found, export, find
 from orchestrator.study.params import parts
@@ -84,6 +86,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     facts = provenance(what, digits().task, len(digits().test))
     events = [{"event": "study", "study": "demo", "hash": what.hash, "provenance": facts}]
+    events[0] |= {"lag": 1, "device": "cpu"}
     for method in METHODS:
         events += _trial(place / "demo", method, SMALL[method])
     clock = {"ms": 2.0, "spread_ms": 0.1, "reference_ms": 3.0, "device": "an abacus"}
@@ -92,7 +95,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         events.append({"event": "latency", "trial": trial, "point": point, **timed})
     log = Log(place / "demo" / "wal.jsonl")
     for second, event in enumerate(events):
-        log.append({**event, "time": 1_700_000_000_000 + 1000 * second})
+        log.append(decode({**event, "time": 1_700_000_000_000 + 1000 * second}))
     log.close()
     store.project(place / "demo" / "wal.jsonl", f"sqlite:///{place / 'mlflow.db'}", "demo")
     return place
@@ -114,7 +117,7 @@ def _trial(folder: Path, method: str, own: dict[str, Any]) -> list[Any]:
         "point": "",
     }
     where = {"data": "digits", "data_seed": 0, "folder": str(folder), "device": "cpu", "threads": 1}
-    told = list(results({**where, **start}))
+    told = [encode_result(result) for result in results({**where, **start})]
     end = {"epochs": told[-1]["step"], **told[-1]["end"]}
     searched = {"role": "search", "trial": f"{method}-00000", "seed": 0}
     return [

@@ -16,9 +16,11 @@ from methods.errors import EvidenceError, StudyError
 from methods.files import digest
 from orchestrator import store
 from orchestrator.record import evidence
+from orchestrator.record.events import decode_metrics, decode_points
 from orchestrator.record.evidence import Evidence, Shot, facts_of
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
+from orchestrator.record.result import Ending
 from orchestrator.record.trials import Ticket
 from orchestrator.report.publish import Source, publish
 from orchestrator.results.boards import show
@@ -75,9 +77,14 @@ def seen(draw: np.random.Generator, truth: np.ndarray, right: float, price: floa
 
 
 def ended(ledger: Ledger, ticket: Ticket, points: Points, kept: str = "") -> None:
-    ledger.start(ticket)
-    ledger.epoch(ticket.trial, 1, 1000, {"curve/val_acc": 0.5, "curve/seconds": 1.0})
-    ledger.end(ticket.trial, "COMPLETE", points=points, device="cpu", evidence=kept, seconds=1.5)
+    ledger.history.start(ticket)
+    ledger.history.epoch(
+        ticket.trial, 1, 1000, decode_metrics({"curve/val_acc": 0.5, "curve/seconds": 1.0})
+    )
+    ledger.history.end(
+        ticket.trial,
+        Ending("COMPLETE", points=decode_points(points), device="cpu", evidence=kept, seconds=1.5),
+    )
 
 
 def validated(accuracy: float, macs: float) -> dict[str, Any]:
@@ -91,7 +98,7 @@ def made(out: Path) -> Place:
     store.claim(uri, STUDY.name, STUDY.hash)
     ledger, draw = Ledger(folder, STUDY), np.random.default_rng(5)
     facts = provenance(STUDY, Task("digits", 1, 8, 8, 10), IMAGES)
-    ledger.begin(facts, lag=1, device="cpu")
+    ledger.history.begin(facts, lag=1, device="cpu")
     names = {"dense": [""], "skipnet": ["supervised", "policy"]}
     for space in spaces(STUDY).values():
         for number, width in enumerate((0.25, 0.5)):
@@ -99,9 +106,9 @@ def made(out: Path) -> Place:
                 {"point": name, **validated(0.7 + 0.1 * number, 3e5 * (1 + number))}
                 for name in names[space.method]
             ]
-            ended(ledger, ledger.add(space, {"width": width}), points)
+            ended(ledger, ledger.history.add(space, {"width": width}), points)
     truth = draw.integers(10, size=IMAGES)
-    for ticket in confirm_plan(ledger):
+    for ticket in confirm_plan(ledger.history):
         shots = {name: seen(draw, truth, 0.8, 3e5) for name in names[ticket.method]}
         seed = derive(STUDY, ticket.config, ticket.seed)
         about = facts_of(ticket.trial, ticket.method, ticket.params, seed)
@@ -109,7 +116,7 @@ def made(out: Path) -> Place:
         points = [{"point": n, **validated(0.8, 3e5), **kept.figures(n)} for n in shots]
         sha256 = evidence.write(kept, folder)
         ended(ledger, ticket, points, sha256)
-    rows = ledger.rows()
+    rows = ledger.history.rows()
     ledger.close()
     store.project(folder / "wal.jsonl", uri, STUDY.name)
     correct = evidence.correctness(folder, rows)

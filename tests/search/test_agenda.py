@@ -66,7 +66,7 @@ def searched(folder: Path, found: Study, outcome: Outcome, *, seed: int = 0) -> 
 
 
 def efforts(ledger: Ledger) -> dict[str, float]:
-    return {method: ledger.effort(method) for method in ledger.study.methods}
+    return {method: ledger.history.effort(method) for method in ledger.study.methods}
 
 
 def test_methods_of_any_fate_get_equal_epochs(tmp_path: Path) -> None:
@@ -83,15 +83,15 @@ def test_methods_of_any_fate_get_equal_epochs(tmp_path: Path) -> None:
         for method, effort in efforts(ledger).items():
             assert planned <= effort < planned + EPOCHS, method
         ledger.close()
-    first, second = ({n: r.start["params"] for n, r in one.records.items()} for one in found)
+    first, second = ({n: r.start.params for n, r in one.history.records.items()} for one in found)
     assert first == second, "the same trials, in whatever order they ended"
 
 
 def test_effort_stays_equal_at_every_moment(tmp_path: Path) -> None:
     ledger = searched(tmp_path, study(), lambda _: (EPOCHS, "COMPLETE"))
     begun: Counter[str] = Counter()
-    for record in ledger.records.values():
-        begun[record.start["method"]] += 0 if record.refused else EPOCHS
+    for record in ledger.history.records.values():
+        begun[record.start.method] += 0 if record.refused else EPOCHS
         spread = [begun[method] for method in ledger.study.methods]
         assert max(spread) - min(spread) <= EPOCHS
     ledger.close()
@@ -108,11 +108,11 @@ def test_methods_of_any_speed_and_fate_get_equal_device_seconds_where_a_study_sa
     plan = study(search={"trials": 6, "sampler": "random", "seconds": asked})
     ledger = searched(tmp_path, plan, outcome)
     for method, pace in PACE.items():
-        records = [r for r in ledger.records.values() if r.start["method"] == method]
-        spent = sum(r.end["seconds"] for r in records if r.end is not None)
+        records = [r for r in ledger.history.records.values() if r.start.method == method]
+        spent = sum(r.end.seconds for r in records if r.end is not None)
         assert asked <= spent < asked + EPOCHS * pace, method
-        assert ledger.effort(method) == pytest.approx(spent)
-    trials = Counter(r.start["method"] for r in ledger.records.values() if not r.refused)
+        assert ledger.history.effort(method) == pytest.approx(spent)
+    trials = Counter(r.start.method for r in ledger.history.records.values() if not r.refused)
     assert trials["resrep"] > trials["dense"] > trials["skipnet"]
     ledger.close()
 
@@ -121,8 +121,8 @@ def test_running_trials_count_at_their_methods_pace(tmp_path: Path) -> None:
     plan = study(search={"trials": 6, "sampler": "random", "seconds": 60})
     ledger = searched(tmp_path, plan, lambda _: (EPOCHS, "COMPLETE"))
     begun = dict.fromkeys(PACE, 0.0)
-    for place, record in enumerate(r for r in ledger.records.values() if not r.refused):
-        begun[record.start["method"]] += EPOCHS * PACE[record.start["method"]]
+    for place, record in enumerate(r for r in ledger.history.records.values() if not r.refused):
+        begun[record.start.method] += EPOCHS * PACE[record.start.method]
         if place >= 2 * len(PACE):  # until then a method's pace is not known
             assert max(begun.values()) - min(begun.values()) <= EPOCHS * max(PACE.values())
     ledger.close()
@@ -140,7 +140,7 @@ def test_a_method_that_always_fails_ends_its_search(tmp_path: Path) -> None:
         study(),
         lambda config: (0, "FAIL") if config["method"] == "dense" else (EPOCHS, "COMPLETE"),
     )
-    started = [r for r in ledger.records.values() if r.start["method"] == "dense"]
+    started = [r for r in ledger.history.records.values() if r.start.method == "dense"]
     assert sum(not record.refused for record in started) == 4 * 6
     assert efforts(ledger) == dict.fromkeys(ledger.study.methods, 6 * EPOCHS)
     ledger.close()
@@ -250,7 +250,7 @@ def test_refusals_teach_a_sampler(tmp_path: Path, name: str) -> None:
         return EPOCHS, "COMPLETE"
 
     ledger = searched(tmp_path, found, outcome)
-    refused = sum(record.refused for record in ledger.records.values())
-    assert ledger.effort("dense") == 20 * EPOCHS
+    refused = sum(record.refused for record in ledger.history.records.values())
+    assert ledger.history.effort("dense") == 20 * EPOCHS
     assert 1 <= refused <= 30
     ledger.close()

@@ -19,7 +19,9 @@ from methods.errors import StudyError
 from orchestrator.board.stats.intervals import detectable
 from orchestrator.cli.plan_table import terminal
 from orchestrator.cli.progress import Progress
+from orchestrator.record.events import decode_points
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.result import Ending
 from orchestrator.search.agenda import confirm_plan
 from orchestrator.search.plan import SAMPLES, Plan, plan, sampled
 from orchestrator.search.proposals import propose
@@ -99,11 +101,11 @@ def test_a_method_best_in_another_way_at_every_budget_takes_every_confirm_run(
     ledger = Ledger(tmp_path, what)
     space = spaces(what)["dense"]
     for width, macs, accuracy in ((0.25, 5e4, 0.7), (0.5, 4e5, 0.8), (0.75, 9e5, 0.9)):
-        ticket = ledger.add(space, {**space.defaults(), "width": width})
-        ledger.start(ticket)
+        ticket = ledger.history.add(space, {**space.defaults(), "width": width})
+        ledger.history.start(ticket)
         point = {"point": "", "val_acc": accuracy, "val_macs_mean": macs}
-        ledger.end(ticket.trial, "COMPLETE", points=[point])
-    assert len(confirm_plan(ledger)) == untimed.methods[0].confirm
+        ledger.history.end(ticket.trial, Ending("COMPLETE", points=decode_points([point])))
+    assert len(confirm_plan(ledger.history)) == untimed.methods[0].confirm
     ledger.close()
 
 

@@ -58,7 +58,7 @@ class Sweep:
         config = self.search.suggest(name) if len(self.running) < 3 else None
         if isinstance(config, dict) and config["role"] == "search":
             self.running[name] = config
-            self.steps[name] = self.ledger.records[config["trial"]].step
+            self.steps[name] = self.ledger.history.records[config["trial"]].step
 
     def _advance(self, name: str) -> None:
         config = self.running[name]
@@ -86,9 +86,9 @@ class Sweep:
         """Every search trial: parameters, state, reason, epochs."""
         self.ledger.close()
         return {
-            name: (record.start["params"], record.end["state"], record.end["reason"], record.step)
-            for name, record in sorted(self.ledger.records.items())
-            if record.start["role"] == "search" and record.end
+            name: (record.start.params, record.end.state, record.end.reason, record.step)
+            for name, record in sorted(self.ledger.history.records.items())
+            if record.start.role == "search" and record.end
         }
 
 
@@ -96,8 +96,8 @@ def test_hopeless_trials_stop_and_their_epochs_go_to_others(tmp_path: Path) -> N
     plain = Sweep(tmp_path / "plain", study("none"), 0)
     assert {state for _, state, _, _ in plain.close().values()} == {"COMPLETE"}
     saving = Sweep(tmp_path / "saving", study("predictive"), 0)
-    states = [trial.state for trial in saving.ledger._trials("dense")]
-    effort = saving.ledger.effort("dense")
+    states = [trial.state for trial in saving.ledger.history._trials["dense"]]
+    effort = saving.ledger.history.effort("dense")
     found = saving.close()
     stopped = [trial for trial in found.values() if trial[1] == "PRUNED"]
     assert len(stopped) >= 5

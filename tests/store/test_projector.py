@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-from faults import COMPLETE, STUDY
+from faults import POINT, STUDY
 
 from orchestrator import store
+from orchestrator.record.events import decode_points
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.result import Ending
 from orchestrator.study.space import spaces
 
 
@@ -20,9 +22,9 @@ def test_modules_in_the_working_folder_do_not_disturb_it(
         module.write_text("raise RuntimeError('this module is the user\\'s')\n")
     monkeypatch.chdir(tmp_path / "work")
     ledger = Ledger(tmp_path / "runs", STUDY)
-    ticket = ledger.add(spaces(STUDY)["dense"], {"width": 0.5})
-    ledger.start(ticket)
-    ledger.end(ticket.trial, **COMPLETE)
+    ticket = ledger.history.add(spaces(STUDY)["dense"], {"width": 0.5})
+    ledger.history.start(ticket)
+    ledger.history.end(ticket.trial, Ending("COMPLETE", points=decode_points([POINT])))
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     store.claim(uri, STUDY.name, STUDY.hash)
     projector = store.Projector(ledger.wal, uri, STUDY.name)

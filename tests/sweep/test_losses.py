@@ -12,8 +12,10 @@ from optuna.trial import TrialState
 from methods.api import Task
 from methods.errors import DiskFull
 from orchestrator.record import log as wal
+from orchestrator.record.events import Lost, decode_points
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import Log
+from orchestrator.record.result import Ending
 from orchestrator.study.space import spaces
 from orchestrator.sweep.tune import StudySearch
 
@@ -64,13 +66,13 @@ def test_a_lost_trial_is_served_again_and_fails_after_its_last_start(tmp_path: P
         assert driver.ask() == "dense-00000"
         driver.search.reasons[f"tune-{driver.asked}"] = "its worker died: x"
         driver.loses("dense-00000")
-    end = driver.ledger.records["dense-00000"].end
+    end = driver.ledger.history.records["dense-00000"].end
     assert end is not None
-    assert (end["state"], end["reason"]) == (
+    assert (end.state, end.reason) == (
         "FAIL",
         "lost 3 times in a row without a new epoch, at last: its worker died: x",
     )
-    assert driver.ledger._trials("dense")[0].state == TrialState.FAIL
+    assert driver.ledger.history._trials["dense"][0].state == TrialState.FAIL
     assert driver.ask() == "dense-00001"
     driver.dies()
 
@@ -81,7 +83,7 @@ def test_a_new_epoch_gives_all_starts_anew(tmp_path: Path) -> None:
         assert driver.ask() == "dense-00000"
         driver.hears("dense-00000", step)
         driver.loses("dense-00000")
-    assert not driver.ledger.ended("dense-00000")
+    assert not driver.ledger.history.ended("dense-00000")
     driver.dies()
 
 
@@ -112,9 +114,9 @@ def test_who_takes_drivers_down_fails_and_who_ran_beside_it_does_not(tmp_path: P
     driver.dies()
     driver = Driver(tmp_path)
     assert [driver.ask(), driver.ask()] == ["dense-00001", None]
-    end = driver.ledger.records["dense-00000"].end
+    end = driver.ledger.history.records["dense-00000"].end
     assert end is not None
-    assert end["reason"].endswith("at last: Ray or its driver died")
+    assert end.reason.endswith("at last: Ray or its driver died")
     driver.hears("dense-00001", 1)
     driver.ends("dense-00001")
     assert driver.ask() == "dense-00002"  # the failed one has left epochs over
@@ -127,7 +129,7 @@ def test_a_stop_by_hand_blames_no_trial(tmp_path: Path) -> None:
     for _ in range(2 * STUDY.resources.retries + 2):
         driver = Driver(tmp_path)
         assert driver.ask() == "dense-00000"
-        driver.ledger.pause()
+        driver.ledger.history.pause()
         driver.dies()
     assert parsed(tmp_path / "wal.jsonl")[-1] == {
         "event": "paused",
@@ -144,10 +146,12 @@ def test_a_figure_that_is_not_finite_never_is_complete(
     driver = Driver(tmp_path)
     trial = driver.ask()
     assert trial is not None
-    driver.ledger.end(trial, "COMPLETE", points=[{**POINT, figure: value}])
-    told = driver.ledger._trials("dense")[0]
+    driver.ledger.history.end(
+        trial, Ending("COMPLETE", points=decode_points([{**POINT, figure: value}]))
+    )
+    told = driver.ledger.history._trials["dense"][0]
     assert (told.state, told.values) == (TrialState.FAIL, None)
-    assert driver.ledger.rows()[0].reason == f"diverged: {figure} is {value}"
+    assert driver.ledger.history.rows()[0].reason == f"diverged: {figure} is {value}"
     driver.dies()
 
 
@@ -180,7 +184,7 @@ def test_a_disk_that_stays_full_is_an_error_and_leaves_whole_lines(
         written = 0
         with pytest.raises(DiskFull, match="make room"):  # noqa: PT012
             while True:
-                log.append({"event": "epoch", "text": "x" * 1500})
+                log.append(Lost("dense-00000", "x" * 1500))
                 written += 1
         assert len(parsed(folder / "wal.jsonl")) == written > 30
         log.close()

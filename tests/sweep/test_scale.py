@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from methods.api import Task
 from orchestrator import store
 from orchestrator.record import log as wal
+from orchestrator.record.events import Lost, decode_metrics
 from orchestrator.record.ledger import Ledger
 from orchestrator.search import agenda
 from orchestrator.study.file import Study
@@ -86,24 +87,24 @@ def test_a_trial_reads_the_journal_as_often_as_the_one_before(
 def test_what_the_ledger_keeps_is_what_the_journal_holds(tmp_path: Path) -> None:
     found = study(12, "random")
     _, ledger = searched(12, tmp_path, "random")
-    kept = {method: ledger.history(method, 99) for method in found.methods}
+    kept = {method: ledger.history.trials(method, 99) for method in found.methods}
     assert all(trial.state == TrialState.COMPLETE for own in kept.values() for trial in own or [])
     ledger.close()
     again = Ledger(tmp_path, found)
-    assert {method: again.history(method, 99) for method in found.methods} == kept
-    assert again.searched == ledger.searched == 12
+    assert {method: again.history.trials(method, 99) for method in found.methods} == kept
+    assert again.history.searched == ledger.history.searched == 12
     again.close()
 
 
 def test_an_ended_trial_keeps_no_curve(tmp_path: Path) -> None:
     _, ledger = searched(6, tmp_path, "random")
-    assert [record.curve for record in ledger.records.values()] == [[]] * 6
-    ledger.epoch("dense-00000", 2, 1000, {"curve/val_acc": 0.5})
-    assert ledger.records["dense-00000"].curve == []
+    assert [record.curve for record in ledger.history.records.values()] == [[]] * 6
+    ledger.history.epoch("dense-00000", 2, 1000, decode_metrics({"curve/val_acc": 0.5}))
+    assert ledger.history.records["dense-00000"].curve == []
     ledger.close()
     again = Ledger(tmp_path, study(6, "random"))
-    assert [record.curve for record in again.records.values()] == [[]] * 6
-    assert again.records["dense-00000"].step == 2
+    assert [record.curve for record in again.history.records.values()] == [[]] * 6
+    assert again.history.records["dense-00000"].step == 2
     again.close()
 
 
@@ -118,7 +119,7 @@ def test_the_confirm_plan_is_made_once_after_the_search(
     while config := step(served, str(len(roles))):
         roles.append(config["role"])
     assert served.finished
-    assert roles.count("confirm") == len(confirm_plan(ledger)) >= found.confirm.seeds
+    assert roles.count("confirm") == len(confirm_plan(ledger.history)) >= found.confirm.seeds
     assert calls.taken() == {"confirm_plan": 1}
     ledger.close()
 
@@ -126,7 +127,7 @@ def test_the_confirm_plan_is_made_once_after_the_search(
 def test_a_random_proposal_needs_no_history(tmp_path: Path) -> None:
     found = study(20, "random")
     _, ledger = searched(20, tmp_path, "random")
-    space, history = spaces(found)["dense"], ledger.history("dense", 10)
+    space, history = spaces(found)["dense"], ledger.history.trials("dense", 10)
     assert history
     assert agenda.propose(space, history, found, 11) == agenda.propose(space, [], found, 11)
     ledger.close()
@@ -157,7 +158,7 @@ def test_a_trial_takes_three_writes_to_mlflow(
 def test_slices_of_a_log_are_the_whole_log(tmp_path: Path, size: int) -> None:
     log = wal.Log(tmp_path / "wal.jsonl")
     for number in range(30):
-        log.append({"event": "epoch", "step": number, "text": "é" * (7 * number)})
+        log.append(Lost(f"dense-{number:05d}", "é" * (7 * number)))
     log.close()
     with (tmp_path / "wal.jsonl").open("a") as file:
         file.write('{"torn')

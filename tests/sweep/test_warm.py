@@ -10,8 +10,10 @@ from methods.errors import StudyError
 from orchestrator import store
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
+from orchestrator.record.events import decode_points
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
+from orchestrator.record.result import Ending
 from orchestrator.report.content import Report
 from orchestrator.report.publish import write_report
 from orchestrator.search.proposals import propose
@@ -44,19 +46,19 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     found, uri = study("early"), f"sqlite:///{folder / 'mlflow.db'}"
     ledger = Ledger(folder / "early", found)
     facts = provenance(found, TASK, 270)
-    ledger.begin(facts, lag=1, device="cpu")
+    ledger.history.begin(facts, lag=1, device="cpu")
     for width in (0.25, 0.5, 0.75):
-        ticket = ledger.add(spaces(found)["dense"], {"width": width})
-        ledger.start(ticket)
+        ticket = ledger.history.add(spaces(found)["dense"], {"width": width})
+        ledger.history.start(ticket)
         base = {"point": "base", "val_acc": 0.1, "val_macs_mean": 2e6}
         point = {"point": "prune", "val_acc": 0.9, "val_macs_mean": 1e6 * width}
-        ledger.end(ticket.trial, "COMPLETE", points=[base, point])
-    failed = ledger.add(spaces(found)["dense"], {"width": 1.0})
-    ledger.start(failed)
-    ledger.end(failed.trial, "FAIL", reason="diverged")
+        ledger.history.end(ticket.trial, Ending("COMPLETE", points=decode_points([base, point])))
+    failed = ledger.history.add(spaces(found)["dense"], {"width": 1.0})
+    ledger.history.start(failed)
+    ledger.history.end(failed.trial, Ending("FAIL", reason="diverged"))
     store.project(ledger.wal, uri, "early")
-    board = leaderboard(ledger.rows(), Rules(budgets=(1, 4), primary=4, methods=("dense",)))
-    content = Report(board=board, rows=ledger.rows(), provenance=facts)
+    board = leaderboard(ledger.history.rows(), Rules(budgets=(1, 4), primary=4, methods=("dense",)))
+    content = Report(board=board, rows=ledger.history.rows(), provenance=facts)
     report = write_report(content, folder / "early" / "report")
     store.write_board(uri, "early", board, report.parent)
     ledger.close()

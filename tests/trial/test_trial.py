@@ -1,6 +1,7 @@
 """A trial in a worker: the same numbers after any pause, and errors that end it as failed."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from methods.data.load import load
 from methods.dense import Dense
 from methods.errors import DiskFull
 from orchestrator.record import evidence, log
+from orchestrator.record.result import encode_result
 from orchestrator.study.params import parts
 from orchestrator.trial import run as trainable
 from orchestrator.trial.measure import measure, prove
-from orchestrator.trial.run import results
 
 PARAMS: dict[str, Any] = {
     "depth": 8,
@@ -44,6 +45,12 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "device": "cpu",
         "threads": 1,
     }
+
+
+def results(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a trial says, as its driver and its checkpoints have it."""
+    for result in trainable.results(config):
+        yield encode_result(result)
 
 
 def told(result: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A study's learning curves and costs as one Parquet table, with the spaces they came from."""
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from methods import files
 from methods.api import Task
 from methods.errors import MethodError, StorageError
 from orchestrator.record import log
-from orchestrator.record.trials import REFUSED
+from orchestrator.record.events import Begun, End, Epoch, Event, Metrics, Start
+from orchestrator.record.trials import EPOCHS, REFUSED
 from orchestrator.study.file import Study
 from orchestrator.study.params import parts
 from orchestrator.study.space import Space, spaces
@@ -75,14 +77,14 @@ def export(folder: Path) -> Table:
         StorageError: no study began in this folder.
     """
     events = log.read(folder / "wal.jsonl")[0]
-    begun = next((event for event in events if event["event"] == "study"), None)
+    begun = next((event for event in events if isinstance(event, Begun)), None)
     if begun is None:
         raise StorageError(f"{folder} must hold a study's log, but nothing ran there")
-    provenance = begun["provenance"]
+    provenance = begun.provenance
     study = Study.model_validate(provenance["study"])
     channels, height, width = provenance["image"]
     task = Task(study.data, channels, height, width, provenance["classes"])
-    rows = [row for trial in _trials(events) for row in _rows(trial, task)]
+    rows = [row for trial in _ended(events) for row in _rows(trial, task)]
     found = spaces(study)
     return Table(
         _typed(rows),
@@ -150,52 +152,63 @@ def read(path: Path) -> Table:
     )
 
 
-def _trials(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Start, curve by epoch, and end of each trial that ended and took a worker."""
-    found: dict[str, dict[str, Any]] = {}
+@dataclass
+class _Trial:
+    """What the log tells of one trial."""
+
+    start: Start
+    curve: dict[int, Metrics]
+    end: End | None = None
+
+
+def _ended(events: Iterable[Event]) -> Iterator[_Trial]:
+    """The trials that ended and took a worker, by name."""
+    trials: dict[str, _Trial] = {}
     for event in events:
-        if event["event"] == "start":
-            found.setdefault(event["trial"], {"start": event, "curve": {}, "end": None})
-        elif event["event"] == "epoch":
-            found[event["trial"]]["curve"].setdefault(event["step"], event["metrics"])
-        elif event["event"] == "end":
-            found[event["trial"]]["end"] = event
-    return [
-        trial
-        for _, trial in sorted(found.items())
-        if trial["end"] and not str(trial["end"]["reason"] or "").startswith(REFUSED)
-    ]
+        match event:
+            case Start():
+                trials.setdefault(event.trial, _Trial(event, {}))
+            case Epoch():
+                trials[event.trial].curve.setdefault(event.step, event.metrics)
+            case End():
+                trials[event.trial].end = event
+    for _, trial in sorted(trials.items()):
+        if trial.end and not (trial.end.reason or "").startswith(REFUSED):
+            yield trial
 
 
-def _rows(trial: Mapping[str, Any], task: Task) -> list[dict[str, Any]]:
-    start, end = trial["start"], trial["end"]
-    final = end["points"][-1] if end["points"] and end["state"] == "COMPLETE" else {}
+def _rows(trial: _Trial, task: Task) -> list[dict[str, Any]]:
+    start, end = trial.start, trial.end
+    assert end is not None, "the trial ended"
+    final = end.points[-1].val if end.points and end.state == "COMPLETE" else None
     whole = {
-        "trial": start["trial"],
-        "method": start["method"],
-        "role": start["role"],
-        "seed": start["seed"],
-        "state": end["state"],
-        "params": json.dumps(start["params"], sort_keys=True),
-        "floor_macs": _floor(start["method"], start["params"], task),
-        "epochs": start["params"]["recipe.epochs"],
-        "final_acc": final.get("val_acc"),
-        "final_macs": final.get("val_macs_mean"),
-        "trial_seconds": end["seconds"],
+        "trial": start.trial,
+        "method": start.method,
+        "role": start.role,
+        "seed": start.seed,
+        "state": end.state,
+        "params": json.dumps(start.params, sort_keys=True),
+        "floor_macs": _floor(start.method, start.params, task),
+        "epochs": start.params[EPOCHS],
+        "final_acc": final.accuracy if final else None,
+        "final_macs": final.macs_mean if final else None,
+        "trial_seconds": end.seconds,
     }
     return [
         {
             **whole,
             "step": step,
-            "val_acc": metrics.get("curve/val_acc"),
-            "val_loss": metrics.get("curve/val_loss"),
-            "macs_mean": 1e6 * metrics["curve/macs_mean_m"]
-            if "curve/macs_mean_m" in metrics
-            else None,
-            "seconds": metrics.get("curve/seconds"),
+            "val_acc": _written(metrics.val_acc),
+            "val_loss": _written(metrics.val_loss),
+            "macs_mean": _written(1e6 * metrics.macs_mean_m),
+            "seconds": _written(metrics.seconds),
         }
-        for step, metrics in sorted(trial["curve"].items())
+        for step, metrics in sorted(trial.curve.items())
     ]
+
+
+def _written(figure: float) -> float | None:
+    return None if math.isnan(figure) else figure
 
 
 def _floor(method: str, params: Mapping[str, Any], task: Task) -> float | None:

@@ -8,6 +8,7 @@ from stores import events, study
 
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
+from orchestrator.record.events import decode
 from orchestrator.record.log import Log, logged
 from orchestrator.report.figures.learning import SEARCHED, shown
 
@@ -34,11 +35,11 @@ def test_the_log_tells_the_curves_that_are_asked_for(tmp_path: Path) -> None:
     told = events(study(), rows)
     log = Log(tmp_path / "wal.jsonl")
     for event in told:
-        log.append(event)
+        log.append(decode(event))
     for event in (
         e for e in told if e["event"] == "epoch"
     ):  # a trial that went on from a checkpoint
-        log.append(event)
+        log.append(decode(event))
     log.close()
     curves = logged(tmp_path / "wal.jsonl", rows[1:3])
     assert list(curves) == [one.trial for one in rows[1:3]]

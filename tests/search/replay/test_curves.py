@@ -7,7 +7,9 @@ import pytest
 from tables import synthetic
 
 from methods.errors import StorageError
+from orchestrator.record.events import decode_metrics, decode_points
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.result import Ending
 from orchestrator.search.replay import curves
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
@@ -37,20 +39,20 @@ def metrics(accuracy: float) -> dict[str, float]:
 def recorded(folder: Path) -> Ledger:
     """One whole trial, one failed, one refused, one that runs."""
     ledger = Ledger(folder, STUDY)
-    ledger.begin(FACTS, lag=1, device="cpu")
+    ledger.history.begin(FACTS, lag=1, device="cpu")
     space = spaces(STUDY)["dense"]
     whole, failed, refused, running = (
-        ledger.add(space, {"width": width}) for width in (0.5, 0.25, 1.0, 0.75)
+        ledger.history.add(space, {"width": width}) for width in (0.5, 0.25, 1.0, 0.75)
     )
     for ticket in (whole, failed, refused, running):
-        ledger.start(ticket)
+        ledger.history.start(ticket)
     for step in (1, 2):
-        ledger.epoch(whole.trial, step, step, metrics(0.4 * step))
-    ledger.end(whole.trial, "COMPLETE", points=[POINT], seconds=1.5)
-    ledger.epoch(failed.trial, 1, 3, metrics(0.1))
-    ledger.end(failed.trial, "FAIL", reason="diverged")
-    ledger.end(refused.trial, "FAIL", reason="refused: too dear")
-    ledger.epoch(running.trial, 1, 4, metrics(0.2))
+        ledger.history.epoch(whole.trial, step, step, decode_metrics(metrics(0.4 * step)))
+    ledger.history.end(whole.trial, Ending("COMPLETE", points=decode_points([POINT]), seconds=1.5))
+    ledger.history.epoch(failed.trial, 1, 3, decode_metrics(metrics(0.1)))
+    ledger.history.end(failed.trial, Ending("FAIL", reason="diverged"))
+    ledger.history.end(refused.trial, Ending("FAIL", reason="refused: too dear"))
+    ledger.history.epoch(running.trial, 1, 4, decode_metrics(metrics(0.2)))
     return ledger
 
 

@@ -1,0 +1,294 @@
+"""What can happen to a study, as values: one event is one JSON object a line of the log.
+
+`encode` and `decode` are the only place that knows the objects' keys. A key that this version does
+not know is passed over, and one that an earlier version did not write has a default.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["search", "confirm"]
+EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a network gives on one split: accuracy as a fraction, loss in nats, MACs per image."""
+
+    accuracy: float
+    macs_mean: float
+    loss: float | None = None
+    macs_std: float | None = None
+    macs_p95: float | None = None
+    macs_max: float | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One operating point of a trained network; '' names the only one."""
+
+    point: str
+    val: Figures
+    test: Figures | None = None
+    alarm: str | None = None
+    """What the method warns of."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One epoch of a learning curve; NaN where a figure was not written."""
+
+    train_loss: float = math.nan
+    val_acc: float = math.nan
+    """Fraction."""
+    val_loss: float = math.nan
+    macs_mean_m: float = math.nan
+    """MMACs per validation image."""
+    lr: float = math.nan
+    seconds: float = math.nan
+
+    def named(self) -> dict[str, float]:
+        """The figures that were written, by the names that the log and MLflow have for them."""
+        figures = {name: getattr(self, name) for name in METRICS}
+        return {CURVE + name: value for name, value in figures.items() if not math.isnan(value)}
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A driver is about to run trials."""
+
+    study: str
+    hash: str
+    provenance: Mapping[str, Any]
+    lag: int
+    """A proposal depends on the trials that are numbered so far before it."""
+    device: str
+    time: int = 0
+    """Milliseconds since 1970, here and below."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trial takes a worker, or is refused one."""
+
+    trial: str
+    role: Role
+    method: str
+    params: Mapping[str, Any]
+    seed: int
+    """Index of the seed: 0 in the search."""
+    attempt: int
+    config: str
+    """The search trial whose parameters these are."""
+    config_hash: str
+    budgets: tuple[float, ...] = ()
+    """MMACs."""
+    point: str = ""
+    torch_seed: int | None = None
+    """What the trial's randomness is drawn from."""
+    time: int = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of a trial's learning curve."""
+
+    trial: str
+    step: int
+    metrics: Metrics
+    time: int = 0
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A trial's worker died; the trial may be started again."""
+
+    trial: str
+    reason: str
+    time: int = 0
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The driver was stopped by hand while these trials ran."""
+
+    trials: tuple[str, ...]
+    time: int = 0
+
+
+@dataclass(frozen=True)
+class End:
+    """A trial's end, for good."""
+
+    trial: str
+    state: EndState
+    reason: str | None
+    epochs: int
+    seconds: float
+    points: tuple[Point, ...] = ()
+    device: str = ""
+    evidence: str = ""
+    """SHA-256 of the file with what each test image gave."""
+    time: int = 0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long a deployed network takes, beside another; or the reason why that is not known."""
+
+    trial: str
+    point: str
+    reference: str
+    """The trial of the other network."""
+    reference_point: str
+    reason: str | None = None
+    batch: int | None = None
+    ms: float | None = None
+    spread_ms: float | None = None
+    reference_ms: float | None = None
+    reference_spread_ms: float | None = None
+    forms: str | None = None
+    reference_forms: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    time: int = 0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """As many confirm runs are planned by now; said to listeners, no part of the record."""
+
+    confirm: int
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What was told so far happened earlier; said to listeners, no part of the record."""
+
+
+Event = Begun | Start | Epoch | Lost | Paused | End | Latency
+News = Event | Planned | Resumed
+Listener = Callable[[News], None]
+
+KINDS: Mapping[str, type[Event]] = {
+    "study": Begun,
+    "start": Start,
+    "epoch": Epoch,
+    "lost": Lost,
+    "paused": Paused,
+    "end": End,
+    "latency": Latency,
+}
+NAMES = {kind: name for name, kind in KINDS.items()}
+KEYS = {kind: [field.name for field in dataclasses.fields(kind)] for kind in NAMES}
+METRICS = [field.name for field in dataclasses.fields(Metrics)]
+CURVE = "curve/"
+"""How the names of an epoch's figures begin."""
+SPLITS: Mapping[str, Mapping[str, str]] = {
+    split: {
+        f"{split}_acc": "accuracy",
+        f"{split}_loss": "loss",
+        **{f"{split}_macs_{which}": f"macs_{which}" for which in ("mean", "std", "p95", "max")},
+    }
+    for split in ("val", "test")
+}
+"""By split: the key of a figure in a point's JSON object -> its field."""
+
+
+def encode(event: Event) -> dict[str, Any]:
+    """An event as a JSON object."""
+    kind = type(event)
+    content = {"event": NAMES[kind], **{key: getattr(event, key) for key in KEYS[kind]}}
+    if isinstance(event, Begun):
+        content["provenance"] = dict(event.provenance)
+    elif isinstance(event, Start):
+        content |= {"params": dict(event.params), "budgets": list(event.budgets)}
+        if event.torch_seed is None:
+            del content["torch_seed"]
+    elif isinstance(event, Epoch):
+        content["metrics"] = event.metrics.named()
+    elif isinstance(event, Paused):
+        content["trials"] = list(event.trials)
+    elif isinstance(event, End):
+        content["points"] = encode_points(event.points)
+    elif isinstance(event, Latency):
+        return {key: value for key, value in content.items() if value is not None}
+    return content
+
+
+def decode(content: Mapping[str, Any]) -> Event:
+    """The event that a JSON object tells of.
+
+    Raises:
+        ValueError: it tells of none.
+    """
+    kind = KINDS.get(content["event"])
+    if kind is None:
+        raise ValueError(f"no event is called {content['event']!r}")
+    values = {key: content[key] for key in KEYS[kind] if key in content}
+    if kind is Epoch:
+        values["metrics"] = decode_metrics(values["metrics"])
+    elif kind is Start:
+        values["budgets"] = tuple(values["budgets"])
+    elif kind is Paused:
+        values["trials"] = tuple(values["trials"])
+    elif kind is End:
+        values["points"] = decode_points(values["points"])
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"an event lacks a key: {error}") from None
+
+
+def encode_points(points: Iterable[Point]) -> list[dict[str, Any]]:
+    """Operating points as flat JSON objects, with the figures that were measured."""
+    return [_encoded(point) for point in points]
+
+
+def decode_points(points: Iterable[Mapping[str, Any]]) -> tuple[Point, ...]:
+    """The operating points that JSON objects tell of.
+
+    Raises:
+        KeyError: an operating point has no name.
+        ValueError: a figure is missing, or is no number.
+    """
+    return tuple(_decoded(point) for point in points)
+
+
+def decode_metrics(content: Mapping[str, float]) -> Metrics:
+    """One epoch's figures from their JSON object."""
+    keys = {name: CURVE + name for name in METRICS}
+    return Metrics(**{name: content[key] for name, key in keys.items() if key in content})
+
+
+def _encoded(point: Point) -> dict[str, Any]:
+    content: dict[str, Any] = {"point": point.point}
+    for split, figures in (("val", point.val), ("test", point.test)):
+        if figures is not None:
+            named = {key: getattr(figures, name) for key, name in SPLITS[split].items()}
+            content |= {key: value for key, value in named.items() if value is not None}
+    return content if point.alarm is None else {**content, "alarm": point.alarm}
+
+
+def _decoded(content: Mapping[str, Any]) -> Point:
+    name = content["point"]
+    if not isinstance(name, str):
+        raise ValueError(f"an operating point must have a name, got {name!r}")
+    val = _figures(content, "val")
+    if val is None:
+        raise ValueError("an operating point must have figures on validation, but has none")
+    return Point(name, val, _figures(content, "test"), content.get("alarm"))
+
+
+def _figures(content: Mapping[str, Any], split: str) -> Figures | None:
+    values = {name: content.get(key) for key, name in SPLITS[split].items()}
+    if all(value is None for value in values.values()):
+        return None
+    for key, name in SPLITS[split].items():
+        required = name in ("accuracy", "macs_mean")
+        if not isinstance(values[name], int | float if required else int | float | None):
+            raise ValueError(f"{key} must be a number, got {values[name]!r}")
+    return Figures(**values)  # type: ignore[arg-type]

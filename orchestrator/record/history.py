@@ -1,0 +1,385 @@
+"""What happened to a study so far: the state that its events add up to, in memory.
+
+`History.apply` is the one place that folds an event into the state. The verbs (`start`, `epoch`,
+`end`, ...) make an event of what happens now. Neither files nor a clock are used here: a `Book`,
+if there is one, writes an event down and stamps it before it is applied (see `record.ledger`).
+"""
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from methods.errors import StudyError
+from orchestrator.record.events import (
+    Begun,
+    End,
+    Epoch,
+    Event,
+    Latency,
+    Lost,
+    Metrics,
+    Paused,
+    Start,
+)
+from orchestrator.record.result import Ending
+from orchestrator.record.rows import Row, not_finite, trial_rows
+from orchestrator.record.trials import OVER, Record, Ticket
+from orchestrator.study.file import Study
+from orchestrator.study.params import derive, trial_name
+from orchestrator.study.space import Space
+
+STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
+
+
+class Book(Protocol):
+    """Where a history is written down."""
+
+    def commit(self, method: str, trial: FrozenTrial) -> None:
+        """A new search trial; it exists once this returns."""
+
+    def write(self, event: Event) -> Event:
+        """An event that is about to be applied; returns it with its time."""
+
+    def applied(self, event: Event) -> None:
+        """The event has been applied."""
+
+
+class History:
+    """The state of one study; the same events give the same state."""
+
+    def __init__(self, study: Study, spaces: Mapping[str, Space], book: Book | None = None) -> None:
+        self.study = study
+        self.spaces = spaces
+        self.book = book
+        self.begun: Begun | None = None
+        """The first driver's beginning, which stands for all."""
+        self.records: dict[str, Record] = {}
+        """Every trial that was started, by name, in the order of their first starts."""
+        self.latencies: list[Latency] = []
+        """How long deployed networks took."""
+        self.searched = 0
+        """Ends of search trials."""
+        self.confirmed = 0
+        """Ends of confirm runs."""
+        self._trials: dict[str, list[FrozenTrial]] = {method: [] for method in study.methods}
+        self._settled: Counter[str] = Counter()
+        """Search trials from 0 on that have all ended."""
+        self._effort: Counter[str] = Counter()
+        self._ahead: Counter[str] = Counter()
+        """Epochs of the search trials without an end, among the effort."""
+        self._seconds = dict.fromkeys(study.methods, 0.0)
+        """Device-seconds of the search trials that ended."""
+
+    # What happens now
+
+    def begin(self, provenance: Mapping[str, Any], *, lag: int, device: str) -> int:
+        """A driver is about to run trials; the lag of the first one stands for all.
+
+        Raises:
+            StudyError: the study began on another kind of device.
+        """
+        if self.begun is not None:
+            lag = self.begun.lag
+            if self.begun.device != device:
+                raise StudyError(
+                    f"a study runs on one kind of device, but {self.study.name!r} began on "
+                    f"{self.begun.device} and `resources` now asks for {device}; ask for "
+                    f"{self.begun.device}, or give the study another name"
+                )
+        self._record(Begun(self.study.name, self.study.hash, provenance, lag, device))
+        return lag
+
+    def add(
+        self, space: Space, searched: Mapping[str, Any], *, over: float | None = None
+    ) -> Ticket:
+        """Commit one new search trial, before anything runs.
+
+        One that is to be refused lies `over` the largest budget, as a fraction of it.
+        """
+        params = {name: _stored(value, space.free[name]) for name, value in searched.items()}
+        trial = running(params, space.free, {} if over is None else {OVER: over})
+        if self.book:
+            self.book.commit(space.method, trial)
+        self.commit(space.method, trial)
+        return _ticket(space, trial)
+
+    def start(self, ticket: Ticket) -> None:
+        """A trial is about to take a worker, once more if it was interrupted."""
+        known = self.records.get(ticket.trial)
+        self._record(
+            Start(
+                trial=ticket.trial,
+                role=ticket.role,
+                method=ticket.method,
+                params=dict(ticket.params),
+                seed=ticket.seed,
+                attempt=1 + (known.attempts if known else 0),
+                config=ticket.config,
+                config_hash=ticket.config_hash,
+                budgets=ticket.budgets,
+                point=ticket.point,
+                torch_seed=derive(self.study, ticket.config, ticket.seed),
+            )
+        )
+
+    def epoch(self, trial: str, step: int, time: int, metrics: Metrics) -> None:
+        """One point of a trial's curve; what a resumed trial repeats is known already."""
+        if step > self.records[trial].step:
+            self._record(Epoch(trial, step, metrics, time))
+
+    def lose(self, trial: str, reason: str) -> None:
+        """A trial's worker died; it may be started again."""
+        self._record(Lost(trial, reason))
+
+    def pause(self) -> None:
+        """The driver is stopped by hand: no running trial is to blame."""
+        running = tuple(name for name, record in self.records.items() if record.open)
+        if running:
+            self._record(Paused(running))
+
+    def abandon(self) -> None:
+        """What still runs by the log runs no more: its driver died, or all of Ray did."""
+        for record in self.records.values():
+            if record.open:
+                record.open, record.orphaned, record.death = False, True, "Ray or its driver died"
+
+    def end(self, trial: str, ending: Ending) -> None:
+        """A trial's end, for good; a trial that has one keeps it.
+
+        A trial with a figure that is not finite has failed, whatever its worker says.
+        """
+        record = self.records[trial]
+        if record.end is not None:
+            return
+        if ending.state == "COMPLETE" and (flaw := not_finite(ending.points)):
+            ending = Ending("FAIL", f"diverged: {flaw}", ending.seconds, (), ending.device)
+        seconds = self.trained(trial) if ending.seconds is None else ending.seconds
+        self._record(
+            End(
+                trial=trial,
+                state=ending.state,
+                reason=ending.reason,
+                epochs=record.step,
+                seconds=seconds,
+                points=ending.points,
+                device=ending.device,
+                evidence=ending.evidence,
+            )
+        )
+
+    def time(self, latency: Latency) -> None:
+        """How long a deployed network took."""
+        self._record(latency)
+
+    # What happened
+
+    @property
+    def heard(self) -> int:
+        """How many epochs and ends there were."""
+        return sum(record.step + bool(record.end) for record in self.records.values())
+
+    def rows(self) -> list[Row]:
+        """Every trial that ended, one row per operating point."""
+        return [
+            row
+            for _, record in sorted(self.records.items())
+            if record.end is not None
+            for row in trial_rows(self.study.name, record.start, record.end)
+        ]
+
+    def numbers(self, method: str) -> int:
+        """How many search trials a method has, refused ones included."""
+        return len(self._trials[method])
+
+    def trials(self, method: str, before: int) -> list[FrozenTrial] | None:
+        """The search trials numbered below `before`, or None while one of them runs."""
+        trials = self._trials[method]
+        while self._settled[method] < len(trials):
+            if not trials[self._settled[method]].state.is_finished():
+                break
+            self._settled[method] += 1
+        before = min(max(0, before), len(trials))
+        return trials[:before] if before <= self._settled[method] else None
+
+    def trial(self, method: str, number: int) -> FrozenTrial:
+        """One search trial."""
+        return self._trials[method][number]
+
+    def interrupted(self) -> list[Ticket]:
+        """Search trials that were committed and have no end, oldest first."""
+        return [
+            _ticket(space, trial)
+            for method, space in self.spaces.items()
+            for trial in self._trials[method]
+            if not trial.state.is_finished()
+        ]
+
+    def effort(self, method: str) -> float:
+        """Epochs that a method's search trials count for; one that runs counts in full.
+
+        Device-seconds where the study shares those out; one that runs counts at its method's pace.
+        """
+        if self.study.search.seconds is None:
+            return self._effort[method]
+        return self._seconds[method] + self._ahead[method] * self._pace(method)
+
+    def trained(self, trial: str) -> float:
+        """Seconds that the epochs of a trial took."""
+        seconds = (epoch.metrics.seconds for epoch in self.records[trial].curve)
+        return sum(taken for taken in seconds if not math.isnan(taken))
+
+    def ended(self, trial: str) -> bool:
+        """Whether a trial has an end."""
+        return trial in self.records and self.records[trial].end is not None
+
+    def refused(self, method: str, number: int) -> bool:
+        """Whether a search trial ended before it took a worker."""
+        record = self.records.get(trial_name(method, number))
+        return record is not None and record.refused
+
+    def doomed(self, trial: str) -> str | None:
+        """Why a trial is not started again, or None where it may be."""
+        record = self.records.get(trial)
+        if record is None or record.vain <= self.study.resources.retries:
+            return None
+        return f"lost {record.vain} times in a row without a new epoch, at last: {record.death}"
+
+    def suspect(self, trial: str) -> bool:
+        """Whether a trial may be what its driver died of, and has one start left or is at it."""
+        record = self.records.get(trial)
+        if record is None or not record.orphaned or record.end is not None:
+            return False
+        return record.vain + (not record.open) > self.study.resources.retries
+
+    # How events add up
+
+    def commit(self, method: str, trial: FrozenTrial) -> None:
+        """A search trial that exists, under the method's next number."""
+        trial.number = len(self._trials[method])
+        self._trials[method].append(trial)
+
+    def apply(self, event: Event) -> None:
+        """What an event changes."""
+        match event:
+            case Begun():
+                self.begun = self.begun or event
+            case Start():
+                self._start(event)
+            case Epoch():
+                record = self.records[event.trial]
+                record.step = max(record.step, event.step)
+                if record.end is None:
+                    record.curve.append(event)
+                record.vain, record.orphaned = 0, False
+            case Lost():
+                record = self.records[event.trial]
+                record.open, record.orphaned, record.death = False, False, event.reason
+            case Paused():
+                for trial in event.trials:
+                    record = self.records[trial]
+                    record.open, record.vain = False, max(0, record.vain - 1)
+            case End():
+                self._end(event)
+            case Latency():
+                self.latencies.append(event)
+
+    def _record(self, event: Event) -> None:
+        if self.book:
+            event = self.book.write(event)
+        self.apply(event)
+        if self.book:
+            self.book.applied(event)
+
+    def _start(self, start: Start) -> None:
+        record = self.records.setdefault(start.trial, Record(start))
+        record.attempts += 1
+        record.vain += 1
+        record.open = True
+        if record.attempts == 1 and start.role == "search":
+            self._effort[start.method] += record.length
+            self._ahead[start.method] += record.length
+            if number_of(start.trial) == self.numbers(start.method):
+                free = self.spaces[start.method].free
+                params = {name: start.params[name] for name in free}
+                self.commit(start.method, running(params, free, {}))
+
+    def _end(self, end: End) -> None:
+        record = self.records[end.trial]
+        record.end, record.open = end, False
+        role, method = record.start.role, record.start.method
+        if self.study.search.stop == "none" or role == "confirm":
+            record.curve.clear()  # whoever stops trials compares them with the ended ones
+        if role == "confirm":
+            self.confirmed += 1
+            return
+        self.searched += 1
+        self._seconds[method] += max(end.seconds, self._least(method, record))
+        self._ahead[method] -= record.length
+        self._effort[method] -= record.length - record.effort
+        trials, number = self._trials[method], number_of(end.trial)
+        if number < len(trials):
+            trials[number] = _settled(trials[number], end)
+
+    def _least(self, method: str, record: Record) -> float:
+        """Seconds that a failed trial counts for at least, so that failing is not for nothing."""
+        failed = record.effort > record.step
+        return record.effort * self._pace(method) if failed else 0.0
+
+    def _pace(self, method: str) -> float:
+        """Seconds per epoch of a method's ended trials; of all methods' where it has none."""
+        ended = {m: self._effort[m] - self._ahead[m] for m in self._effort}
+        if ended.get(method):
+            return self._seconds[method] / ended[method]
+        epochs = sum(ended.values())
+        return sum(self._seconds.values()) / epochs if epochs else 1.0
+
+
+def number_of(trial: str) -> int:
+    """The number in a search trial's name."""
+    return int(trial.rsplit("-", 1)[1])
+
+
+def objectives(end: End) -> list[float] | None:
+    """Validation error and MACs of a whole trial: its last operating point stands for it."""
+    if end.state != "COMPLETE":
+        return None
+    figures = end.points[-1].val
+    return [1.0 - figures.accuracy, float(figures.macs_mean)]
+
+
+def running(
+    params: Mapping[str, Any],
+    distributions: Mapping[str, BaseDistribution],
+    attributes: Mapping[str, Any],
+) -> FrozenTrial:
+    """A search trial that has no end yet."""
+    return create_trial(
+        state=TrialState.RUNNING,
+        params=dict(params),
+        distributions=dict(distributions),
+        user_attrs=dict(attributes),
+    )
+
+
+def _stored(value: Any, distribution: BaseDistribution) -> Any:
+    """A value with the type that it comes back with from Optuna's storage."""
+    return distribution.to_external_repr(distribution.to_internal_repr(value))
+
+
+def _settled(trial: FrozenTrial, end: End) -> FrozenTrial:
+    ended = copy.copy(trial)
+    ended.state = STATES[end.state]
+    ended.values = objectives(end)
+    ended.datetime_complete = datetime.fromtimestamp(end.time / 1000, UTC).replace(tzinfo=None)
+    return ended
+
+
+def _ticket(space: Space, trial: FrozenTrial) -> Ticket:
+    name = trial_name(space.method, trial.number)
+    return Ticket(name, space.method, "search", name, 0, space.params(trial.params))

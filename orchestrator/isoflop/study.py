@@ -12,8 +12,8 @@ from orchestrator.study.reading import numbers, sentence
 
 if TYPE_CHECKING:
     from isoflop.results import Results
+    from orchestrator.record.events import Listener
     from orchestrator.search.plan import Plan
-    from orchestrator.sweep.run import Listener
 
 
 class Study(file.Study):

@@ -35,18 +35,18 @@ class Choice:
 
 def clean(rows: Iterable[Row]) -> tuple[list[Row], list[Excluded]]:
     """The rows that may carry figures, and the others with their reasons; order does not matter."""
-    kept: dict[tuple[object, ...], Row] = {}
+    complete: dict[tuple[object, ...], Row] = {}
     excluded = []
     for row in sorted(rows, key=_order):
         reason = _flaw(row)
-        first = kept.get(_identity(row))
+        first = complete.get(_identity(row))
         if reason is None and first is not None:
             reason = f"duplicate of {first.trial} (seed {first.seed}), which is counted"
         if reason is None:
-            kept[_identity(row)] = row
+            complete[_identity(row)] = row
         else:
             excluded.append(Excluded(row, reason))
-    return list(kept.values()), excluded
+    return list(complete.values()), excluded
 
 
 def choose(rows: Iterable[Row], budgets: Sequence[float]) -> list[Choice]:
@@ -55,13 +55,13 @@ def choose(rows: Iterable[Row], budgets: Sequence[float]) -> list[Choice]:
     The budget (MMACs) is inclusive and nothing is interpolated; ties go to fewer MACs, then to the
     configuration id. A method without a row under a budget has no choice there.
     """
-    kept, _ = clean(rows)
-    found: dict[str, list[Row]] = {}
-    for row in kept:
+    complete, _ = clean(rows)
+    searched: dict[str, list[Row]] = {}
+    for row in complete:
         if row.role == "search":
-            found.setdefault(row.method, []).append(row)
+            searched.setdefault(row.method, []).append(row)
     choices = []
-    for _, candidates in sorted(found.items()):
+    for _, candidates in sorted(searched.items()):
         for budget in sorted(set(budgets)):
             under = [row for row in candidates if _number(row.val_macs_mean) <= cap(budget)]
             if under:
@@ -77,11 +77,11 @@ def choose_confirmed(
     What was confirmed is what was best at a declared budget, so that between two of them a better
     configuration may exist that nobody has tested.
     """
-    kept, _ = clean(rows)
-    tested = {_tested(row) for row in kept if row.role == "confirm"}
-    some = [row for row in kept if row.role == "search" and _tested(row) in tested]
+    complete, _ = clean(rows)
+    tested = {_tested(row) for row in complete if row.role == "confirm"}
+    some = [row for row in complete if row.role == "search" and _tested(row) in tested]
     return [
-        *choose(kept, [budget for budget in budgets if budget in declared]),
+        *choose(complete, [budget for budget in budgets if budget in declared]),
         *choose(some, [budget for budget in budgets if budget not in declared]),
     ]
 

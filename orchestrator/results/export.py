@@ -38,7 +38,7 @@ EXPORTS = "exports"
 
 
 @dataclass(frozen=True)
-class Found:
+class ConfirmedPoint:
     """One operating point of one confirm run."""
 
     stored: StoredStudy
@@ -54,7 +54,7 @@ def find(
     uri: str | None = None,
     at: float | None = None,
     point: str | None = None,
-) -> Found:
+) -> ConfirmedPoint:
     """The run that is meant: STUDY/TRIAL, STUDY/METHOD for a cell of the board, or MLflow's run id.
 
     STUDY is a name, a file, or a study's folder. Of a cell, at the budget `at` (MMACs) or the
@@ -66,30 +66,30 @@ def find(
         StudyError: there is no such study, run, cell or point, or it has no weights to ship.
     """
     if re.fullmatch("[0-9a-f]{32}", run):
-        study, what = store.trial_of(located("", out, uri)[0], run)
+        study, name = store.trial_of(located("", out, uri)[0], run)
     else:
-        where, _, what = run.rstrip("/").rpartition("/")
+        where, _, name = run.rstrip("/").rpartition("/")
         study = where.removesuffix("/trials")
-        if not study or not what:
+        if not study or not name:
             raise StudyError(
                 f"RUN must be STUDY/TRIAL, STUDY/METHOD or an MLflow run id, but got {run!r}; the "
                 "report lists a study's trials"
             )
         if (Path(study) / "wal.jsonl").is_file():
             out, study = Path(study).absolute().parent, Path(study).absolute().name
-    found = stored(study, out, uri=uri)
-    if what in found.study.methods:
+    source = stored(study, out, uri=uri)
+    if name in source.study.methods:
         if point is not None:
-            raise StudyError(f"--point names an operating point of a trial, but {what!r} is none")
-        row = _cell(found, what, at)
+            raise StudyError(f"--point names an operating point of a trial, but {name!r} is none")
+        row = _cell(source, name, at)
     else:
         if at is not None:
-            raise StudyError(f"--at names a cell of a method, but {what!r} is none")
-        row = _trial(found, what, point)
-    return Found(found, row, out.absolute() / found.study.name)
+            raise StudyError(f"--at names a cell of a method, but {name!r} is none")
+        row = _trial(source, name, point)
+    return ConfirmedPoint(source, row, out.absolute() / source.study.name)
 
 
-def export(found: Found, how: Format, to: Path | None = None) -> Path:
+def export(source: ConfirmedPoint, how: Format, to: Path | None = None) -> Path:
     """Ships the network; the folder, complete or not at all. An earlier export there is replaced.
 
     Raises:
@@ -97,23 +97,23 @@ def export(found: Found, how: Format, to: Path | None = None) -> Path:
         StorageError: the weights are gone, or others, or the place is taken or cannot be written.
         DataError: the study's data set cannot be loaded.
     """
-    row, study = found.row, found.stored.study
+    row, study = source.row, source.stored.study
     name = "-".join(part for part in (row.trial, row.point.replace("/", "-"), how) if part)
-    to = (to or found.folder / EXPORTS / name).absolute()
+    to = (to or source.folder / EXPORTS / name).absolute()
     if to.exists() and not (to / CARD).is_file():
         raise StorageError(f"--to must be a new folder or an earlier export, but {to} is neither")
     method = parts(row.method, row.params)[0]
     data = load_data(study.data, seed=study.seed)
-    network = deployed(found.folder / "trials" / row.trial, method, data.task, row.point)
+    network = deployed(source.folder / "trials" / row.trial, method, data.task, row.point)
     images = data.test.head(IMAGES)[0]
-    agreeing = _agreeing(found, network, images)
+    agreeing = _agreeing(source, network, images)
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=to.parent) as scratch:
             new, old = Path(scratch) / "new", Path(scratch) / "old"
             new.mkdir()
             file = write.write(how, network, data.task, new)
-            facts = card.facts(found.stored, row, method, data, how)
+            facts = card.facts(source.stored, row, method, data, how)
             facts["evidence"] = agreeing
             facts["parity"] = parity(opened(file.read_bytes(), facts), network, images)
             card.write(facts, new)
@@ -153,22 +153,22 @@ def parity(shipped: nn.Module, network: nn.Module, images: Images) -> dict[str, 
     }
 
 
-def _cell(found: StoredStudy, method: str, at: float | None) -> Row:
-    study = found.study
+def _cell(source: StoredStudy, method: str, at: float | None) -> Row:
+    study = source.study
     budget = study.primary_budget if at is None else at
     if budget not in study.budgets:
         raise StudyError(
             f"--at must be one of the study's budgets, {budgets_text(study.budgets)}, "
             f"got {budget:g}"
         )
-    kept, _ = clean(found.rows)
-    choices = [choice for choice in choose(kept, [budget]) if choice.method == method]
+    complete, _ = clean(source.rows)
+    choices = [choice for choice in choose(complete, [budget]) if choice.method == method]
     if not choices:
         raise StudyError(f"{method} of study {study.name!r} has nothing at or under {budget:g}")
     (chosen,) = choices
     confirmed = [
         row
-        for row in kept
+        for row in complete
         if row.role == "confirm" and (row.config, row.point) == (chosen.config, chosen.point)
     ]
     if not confirmed:
@@ -179,18 +179,18 @@ def _cell(found: StoredStudy, method: str, at: float | None) -> Row:
     return min(confirmed, key=lambda row: row.seed)
 
 
-def _trial(found: StoredStudy, trial: str, point: str | None) -> Row:
-    rows = [row for row in found.rows if row.trial == trial]
-    confirmed = sorted({row.trial for row in found.rows if row.role == "confirm"})
+def _trial(source: StoredStudy, trial: str, point: str | None) -> Row:
+    rows = [row for row in source.rows if row.trial == trial]
+    confirmed = sorted({row.trial for row in source.rows if row.role == "confirm"})
     if not rows:
-        valid = [*found.study.methods, *confirmed]
+        valid = [*source.study.methods, *confirmed]
         raise StudyError(
-            f"study {found.study.name!r} has no method or confirm run {trial!r}; "
+            f"study {source.study.name!r} has no method or confirm run {trial!r}; "
             f"{nearest(trial, valid)}"
         )
     if rows[0].role == "search":
-        own = [name for name in confirmed if name.startswith(f"{trial}-")]
-        hint = f"its confirm runs are {', '.join(own)}" if own else "it has none"
+        runs = [name for name in confirmed if name.startswith(f"{trial}-")]
+        hint = f"its confirm runs are {', '.join(runs)}" if runs else "it has none"
         raise StudyError(
             f"export takes a confirm run, but {trial} is of the search, which keeps no weights; "
             f"{hint}"
@@ -212,23 +212,23 @@ def _trial(found: StoredStudy, trial: str, point: str | None) -> Row:
     return by_point[point]
 
 
-def _agreeing(found: Found, network: nn.Module, images: Images) -> dict[str, int] | None:
+def _agreeing(source: ConfirmedPoint, network: nn.Module, images: Images) -> dict[str, int] | None:
     """On how many test images the weights that lie here predict what the run said at its end.
 
     Raises:
         StorageError: on too few: they are other weights.
     """
-    row = found.row
-    store.fetch_evidence(found.stored.uri, [row], found.folder)
-    content = evidence.read(found.folder, row.trial, row.evidence) if row.evidence else None
+    row = source.row
+    store.fetch_evidence(source.stored.uri, [row], source.folder)
+    content = evidence.read(source.folder, row.trial, row.evidence) if row.evidence else None
     if content is None:
         return None
-    said = evidence.unpacked(content).points[row.point].predictions[: len(images)]
+    recorded = evidence.unpacked(content).points[row.point].predictions[: len(images)]
     with torch.no_grad():
-        same = int((network(images).argmax(1).numpy() == said).sum())
+        same = int((network(images).argmax(1).numpy() == recorded).sum())
     if same < AGREEING * len(images):
         raise StorageError(
-            f"the weights in {found.folder / 'trials' / row.trial} must be those of the run, but "
+            f"the weights in {source.folder / 'trials' / row.trial} must be those of the run, but "
             f"predict {len(images) - same} of {len(images)} test images otherwise than its evidence"
         )
     return {"images": len(images), "same_class": same}

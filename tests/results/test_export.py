@@ -34,7 +34,7 @@ from orchestrator.record.log import Log
 from orchestrator.record.provenance import provenance
 from orchestrator.record.result import encode_result
 from orchestrator.record.rows import config_hash
-from orchestrator.results.export import Found, export, find
+from orchestrator.results.export import ConfirmedPoint, export, find
 from orchestrator.study.params import parts
 from orchestrator.trial.checkpoints import deployed
 from orchestrator.trial.run import results
@@ -134,7 +134,7 @@ def digits() -> Data:
 
 
 @functools.cache
-def found(out: Path, method: str) -> Found:
+def found(out: Path, method: str) -> ConfirmedPoint:
     return find(f"demo/{method}-00000-seed4", out, point=POINTS.get(method))
 
 

@@ -72,12 +72,12 @@ def _patterns(
 
     Most images are right in every run, so that a draw is over hundreds instead of thousands.
     """
-    kept = {n: own for n, own in sorted(samples.items()) if not isinstance(own, Counts)}
-    if not kept:
+    by_image = {n: seeds for n, seeds in sorted(samples.items()) if not isinstance(seeds, Counts)}
+    if not by_image:
         return dict(samples), np.zeros(0, np.int64)
-    alike, counts = np.unique(np.concatenate(list(kept.values())), axis=1, return_counts=True)
-    parts = np.split(alike, np.cumsum([len(own) for own in kept.values()])[:-1])
-    return {**samples, **dict(zip(kept, parts, strict=True))}, counts
+    alike, counts = np.unique(np.concatenate(list(by_image.values())), axis=1, return_counts=True)
+    parts = np.split(alike, np.cumsum([len(seeds) for seeds in by_image.values()])[:-1])
+    return {**samples, **dict(zip(by_image, parts, strict=True))}, counts
 
 
 def _weights(counts: Integers, draws: int, generator: np.random.Generator) -> Floats:

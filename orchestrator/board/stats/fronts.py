@@ -11,6 +11,13 @@ from dataclasses import dataclass
 import moocore
 import numpy as np
 
+MACS_LIMIT = 1e18
+"""Above this a count is no measurement; MLflow turns inf into 1.797e308."""
+Front = Sequence[tuple[float, float]]
+"""Points of (MACs, accuracy); dominated ones change nothing."""
+Surface = tuple[tuple[float, float], ...]
+"""Corners of (MACs, accuracy) of a step function that holds from its MACs on, both rising."""
+
 
 def front(macs: Sequence[float], accuracy: Sequence[float]) -> list[int]:
     """Indices of the points that no other point dominates, by rising MACs; of equals the first.
@@ -22,8 +29,8 @@ def front(macs: Sequence[float], accuracy: Sequence[float]) -> list[int]:
         return []
     check(macs, accuracy)
     points = np.column_stack([np.asarray(macs, float), np.asarray(accuracy, float)])
-    kept = moocore.is_nondominated(points, maximise=[False, True])
-    return sorted(np.flatnonzero(kept).tolist(), key=lambda i: macs[i])
+    leading = moocore.is_nondominated(points, maximise=[False, True])
+    return sorted(np.flatnonzero(leading).tolist(), key=lambda i: macs[i])
 
 
 def mean_best_accuracy(
@@ -68,10 +75,6 @@ def check(macs: Sequence[float], accuracy: Sequence[float]) -> None:
             raise ValueError(f"clean the points first: {flaw}")
 
 
-MACS_LIMIT = 1e18
-"""Above this a count is no measurement; MLflow turns inf into 1.797e308."""
-
-
 def accuracy_flaw(name: str, value: float | None) -> str | None:
     """Why `value` cannot be an accuracy in [0, 1], or None."""
     if value is None or math.isnan(value):
@@ -88,14 +91,6 @@ def macs_flaw(name: str, value: float | None) -> str | None:
     if not 0 < value < MACS_LIMIT:
         return f"{name} must lie in (0, {MACS_LIMIT:g}), got {value:g}"
     return None
-
-
-Front = Sequence[tuple[float, float]]
-"""Points of (MACs, accuracy); dominated ones change nothing."""
-
-
-Surface = tuple[tuple[float, float], ...]
-"""Corners of (MACs, accuracy) of a step function that holds from its MACs on, both rising."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +115,8 @@ def attainment(fronts: Sequence[Front]) -> Attainment | None:
     seeds = len(fronts)
     if not seeds:
         return None
-    found = surfaces(fronts)
-    return Attainment(seeds, found[0], found[(seeds + 1) // 2 - 1], found[-1])
+    levels = surfaces(fronts)
+    return Attainment(seeds, levels[0], levels[(seeds + 1) // 2 - 1], levels[-1])
 
 
 def surfaces(fronts: Sequence[Front]) -> list[Surface]:
@@ -135,9 +130,9 @@ def surfaces(fronts: Sequence[Front]) -> list[Surface]:
     points = [(m, -a) for front in fronts for m, a in front]
     check([m for m, _ in points], [-a for _, a in points])
     sets = np.repeat(np.arange(len(fronts)), [len(front) for front in fronts])
-    found = moocore.eaf(np.array(points, float), sets)
-    levels = np.rint(found[:, 2] * len(fronts) / 100).astype(int)
+    corners = moocore.eaf(np.array(points, float), sets)
+    levels = np.rint(corners[:, 2] * len(fronts) / 100).astype(int)
     return [
-        tuple(sorted((float(m), -float(a)) for m, a, _ in found[levels == level]))
+        tuple(sorted((float(m), -float(a)) for m, a, _ in corners[levels == level]))
         for level in range(1, len(fronts) + 1)
     ]

@@ -11,8 +11,6 @@ from scipy import optimize, stats
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Correct = NDArray[np.bool_]
-
-
 MOST_SEEDS = 100
 """Further seeds per method, above which `more_seeds` counts no further."""
 
@@ -60,8 +58,9 @@ def summary(values: Sequence[float], confidence: float = 0.95) -> Summary:
 def welch(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Difference:
     """`mean(a) - mean(b)` without assuming equal variances (Welch, 1947).
 
-    Two samples without any variance are `not testable`: a t statistic would be a division by
-    zero, and p = 0 a claim that nothing supports.
+    `scipy.stats.ttest_ind` gives the same figures, but warns whenever one sample has no spread, as
+    few seeds on a small test set often have none. Two samples without any variance are `not
+    testable`: a t statistic would be a division by zero, and p = 0 a claim that nothing supports.
     """
     if not a or not b:
         return Difference("too few seeds", None)
@@ -89,15 +88,15 @@ def crossed(a: Correct, b: Correct, confidence: float = 0.95) -> Difference:
     A bootstrap of so few seeds would promise too much. Never shorter than Welch's interval, and
     without a p-value: no test is declared on it.
     """
-    seen = welch(a.mean(axis=1).tolist(), b.mean(axis=1).tolist(), confidence)
-    difference = seen.difference
+    same_images = welch(a.mean(axis=1).tolist(), b.mean(axis=1).tolist(), confidence)
+    difference = same_images.difference
     if difference is None or min(len(a), len(b)) < 2 or a.shape[1] < 2:
         return Difference("too few seeds", difference)
     images = a.shape[1]
-    seeds = [(float(own.mean(axis=1).var(ddof=1)) / len(own), len(own) - 1) for own in (a, b)]
+    seeds = [(float(s.mean(axis=1).var(ddof=1)) / len(s), len(s) - 1) for s in (a, b)]
     apart = a.mean(axis=0) - b.mean(axis=0)
     parts = [*seeds, (float(apart.var(ddof=1)) / images, images - 1)]
-    both = sum(_interaction(own) / own.size for own in (a, b))
+    both = sum(_interaction(sample) / sample.size for sample in (a, b))
     largest = max(seeds[0][0] + seeds[1][0], parts[2][0])
     square = max(sum(part for part, _ in parts) - both, largest)
     if square < 1e-24:
@@ -105,8 +104,8 @@ def crossed(a: Correct, b: Correct, confidence: float = 0.95) -> Difference:
     freedom = square**2 / sum(part**2 / free for part, free in parts)
     half = _quantile(confidence, freedom) * float(np.sqrt(square))
     low, high = difference - half, difference + half
-    if seen.lo is not None and seen.hi is not None:
-        low, high = min(low, seen.lo), max(high, seen.hi)
+    if same_images.lo is not None and same_images.hi is not None:
+        low, high = min(low, same_images.lo), max(high, same_images.hi)
     return Difference("tested", difference, low, high)
 
 
@@ -192,8 +191,8 @@ def _power(
     freedom = (seeds - 1) / (weight**2 + (1 - weight) ** 2)
     shift = difference**2 * seeds / (variance_a + variance_b)
     edge = stats.t.ppf(1 - level / 2, freedom) ** 2
-    found: Floats = stats.ncf.sf(edge, 1, freedom, shift)
-    return found
+    rejected: Floats = stats.ncf.sf(edge, 1, freedom, shift)
+    return rejected
 
 
 def _interaction(right: Correct) -> float:

@@ -21,13 +21,13 @@ def varying(board: Board, costs: Costs) -> list[tuple[str, float]]:
     return [
         (cell.method, cell.budget)
         for cell in board.cells
-        if any(len(np.unique(own)) > 1 for own in _own(board, cell.method, cell.budget, costs))
+        if any(len(np.unique(macs)) > 1 for macs in _macs(board, cell.method, cell.budget, costs))
     ]
 
 
 def costs_panel(board: Board, method: str, budget: float, costs: Costs) -> Panel:
     """Shares of images by their MACs, all seeds together; mean dotted, budget dashed."""
-    values = np.concatenate(_own(board, method, budget, costs)) / 1e6
+    values = np.concatenate(_macs(board, method, budget, costs)) / 1e6
 
     def draw(axes: Axes) -> None:
         colour, _ = marks(board)[method]
@@ -45,7 +45,7 @@ def costs_panel(board: Board, method: str, budget: float, costs: Costs) -> Panel
     return draw
 
 
-def _own(board: Board, method: str, budget: float, costs: Costs) -> list[Any]:
+def _macs(board: Board, method: str, budget: float, costs: Costs) -> list[Any]:
     cell = board.cell(method, budget)
     keys = [(row.trial, row.point) for row in cell.seeds]
     return [costs[key] for key in keys if key in costs]

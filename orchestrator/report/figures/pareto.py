@@ -17,13 +17,13 @@ from orchestrator.report.figures.style import GREY, INK, RULE, Panel, marks
 
 def search_panel(board: Board, rows: Iterable[Row]) -> Panel:
     """The search cloud: validation accuracy, one seed each, with each method's validation front."""
-    kept = [row for row in clean(rows)[0] if row.role == "search"]
+    searched = [row for row in clean(rows)[0] if row.role == "search"]
 
     def draw(axes: Axes) -> None:
         for name, (colour, marker) in sorted(marks(board).items()):
-            mine = [row for row in kept if row.method == name]
-            macs = [row.val_macs_mean or 0.0 for row in mine]
-            accuracy = [row.val_acc or 0.0 for row in mine]
+            trials = [row for row in searched if row.method == name]
+            macs = [row.val_macs_mean or 0.0 for row in trials]
+            accuracy = [row.val_acc or 0.0 for row in trials]
             axes.scatter(
                 np.array(macs) / 1e6,
                 100 * np.array(accuracy),
@@ -32,7 +32,7 @@ def search_panel(board: Board, rows: Iterable[Row]) -> Panel:
                 marker=marker,
                 alpha=0.45,
                 linewidths=0,
-                rasterized=len(mine) > 2000,
+                rasterized=len(trials) > 2000,
             )
             _steps(axes, macs, accuracy, color=colour, linewidth=1, alpha=0.9)
         _cost_axis(axes, board, "validation accuracy, %")
@@ -78,7 +78,7 @@ def test_panel(board: Board) -> Panel:
 
 def attainment_panel(board: Board, name: str) -> Panel:
     """What one, half and all of a method's seeds attain on test, over the baseline's median."""
-    found, base = board.attainment[name], board.attainment[board.baseline]
+    attained, base = board.attainment[name], board.attainment[board.baseline]
     ends = [surface[-1][0] / 1e6 for a in _known(board) for surface in (a.best, a.worst)]
     right = 1.15 * max(board.budgets[-1], *ends, 0.0)
 
@@ -89,24 +89,24 @@ def attainment_panel(board: Board, name: str) -> Panel:
         axes.set_ylim(low, high)
         if base is not None and name != board.baseline:
             axes.step(*_corners(base.median, right), where="post", color=GREY, linestyle="--")
-        if found is None:
+        if attained is None:
             _say(axes, "not confirmed yet")
         else:
-            x = sorted({macs for macs, _ in (*found.best, *found.worst)} | {right * 1e6})
-            floor, top = ([_height(s, m, low) for m in x] for s in (found.worst, found.best))
+            x = sorted({macs for macs, _ in (*attained.best, *attained.worst)} | {right * 1e6})
+            floor, top = ([_height(s, m, low) for m in x] for s in (attained.worst, attained.best))
             axes.fill_between(
                 np.array(x) / 1e6, floor, top, step="post", color=colour, alpha=0.18, linewidth=0
             )
-            axes.step(*_corners(found.median, right), where="post", color=colour, linewidth=1.4)
+            axes.step(*_corners(attained.median, right), where="post", color=colour, linewidth=1.4)
         axes.set_xlim(right=right)
         axes.set_xlabel("MMACs (dotted: budgets)")
-        axes.set_title(name + (f", {plural(found.seeds, 'seed')}" if found else ""))
+        axes.set_title(name + (f", {plural(attained.seeds, 'seed')}" if attained else ""))
 
     return draw
 
 
 def _known(board: Board) -> list[Attainment]:
-    return [found for found in board.attainment.values() if found is not None]
+    return [attained for attained in board.attainment.values() if attained is not None]
 
 
 def _corners(surface: Surface, right: float) -> tuple[list[float], list[float]]:
@@ -123,7 +123,7 @@ def _height(surface: Surface, macs: float, floor: float) -> float:
 
 def _median_span(board: Board) -> tuple[float, float]:
     """One scale for every method: a single seed's collapse would flatten all others."""
-    medians = [100 * a for found in _known(board) for _, a in found.median]
+    medians = [100 * a for attained in _known(board) for _, a in attained.median]
     if not medians:
         return 0.0, 100.0
     margin = 0.15 * (max(medians) - min(medians)) + 0.5

@@ -33,7 +33,7 @@ from rich.table import Table
 
 from methods.api import Task
 from orchestrator import store
-from orchestrator.record.events import decode
+from orchestrator.record.events import End, News, decode
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import Log
 from orchestrator.search.proposals import SAMPLERS, propose
@@ -138,9 +138,9 @@ class Meter(Callback):  # type: ignore[misc]
         self.samples: list[dict[str, float]] = []
         self.began = (time.monotonic(), consumed(process()))
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, news: News) -> None:
         """A listener of the ledger's."""
-        if event["event"] == "end":
+        if isinstance(news, End):
             self.count()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -33,6 +33,7 @@ from methods.data.load import Data, load
 from methods.machine import tune_allocator
 from methods.training.evaluate import evaluate
 from methods.training.loop import train
+from orchestrator.record.events import End, Epoch, News, Start, encode
 from orchestrator.study.file import Study
 from orchestrator.study.params import parts
 from orchestrator.sweep import run as sweep
@@ -115,13 +116,14 @@ def swept() -> tuple[dict[str, float | None], list[Trial]]:
     trials: list[Trial] = []
     pace = Pace()
 
-    def hear(event: Mapping[str, Any]) -> None:
-        if event["event"] == "start":
-            trials.append(dict(event))
-        elif event["event"] == "epoch":
-            pace.first(event["metrics"]["curve/seconds"])
-        elif event["event"] == "end":
-            pace.end()
+    def hear(news: News) -> None:
+        match news:
+            case Start():
+                trials.append(encode(news))
+            case Epoch():
+                pace.first(news.metrics.seconds)
+            case End():
+                pace.end()
 
     with tempfile.TemporaryDirectory(prefix="pace-") as folder:
         sweep.run(Study.model_validate(STUDY), Path(folder), listener=hear)

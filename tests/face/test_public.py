@@ -13,7 +13,7 @@ from installed import ISOFLOP, shadowed, until_mirrored
 
 import isoflop
 from methods.errors import MethodError, StudyError
-from orchestrator.record.log import read
+from orchestrator.record.log import read_lines
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def test_files_in_the_working_folder_disturb_no_sweep(finished: tuple[Path, str]
     folder, output = finished
     assert "working folder" not in output, output
     assert "Traceback" not in output, output
-    events = read(folder / "runs" / "quickstart" / "wal.jsonl")[0]
+    events = read_lines(folder / "runs" / "quickstart" / "wal.jsonl")[0]
     ends = {event["trial"]: event["state"] for event in events if event["event"] == "end"}
     assert set(ends.values()) == {"COMPLETE"}
     trials = isoflop.open("quickstart", out=folder / "runs").trials()

@@ -21,7 +21,7 @@ from methods.files import digest
 from orchestrator import store
 from orchestrator.record import evidence
 from orchestrator.record.ledger import Ledger
-from orchestrator.record.log import read
+from orchestrator.record.log import read_lines
 from orchestrator.record.rows import Row
 from orchestrator.study.file import Study, load
 
@@ -99,7 +99,7 @@ class Sweep:
 
     def events(self) -> list[Event]:
         """The log."""
-        return read(self.folder / "wal.jsonl")[0]
+        return read_lines(self.folder / "wal.jsonl")[0]
 
     def printed(self) -> str:
         """All that the command printed."""

@@ -11,6 +11,7 @@ from ray import tune
 from ray.tune import RunConfig, TuneConfig, Tuner
 
 from methods.data.load import load
+from orchestrator.record.result import decode_result
 from orchestrator.study.file import Resources
 from orchestrator.sweep import cluster, shared
 from orchestrator.sweep.tune import TOLD, Trial
@@ -59,8 +60,10 @@ def test_a_worker_maps_the_data_set_and_imports_little(tmp_path: Path) -> None:
             tune_config=TuneConfig(reuse_actors=True),
             run_config=RunConfig(name="probe", storage_path=str(tmp_path), verbose=0),
         ).fit()
-    told = json.loads(found[0].metrics[TOLD])
-    assert told["end"]["points"] == alone["end"]["points"]
+    result = decode_result(json.loads(found[0].metrics[TOLD]))
+    assert result.ending is not None
+    assert alone.ending is not None
+    assert result.ending.points == alone.ending.points
     about = json.loads((tmp_path / "about.json").read_text())
     assert "plasma" in about["files"][0][0]
     assert "torch" in about["modules"]

@@ -22,6 +22,10 @@ avoid_faulty_kernels()  # every network imports this module before it convolves
 
 Images = Float[Tensor, "batch channels height width"]
 Labels = Int[Tensor, " batch"]
+Features = Float[Tensor, "batch channels height width"]
+Changed = Float[Tensor, "batch out_channels out_height out_width"]
+Family = Literal["cifar", "imagenet"]
+"""Kind of backbone: three stages for small images, or four for large ones."""
 
 
 class Output(NamedTuple):
@@ -207,15 +211,6 @@ def cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy of the batch, in nats."""
     return F.cross_entropy(net(images).logits, labels, label_smoothing=smoothing)
-
-
-Family = Literal["cifar", "imagenet"]
-
-
-Features = Float[Tensor, "batch channels height width"]
-
-
-Changed = Float[Tensor, "batch out_channels out_height out_width"]
 
 
 def point_of(method: Method, net: Network, point: str) -> Network:

@@ -13,12 +13,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from methods.macs import macs
 
 M = TypeVar("M", bound=nn.Module)
-
-
 Fusions = Mapping[type, Callable[..., nn.Module]]
-"""Kind of convolution -> how it takes in the norm behind it: (convolution, norm) -> convolution."""
-
-
+"""Class of a convolution -> how it absorbs the norm behind it: (convolution, norm) -> convolution.
+"""
 PLAIN: Fusions = MappingProxyType({nn.Conv2d: fuse_conv_bn_eval})
 
 

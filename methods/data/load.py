@@ -22,6 +22,7 @@ LIMIT_BYTES = 2 << 30
 """Pixels of all splits above this are streamed instead of held on the device."""
 
 ROLES = ("train", "validation", "test")
+Rows = Int[np.ndarray, " rows"]
 
 HELD_OUT = 0.15
 """Fraction for validation, and again for test, where a data set has no test split."""
@@ -147,9 +148,6 @@ def check(data: Data, batch_size: int) -> None:
             f"a batch must not exceed the training split, but batch_size={batch_size} and "
             f"{data.task.name!r} has {len(data.train)} training samples; lower batch_size"
         )
-
-
-Rows = Int[np.ndarray, " rows"]
 
 
 def _three_parts(source: Source, seed: int) -> dict[str, tuple[Part, Rows]]:

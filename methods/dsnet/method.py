@@ -3,184 +3,48 @@
 Li et al., Dynamic Slimmable Network (arXiv 2103.13258).
 """
 
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Annotated, Literal
 
 import pydantic
 import torch
-from jaxtyping import Int
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from methods.api import (
-    Changed,
-    Features,
     Group,
     Images,
     Labels,
     Method,
-    Network,
-    Output,
     Phase,
     Search,
     Task,
 )
-from methods.dsnet.losses import Odds, frozen, monotony, recalibrate, sandwich, sparsification
+from methods.dsnet.losses import frozen, monotony, recalibrate, sandwich, sparsification
+from methods.dsnet.networks import (
+    BucketedNet,
+    GatedSupernet,
+    SlicedNet,
+    UniformNet,
+    uniform_points,
+)
 from methods.dsnet.supernet import (
     PUBLISHED_DEPTH,
     Layout,
-    Logits,
-    Path,
     SlimMobileNet,
     path_macs,
     published,
     small,
 )
 from methods.errors import MethodError
-from methods.fold import fold
 from methods.macs import quiet
 from methods.resnet import LARGE
 
 SupernetFamily = Literal["cifar", "mobilenet"]
 MOMENTUM = 0.05
-"""Of the running fraction of images that the smallest routed network gets right."""
-
-
-class GatedSupernet(Network):
-    """A supernet, its gate over the routing space, and the teacher that averages the supernet."""
-
-    prices: Tensor
-    clock: Tensor
-    easy: Tensor
-
-    def __init__(self, supernet: SlimMobileNet, routing: Sequence[int]) -> None:
-        super().__init__()
-        self.supernet = supernet
-        self.teacher = copy.deepcopy(supernet).requires_grad_(False)
-        self.routing = tuple(routing)
-        """The consecutive choices that the gate picks from."""
-        self.gate = nn.Linear(supernet.layout.reduced, len(routing), bias=False)
-        prices = [supernet.cost(path) + self.gate.weight.numel() for path in self.paths]
-        self.register_buffer("prices", torch.tensor(prices, dtype=torch.float64), persistent=False)
-        self.register_buffer("clock", torch.tensor(0.0, dtype=torch.float64))
-        self.register_buffer("easy", torch.tensor(0.5))
-
-    @property
-    def paths(self) -> list[Path]:
-        """The path of each choice of the routing space."""
-        return [self.supernet.layout.uniform(choice) for choice in self.routing]
-
-    def train(self, mode: bool = True) -> "GatedSupernet":
-        """The teacher stays in evaluation mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
-    def forward(self, images: Images) -> Output:
-        features, chosen = self.decide(images)
-        backs = [partial(self.supernet.back, path=path) for path in self.paths]
-        return Output(bucketed(features, chosen, backs), self.prices[chosen])
-
-    def decide(self, images: Images) -> tuple[Changed, Int[Tensor, " batch"]]:
-        """What every choice goes on from, and the place in the routing space that images take.
-
-        The largest of the gate's logits decides, without noise, in training mode too.
-        """
-        features, reduced = self.supernet.front(images, self.paths[0])
-        return features, self.gate(reduced).argmax(1)
-
-    @torch.no_grad()
-    def teach(self, progress: float, decay: float) -> None:
-        """Averages the supernet's weights and statistics, which are new since the last call.
-
-        The average spans the last ninth of the steps so far, until `decay` says fewer.
-        """
-        steps = progress / (progress - self.clock) if progress > 0 else self.clock
-        self.clock.fill_(progress)
-        share = (9 / (10 + steps)).clamp(min=1 - decay)
-        teacher, supernet = self.teacher.state_dict(), self.supernet.state_dict()
-        for name, average in teacher.items():
-            average.lerp_(supernet[name], share.to(average.dtype))
-
-
-class UniformNet(Network):
-    """A view of a supernet on one path, without the gate."""
-
-    def __init__(self, supernet: SlimMobileNet, path: Path) -> None:
-        super().__init__()
-        self.supernet = supernet
-        self.path = path
-        self.cost = supernet.cost(path)
-        """MACs of one image."""
-
-    def forward(self, images: Images) -> Output:
-        logits = self.supernet(images, self.path)
-        price = torch.full((len(images),), self.cost, dtype=torch.float64, device=images.device)
-        return Output(logits, price)
-
-
-class SlicedNet(nn.Module):
-    """One path as shipped: a plain static network."""
-
-    def __init__(self, view: UniformNet) -> None:
-        super().__init__()
-        self.front = fold(view.supernet.front_at(view.path))
-        self.back = fold(view.supernet.back_at(view.path))
-        self.eval()
-
-    def forward(self, images: Images) -> Logits:
-        return self.back(self.front(images)[0])  # type: ignore[no-any-return]
-
-
-class BucketedNet(nn.Module):
-    """DS-Net as shipped: each image runs at its own width, among the others that want it.
-
-    Front and gate run once for the batch; every width has a contiguous copy of its weights.
-    """
-
-    def __init__(self, net: GatedSupernet) -> None:
-        super().__init__()
-        self.front = fold(net.supernet.front_at(net.paths[0]))
-        self.gate = fold(net.gate)
-        self.backs = nn.ModuleList(fold(net.supernet.back_at(path)) for path in net.paths)
-        self.eval()
-
-    def forward(self, images: Images) -> Logits:
-        return self.run(images)[0]
-
-    @torch.no_grad()
-    def run(self, images: Images) -> tuple[Logits, Odds]:
-        """Logits, and the gate's, which keep the gate in a traced graph."""
-        features, reduced = self.front(images)
-        odds = self.gate(reduced)
-        return bucketed(features, odds.argmax(1), list(self.backs)), odds
-
-
-def bucketed(
-    features: Features,
-    chosen: Int[Tensor, " batch"],
-    backs: Sequence[Callable[[Features], Logits]],
-) -> Logits:
-    """Each image through its own of `backs`, with all others that chose the same."""
-    if torch.compiler.is_exporting():  # a graph has one way for buckets of any size
-        places = [(chosen == choice).nonzero().squeeze(1) for choice in range(len(backs))]
-        parts = [features.index_select(0, place) for place in places]
-        joined = torch.cat([back(part) for back, part in zip(backs, parts, strict=True)])
-        empty = joined.new_empty(features.shape[0], joined.shape[1])
-        return empty.index_copy_(0, torch.cat(places), joined)
-    choices = chosen.tolist()
-    if len(set(choices)) == 1:
-        return backs[choices[0]](features)  # type: ignore[no-any-return]
-    order = chosen.argsort()
-    sorted_ = features[order]  # an index keeps channels last, which index_select does not
-    buckets = torch.split(sorted_, [choices.count(choice) for choice in range(len(backs))])
-    logits = torch.cat(
-        [back(bucket) for back, bucket in zip(backs, buckets, strict=True) if len(bucket)]
-    )
-    return torch.empty_like(logits).index_copy_(0, order, logits)
+"""Momentum of the running fraction of images that the smallest routed network gets right."""
 
 
 class DSNet(Method):
@@ -394,11 +258,3 @@ class DSNet(Method):
             + self.task_weight * task_loss
             + self.mac_weight * mean_macs.to(odds.dtype) ** 2
         )
-
-
-def uniform_points(net: GatedSupernet) -> Mapping[str, UniformNet]:
-    """The network at every uniform width, and the largest, as views."""
-    layout = net.supernet.layout
-    paths = {str(choice): layout.uniform(choice) for choice in range(layout.choices)}
-    paths["largest"] = layout.largest
-    return {name: UniformNet(net.supernet, path) for name, path in paths.items()}

@@ -10,15 +10,9 @@ from typing import Any, Literal
 from methods.errors import ExportError
 
 Format = Literal["torch", "pt2", "onnx"]
-
-
 CARD = "card.json"
-
-
 VERSION = 1
-"""Of the card's layout."""
-
-
+"""Version of the card's layout."""
 MODEL: Mapping[Format, str] = MappingProxyType(
     {"torch": "model.safetensors", "pt2": "model.pt2", "onnx": "model.onnx"}
 )

@@ -1,4 +1,4 @@
-"""The time of calls, taken in turns: latencies, and races between forms."""
+"""Times calls in turns: latencies, and races between forms."""
 
 import contextlib
 import statistics
@@ -15,6 +15,14 @@ from methods.training.evaluate import evaluating
 
 LEAST = 5
 """Rounds that count, at least."""
+HOPELESS = 1.5
+"""A form leaves the race once its fastest call takes this many times the fastest call of all."""
+ROUNDS = range(3, 40)
+"""Rounds of a race, at least and at most."""
+PATIENCE = 0.1
+"""Seconds after which a race ends, once it has its least rounds."""
+Clock = Callable[[], float]
+"""Seconds, from any origin."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +75,13 @@ def _passed(module: nn.Module, batches: Sequence[Images]) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done all that it was given; a CPU has."""
+    """Wait until a GPU has finished its work; a CPU never has any left."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-Clock = Callable[[], float]
-"""Seconds, from any origin."""
-
-
-HOPELESS = 1.5
-"""Times the fastest call so far from which a form leaves the race."""
-
-
-ROUNDS = range(3, 40)
-"""Rounds of a race, at least and at most."""
-
-
-PATIENCE = 0.1
-"""Seconds after which a race that had its least rounds ends."""
-
-
 def race(calls: Mapping[str, Callable[[], object]], clock: Clock) -> dict[str, float]:
-    """Median seconds of each call, taken in turns; those that fall behind are called no more.
+    """Median seconds of each call, taken in turns; those that fall far behind drop out.
 
     The first call of each does not count.
     """

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from methods.api import Task
 from methods.dsnet.layers import SlimNorm2d
-from methods.dsnet.method import DSNet, GatedSupernet
+from methods.dsnet.method import DSNet
+from methods.dsnet.networks import GatedSupernet
 from methods.dsnet.supernet import SlimMobileNet
 
 TASK = Task("small", 3, 16, 16, 5)

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from methods.api import Images, Task
 from methods.dsnet.layers import EPSILON, Shares, SlimNorm2d
-from methods.dsnet.method import BucketedNet, DSNet, GatedSupernet, UniformNet, bucketed
+from methods.dsnet.method import DSNet
+from methods.dsnet.networks import BucketedNet, GatedSupernet, UniformNet, bucketed
 from methods.dsnet.supernet import SlimBlock
 from tests.bench.speed.clock import Clock, Ratio, same
 from tests.bench.speed.goals import Finding, found

@@ -11,9 +11,9 @@ from torch import Tensor
 from methods.api import Task
 from methods.dsnet.layers import SlimNorm2d
 from methods.dsnet.losses import monotony, sparsification
-from methods.dsnet.method import (
+from methods.dsnet.method import DSNet
+from methods.dsnet.networks import (
     BucketedNet,
-    DSNet,
     GatedSupernet,
     SlicedNet,
     UniformNet,

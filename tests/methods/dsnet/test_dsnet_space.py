@@ -9,7 +9,8 @@ from slims import images, varied
 from torch import Tensor
 
 from methods.api import Task
-from methods.dsnet.method import BucketedNet, DSNet, uniform_points
+from methods.dsnet.method import DSNet
+from methods.dsnet.networks import BucketedNet, uniform_points
 from methods.macs import executed_macs, macs
 
 METHOD = DSNet(depth=14, width=0.5, choices=6, routing_start=1)

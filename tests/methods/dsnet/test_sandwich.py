@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from methods.api import Phase
 from methods.dsnet.losses import frozen, recalibrate, sandwich, sparsification
-from methods.dsnet.method import DSNet, GatedSupernet
+from methods.dsnet.method import DSNet
+from methods.dsnet.networks import GatedSupernet
 from methods.dsnet.supernet import SlimMobileNet
 
 METHOD = DSNet(depth=14, width=0.5, choices=6, routing_start=1)

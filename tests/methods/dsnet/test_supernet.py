@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from methods.api import Task
 from methods.dsnet.layers import SlimNorm2d
-from methods.dsnet.method import DSNet, SlicedNet, UniformNet
+from methods.dsnet.method import DSNet
+from methods.dsnet.networks import SlicedNet, UniformNet
 from methods.dsnet.supernet import Path, SlimMobileNet, path_macs, published, small
 from methods.errors import MethodError
 from methods.macs import executed_macs, macs

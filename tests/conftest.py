@@ -14,8 +14,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes of one run share a 
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")  # the user's own is left alone
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 install_import_hook("methods", "beartype.beartype").__enter__()
 

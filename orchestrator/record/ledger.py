@@ -19,11 +19,10 @@ from optuna.trial import FrozenTrial
 
 from methods import files
 from methods.errors import StorageError, StudyError
-from orchestrator.record.events import End, Event, Listener, News, Resumed
+from orchestrator.record.events import End, Event, Listener, News, Resumed, Start
 from orchestrator.record.history import History, number_of, running
 from orchestrator.record.journal import Journal
 from orchestrator.record.log import Log
-from orchestrator.record.trials import Ticket
 from orchestrator.study.file import Study
 from orchestrator.study.params import trial_name
 from orchestrator.study.space import spaces
@@ -90,12 +89,13 @@ class Ledger:
             if start.role == "search":
                 trial = self.history.trial(start.method, number_of(event.trial))
                 self._journal.end(start.method, trial)
+            self._tidy(start)
         self.announce(event)
 
-    def tidy(self, ticket: Ticket) -> None:
+    def _tidy(self, start: Start) -> None:
         """Drop the checkpoints of a trial that ended, but the last one of a confirm run."""
-        folder = self.folder / "trials" / ticket.trial
-        if ticket.role == "search":
+        folder = self.folder / "trials" / start.trial
+        if start.role == "search":
             shutil.rmtree(folder, ignore_errors=True)
         else:
             for left in (folder / "previous.pt", *folder.glob(files.UNFINISHED)):

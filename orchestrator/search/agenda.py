@@ -1,20 +1,259 @@
 """What runs next: equal effort over the methods, then the configurations to confirm.
 
-A proposal is a pure function of the seed, the trial's number and the trials that are numbered at
-least `lag` before it; so the same study makes the same trials, however the workers race.
+The agenda is pure. It knows neither Ray nor clocks nor files: a driver asks it for the next trial
+and passes on what the workers say, and a history remembers. A sweep and a simulation are two
+drivers of it. A proposal is a pure function of the seed, the trial's number and the trials that are
+numbered at least `lag` before it; so the same study makes the same trials, however workers race.
 """
 
+import enum
 import logging
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
+from optuna.trial import FrozenTrial
+
+from methods.api import Task
+from methods.errors import MethodError
 from orchestrator.board.choose import choose
 from orchestrator.board.racing import planned
 from orchestrator.record.history import History
-from orchestrator.record.trials import Ticket
-from orchestrator.study.file import Study
-from orchestrator.study.params import derive
+from orchestrator.record.result import Ending, Result
+from orchestrator.record.trials import REFUSED, Ticket
+from orchestrator.search.proposals import Sampler, propose, sampled
+from orchestrator.search.stopping import Stopping, StopRule
+from orchestrator.study.file import cap
+from orchestrator.study.params import parts
 
 logger = logging.getLogger(__name__)
+
+REFUSALS = 20
+"""Trials, as a multiple of the planned ones, after which a search ends that is mostly refused."""
+
+
+class Turn(enum.Enum):
+    """What a driver does where it gets no trial."""
+
+    WAIT = "wait"
+    """Ask again when a trial has ended or was lost."""
+    DONE = "done"
+    """Every trial of search and confirm has an end."""
+
+
+WAIT: Final = Turn.WAIT
+DONE: Final = Turn.DONE
+
+
+class Agenda:
+    """Serves the trials of one study in their order, and keeps its history.
+
+    `lag` is the number of trials at once, or more. `warm` are trials of an earlier study, by
+    method. `sample` and `stopping` are the study's own unless a simulation compares others.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        task: Task,
+        *,
+        lag: int = 1,
+        warm: Mapping[str, Sequence[FrozenTrial]] | None = None,
+        sample: Sampler = sampled,
+        stopping: StopRule | None = None,
+    ) -> None:
+        self.history = history
+        self._study = history.study
+        self._task = task
+        self._lag = lag
+        self._warm = warm or {}
+        self._sample = sample
+        self._stopping = stopping or Stopping(history, task)
+        self._running: dict[str, Ticket] = {}
+        self._overdue: dict[str, str] = {}
+        self._served: set[str] = set()
+        self._planned: tuple[tuple[int, int], list[Ticket]] | None = None
+        history.abandon()
+        self._again = history.interrupted()
+        self._again.sort(key=lambda ticket: not history.suspect(ticket.trial))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial of search and confirm has an end."""
+        searched = all(self._searched(method) for method in self._study.methods)
+        return searched and not self._again and not self._unconfirmed()
+
+    def next(self) -> Ticket | Literal[Turn.WAIT, Turn.DONE]:
+        """The next trial, which has begun when this returns; or that there is none now, or ever."""
+        ticket = self._next()
+        if isinstance(ticket, Ticket):
+            self.history.start(ticket)
+            self._served.add(ticket.trial)
+            self._running[ticket.trial] = ticket
+        return ticket
+
+    @property
+    def confirms(self) -> int:
+        """How many confirm runs are planned by now."""
+        return len(self._to_confirm())
+
+    def heard(self, trial: str, result: Result) -> bool:
+        """A worker's result: an epoch, its end, or both; False where the trial has now ended.
+
+        It has ended by its own word, or because its front would not take it in: stop its worker.
+        """
+        ticket, ending = self._running[trial], result.ending
+        if result.warning:
+            logger.warning("%s: %s", trial, result.warning)
+        if result.metrics:
+            self.history.epoch(trial, result.step, result.time, result.metrics)
+        if ending is None:
+            reason = self._stopping.reason(ticket, self._lag)
+            if reason is None:
+                return True
+            ending = Ending("PRUNED", reason)
+        self._end(trial, ending)
+        return False
+
+    def lost(self, trial: str, reason: str) -> None:
+        """A trial's worker died: the trial is served again, unless it was lost too often.
+
+        Raises:
+            KeyError: the trial does not run.
+        """
+        ticket = self._running[trial]
+        if overdue := self._overdue.get(trial):
+            self._end(trial, Ending("FAIL", overdue))
+            return
+        del self._running[trial]
+        self.history.lose(trial, reason)
+        if not self._given_up(ticket):
+            self._served.discard(trial)
+            if ticket.role == "search":
+                self._again.append(ticket)
+
+    def overdue(self, trial: str, reason: str) -> None:
+        """A trial takes too long: it fails when its worker, which is being ended, is lost."""
+        self._overdue.setdefault(trial, reason)
+
+    def runs(self, trial: str) -> bool:
+        """Whether a trial was served and has neither ended nor been lost."""
+        return trial in self._running
+
+    def trained(self, trial: str) -> float:
+        """Seconds that a trial's epochs took, those of its former starts included."""
+        return self.history.trained(trial)
+
+    def _end(self, trial: str, ending: Ending) -> None:
+        del self._running[trial]  # before the end: what cannot be recorded ends the driver
+        self._overdue.pop(trial, None)
+        self.history.end(trial, ending)
+
+    def _given_up(self, ticket: Ticket) -> bool:
+        """Whether a trial was lost too often; it has failed then."""
+        reason = self.history.doomed(ticket.trial)
+        if reason is not None:
+            self.history.end(ticket.trial, Ending("FAIL", reason))
+        return reason is not None
+
+    def _next(self) -> Ticket | Literal[Turn.WAIT, Turn.DONE]:
+        if any(self.history.suspect(trial) for trial in self._running):
+            return WAIT  # it runs alone until it has a new epoch: no other trial may be blamed
+        while self._again:
+            ticket = self._again.pop(0)
+            if self._given_up(ticket):
+                continue
+            refusal = self._refusal(ticket.method, ticket.params)
+            if refusal is None:
+                return ticket
+            self._refuse(ticket, refusal.reason)
+        methods = [method for method in self._study.methods if not self._searched(method)]
+        for method in sorted(methods, key=self.history.effort):
+            if proposed := self._propose(method):
+                return proposed
+        if any(not self._searched(method) for method in methods) or self._searching():
+            return WAIT
+        left = [ticket for ticket in self._unconfirmed() if not self._given_up(ticket)]
+        if left:
+            return min(left, key=lambda ticket: not self.history.suspect(ticket.trial))
+        return WAIT if self._running else DONE
+
+    def _propose(self, method: str) -> Ticket | None:
+        """The method's next trial that fits a budget; None while one that it builds on runs."""
+        space = self.history.spaces[method]
+        while not self._searched(method):
+            number = self.history.numbers(method)
+            ended = self.history.trials(method, number - self._lag)
+            if ended is None:
+                return None
+            shown = [
+                *self._warm.get(method, ()),
+                *(self._stopping.shown(method, trial) for trial in ended),
+            ]
+            spread = self.history.refused(method, number - 1)
+            searched = propose(
+                space, shown, self._study, number, spread=spread, sample=self._sample
+            )
+            refusal = self._refusal(method, space.params(searched))
+            ticket = self.history.add(space, searched, over=refusal and refusal.over)
+            if refusal is None:
+                return ticket
+            self._refuse(ticket, refusal.reason)
+        if not self._spent(method):
+            logger.warning("%s: the search ended early, too many trials were refused", method)
+        return None
+
+    def _refusal(self, method: str, params: Mapping[str, Any]) -> "_Refusal | None":
+        """Why a trial cannot be, or cannot hold any budget: known before it takes a worker."""
+        try:
+            floor = parts(method, params)[0].floor(self._task)
+        except MethodError as error:
+            return _Refusal(str(error), 1.0)
+        largest = self._study.budgets[-1]
+        if floor <= cap(largest):
+            return None
+        reason = f"costs {floor / 1e6:.4g} MMACs at least, the largest budget is {largest:g}"
+        return _Refusal(reason, floor / cap(largest) - 1)
+
+    def _refuse(self, ticket: Ticket, reason: str) -> None:
+        self.history.start(ticket)
+        self.history.end(ticket.trial, Ending("FAIL", REFUSED + reason))
+
+    def _searching(self) -> bool:
+        return any(ticket.role == "search" for ticket in self._running.values())
+
+    def _searched(self, method: str) -> bool:
+        return self._spent(method) or self._hopeless(method)
+
+    def _spent(self, method: str) -> bool:
+        plan = self._study.search
+        epochs = plan.trials * self.history.spaces[method].epochs
+        share = epochs if plan.seconds is None else plan.seconds
+        return self.history.effort(method) >= share
+
+    def _hopeless(self, method: str) -> bool:
+        return self.history.numbers(method) >= self._study.search.trials * REFUSALS
+
+    def _unconfirmed(self) -> list[Ticket]:
+        return [
+            ticket
+            for ticket in self._to_confirm()
+            if ticket.trial not in self._served and not self.history.ended(ticket.trial)
+        ]
+
+    def _to_confirm(self) -> list[Ticket]:
+        """The plan, made again only when another trial has ended that it may depend on."""
+        races = self._study.confirm.race
+        now = (self.history.searched, self.history.confirmed if races else 0)
+        if self._planned is None or self._planned[0] != now:
+            self._planned = (now, confirm_plan(self.history))
+        return self._planned[1]
+
+
+class _Refusal(NamedTuple):
+    """Why a trial takes no worker, and by which fraction it lies over the largest budget."""
+
+    reason: str
+    over: float
 
 
 def confirm_plan(history: History) -> list[Ticket]:
@@ -28,27 +267,16 @@ def confirm_plan(history: History) -> list[Ticket]:
     return [
         Ticket(
             trial=f"{config}-seed{index}",
-            method=own[0].method,
+            method=chosen[0].method,
             role="confirm",
             config=config,
             seed=index,
-            params=own[0].params,
-            budgets=tuple(choice.budget for choice in own),
-            point=own[0].point,
+            params=chosen[0].params,
+            budgets=tuple(choice.budget for choice in chosen),
+            point=chosen[0].point,
         )
         for index in range(1, max(seeds.values(), default=0) + 1)
         for config in dict.fromkeys(choice.config for choice in choices)
         if index <= seeds[config]
-        if (own := [choice for choice in choices if choice.config == config])
+        if (chosen := [choice for choice in choices if choice.config == config])
     ]
-
-
-def wire(study: Study, ticket: Ticket) -> dict[str, Any]:
-    """What a worker is sent: names and numbers."""
-    return {
-        "trial": ticket.trial,
-        "method": ticket.method,
-        "params": dict(ticket.params),
-        "role": ticket.role,
-        "seed": derive(study, ticket.config, ticket.seed),
-    }

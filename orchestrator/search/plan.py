@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from scipy.stats import qmc
 
 from methods.api import Images, Method, Task
 from methods.data.load import Data, load
@@ -18,6 +17,7 @@ from orchestrator.board.model import RANKED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.intervals import detectable
 from orchestrator.board.words import macs_text, mmacs
+from orchestrator.search.proposals import spread_over
 from orchestrator.study.check import cores, prepared, slots_here
 from orchestrator.study.file import SearchPlan, Study, cap
 from orchestrator.study.params import derive, parts
@@ -172,10 +172,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
 
 def sampled(study: Study, space: Space) -> list[dict[str, Any]]:
     """Points spread over a space: those that its search starts from, and those that follow them."""
-    if not space.free:
-        return [{}]
-    sequence = qmc.Sobol(len(space.free), rng=derive(study, f"{space.method}/sobol", 0))
-    return [space.at([float(u) for u in place]) for place in sequence.random(SAMPLES)]
+    return spread_over(space, study, 0, SAMPLES)
 
 
 def ranged(distribution: BaseDistribution) -> str:

@@ -18,12 +18,15 @@ from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 
 FEW = 32
-"""Trials per method below which `auto` is gp: it gains nothing over tpe, and costs 30 times as much
-at 16 trials and ever more after that (docs/search.md)."""
-
-
+"""Trials per method below which `auto` is gp: from there on it gains nothing over tpe, and it costs
+30 times as much at 16 trials and ever more after that (docs/search.md)."""
 MEMORY = 300
 """Trials that a sampler is shown, at most."""
+LEARNING = ("ehvi", "gp", "tpe")
+"""Samplers that start from points spread over the space."""
+
+Sampler = Callable[[Space, Sequence[FrozenTrial], Study, int], Mapping[str, Any]]
+"""The free parameters of a trial, from what was tried before it and from its number."""
 
 
 def propose(
@@ -33,11 +36,12 @@ def propose(
     number: int,
     *,
     spread: bool = False,
+    sample: Sampler | None = None,
 ) -> dict[str, Any]:
     """Free parameters of trial `number`; the first ones are the space's own.
 
-    One sampler per proposal, seeded by the study, the method and the number. `spread` takes the
-    next Sobol point instead: a sampler's own choice was refused, and it would choose it again.
+    `spread` takes the next Sobol point where the study's sampler learns: its own choice was
+    refused, and it would choose it again. `sample` stands in for the study's sampler.
     """
     first = space.first
     if number < len(first) or not space.free:
@@ -45,7 +49,15 @@ def propose(
     name = _named(study.search)
     place = number - len(first)
     if name == "sobol" or (name in LEARNING and (spread or place < _start(study.search))):
-        return space.at(_sobol(len(space.free), place, derive(study, f"{space.method}/sobol", 0)))
+        return spread_over(space, study, place)[0]
+    return dict((sample or sampled)(space, history, study, number))
+
+
+def sampled(
+    space: Space, history: Sequence[FrozenTrial], study: Study, number: int
+) -> dict[str, Any]:
+    """The choice of the study's own sampler: a fresh one, seeded by study, method and number."""
+    name = _named(study.search)
     seed = derive(study, f"{space.method}/sampler", number)
     shown = [] if name == "random" else _bounded(condensed(history, MEMORY), study.budgets[-1])
     if name == "ehvi":
@@ -54,6 +66,38 @@ def propose(
     memory = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
     memory.add_trials(shown)
     return dict(memory.ask(dict(space.free)).params)
+
+
+def spread_over(space: Space, study: Study, first: int, count: int = 1) -> list[dict[str, Any]]:
+    """Points `first` and following of the scrambled Sobol sequence that spreads over a space."""
+    if not space.free:
+        return [{}]
+    sequence = qmc.Sobol(len(space.free), rng=derive(study, f"{space.method}/sobol", 0))
+    if first:
+        sequence.fast_forward(first)
+    return [space.at([float(u) for u in place]) for place in sequence.random(count)]
+
+
+def _gp(seed: int, _trials: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=1, deterministic_objective=False
+        )
+
+
+def _nsga2(seed: int, trials: int) -> optuna.samplers.BaseSampler:
+    population = min(50, max(8, trials // 4))
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+
+
+SAMPLERS: Mapping[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
+    "gp": _gp,
+    "tpe": lambda seed, _: optuna.samplers.TPESampler(seed=seed, n_startup_trials=1),
+    "nsga2": _nsga2,
+    "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
+}
+"""Optuna's samplers by name, each made from a seed and the number of planned trials."""
 
 
 def _named(plan: SearchPlan) -> str:
@@ -66,14 +110,6 @@ def _named(plan: SearchPlan) -> str:
 def _start(plan: SearchPlan) -> int:
     """Trials that spread over the space before a sampler learns from them."""
     return max(4, min(10, plan.trials // 3))
-
-
-def _sobol(dimensions: int, number: int, seed: int) -> list[float]:
-    """Point `number` of the scrambled Sobol sequence of a seed."""
-    sequence = qmc.Sobol(dimensions, rng=seed)
-    if number:
-        sequence.fast_forward(number)
-    return [float(u) for u in sequence.random(1)[0]]
 
 
 def _bounded(history: Sequence[FrozenTrial], budget: float) -> list[FrozenTrial]:
@@ -94,28 +130,3 @@ def _bounded(history: Sequence[FrozenTrial], budget: float) -> list[FrozenTrial]
             seen.set_constraint("budget", seen.values[1] / cap(budget) - 1)
         shown.append(seen)
     return shown
-
-
-def _gp(seed: int, _trials: int) -> optuna.samplers.BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.GPSampler(
-            seed=seed, n_startup_trials=1, deterministic_objective=False
-        )
-
-
-def _nsga2(seed: int, trials: int) -> optuna.samplers.BaseSampler:
-    population = min(50, max(8, trials // 4))
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
-
-
-LEARNING = ("ehvi", "gp", "tpe")
-"""Samplers that start from points spread over the space."""
-
-
-SAMPLERS: Mapping[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
-    "gp": _gp,
-    "tpe": lambda seed, _: optuna.samplers.TPESampler(seed=seed, n_startup_trials=1),
-    "nsga2": _nsga2,
-    "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
-}

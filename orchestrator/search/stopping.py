@@ -1,7 +1,8 @@
-"""Which running trials are given up, by the rungs' rule on the ledger's curves."""
+"""Which running trials are given up, by the rungs' rule on the curves of a history."""
 
 import copy
 import math
+from typing import Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -13,41 +14,52 @@ from orchestrator.search.rungs import REMEMBERED, Curve, Plan, first_rung, outlo
 from orchestrator.study.params import parts, trial_name
 
 
-class Stopping:
-    """Holds nothing but what it worked out before: a restart decides as an unbroken sweep would."""
+class StopRule(Protocol):
+    """What stops trials before their end, and what samplers see of those that it stopped."""
 
-    def __init__(self, history: History, task: Task) -> None:
+    def reason(self, ticket: Ticket, lag: int) -> str | None:
+        """Why a trial is given up after its latest epoch; None where it continues."""
+
+    def shown(self, method: str, trial: FrozenTrial) -> FrozenTrial:
+        """A trial that ended, as a sampler sees it."""
+
+
+class Stopping:
+    """The study's own rule, by default: only a cache, so that a restart decides as before it."""
+
+    def __init__(self, history: History, task: Task, plan: Plan | None = None) -> None:
         self._history = history
         self._task = task
-        self._plan = Plan() if history.study.search.stop == "predictive" else None
+        self._plan = plan or (Plan() if history.study.search.stop == "predictive" else None)
         self._floors: dict[str, int] = {}
         self._ended: dict[str, Curve | None] = {}
 
     def reason(self, ticket: Ticket, lag: int) -> str | None:
-        """Why a search trial is given up after its latest epoch; None where it goes on.
+        """Why a search trial is given up after its latest epoch; None where it continues.
 
         It is compared with its method's trials that are numbered `lag` before it: they have ended.
+        With one epoch to go nothing is saved any more: its worker is at it.
         """
         if self._plan is None or ticket.role != "search":
             return None
         record = self._history.records[ticket.trial]
-        if record.step < first_rung(self._plan, record.length):
+        if not first_rung(self._plan, record.length) <= record.step < record.length - 1:
             return None
         others = self._others(ticket.method, number_of(ticket.trial) - lag)
         return stops(self._plan, self._curve(record), others)
 
     def shown(self, method: str, trial: FrozenTrial) -> FrozenTrial:
-        """A trial as a sampler sees it: a stopped one with the error and the MACs foretold."""
+        """A trial as a sampler sees it: a stopped one with its predicted error and MACs."""
         if self._plan is None or trial.state != TrialState.PRUNED:
             return trial
         record = self._history.records[trial_name(method, trial.number)]
-        foretold = outlook(self._curve(record), self._others(method, trial.number))
-        if foretold is None:
+        predicted = outlook(self._curve(record), self._others(method, trial.number))
+        if predicted is None:
             return trial
-        seen = copy.copy(trial)
-        seen.state = TrialState.COMPLETE
-        seen.values = [math.exp(foretold[1]), math.exp(foretold[0])]
-        return seen
+        complete = copy.copy(trial)
+        complete.state = TrialState.COMPLETE
+        complete.values = [math.exp(predicted[1]), math.exp(predicted[0])]
+        return complete
 
     def _others(self, method: str, before: int) -> list[Curve]:
         names = [trial_name(method, number) for number in range(before)]

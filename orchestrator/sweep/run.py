@@ -14,7 +14,6 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
-from methods.data.load import Data
 from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
 from methods.files import NO_ROOM
 from orchestrator import store
@@ -26,11 +25,12 @@ from orchestrator.record.ledger import Ledger, refuse_other
 from orchestrator.record.log import logged
 from orchestrator.record.provenance import provenance
 from orchestrator.report.publish import Outcome, Source, publish
+from orchestrator.search.agenda import Agenda
 from orchestrator.store.place import default_uri, writable
 from orchestrator.study.check import Prepared, prepare
 from orchestrator.study.file import Study
 from orchestrator.sweep import cluster, shared, signals, warm
-from orchestrator.sweep.tune import StudySearch, Trial, _tune
+from orchestrator.sweep.tune import Trial, drive
 from orchestrator.trial.latency import measured
 
 logger = logging.getLogger(__name__)
@@ -140,43 +140,47 @@ def _train(
     """Search and confirm; False where nothing was left to do.
 
     Raises:
-        ClusterLost: Ray died more often in a row than a trial may, and nothing got on meanwhile.
+        ClusterLost: Ray died more often in a row than a trial may, and no epoch came meanwhile.
     """
-    study = ledger.study
-    search = StudySearch(ledger, ready.spaces, ready.data.task, _settings(ledger), ready.warm)
-    if search.finished and not _untimed(ledger):
+    if not _open(ledger, ready):
         return False
     if listener:
         ledger.replay(listener)
     losses = 0
-    while not search.finished or _untimed(ledger):
+    while _open(ledger, ready):
         heard = ledger.history.heard
         try:
-            _fit(search, ledger, ready.data, facts, start, trainable=trainable)
+            _fit(ledger, ready, facts, start, trainable=trainable)
         except Exception as error:
             reason = _lost_ray(error)
             losses = 1 if ledger.history.heard > heard else losses + 1
-            if losses > study.resources.retries:
+            if losses > ledger.study.resources.retries:
                 raise ClusterLost(
                     f"Ray must stay up for an epoch, but died {losses} times in a row, at last: "
                     f"{reason}; nothing is lost: the same command goes on"
                 ) from None
             logger.warning("Ray was lost, and what ran goes on in a new one: %s", reason)
-        search = StudySearch(ledger, ready.spaces, ready.data.task, _settings(ledger), ready.warm)
     return True
 
 
+def _open(ledger: Ledger, ready: Prepared) -> bool:
+    """Whether anything is left to run or to time."""
+    return not _agenda(ledger, ready).finished or bool(_untimed(ledger))
+
+
+def _agenda(ledger: Ledger, ready: Prepared, lag: int = 1) -> Agenda:
+    return Agenda(ledger.history, ready.data.task, lag=lag, warm=ready.warm)
+
+
 def _fit(
-    search: StudySearch,
     ledger: Ledger,
-    data: Data,
+    ready: Prepared,
     facts: Mapping[str, Any],
     start: Start,
     *,
     trainable: type[tune.Trainable],
 ) -> None:
     """All that is left to run, or all that runs until Ray is lost."""
-    study = ledger.study
     for left in ledger.folder.glob("ray-*"):
         shutil.rmtree(left, ignore_errors=True)  # a driver that was killed here
     with (
@@ -185,13 +189,21 @@ def _fit(
             prefix="ray-", dir=ledger.folder, ignore_cleanup_errors=True
         ) as scratch,
     ):
-        search.shared = shared.put(data)
-        search.lag = ledger.history.begin(facts, lag=slots, device=search.device)
+        settings = {**_settings(ledger), "shared": shared.put(ready.data)}
+        lag = ledger.history.begin(facts, lag=slots, device=settings["device"])
+        agenda = _agenda(ledger, ready, lag)
         try:
-            if not search.finished:
-                _tune(search, study, slots, scratch, trainable)
-            if search.finished:
-                _time(ledger, search.shared)
+            if not agenda.finished:
+                drive(
+                    agenda,
+                    ledger,
+                    settings,
+                    slots=slots,
+                    scratch=scratch,
+                    trainable=trainable,
+                )
+            if agenda.finished:
+                _time(ledger, settings)
         except KeyboardInterrupt:
             ledger.history.pause()  # first of all: whoever stops us may not wait until Ray is down
             raise
@@ -203,11 +215,10 @@ def _untimed(ledger: Ledger) -> list[latency.Pair]:
     return latency.missing(wanted, ledger.history.latencies)
 
 
-def _time(ledger: Ledger, found: shared.Handle | None) -> None:
+def _time(ledger: Ledger, settings: Mapping[str, Any]) -> None:
     """Time the board's networks, now that no trial runs: one worker, one pair at a time."""
     resources = ledger.study.resources
     worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(measured)
-    settings = {**_settings(ledger), "shared": found}
     for pair in _untimed(ledger):
         for event in ray.get(worker.remote(pair, settings, partial(shared.held, settings))):
             ledger.history.time(event)

@@ -9,20 +9,24 @@ import argparse
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
+from methods.api import Task
+from orchestrator.record.history import History, number_of
+from orchestrator.record.trials import Ticket
+from orchestrator.search.agenda import Agenda
 from orchestrator.search.replay import curves, tournament
-from orchestrator.search.replay.searchers import named
-from orchestrator.search.replay.simulate import Ended, Searcher, Session
-from orchestrator.search.rungs import Curve
+from orchestrator.search.replay.searchers import in_memory, named
+from orchestrator.search.replay.simulate import Searcher
 from orchestrator.study.file import Study
-from orchestrator.study.params import derive
+from orchestrator.study.params import derive, trial_name
 from orchestrator.study.space import Space
 
 SERVER = Path(__file__).with_name("syne_tune_server.py")
@@ -41,13 +45,12 @@ class SyneTune:
         )
         self._sessions = 0
 
-    def session(self, space: Space, study: Study) -> Session:
-        self._sessions += 1
-        length = {**space.defaults(), **space.fixed}["recipe.epochs"]
-        own = _SyneTuneSession(self, self._sessions)
-        domains = {name: _domain(found) for name, found in space.free.items()}
-        own.said({"space": domains, "seed": derive(study, space.method, 0), "epochs": length})
-        return own
+    def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
+        """A fresh search in memory, each method's in a session of its own."""
+        history = in_memory(study, spaces, "random", stop=True)
+        sessions = {method: self._opened(space, study) for method, space in spaces.items()}
+        rule = _Rule(self, sessions, history)
+        return Agenda(history, task, lag=lag, sample=rule.sample, stopping=rule)
 
     def said(self, message: Mapping[str, Any]) -> Any:
         """The answer to a message."""
@@ -61,24 +64,48 @@ class SyneTune:
         """End the server."""
         self._server.communicate()
 
+    def _opened(self, space: Space, study: Study) -> int:
+        self._sessions += 1
+        content = {
+            "session": self._sessions,
+            "space": {name: _domain(values) for name, values in space.free.items()},
+            "seed": derive(study, space.method, 0),
+            "epochs": space.epochs,
+        }
+        self.said(content)
+        return self._sessions
 
-@dataclass(frozen=True)
-class _SyneTuneSession:
+
+@dataclass
+class _Rule:
+    """Proposes and stops as the server says; the agenda's own first trials run to their end."""
+
     owner: SyneTune
-    number: int
+    sessions: Mapping[str, int]
+    history: History
+    asked: set[str] = field(default_factory=set)
 
-    def propose(self, number: int, ended: Sequence[Ended]) -> Mapping[str, Any]:
-        return dict(self.said({"ask": number}))
+    def sample(
+        self, space: Space, history: Sequence[FrozenTrial], study: Study, number: int
+    ) -> Mapping[str, Any]:
+        self.asked.add(trial_name(space.method, number))
+        return dict(self.owner.said({"session": self.sessions[space.method], "ask": number}))
 
-    def stops(self, number: int, own: Curve, ended: Sequence[Ended]) -> bool:
-        result = {"error": own.errors[-1], "macs": own.macs[-1], "epoch": own.step}
-        return bool(self.said({"tell": number, "result": result}))
+    def reason(self, ticket: Ticket, lag: int) -> str | None:
+        if ticket.trial not in self.asked:
+            return None
+        latest = self.history.records[ticket.trial].curve[-1]
+        metrics = latest.metrics
+        result = {
+            "error": 1 - metrics.val_acc,
+            "macs": 1e6 * metrics.macs_mean_m,
+            "epoch": latest.step,
+        }
+        message = {"session": self.sessions[ticket.method], "tell": number_of(ticket.trial)}
+        return "stopped" if self.owner.said({**message, "result": result}) else None
 
-    def close(self) -> None:
-        pass
-
-    def said(self, message: Mapping[str, Any]) -> Any:
-        return self.owner.said({**message, "session": self.number})
+    def shown(self, method: str, trial: FrozenTrial) -> FrozenTrial:
+        return trial
 
 
 def _domain(own: BaseDistribution) -> dict[str, Any]:
@@ -105,8 +132,10 @@ def main() -> None:
     track = tournament.Track.of(curves.read(asked.table))
     console.print(tournament.qualities(track))
     searchers: list[Searcher] = named(asked.searchers)
+    servers: list[SyneTune] = []
     if asked.syne_tune:
-        searchers.append(SyneTune(asked.syne_tune))
+        servers.append(SyneTune(asked.syne_tune))
+        searchers += servers
     found = []
     for searcher in searchers:
         found.append(
@@ -124,6 +153,8 @@ def main() -> None:
         reached = own.confirmed.mean(axis=0)
         console.print(own.searcher, np.round(reached, 4).tolist(), highlight=False)
     tournament.write_figure(found, asked.to)
+    for server in servers:
+        server.close()
 
 
 if __name__ == "__main__":

@@ -36,12 +36,15 @@ from orchestrator import store
 from orchestrator.record.events import End, News, decode
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import Log
+from orchestrator.record.result import decode_result
+from orchestrator.record.trials import Ticket
+from orchestrator.search.agenda import Agenda, confirm_plan
 from orchestrator.search.proposals import SAMPLERS, propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space, spaces
 from orchestrator.sweep import cluster
 from orchestrator.sweep import run as sweep
-from orchestrator.sweep.tune import TOLD, StudySearch, confirm_plan
+from orchestrator.sweep.tune import TOLD
 
 METHODS: Mapping[str, Any] = {
     "dense": {"depth": 8, "width": {"low": 0.25, "high": 1.0}},
@@ -93,7 +96,7 @@ class Noop(Plain):
     """A trial of the sweep that reports one epoch and a made-up point at once."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._told = told(config)
+        self._told = told(config["trial"], config["role"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -103,11 +106,11 @@ class Noop(Plain):
         return {"done": True, TOLD: json.dumps(self._told)}
 
 
-def told(config: Mapping[str, Any]) -> dict[str, Any]:
+def told(trial: str, role: str) -> dict[str, Any]:
     """The one result of a no-op trial: figures drawn from its name."""
-    draw = random.Random(config["trial"])
+    draw = random.Random(trial)
     point: dict[str, Any] = {"point": ""}
-    for split in ("val", "test") if config["role"] == "confirm" else ("val",):
+    for split in ("val", "test") if role == "confirm" else ("val",):
         cost = draw.uniform(2e5, 3e6)
         point |= {f"{split}_acc": draw.uniform(0.2, 0.9), f"{split}_loss": 1.0}
         point |= {f"{split}_macs_{name}": cost for name in ("mean", "p95", "max")}
@@ -275,15 +278,13 @@ def searched(trials: int, folder: Path, sampler: str) -> tuple[dict[str, Any], L
     """Search and ledger without Ray: every trial ends when it has begun."""
     found = study(trials, sampler)
     ledger, meter = Ledger(folder, found), Meter(trials)
-    search = StudySearch(ledger, spaces(found), TASK, {"device": "cpu"}, {})
-    search.lag = ledger.history.begin({"study": {}, "classes": 10}, lag=2, device="cpu")
-    for number in range(trials):
-        config = search.suggest(str(number))
-        if not isinstance(config, dict) or config["role"] == "confirm":
+    lag = ledger.history.begin({"study": {}, "classes": 10}, lag=2, device="cpu")
+    agenda = Agenda(ledger.history, TASK, lag=lag)
+    for _ in range(trials):
+        ticket = agenda.next()
+        if not isinstance(ticket, Ticket) or ticket.role == "confirm":
             break
-        result = {TOLD: json.dumps(told(config))}
-        search.on_trial_result(str(number), result)
-        search.on_trial_complete(str(number), result)
+        agenda.heard(ticket.trial, decode_result(told(ticket.trial, ticket.role)))
         meter.count()
     return meter.summary(), ledger
 

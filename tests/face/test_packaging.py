@@ -92,6 +92,7 @@ def test_the_wheel_holds_the_studies_and_clusters(site: Path, tmp_path: Path) ->
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_script_runs_sweeps_in_a_thread_and_under_a_loop(site: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     lines = call(site, tmp_path, sys.executable, "script.py").splitlines()

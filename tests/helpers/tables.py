@@ -79,5 +79,5 @@ def synthetic(trials: int = 16) -> Table:
         STUDY,
         {name: dict(space.free) for name, space in found.items()},
         {name: dict(space.fixed) for name, space in found.items()},
-        {"commit": "none"},
+        {"commit": "none", "image": [1, 8, 8], "classes": 10},
     )

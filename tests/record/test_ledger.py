@@ -11,11 +11,12 @@ from methods.api import Task
 from methods.errors import StorageError, StudyError
 from orchestrator.record.events import End, decode_metrics, decode_points
 from orchestrator.record.ledger import Ledger
-from orchestrator.record.result import Ending
+from orchestrator.record.result import Ending, decode_result
+from orchestrator.record.trials import Ticket
+from orchestrator.search.agenda import Agenda, confirm_plan
 from orchestrator.search.proposals import propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
-from orchestrator.sweep.tune import StudySearch, confirm_plan
 
 STUDY = Study.model_validate(
     {
@@ -193,13 +194,12 @@ def test_values_that_do_not_go_together_are_a_refused_trial(tmp_path: Path) -> N
     )
     found = spaces(study)
     ledger = opened(tmp_path, study)
-    search = StudySearch(ledger, found, Task("digits", 1, 8, 8, 10), {"device": "cpu"}, {})
-    for number in range(study.search.trials):
-        name = f"tune-{number}"
-        config = search.suggest(name)
-        assert isinstance(config, dict)
-        told = {"metrics": {}, "end": {"state": "COMPLETE", "points": [point(0.5, 1e5)]}}
-        search.on_trial_complete(name, {"told": json.dumps(told)})
+    agenda = Agenda(ledger.history, Task("digits", 1, 8, 8, 10))
+    for _ in range(study.search.trials):
+        ticket = agenda.next()
+        assert isinstance(ticket, Ticket)
+        end = {"state": "COMPLETE", "points": [point(0.5, 1e5)]}
+        agenda.heard(ticket.trial, decode_result({"metrics": {}, "end": end}))
     refused = [record for record in ledger.history.records.values() if record.refused]
     assert refused
     for record in refused:

@@ -1,9 +1,8 @@
 """What runs next: equal effort, and samplers that know the budget and what came before."""
 
-import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,19 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from methods.api import Task
 from methods.errors import StudyError
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.result import decode_result
+from orchestrator.record.trials import Ticket
+from orchestrator.search.agenda import Agenda
 from orchestrator.search.proposals import SAMPLERS, propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space, spaces
-from orchestrator.sweep.tune import StudySearch
 
 TASK = Task("digits", 1, 8, 8, 10)
 EPOCHS = 4
 PACE = {"dense": 1.0, "skipnet": 2.5, "resrep": 0.7}
 """Seconds that an epoch of a method takes here."""
-Outcome = Callable[[Mapping[str, Any]], tuple[int, str]]
-"""A trial's parameters -> the epochs that it takes, and the state in which it ends."""
+Outcome = Callable[[Ticket], tuple[int, str]]
+"""A trial -> the epochs that it takes, and the state in which it ends."""
 
 
 def study(**changes: Any) -> Study:
@@ -41,27 +42,25 @@ def study(**changes: Any) -> Study:
 def searched(folder: Path, found: Study, outcome: Outcome, *, seed: int = 0) -> Ledger:
     """The ledger after a search whose trials end in any order, three at once."""
     ledger, order = Ledger(folder, found), random.Random(seed)
-    search = StudySearch(ledger, spaces(found), TASK, {"device": "cpu"}, {})
-    search.lag = 3
-    running: dict[str, Any] = {}
+    agenda = Agenda(ledger.history, TASK, lag=3)
+    running: dict[str, Ticket] = {}
     for number in range(1000):
-        config = search.suggest(f"tune-{number}") if len(running) < 3 else None
-        if isinstance(config, dict) and config["role"] == "search":
-            running[f"tune-{number}"] = config
+        ticket = agenda.next() if len(running) < 3 else None
+        if isinstance(ticket, Ticket) and ticket.role == "search":
+            running[f"start-{number}"] = ticket
             continue
         if not running:
             return ledger
-        name = order.choice(sorted(running))
-        config = running.pop(name)
-        epochs, state = outcome(config)
+        ticket = running.pop(order.choice(sorted(running)))
+        epochs, state = outcome(ticket)
         for step in range(1, epochs + 1):
-            metrics = {"curve/val_acc": 0.5, "curve/seconds": PACE[config["method"]]}
+            metrics = {"curve/val_acc": 0.5, "curve/seconds": PACE[ticket.method]}
             told = {"step": step, "time": step, "metrics": metrics, "end": None}
-            search.on_trial_result(name, {"told": json.dumps(told)})
+            agenda.heard(ticket.trial, decode_result(told))
         point = {"point": "", "val_acc": 0.5, "val_macs_mean": 5e5}
         end = {"state": state, "reason": "x" if state == "FAIL" else None}
         end |= {"points": [point]} if state == "COMPLETE" else {}
-        search.on_trial_complete(name, {"told": json.dumps({"metrics": {}, "end": end})})
+        agenda.heard(ticket.trial, decode_result({"metrics": {}, "end": end}))
     raise AssertionError("the search does not end")
 
 
@@ -70,10 +69,10 @@ def efforts(ledger: Ledger) -> dict[str, float]:
 
 
 def test_methods_of_any_fate_get_equal_epochs(tmp_path: Path) -> None:
-    def outcome(config: Mapping[str, Any]) -> tuple[int, str]:
-        if config["method"] == "skipnet" and int(config["trial"][-1]) % 3 == 1:
+    def outcome(ticket: Ticket) -> tuple[int, str]:
+        if ticket.method == "skipnet" and int(ticket.trial[-1]) % 3 == 1:
             return 1, "FAIL"
-        if config["method"] == "resrep" and int(config["trial"][-1]) % 2:
+        if ticket.method == "resrep" and int(ticket.trial[-1]) % 2:
             return 2, "PRUNED"
         return EPOCHS, "COMPLETE"
 
@@ -100,8 +99,8 @@ def test_effort_stays_equal_at_every_moment(tmp_path: Path) -> None:
 def test_methods_of_any_speed_and_fate_get_equal_device_seconds_where_a_study_says_so(
     tmp_path: Path,
 ) -> None:
-    def outcome(config: Mapping[str, Any]) -> tuple[int, str]:
-        fails = config["method"] == "dense" and int(config["trial"][-1]) % 3 == 1
+    def outcome(ticket: Ticket) -> tuple[int, str]:
+        fails = ticket.method == "dense" and int(ticket.trial[-1]) % 3 == 1
         return (1, "FAIL") if fails else (EPOCHS, "COMPLETE")
 
     asked = 60.0
@@ -138,7 +137,7 @@ def test_a_method_that_always_fails_ends_its_search(tmp_path: Path) -> None:
     ledger = searched(
         tmp_path,
         study(),
-        lambda config: (0, "FAIL") if config["method"] == "dense" else (EPOCHS, "COMPLETE"),
+        lambda ticket: (0, "FAIL") if ticket.method == "dense" else (EPOCHS, "COMPLETE"),
     )
     started = [r for r in ledger.history.records.values() if r.start.method == "dense"]
     assert sum(not record.refused for record in started) == 4 * 6
@@ -246,7 +245,7 @@ def test_refusals_teach_a_sampler(tmp_path: Path, name: str) -> None:
         search={"trials": 20, "sampler": name},
     )
 
-    def outcome(_: Mapping[str, Any]) -> tuple[int, str]:
+    def outcome(_: Ticket) -> tuple[int, str]:
         return EPOCHS, "COMPLETE"
 
     ledger = searched(tmp_path, found, outcome)

@@ -1,8 +1,8 @@
 """Early stopping: the same trials stop, in whatever order they end and after any restart."""
 
-import json
 import math
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from optuna.trial import TrialState
 
 from methods.api import Task
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.result import decode_result
+from orchestrator.record.trials import Ticket
+from orchestrator.search.agenda import Agenda
 from orchestrator.study.file import Study
-from orchestrator.study.space import spaces
-from orchestrator.sweep.tune import StudySearch
 
 TASK = Task("digits", 1, 8, 8, 10)
 EPOCHS = 10
@@ -32,7 +33,7 @@ def study(stop: str) -> Study:
     )
 
 
-def error(params: dict[str, Any], step: int) -> float:
+def error(params: Mapping[str, Any], step: int) -> float:
     """Falls with the epochs, to a level that the learning rate decides."""
     level = 0.02 + 0.4 * abs(math.log10(params["recipe.lr"]) + 1)
     return level + (0.9 - level) * math.exp(-0.7 * step)
@@ -43,27 +44,25 @@ class Sweep:
 
     def __init__(self, folder: Path, found: Study, seed: int, events: int = 10**6) -> None:
         self.ledger = Ledger(folder, found)
-        self.search = StudySearch(self.ledger, spaces(found), TASK, {"device": "cpu"}, {})
-        self.search.lag = 3
+        self.agenda = Agenda(self.ledger.history, TASK, lag=3)
         self.order = random.Random(seed)
         self.steps: dict[str, int] = {}
-        self.running: dict[str, dict[str, Any]] = {}
-        for number in range(events):
-            self._serve(f"tune-{number}")
+        self.running: dict[str, Ticket] = {}
+        for _ in range(events):
+            self._serve()
             if not self.running:
                 break
             self._advance(self.order.choice(sorted(self.running)))
 
-    def _serve(self, name: str) -> None:
-        config = self.search.suggest(name) if len(self.running) < 3 else None
-        if isinstance(config, dict) and config["role"] == "search":
-            self.running[name] = config
-            self.steps[name] = self.ledger.history.records[config["trial"]].step
+    def _serve(self) -> None:
+        ticket = self.agenda.next() if len(self.running) < 3 else None
+        if isinstance(ticket, Ticket) and ticket.role == "search":
+            self.running[ticket.trial] = ticket
+            self.steps[ticket.trial] = self.ledger.history.records[ticket.trial].step
 
     def _advance(self, name: str) -> None:
-        config = self.running[name]
         self.steps[name] += 1
-        step, params = self.steps[name], config["params"]
+        step, params = self.steps[name], self.running[name].params
         metrics = {
             "curve/val_acc": 1 - error(params, step),
             "curve/macs_mean_m": params["width"],
@@ -75,12 +74,9 @@ class Sweep:
                 "state": "COMPLETE",
                 "points": [{**point, "val_macs_mean": 1e6 * params["width"]}],
             }
-        told = {"step": step, "time": step, "metrics": metrics, "end": end}
-        result = {"told": json.dumps(told)}
-        self.search.on_trial_result(name, result)
-        if end or name in self.search.stopped:
+        result = {"step": step, "time": step, "metrics": metrics, "end": end}
+        if not self.agenda.heard(name, decode_result(result)):
             del self.running[name]
-            self.search.on_trial_complete(name, result)
 
     def close(self) -> dict[str, tuple[Any, ...]]:
         """Every search trial: parameters, state, reason, epochs."""

@@ -1,6 +1,5 @@
 """Lost starts and full disks, on a ledger and its search without Ray."""
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -15,45 +14,37 @@ from orchestrator.record import log as wal
 from orchestrator.record.events import Lost, decode_points
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import Log
-from orchestrator.record.result import Ending
-from orchestrator.study.space import spaces
-from orchestrator.sweep.tune import StudySearch
+from orchestrator.record.result import Ending, decode_result
+from orchestrator.record.trials import Ticket
+from orchestrator.search.agenda import DONE, WAIT, Agenda
 
 
 class Driver:
-    """A driver without Ray: the ledger and the search of one."""
+    """A driver without Ray: the ledger and the agenda of one."""
 
     def __init__(self, folder: Path) -> None:
         self.ledger = Ledger(folder, STUDY)
         task = Task("digits", 1, 8, 8, 10)
-        self.search = StudySearch(self.ledger, spaces(STUDY), task, {"device": "cpu"}, {})
-        self.search.lag = 2
-        self._names: dict[str, str] = {}
-        self.asked = 0
+        self.agenda = Agenda(self.ledger.history, task, lag=2)
 
-    def ask(self) -> str | None:
-        """The next trial's name, None to wait."""
-        self.asked += 1
-        name = f"tune-{self.asked}"
-        config = self.search.suggest(name)
-        if not isinstance(config, dict):
-            return config
-        self._names[config["trial"]] = name
-        return str(config["trial"])
+    def ask(self) -> object:
+        """The next trial's name, WAIT or DONE."""
+        ticket = self.agenda.next()
+        return ticket.trial if isinstance(ticket, Ticket) else ticket
 
     def hears(self, trial: str, step: int) -> None:
         """An epoch."""
         told = {"step": step, "time": step, "metrics": {"curve/val_acc": 0.5}, "end": None}
-        self.search.on_trial_result(self._names[trial], {"told": json.dumps(told)})
+        self.agenda.heard(trial, decode_result(told))
 
     def ends(self, trial: str) -> None:
         """A trial's own end."""
         told = {"step": 2, "time": 2, "metrics": {}, "end": COMPLETE}
-        self.search.on_trial_complete(self._names[trial], {"told": json.dumps(told)})
+        self.agenda.heard(trial, decode_result(told))
 
     def loses(self, trial: str) -> None:
         """A worker."""
-        self.search.on_trial_complete(self._names[trial], error=True)
+        self.agenda.lost(trial, "its worker died: x")
 
     def dies(self) -> None:
         """Without a word."""
@@ -64,7 +55,6 @@ def test_a_lost_trial_is_served_again_and_fails_after_its_last_start(tmp_path: P
     driver = Driver(tmp_path)
     for _ in range(STUDY.resources.retries + 1):
         assert driver.ask() == "dense-00000"
-        driver.search.reasons[f"tune-{driver.asked}"] = "its worker died: x"
         driver.loses("dense-00000")
     end = driver.ledger.history.records["dense-00000"].end
     assert end is not None
@@ -93,14 +83,14 @@ def test_a_confirm_run_is_served_again_too_and_the_search_waits_for_it(tmp_path:
         assert driver.ask() == trial
         driver.ends(trial)
     seed = driver.ask()
-    assert seed is not None
+    assert isinstance(seed, str)
     assert seed.endswith("-seed1")
-    assert driver.ask() is None
+    assert driver.ask() is WAIT
     driver.loses(seed)
     assert driver.ask() == seed
     driver.ends(seed)
-    assert driver.ask() == StudySearch.FINISHED
-    assert driver.search.finished
+    assert driver.ask() is DONE
+    assert driver.agenda.finished
     driver.dies()
 
 
@@ -110,10 +100,10 @@ def test_who_takes_drivers_down_fails_and_who_ran_beside_it_does_not(tmp_path: P
         assert [driver.ask(), driver.ask()] == ["dense-00000", "dense-00001"]
         driver.dies()
     driver = Driver(tmp_path)
-    assert [driver.ask(), driver.ask()] == ["dense-00000", None]  # the last start is alone
+    assert [driver.ask(), driver.ask()] == ["dense-00000", WAIT]  # the last start is alone
     driver.dies()
     driver = Driver(tmp_path)
-    assert [driver.ask(), driver.ask()] == ["dense-00001", None]
+    assert [driver.ask(), driver.ask()] == ["dense-00001", WAIT]
     end = driver.ledger.history.records["dense-00000"].end
     assert end is not None
     assert end.reason.endswith("at last: Ray or its driver died")
@@ -145,7 +135,7 @@ def test_a_figure_that_is_not_finite_never_is_complete(
 ) -> None:
     driver = Driver(tmp_path)
     trial = driver.ask()
-    assert trial is not None
+    assert isinstance(trial, str)
     driver.ledger.history.end(
         trial, Ending("COMPLETE", points=decode_points([{**POINT, figure: value}]))
     )

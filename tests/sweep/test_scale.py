@@ -1,8 +1,7 @@
 """What a trial costs does not depend on how many came before: counted, never timed."""
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,15 @@ from orchestrator import store
 from orchestrator.record import log as wal
 from orchestrator.record.events import Lost, decode_metrics
 from orchestrator.record.ledger import Ledger
-from orchestrator.search import agenda
+from orchestrator.record.result import decode_result
+from orchestrator.record.trials import Ticket
+from orchestrator.search import agenda as agendas
+from orchestrator.search.agenda import Agenda, confirm_plan
+from orchestrator.search.proposals import propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
 from orchestrator.sweep import run as sweep
-from orchestrator.sweep.tune import TOLD, StudySearch, confirm_plan
+from orchestrator.sweep import tune
 from tests.bench.scale import Noop, searched, study, told
 
 TASK = Task("digits", 1, 8, 8, 10)
@@ -52,19 +55,17 @@ class Calls:
         return call
 
 
-def driven(found: Study, ledger: Ledger) -> StudySearch:
-    return StudySearch(ledger, spaces(found), TASK, {"device": "cpu"}, {})
+def driven(found: Study, ledger: Ledger) -> Agenda:
+    return Agenda(ledger.history, TASK)
 
 
-def step(served: StudySearch, name: str) -> Mapping[str, Any] | None:
+def step(agenda: Agenda) -> Ticket | None:
     """One trial from its proposal to its end; None where nothing is left."""
-    config = served.suggest(name)
-    if not isinstance(config, dict):
+    ticket = agenda.next()
+    if not isinstance(ticket, Ticket):
         return None
-    result = {TOLD: json.dumps(told(config))}
-    served.on_trial_result(name, result)
-    served.on_trial_complete(name, result)
-    return config
+    agenda.heard(ticket.trial, decode_result(told(ticket.trial, ticket.role)))
+    return ticket
 
 
 def test_a_trial_reads_the_journal_as_often_as_the_one_before(
@@ -72,12 +73,12 @@ def test_a_trial_reads_the_journal_as_often_as_the_one_before(
 ) -> None:
     found = study(40, "random")
     ledger = Ledger(tmp_path, found)
-    served, calls = driven(found, ledger), Calls(monkeypatch)
+    agenda, calls = driven(found, ledger), Calls(monkeypatch)
     calls.of(JournalStorage, "get_all_trials")
     calls.of(JournalFileBackend, "read_logs", "append_logs")
     counts = []
-    for number in range(40):
-        step(served, str(number))
+    for _ in range(40):
+        step(agenda)
         counts.append(calls.taken())
     assert counts[5:] == [counts[5]] * 35
     assert "get_all_trials" not in counts[5]
@@ -113,12 +114,12 @@ def test_the_confirm_plan_is_made_once_after_the_search(
 ) -> None:
     found = study(10, "random")
     ledger = Ledger(tmp_path, found)
-    served, calls = driven(found, ledger), Calls(monkeypatch)
-    calls.of(agenda, "confirm_plan")
+    agenda, calls = driven(found, ledger), Calls(monkeypatch)
+    calls.of(agendas, "confirm_plan")
     roles: list[str] = []
-    while config := step(served, str(len(roles))):
-        roles.append(config["role"])
-    assert served.finished
+    while ticket := step(agenda):
+        roles.append(ticket.role)
+    assert agenda.finished
     assert roles.count("confirm") == len(confirm_plan(ledger.history)) >= found.confirm.seeds
     assert calls.taken() == {"confirm_plan": 1}
     ledger.close()
@@ -129,7 +130,7 @@ def test_a_random_proposal_needs_no_history(tmp_path: Path) -> None:
     _, ledger = searched(20, tmp_path, "random")
     space, history = spaces(found)["dense"], ledger.history.trials("dense", 10)
     assert history
-    assert agenda.propose(space, history, found, 11) == agenda.propose(space, [], found, 11)
+    assert propose(space, history, found, 11) == propose(space, [], found, 11)
     ledger.close()
 
 
@@ -177,10 +178,10 @@ def test_slices_of_a_log_are_the_whole_log(tmp_path: Path, size: int) -> None:
 
 @pytest.mark.ray
 def test_a_long_sweep_is_a_row_of_tuners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "LEG", 5)
-    monkeypatch.setattr(sweep, "ROUNDS", 1)
+    monkeypatch.setattr(tune, "LEG", 5)
+    monkeypatch.setattr(tune, "ROUNDS", 1)
     calls = Calls(monkeypatch)
-    calls.of(sweep.Tuner, "fit")
+    calls.of(tune.Tuner, "fit")
     found = study(8, "random")
     outcome = sweep.run(found, tmp_path, trainable=Noop)
     rows = store.read_rows(outcome.uri, "scale")

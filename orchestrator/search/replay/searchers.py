@@ -1,24 +1,23 @@
 """Ways to search that can be simulated: a sampler, and a rule that stops trials or none."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from methods.api import Task
 from methods.errors import StudyError, nearest
-from orchestrator.search import rungs
-from orchestrator.search.proposals import propose
-from orchestrator.search.replay.simulate import Ended, Searcher, Session, frozen
-from orchestrator.search.rungs import REMEMBERED, Curve, Plan
+from orchestrator.record.history import History
+from orchestrator.search.agenda import Agenda
+from orchestrator.search.replay.simulate import Searcher
+from orchestrator.search.rungs import Plan
+from orchestrator.search.stopping import Stopping
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
-
-Shown = Literal["pruned", "predicted", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -28,103 +27,70 @@ class Strategy:
     name: str
     sampler: str
     plan: Plan | None = None
-    shown: Shown = "predicted"
-    """What a sampler sees of a stopped trial: nothing, that it was pruned, or its outlook."""
 
-    def session(self, space: Space, study: Study) -> Session:
-        """A fresh search of one method."""
-        search = study.search.model_copy(update={"sampler": self.sampler})
-        return _StrategySession(self, space, study.model_copy(update={"search": search}))
-
-
-@dataclass
-class _StrategySession:
-    """Holds nothing but what it worked out before."""
-
-    strategy: Strategy
-    space: Space
-    study: Study
-    _trials: dict[int, FrozenTrial | None] = field(default_factory=dict)
-
-    def propose(self, number: int, ended: Sequence[Ended]) -> Mapping[str, Any]:
-        history = [self._shown(trial, ended) for trial in ended]
-        seen = [trial for trial in history if trial is not None]
-        return propose(self.space, seen, self.study, number)
-
-    def stops(self, number: int, own: Curve, ended: Sequence[Ended]) -> bool:  # noqa: ARG002
-        if self.strategy.plan is None or own.step < rungs.first_rung(
-            self.strategy.plan, own.epochs
-        ):
-            return False
-        others = [trial.curve for trial in ended[-REMEMBERED:] if not trial.refused]
-        return rungs.stops(self.strategy.plan, own, others) is not None
-
-    def close(self) -> None:
-        pass
-
-    def _shown(self, trial: Ended, ended: Sequence[Ended]) -> FrozenTrial | None:
-        if trial.number not in self._trials:
-            self._trials[trial.number] = self._frozen(trial, ended)
-        return self._trials[trial.number]
-
-    def _frozen(self, trial: Ended, ended: Sequence[Ended]) -> FrozenTrial | None:
-        curve = trial.curve
-        if curve.final_error is not None and curve.final_macs is not None:
-            return frozen(self.space, trial, (curve.final_error, curve.final_macs))
-        if trial.refused or self.strategy.shown == "pruned":
-            return frozen(self.space, trial, None)
-        if self.strategy.shown == "nothing":
-            return None
-        others = [other.curve for other in ended[: trial.number] if not other.refused]
-        seen = rungs.outlook(curve, others[-REMEMBERED:])
-        if seen is None:
-            return frozen(self.space, trial, None)
-        return frozen(self.space, trial, (math.exp(seen[1]), math.exp(seen[0])))
+    def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
+        """A fresh search in memory."""
+        history = in_memory(study, spaces, self.sampler, stop=self.plan is not None)
+        return Agenda(history, task, lag=lag, stopping=Stopping(history, task, self.plan))
 
 
 @dataclass(frozen=True)
 class Stock:
     """One of Optuna's samplers by ask and tell, in a study of its own; stops nothing.
 
-    NSGA-II counts its generations in the study that asked: our own way, a fresh study per
-    proposal, would make it a random search.
+    Starts, refusals and effort are the agenda's. NSGA-II counts its generations in the study that
+    asked: our own way, a fresh study per proposal, would make it a random search.
     """
 
     name: str
     make: Callable[[int, int], BaseSampler]
     """From a seed and the number of whole trials."""
 
-    def session(self, space: Space, study: Study) -> Session:
-        """A fresh search of one method, the published values first."""
-        seed = derive(study, f"{space.method}/{self.name}", 0)
-        sampler = self.make(seed, study.search.trials)
-        own = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
-        own.enqueue_trial(space.defaults())
-        return _StockSession(space, own)
+    def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
+        """A fresh search in memory."""
+        samples = {method: _AskAndTell(self.make) for method in spaces}
+
+        def sample(
+            space: Space, history: Sequence[FrozenTrial], study: Study, number: int
+        ) -> Mapping[str, Any]:
+            return samples[space.method](space, history, study, number)
+
+        return Agenda(in_memory(study, spaces, self.name), task, lag=lag, sample=sample)
 
 
 @dataclass
-class _StockSession:
-    space: Space
-    study: optuna.Study
+class _AskAndTell:
+    """One method's sampler, in an Optuna study that lives as long as the search."""
+
+    make: Callable[[int, int], BaseSampler]
+    _study: optuna.Study | None = None
+    _asked: dict[int, optuna.Trial] = field(default_factory=dict)
     _told: int = 0
 
-    def propose(self, number: int, ended: Sequence[Ended]) -> Mapping[str, Any]:
-        for trial in ended[self._told :]:
-            curve = trial.curve
-            values = None if trial.refused else [curve.final_error, curve.final_macs]
-            state = TrialState.FAIL if trial.refused else TrialState.COMPLETE
-            self.study.tell(trial.number, values, state)  # type: ignore[arg-type]
-        self._told = len(ended)
-        asked = self.study.ask(dict(self.space.free))
-        assert asked.number == number, "trials are asked for in turn"
-        return dict(asked.params)
+    def __call__(
+        self, space: Space, history: Sequence[FrozenTrial], study: Study, number: int
+    ) -> Mapping[str, Any]:
+        if self._study is None:
+            seed = derive(study, f"{space.method}/{study.search.sampler}", 0)
+            sampler = self.make(seed, study.search.trials)
+            self._study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
+        for trial in history[self._told :]:
+            if trial.number not in self._asked:  # it was a start, or spread after a refusal
+                self._study.enqueue_trial(trial.params)
+                self._asked[trial.number] = self._study.ask(dict(space.free))
+            self._study.tell(self._asked.pop(trial.number), trial.values, trial.state)
+        self._told = len(history)
+        self._asked[number] = self._study.ask(dict(space.free))
+        return dict(self._asked[number].params)
 
-    def stops(self, number: int, own: Curve, ended: Sequence[Ended]) -> bool:  # noqa: ARG002
-        return False
 
-    def close(self) -> None:
-        pass
+def in_memory(
+    study: Study, spaces: Mapping[str, Space], sampler: str, *, stop: bool = False
+) -> History:
+    """The empty history of a study with this sampler, which keeps its curves where trials stop."""
+    changes = {"sampler": sampler, "stop": "predictive" if stop else "none"}
+    search = study.search.model_copy(update=changes)
+    return History(study.model_copy(update={"search": search}), spaces)
 
 
 def _nsga2(seed: int, trials: int) -> BaseSampler:

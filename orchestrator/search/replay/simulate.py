@@ -1,7 +1,7 @@
-"""Searches replayed on recorded curves: simulated time, many workers, asynchronous order.
+"""Searches replayed on recorded curves: the agenda of a sweep, driven in simulated time.
 
-A heap holds the next epoch of each running trial. What a proposal and a stop may see is what the
-real sweep lets them see: the method's trials that are numbered `lag` before.
+A heap holds the next epoch of each running trial. What runs next, what is refused and what stops is
+decided by the agenda, as in a sweep; only the workers and the clock are made up.
 """
 
 import heapq
@@ -14,39 +14,20 @@ from typing import Any, Protocol
 import moocore
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
 
+from methods.api import Task
 from methods.errors import StudyError
+from orchestrator.record.events import Figures, Metrics, Point
+from orchestrator.record.history import History, number_of
+from orchestrator.record.result import Ending, Result
+from orchestrator.record.trials import Ticket
+from orchestrator.search.agenda import Agenda
 from orchestrator.search.gaussian import Array
 from orchestrator.search.replay.curves import Table
 from orchestrator.search.replay.surrogate import Course, Surrogate
-from orchestrator.search.rungs import Curve
-from orchestrator.study.file import Study, cap
+from orchestrator.study.file import Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
-
-
-@dataclass(frozen=True)
-class Ended:
-    """One trial of a method as those after it see it."""
-
-    number: int
-    params: Mapping[str, Any]
-    curve: Curve
-    refused: bool = False
-
-
-class Session(Protocol):
-    """A search of one method: what it tries next, and what it stops."""
-
-    def propose(self, number: int, ended: Sequence[Ended]) -> Mapping[str, Any]:
-        """The free parameters of trial `number`."""
-
-    def stops(self, number: int, own: Curve, ended: Sequence[Ended]) -> bool:
-        """Whether a trial stops after its latest epoch, which is not its last."""
-
-    def close(self) -> None:
-        """The search is over."""
 
 
 class Searcher(Protocol):
@@ -56,35 +37,31 @@ class Searcher(Protocol):
     def name(self) -> str:
         """As the figure calls it."""
 
-    def session(self, space: Space, study: Study) -> Session:
-        """A fresh search of one method; all its randomness derives from the study's seed."""
+    def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
+        """A fresh search in memory; all its randomness derives from the study's seed."""
+
+
+class Courses(Protocol):
+    """What a method's trials would show."""
+
+    def course(self, params: Mapping[str, Any], random: np.random.Generator) -> tuple[Course, bool]:
+        """A trial's course, and whether it was recorded."""
 
 
 @dataclass
 class Run:
     """One method's part of a simulated search."""
 
-    method: str
     epochs: int
     """Full length of a trial."""
-    number: int = 0
+    started: int = 0
+    """Trials that took a worker."""
+    unknown: int = 0
+    """Of them, those whose course was made up."""
     spent: int = 0
     """Epochs done."""
-    open: dict[int, int] = field(default_factory=dict)
-    """Running trials, and the epochs that each has done."""
-    ended: list[Ended | None] = field(default_factory=list)
-    """By number; None while it runs."""
-    before: int = 0
-    """Trials from 0 on that have all ended."""
-    unknown: int = 0
-    """Trials whose course the surrogate made up."""
     points: list[tuple[float, int, float, float, float]] = field(default_factory=list)
     """Of whole trials: time, epochs spent by then, MACs, error, error without noise."""
-
-    @property
-    def reserved(self) -> int:
-        """Epochs that are done, and those that running trials may still take."""
-        return self.spent + sum(self.epochs - done for done in self.open.values())
 
 
 @dataclass(frozen=True)
@@ -93,6 +70,7 @@ class Trace:
 
     searcher: str
     seed: int
+    history: History
     runs: Mapping[str, Run]
     seconds: float
     """Simulated time from the first start to the last end."""
@@ -113,148 +91,116 @@ def simulate(
     trials: int,
     seed: int,
 ) -> Trace:
-    """One search with `trials` full trials' worth of epochs per method.
+    """One search with `trials` full trials' worth of epochs per method, and no confirm runs.
 
-    Stopped trials give their epochs to later trials of the same method. Trials whose floor is
-    over every budget are refused at once, as in a real sweep.
+    Raises:
+        StudyError: no worker, or no trial.
     """
+    if workers < 1 or trials < 1:
+        raise StudyError(f"workers and trials must be 1 or more, got ({workers=}, {trials=})")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     began = time.perf_counter()
-    search = table.study.search.model_copy(update={"trials": trials})
-    study = table.study.model_copy(update={"seed": seed, "search": search})
-    sessions = {m: searcher.session(table.space(m), study) for m in courses}
-    try:
-        one = _Simulation(study, courses, sessions, workers, trials)
-        one.run()
-    finally:
-        for session in sessions.values():
-            session.close()
-    wall = time.perf_counter() - began
-    return Trace(searcher.name, seed, one.runs, one.now, one.worked, wall, one.peak)
+    study = searched_only(table.study, list(courses), trials, seed)
+    spaces = {method: table.space(method) for method in courses}
+    agenda = searcher.agenda(study, spaces, task_of(table), workers)
+    simulation = Simulation(agenda, courses, workers)
+    simulation.run()
+    return Trace(
+        searcher=searcher.name,
+        seed=seed,
+        history=agenda.history,
+        runs=simulation.runs,
+        seconds=simulation.now,
+        worked=simulation.worked,
+        wall=time.perf_counter() - began,
+        peak=simulation.peak,
+    )
 
 
-class _Simulation:
-    """The state of one simulation."""
+def searched_only(study: Study, methods: Sequence[str], trials: int, seed: int) -> Study:
+    """A study of so many trials of these methods, in equal epochs, that confirms nothing."""
+    search = study.search.model_copy(update={"trials": trials, "seconds": None})
+    confirm = study.confirm.model_copy(update={"seeds": 0, "race": False, "budget": None})
+    chosen = {method: study.methods[method] for method in methods}
+    return study.model_copy(
+        update={"seed": seed, "search": search, "confirm": confirm, "methods": chosen}
+    )
 
-    def __init__(
-        self,
-        study: Study,
-        courses: Mapping[str, Surrogate],
-        sessions: Mapping[str, Session],
-        workers: int,
-        trials: int,
-    ) -> None:
-        if workers < 1 or trials < 1:
-            raise StudyError(f"workers and trials must be 1 or more, got ({workers=}, {trials=})")
-        self.study = study
-        self.courses = courses
-        self.sessions = sessions
-        self.workers = workers
-        self.trials = trials
-        self.runs = {method: Run(method, own.epochs) for method, own in courses.items()}
+
+def task_of(table: Table) -> Task:
+    """What the recorded networks were trained for."""
+    channels, height, width = table.provenance["image"]
+    return Task(table.study.data, channels, height, width, table.provenance["classes"])
+
+
+class Simulation:
+    """Workers that take what an agenda serves, and follow its courses in simulated seconds."""
+
+    def __init__(self, agenda: Agenda, courses: Mapping[str, Courses], workers: int) -> None:
+        self.runs = {method: Run(space.epochs) for method, space in agenda.history.spaces.items()}
         self.now = self.worked = 0.0
         self.peak = 0
-        self._events: list[tuple[float, int, str, int]] = []
+        self._agenda = agenda
+        self._study = agenda.history.study
+        self._courses = courses
+        self._workers = workers
+        self._events: list[tuple[float, int, Ticket]] = []
         self._count = 0
-        self._busy: dict[tuple[str, int], tuple[Mapping[str, Any], Course]] = {}
+        self._busy: dict[str, Course] = {}
 
     def run(self) -> None:
         """From the first trial to the last."""
-        while self._fill() or self._events:
-            self.now, _, method, number = heapq.heappop(self._events)
-            self._epoch(self.runs[method], number)
+        self._fill()
+        while self._events:
+            self.now, _, ticket = heapq.heappop(self._events)
+            self._epoch(ticket)
 
-    def _fill(self) -> bool:
-        """Give free workers trials; True where any runs."""
-        waiting: set[str] = set()
-        while len(self._busy) < self.workers and len(waiting) < len(self.runs):
-            ready = [run for name, run in self.runs.items() if name not in waiting]
-            run = min(ready, key=lambda run: run.reserved)
-            if not self._start(run):
-                waiting.add(run.method)
+    def _fill(self) -> None:
+        """Give free workers trials."""
+        while len(self._busy) < self._workers:
+            ticket = self._agenda.next()
+            if not isinstance(ticket, Ticket):
+                break
+            random = np.random.default_rng(
+                derive(self._study, f"{ticket.method}/course", number_of(ticket.trial))
+            )
+            course, recorded = self._courses[ticket.method].course(ticket.params, random)
+            self.runs[ticket.method].started += 1
+            self.runs[ticket.method].unknown += not recorded
+            self._busy[ticket.trial] = course
+            self._push(ticket, float(course.seconds[0]))
         self.peak = max(self.peak, len(self._busy))
-        return bool(self._busy)
 
-    def _start(self, run: Run) -> bool:
-        if run.reserved + run.epochs > self.trials * run.epochs:
-            return False
-        number = run.number
-        if number > 20 * self.trials or self._seen(run, number) is None:
-            return False
-        params = self.sessions[run.method].propose(number, self._seen(run, number) or [])
-        random = np.random.default_rng(derive(self.study, f"{run.method}/course", number))
-        course, known = self.courses[run.method].course(params, random)
-        run.number += 1
-        run.unknown += not known
-        run.ended.append(None)
-        if course.floor > cap(self.study.budgets[-1]):
-            self._end(run, number, params, Curve((), (), run.epochs, course.floor), refused=True)
-            return True
-        run.open[number] = 0
-        self._busy[run.method, number] = (params, course)
-        self._push(run.method, number, float(course.seconds[0]))
-        return True
-
-    def _epoch(self, run: Run, number: int) -> None:
-        params, course = self._busy[run.method, number]
+    def _epoch(self, ticket: Ticket) -> None:
+        course, run = self._busy[ticket.trial], self.runs[ticket.method]
+        step = self._agenda.history.records[ticket.trial].step + 1
         run.spent += 1
-        run.open[number] += 1
-        done = run.open[number]
-        own = Curve(
-            tuple(course.errors[:done].tolist()),
-            tuple(course.macs[:done].tolist()),
-            run.epochs,
-            course.floor,
-            course.error if done == run.epochs else None,
-            course.cost if done == run.epochs else None,
-        )
-        if not own.whole:
-            seen = self._seen(run, number)
-            assert seen is not None, "a trial that runs could start"
-            if not self.sessions[run.method].stops(number, own, seen):
-                self._push(run.method, number, float(course.seconds[done]))
-                return
-        else:
+        if step == len(course.errors):
             run.points.append((self.now, run.spent, course.cost, course.error, course.expected))
-        del run.open[number]
-        del self._busy[run.method, number]
-        self._end(run, number, params, own)
+        if self._agenda.heard(ticket.trial, result(course, step, self.now)):
+            self._push(ticket, float(course.seconds[step]))
+        else:
+            del self._busy[ticket.trial]
+            self._fill()
 
-    def _end(
-        self,
-        run: Run,
-        number: int,
-        params: Mapping[str, Any],
-        curve: Curve,
-        *,
-        refused: bool = False,
-    ) -> None:
-        run.ended[number] = Ended(number, params, curve, refused)
-        while run.before < len(run.ended) and run.ended[run.before] is not None:
-            run.before += 1
-
-    def _seen(self, run: Run, number: int) -> Sequence[Ended] | None:
-        """The trials numbered `lag` before, or None while one of them runs."""
-        before = max(0, number - self.workers)
-        if run.before < before:
-            return None
-        return run.ended[:before]  # type: ignore[return-value]
-
-    def _push(self, method: str, number: int, seconds: float) -> None:
+    def _push(self, ticket: Ticket, seconds: float) -> None:
         self._count += 1
         self.worked += seconds
-        heapq.heappush(self._events, (self.now + seconds, self._count, method, number))
+        heapq.heappush(self._events, (self.now + seconds, self._count, ticket))
 
 
-def frozen(space: Space, ended: Ended, shown: tuple[float, float] | None) -> FrozenTrial:
-    """A trial as Optuna's samplers take it; `shown` are error and MACs, None where it has none."""
-    state = TrialState.COMPLETE if shown else TrialState.PRUNED
-    return optuna.trial.create_trial(
-        state=TrialState.FAIL if ended.refused else state,
-        params=dict(ended.params),
-        distributions=dict(space.free),
-        values=list(shown) if shown and not ended.refused else None,
+def result(course: Course, step: int, now: float) -> Result:
+    """What a worker would say after epoch `step` of a course, `now` seconds after the start."""
+    ending = None
+    if step == len(course.errors):
+        point = Point("", Figures(accuracy=1.0 - course.error, macs_mean=course.cost))
+        ending = Ending("COMPLETE", seconds=float(course.seconds.sum()), points=(point,))
+    metrics = Metrics(
+        val_acc=1.0 - float(course.errors[step - 1]),
+        macs_mean_m=float(course.macs[step - 1]) / 1e6,
+        seconds=float(course.seconds[step - 1]),
     )
+    return Result(step, round(1000 * now), metrics, ending)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,6 @@ class Course:
     errors: Array
     macs: Array
     seconds: Array
-    floor: float
-    """Least MACs that the configuration can cost."""
     expected: float
     """The last error without noise: what fresh seeds would give on average."""
 
@@ -68,7 +66,7 @@ class Surrogate:
     curves: Process
     """Log errors, by epoch."""
     costs: Process
-    """Log MACs by epoch, then of the floor."""
+    """Log MACs, by epoch."""
     pace: Process
     """Log seconds of an epoch, mean over the trial."""
     noise: Array
@@ -97,13 +95,13 @@ class Surrogate:
         macs = np.exp(self.costs.mean_at(place))
         seconds = float(np.exp(self.pace.mean_at(place)[0])) * self.profile
         errors = np.exp(np.minimum(log_errors + noise, 0.0))
-        return Course(errors, macs[:-1], seconds, float(macs[-1]), expected), False
+        return Course(errors, macs, seconds, expected), False
 
     def expected(self, many: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
         """Noise-free MACs and error at full length, one per configuration."""
         places = self.cube.places(many)
         errors = np.exp(np.minimum(self.curves.at(places)[0][:, -1], 0.0))
-        return np.exp(self.costs.at(places)[0][:, -2]), errors
+        return np.exp(self.costs.at(places)[0][:, -1]), errors
 
 
 def surrogates(table: Table) -> dict[str, Surrogate]:
@@ -129,19 +127,19 @@ def _surrogate(table: Table, method: str) -> Surrogate:
     places = cube.places([params for params, _ in whole])
     known = [course for _, course in whole]
     log_errors = np.log(np.maximum([c.errors for c in known], SMALLEST))
-    macs = np.log([np.append(course.macs, course.floor) for course in known])
+    macs = np.log([course.macs for course in known])
     mean_seconds = np.array([course.seconds.mean() for course in known])
     curves = Process.fit(places, log_errors, cube.closed, noise=0.1)
     costs = Process.fit(places, macs, cube.closed, noise=1e-4)
     pace = Process.fit(places, np.log(mean_seconds)[:, None], cube.closed, noise=0.1)
     left_out = curves.left_out()
-    costs_out = costs.left_out()[:, -2]
+    costs_out = costs.left_out()[:, -1]
     quality = Quality(
         method=method,
         trials=len(known),
         error=float(np.median(np.abs(np.exp(left_out[:, -1]) - [c.error for c in known]))),
         order=_rank_correlation(left_out[:, -1], log_errors[:, -1]),
-        macs=float(np.median(np.abs(np.expm1(costs_out - macs[:, -2])))),
+        macs=float(np.median(np.abs(np.expm1(costs_out - macs[:, -1])))),
     )
     return Surrogate(
         method=method,
@@ -167,8 +165,7 @@ def _recorded(trial: Any) -> tuple[dict[str, Any], Course] | None:
     errors[-1], macs[-1] = max(1.0 - first["final_acc"], SMALLEST), first["final_macs"]
     seconds = trial["seconds"].to_numpy(float)
     seconds = seconds + max(0.0, first["trial_seconds"] - seconds.sum()) / len(seconds)
-    course = Course(errors, macs, seconds, float(first["floor_macs"]), float(errors[-1]))
-    return json.loads(first["params"]), course
+    return json.loads(first["params"]), Course(errors, macs, seconds, float(errors[-1]))
 
 
 def _rank_correlation(a: Array, b: Array) -> float:

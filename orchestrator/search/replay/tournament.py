@@ -103,7 +103,7 @@ def race(
     per_epoch = np.array([_by_epochs(track, trace, trials) for trace in traces])
     timed = np.array([_by_time(track, trace, times) for trace in traces])
     runs = [run for trace in traces for run in trace.runs.values()]
-    ended = [end for run in runs for end in run.ended if end is not None and not end.refused]
+    started = sum(run.started for run in runs)
     wall = sum(trace.wall for trace in traces)
     return Standing(
         searcher.name,
@@ -111,9 +111,9 @@ def race(
         per_epoch[:, 0],
         times,
         timed,
-        len(ended) / len(traces),
+        started / len(traces),
         sum(len(run.points) for run in runs) / len(traces),
-        sum(run.unknown for run in runs) / max(1, sum(run.number for run in runs)),
+        sum(run.unknown for run in runs) / max(1, started),
         sum(trace.worked for trace in traces) / wall,
         sum(trace.seconds for trace in traces) / wall,
     )

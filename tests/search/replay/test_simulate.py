@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from tables import EPOCHS, synthetic
 
+from methods.api import Task
 from methods.errors import StorageError, StudyError
+from orchestrator.record.trials import Ticket
+from orchestrator.search.agenda import Agenda
 from orchestrator.search.ehvi import condensed, gain
 from orchestrator.search.gaussian import Cube
 from orchestrator.search.replay import tournament
-from orchestrator.search.replay.searchers import Strategy, named
-from orchestrator.search.replay.simulate import Ended, Session, Trace, by_epochs, shares, simulate
-from orchestrator.search.rungs import Curve, Plan
+from orchestrator.search.replay.searchers import SEARCHERS, Strategy, in_memory, named
+from orchestrator.search.replay.simulate import Trace, by_epochs, shares, simulate
+from orchestrator.search.rungs import Plan
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space
 
@@ -35,10 +38,8 @@ def searched(
 
 
 def facts(trace: Trace) -> Any:
-    return {
-        name: (run.points, run.spent, [(e.params, e.curve) for e in run.ended if e])
-        for name, run in trace.runs.items()
-    }
+    records = trace.history.records
+    return trace.runs, {name: (r.start.params, r.end, r.curve) for name, r in records.items()}
 
 
 def test_a_seed_decides_all() -> None:
@@ -53,12 +54,11 @@ def test_workers_epochs_and_time_keep_their_bounds(workers: int, trials: int, se
     assert trace.peak <= workers
     assert trace.worked <= workers * trace.seconds * (1 + 1e-9)
     for run in trace.runs.values():
-        assert trials * EPOCHS - EPOCHS < run.spent <= trials * EPOCHS
-        assert not run.open
+        assert trials * EPOCHS <= run.spent < trials * EPOCHS + EPOCHS
         times = [point[0] for point in run.points]
         assert times == sorted(times)
         assert [point[1] for point in run.points] == sorted(point[1] for point in run.points)
-        assert all(end is not None for end in run.ended)
+    assert all(record.end is not None for record in trace.history.records.values())
 
 
 def test_one_worker_takes_the_sum_of_all_epochs() -> None:
@@ -70,7 +70,7 @@ def test_stopping_leaves_more_trials() -> None:
     plain = searched(Strategy("plain", "random"))
     stopped = searched()
     for method, run in plain.runs.items():
-        assert len(stopped.runs[method].ended) > len(run.ended) == 12
+        assert stopped.runs[method].started > run.started == 12
 
 
 class Watching:
@@ -79,33 +79,42 @@ class Watching:
     name = "watching"
 
     def __init__(self) -> None:
-        self.shown: list[tuple[int, list[int]]] = []
+        self.shown_to: list[tuple[int, list[int]]] = []
 
-    def session(self, space: Space, study: Study) -> Session:
-        self.space = space
-        return self
+    def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
+        self.history = in_memory(study, spaces, "random")
+        return Agenda(self.history, task, lag=lag, sample=self.sample, stopping=self)
 
-    def propose(self, number: int, ended: Sequence[Ended]) -> Mapping[str, Any]:
-        self.shown.append((number, [trial.number for trial in ended]))
+    def sample(
+        self, space: Space, history: Sequence[FrozenTrial], study: Study, number: int
+    ) -> Mapping[str, Any]:
+        self.shown_to.append((number, [trial.number for trial in history]))
         random = np.random.default_rng(number)
-        return self.space.at(random.random(len(self.space.free)).tolist())
+        return space.at(random.random(len(space.free)).tolist())
 
-    def stops(self, number: int, own: Curve, ended: Sequence[Ended]) -> bool:
-        self.shown.append((number, [trial.number for trial in ended]))
-        return False
+    def reason(self, ticket: Ticket, lag: int) -> str | None:
+        assert lag == 4
+        return None
 
-    def close(self) -> None:
-        self.closed = True
+    def shown(self, method: str, trial: FrozenTrial) -> FrozenTrial:
+        return trial
 
 
-def test_a_decision_sees_the_trials_that_are_numbered_a_lag_before() -> None:
+def test_a_proposal_sees_the_trials_that_are_numbered_a_lag_before() -> None:
     watching = Watching()
-    table = synthetic()
     one = {"dense": TRACK.surrogates["dense"]}
-    simulate(table, one, watching, workers=4, trials=9, seed=0)
-    assert watching.shown
-    assert all(seen == list(range(max(0, number - 4))) for number, seen in watching.shown)
-    assert watching.closed
+    simulate(TRACK.table, one, watching, workers=4, trials=9, seed=0)
+    assert len(watching.shown_to) == 8
+    assert all(shown == list(range(max(0, n - 4))) for n, shown in watching.shown_to)
+
+
+@pytest.mark.parametrize("searcher", list(SEARCHERS))
+def test_every_searcher_starts_from_the_published_values(searcher: str) -> None:
+    trace = searched(SEARCHERS[searcher], trials=3)
+    for method in trace.runs:
+        space = TRACK.table.space(method)
+        params = trace.history.records[f"{method}-00000"].start.params
+        assert params == space.params(space.defaults())
 
 
 def test_recorded_configurations_replay_and_others_are_made_up() -> None:

@@ -30,7 +30,8 @@ from orchestrator.store.place import default_uri, writable
 from orchestrator.study.check import Prepared, prepare
 from orchestrator.study.file import Study
 from orchestrator.sweep import cluster, shared, signals, warm
-from orchestrator.sweep.tune import Trial, drive
+from orchestrator.sweep.tune import drive
+from orchestrator.sweep.worker import Trial
 from orchestrator.trial.latency import measured
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Ray Tune's part: the trainable, and three adapters by which Tune drives an agenda.
+"""Ray Tune's part: three adapters by which Tune drives an agenda.
 
 Ray is told nothing that it would have to remember. The history behind the agenda is the state, and
 a trial whose worker died is a new trial to Tune.
@@ -8,61 +8,29 @@ import itertools
 import json
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from methods.machine import tune_allocator
 from orchestrator.record.events import Planned
 from orchestrator.record.ledger import Ledger
-from orchestrator.record.result import decode_result, encode_result
+from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import DONE, Agenda
 from orchestrator.study.file import Resources, Study
 from orchestrator.study.params import derive
 from orchestrator.sweep import signals
-from orchestrator.sweep.shared import held
-from orchestrator.trial.run import results
+from orchestrator.sweep.worker import TOLD
 
-TOLD = "told"
-"""Where a result of Tune's carries ours."""
 LEG = 1_000
 """Trials of one Tuner: a trial costs it more among more, so a long sweep is a row of Tuners."""
 ROUNDS = 50
 """Trials of one Tuner for each that runs at once, at least: its last ones leave workers idle."""
-
-
-class Trial(tune.Trainable):  # type: ignore[misc]
-    """Ray's shell: one step is one result of `results`."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """A fresh actor's first trial."""
-        tune_allocator()
-        torch.set_num_threads(max(1, int(config["threads"])))
-        self._results = results(config, partial(held, config))
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """A used actor's next trial."""
-        self.setup(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """The next epoch's result, as text: Tune flattens what is nested."""
-        result = next(self._results)
-        return {"done": result.done, TOLD: json.dumps(encode_result(result))}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: trials keep their own checkpoints, which outlive the driver."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: a trial finds its own checkpoint when it starts."""
 
 
 def drive(

@@ -44,7 +44,7 @@ from orchestrator.study.file import Study
 from orchestrator.study.space import Space, spaces
 from orchestrator.sweep import cluster
 from orchestrator.sweep import run as sweep
-from orchestrator.sweep.tune import TOLD
+from orchestrator.sweep.worker import TOLD
 
 METHODS: Mapping[str, Any] = {
     "dense": {"depth": 8, "width": {"low": 0.25, "high": 1.0}},

@@ -22,7 +22,8 @@ from orchestrator.search.replay.surrogate import Course
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space, spaces
-from orchestrator.sweep.tune import TOLD, _Scheduler, _Searcher
+from orchestrator.sweep.tune import _Scheduler, _Searcher
+from orchestrator.sweep.worker import TOLD
 
 TASK = Task("digits", 1, 8, 8, 10)
 EPOCHS = 6

@@ -1,5 +1,6 @@
 """What is used of Ray that it does not promise to keep: each test says so when it goes."""
 
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,18 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Scheduler:
     """A scheduler that has seen three trials of a real Tune."""
 
     class Twice(tune.Trainable):  # type: ignore[misc]
-        """Two results, the second of them the last."""
+        """Two results, the second of them the last; c has none and waits to be killed."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self._waits = config["trial"] == "c"
 
         def step(self) -> dict[str, Any]:
+            if self._waits:
+                time.sleep(600)
             return {"done": self.iteration == 1, "loss": 0.0}
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.setup(new_config)
             return True
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:

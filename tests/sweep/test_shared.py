@@ -14,7 +14,7 @@ from methods.data.load import load
 from orchestrator.record.result import decode_result
 from orchestrator.study.file import Resources
 from orchestrator.sweep import cluster, shared
-from orchestrator.sweep.tune import TOLD, Trial
+from orchestrator.sweep.worker import TOLD, Trial
 
 IDLE = ("matplotlib", "mlflow", "moocore", "optuna", "scipy", "sklearn")
 """What a trial never needs. pandas is not among them: `ray.tune` imports it."""

@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from methods.data.parts import Source
+from methods.data.parts import Census, Fit, Numbered, Source
 from methods.errors import DataError
 
 ROLES: Mapping[str, str] = MappingProxyType(
@@ -50,6 +50,18 @@ class Encoded:
     dataset: Any
     """A Hugging Face data set of one undecoded image column."""
     look: Look
+    names: Sequence[str]
+    fit: Fit = "crop"
+
+    @property
+    def census(self) -> Census:
+        sizes: Counter[tuple[int, int]] = Counter()
+        modes: Counter[str] = Counter()
+        for cell in _probes(self.dataset):
+            with _opened(cell) as image:
+                sizes[image.height, image.width] += 1
+                modes[image.mode] += 1
+        return Census(sizes, modes)
 
     def pixels(
         self, rows: Int[np.ndarray, " batch"]
@@ -64,7 +76,7 @@ class Encoded:
             return np.stack(list(pool.map(lambda cell: _decoded(cell, self.look), cells)))
 
 
-def hub(repository: str, *, size: int | None) -> Source:
+def hub(repository: str, *, size: int | None, fit: Fit) -> Source:
     """A data set of the hub, or of the local cache where the hub cannot be reached.
 
     Raises:
@@ -79,10 +91,10 @@ def hub(repository: str, *, size: int | None) -> Source:
             f"but: {_line(error)}; check the network (and `hf auth login` if it is gated), "
             "or give a path"
         ) from None
-    return _source(repository, dict(found), size=size)
+    return _source(repository, dict(found), size=size, fit=fit)
 
 
-def local(path: Path, *, size: int | None) -> Source:
+def local(path: Path, *, size: int | None, fit: Fit) -> Source:
     """A Parquet file, a folder of them, or a folder with one sub-folder of images per class.
 
     Either folder may be divided into train, validation and test, by sub-folders or file names.
@@ -94,8 +106,8 @@ def local(path: Path, *, size: int | None) -> Source:
     if path.is_file() and path.suffix != ".parquet":
         raise DataError(f"a data file must be Parquet (*.parquet), but got {path}")
     if files:
-        return _source(str(path), _parquet(path, files), size=size)
-    return _source(str(path), _folders(path), size=size)
+        return _source(str(path), _parquet(path, files), size=size, fit=fit)
+    return _source(str(path), _folders(path), size=size, fit=fit)
 
 
 def _parquet(path: Path, files: list[Path]) -> dict[str, Any]:
@@ -146,7 +158,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
 
 
-def _source(name: str, found: Mapping[str, Any], *, size: int | None) -> Source:
+def _source(name: str, found: Mapping[str, Any], *, size: int | None, fit: Fit) -> Source:
     splits = {ROLES[key.lower()]: found[key] for key in found if key.lower() in ROLES}
     splits = {role: split for role, split in splits.items() if len(split)}
     if "train" not in splits:
@@ -164,7 +176,13 @@ def _source(name: str, found: Mapping[str, Any], *, size: int | None) -> Source:
     }
     look = _look(encoded["train"], size)
     parts = {
-        role: Encoded(_numbers(name, role, texts[role], classes), encoded[role], look)
+        role: Encoded(
+            _numbers(name, role, texts[role], classes),
+            encoded[role],
+            look,
+            Numbered.of(f"{name}/{role}", len(encoded[role])),
+            fit,
+        )
         for role in splits
     }
     return Source(
@@ -172,7 +190,7 @@ def _source(name: str, found: Mapping[str, Any], *, size: int | None) -> Source:
         validation=parts.get("validation"),
         test=parts.get("test"),
         shape=look,
-        classes=len(classes),
+        class_names=tuple(classes),
         flip=True,
     )
 
@@ -237,15 +255,20 @@ def _numbers(
 
 def _look(encoded: Any, size: int | None) -> Look:
     """The most common size, unless `size` is given; grey only if all probed images are."""
-    rows = range(0, len(encoded), -(-len(encoded) // PROBES))
     sizes: Counter[tuple[int, int]] = Counter()
     grey = True
-    for cell in encoded[list(rows)]["image"]:
+    for cell in _probes(encoded):
         with _opened(cell) as image:
             sizes[image.height, image.width] += 1
             grey = grey and image.mode in ("1", "L", "LA", "I;16")
     height, width = (size, size) if size is not None else sizes.most_common(1)[0][0]
     return height, width, 1 if grey else 3
+
+
+def _probes(encoded: Any) -> list[Mapping[str, Any]]:
+    rows = range(0, len(encoded), -(-len(encoded) // PROBES))
+    cells: list[Mapping[str, Any]] = encoded[list(rows)]["image"]
+    return cells
 
 
 def _decoded(cell: Mapping[str, Any], look: Look) -> UInt8[np.ndarray, "height width channels"]:

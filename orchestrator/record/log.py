@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from methods import files
 from methods.errors import DiskFull
 from methods.files import NO_ROOM
 from orchestrator.record.events import Begun, End, Epoch, Event, decode, encode
@@ -154,3 +155,21 @@ def logged(log: Path, trials: Iterable[Row]) -> Curves:
                 if math.isfinite(accuracy):
                     curves.setdefault(event.trial, {})[event.step] = accuracy
     return {trial: sorted(curve.items()) for trial, curve in sorted(curves.items())}
+
+
+def mark_finished(log: Path, study: str) -> None:
+    """Note beside the log that nothing is left to run of the study with this hash."""
+    files.write(_finished(log), json.dumps({"study": study, "bytes": log.stat().st_size}))
+
+
+def finished(log: Path, study: str) -> bool:
+    """Whether nothing was left of the study with this hash, and nothing was logged since."""
+    try:
+        mark = json.loads(_finished(log).read_text())
+        return bool(mark == {"study": study, "bytes": log.stat().st_size})
+    except (OSError, ValueError):
+        return False
+
+
+def _finished(log: Path) -> Path:
+    return log.parent / "finished.json"

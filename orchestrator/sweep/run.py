@@ -22,7 +22,7 @@ from orchestrator.board.rules import BASELINE
 from orchestrator.record import evidence
 from orchestrator.record.events import Listener
 from orchestrator.record.ledger import Ledger, refuse_other
-from orchestrator.record.log import logged
+from orchestrator.record.log import logged, mark_finished
 from orchestrator.record.provenance import provenance
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.search.agenda import Agenda
@@ -84,6 +84,7 @@ def run(
         try:
             start = partial(cluster.started, study.resources, address, slots)
             fresh = _train(ledger, ready, facts, start, listener, trainable=trainable)
+            mark_finished(ledger.wal, study.hash)
             time_left = 120.0
         except KeyboardInterrupt as reason:
             ledger.history.pause()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from methods.api import Task
 from methods.data import sources
-from methods.data.parts import Part, Source
+from methods.data.parts import Fit, Part, Source
 from methods.data.splits import Augment, Resident, Split, Streamed
 from methods.errors import DataError
 
@@ -98,18 +98,21 @@ def load(
     device: str | torch.device = "cpu",
     limit_bytes: int = LIMIT_BYTES,
     size: int | None = None,
+    fit: Fit = "crop",
 ) -> Data:
     """The data set of this name (digits, cifar10, ...) or at this path, split and normalised.
 
     A data set's own test split is the test split, else a validation split that it has; then
     validation is its own or a stratified tenth of the training samples. With no held-out split at
-    all it is cut 70/15/15, stratified. Images of other sizes are brought to the most common one,
-    or to `size` x `size`: scaled to cover it, then centre-cropped.
+    all it is cut 70/15/15, stratified. Images are brought to `size` x `size`, if given, as `fit`
+    says (`sources.find`).
 
     Raises:
-        DataError: unknown name, missing path, unreachable, no labels, or a split without samples.
+        DataError: unknown name, missing path, unreachable, no labels, images that cannot be read or
+            have several sizes and no `size`, images that are all the same, or a split without
+            samples.
     """
-    source = sources.find(name, size=size)
+    source = sources.find(name, size=size, fit=fit)
     parts = _three_parts(source, seed)
     for role, (_, index) in parts.items():
         if len(index) == 0:
@@ -118,7 +121,7 @@ def load(
     total = sum(len(index) for _, index in parts.values()) * height * width * channels
     if total > limit_bytes:
         _log.info("%s is streamed: %d bytes of pixels, at most %d held", name, total, limit_bytes)
-    mean, std = _statistics(*parts["train"])
+    mean, std = _statistics(name, *parts["train"])
     splits = {
         role: _split(part, index, mean, std, torch.device(device), held=total <= limit_bytes)
         for role, (part, index) in parts.items()
@@ -186,14 +189,27 @@ def _stratified(
 
 
 def _statistics(
-    part: Part, index: Int[np.ndarray, " rows"]
+    name: str, part: Part, index: Int[np.ndarray, " rows"]
 ) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
-    """Mean and standard deviation per channel, in pixel values."""
+    """Mean and standard deviation per channel, in pixel values.
+
+    Raises:
+        DataError: all images are the same.
+    """
     stride = -(-len(index) // STATISTICS_SAMPLES)
     counts: Int[np.ndarray, "channels 256"] | int = 0
+    first = part.pixels(index[:1])
+    vary = len(index) == 1
     for rows in _chunks(index[::stride]):
-        channels = np.moveaxis(part.pixels(rows), -1, 0)
+        pixels = part.pixels(rows)
+        vary = vary or bool((pixels != first).any())
+        channels = np.moveaxis(pixels, -1, 0)
         counts = counts + np.stack([np.bincount(c.ravel(), minlength=256) for c in channels])
+    if not vary:
+        raise DataError(
+            f"images must differ from each other, but the training images of {name!r} are all the "
+            f"same, {'one colour' if np.ptp(first, axis=(1, 2)).max() == 0 else 'one picture'}"
+        )
     weights = counts / np.sum(counts, axis=1, keepdims=True)
     mean = weights @ np.arange(256.0)
     variance = np.sum(weights * (np.arange(256.0) - mean[:, None]) ** 2, axis=1)

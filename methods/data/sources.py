@@ -2,14 +2,17 @@
 
 import difflib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from methods.data.parts import Array, Fit, Numbered, Source
+from methods.data.parts import Array, Fit, LeftOut, Numbered, Source
 from methods.errors import DataError
+
+if TYPE_CHECKING:
+    from methods.data.reading.encoded import Labelled
 
 HUB: Mapping[str, str] = MappingProxyType(
     {
@@ -28,25 +31,42 @@ IMAGENET_SIDE = 224
 def find(name: str, *, size: int | None = None, fit: Fit = "crop") -> Source:
     """The data set of this name or at this path; images are brought to `size` x `size` if given.
 
-    `fit` says how.
+    `fit` says how: scaled to cover that size and cut to its centre (`crop`), scaled into it and
+    framed in black (`pad`), or each side scaled by itself (`stretch`).
 
     Raises:
-        DataError: nothing has that name, it cannot be reached, or it has no labelled images.
+        DataError: nothing has that name, it cannot be reached, it has no labelled images, one of
+            them cannot be read, or they have several sizes and no `size` is given.
     """
-    embedded: dict[str, Callable[[], Source]] = {"digits": _digits, "mnist5k": _mnist5k}
-    if name in embedded:
+    if name in EMBEDDED:
         if size is not None:
             raise DataError(f"{name} comes in one size, but size {size} was asked for")
-        return embedded[name]()
-    from methods.data import hub  # noqa: PLC0415, embedded data needs none of it
+        return EMBEDDED[name]()
+    if name == "imagenet" and size is None:
+        size = IMAGENET_SIDE
+    return _labelled(name).source(size=size, fit=fit)
+
+
+def broken(name: str) -> tuple[LeftOut, ...]:
+    """Every image of a data set that cannot be read, and why. All are decoded, which takes a while.
+
+    Raises:
+        DataError: as `find`, but for images that cannot be read and for their sizes.
+    """
+    return () if name in EMBEDDED else _labelled(name).broken()
+
+
+def _labelled(name: str) -> "Labelled":
+    from methods.data.reading import local  # noqa: PLC0415, embedded data needs none of it
 
     if name in HUB:
-        side = IMAGENET_SIDE if name == "imagenet" and size is None else size
-        return hub.hub(HUB[name], size=side, fit=fit)
-    path = Path(name).expanduser()
-    if path.exists():
-        return hub.local(path, size=size, fit=fit)
-    raise DataError(_unknown(name, [*embedded, *HUB]))
+        from methods.data.reading import hub  # noqa: PLC0415
+
+        return hub.read(HUB[name])
+    path = local.existing(name)
+    if path is None:
+        raise DataError(_unknown(name, [*EMBEDDED, *HUB]))
+    return local.read(path)
 
 
 def _digits() -> Source:
@@ -77,6 +97,12 @@ def _embedded(
     train = Array(labels.astype(np.int64), images, Numbered.of(name, len(labels)))
     shape = (images.shape[1], images.shape[2], 1)
     return Source(train=train, shape=shape, class_names=tuple("0123456789"), flip=False)
+
+
+EMBEDDED: Mapping[str, Callable[[], Source]] = MappingProxyType(
+    {"digits": _digits, "mnist5k": _mnist5k}
+)
+"""Data sets that come with the program or with a package."""
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes of one run share a 
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")  # the user's own is left alone
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
+import filelock
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
@@ -27,43 +28,53 @@ SWITCHES = """
 headless=new no-sandbox disable-gpu disable-quic no-first-run disable-sync
 disable-background-networking disable-component-update window-size=1600,900
 """
+SHARING = ("tests/results/",)
+"""Rooms whose test files share fixtures that take long to make."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that start Ray come first: they take longest."""
-    items.sort(key=lambda item: not starts_ray(item.path))
+    """The files that start Ray come first, then those with a slow test: they take longest."""
+    items.sort(key=lambda item: (not marked(item.path, "ray"), not marked(item.path, "slow")))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Each file stays in one process, and those that start Ray share one.
+    """Each file stays in one process, each room that shares fixtures, and all that start Ray.
 
-    So the fixtures of a file are made once, and no two sweeps fight for the same cores.
+    So fixtures are made once, and no two sweeps fight for the same cores.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "ray" if starts_ray(config.rootpath / file) else file
+            if marked(config.rootpath / file, "ray"):
+                return "ray"
+            return next((room for room in SHARING if file.startswith(room)), file)
 
     config.option.loadscopereorder = False
     return Scheduler(config, log)
 
 
 @functools.cache
-def starts_ray(file: Path) -> bool:
-    """Whether tests of a file are marked so."""
-    return "@pytest.mark.ray" in file.read_text()
+def marked(file: Path, name: str) -> bool:
+    """Whether a test of this file has the marker."""
+    return f"pytest.mark.{name}" in file.read_text()
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty store of MLflow's to copy: its tables take seconds to make."""
-    from mlflow import MlflowClient
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # all processes share it
+    file = folder / "mlflow.db"
+    with filelock.FileLock(folder / "mlflow.lock"):
+        if not file.exists():
+            from mlflow import MlflowClient
 
-    file = tmp_path_factory.mktemp("template") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
+            made = folder / "made.db"
+            MlflowClient(f"sqlite:///{made}").search_experiments()
+            made.rename(file)
     return file
 
 

@@ -35,6 +35,8 @@ SCHEMA = 1
 """Version of what isoflop writes into an experiment, in its tag `isoflop_schema`; without it, 1."""
 ENDED = ("FINISHED", "FAILED")
 """States of a run that goes on no more."""
+PAGE = 1000
+"""Runs that one request to MLflow returns."""
 
 
 def check(uri: str) -> None:
@@ -136,7 +138,7 @@ def each_run(client: MlflowClient, experiment: Experiment, query: str) -> Iterat
             [experiment.experiment_id],
             query,
             ViewType.ACTIVE_ONLY,
-            1000,
+            PAGE,
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )

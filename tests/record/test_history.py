@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.record.events import End, Epoch, Event, Start, decode, encode
+from orchestrator.record.events import End, Epoch, Event, Lost, Start, decode, encode
 from orchestrator.record.history import History
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import Log, read
@@ -105,6 +105,18 @@ def test_a_log_cut_at_every_event_and_continued_gives_equal_records(tmp_path: Pa
                 case _:
                     history.apply(event)
         same(history, whole)
+
+
+def test_events_after_the_last_newline_wait(tmp_path: Path) -> None:
+    path = tmp_path / "wal.jsonl"
+    path.write_bytes(b'{"event": "lost", "trial": "dense-00000", "reason": "x"}\n{"event": "sta')
+    events, offset = read(path)
+    assert events == [Lost("dense-00000", "x")]
+    assert read(path, offset) == ([], offset)
+    log = Log(path)
+    log.append(Lost("dense-00000", "its worker died"))
+    log.close()
+    assert len(read(path, offset)[0]) == 1
 
 
 def same(history: History, other: History) -> None:

@@ -1,40 +1,110 @@
-"""The process that mirrors the log into MLflow, in whatever folder the user works."""
+"""The process that mirrors the log into MLflow: it follows, dies, returns, and ends in time."""
 
 import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import POINT, STUDY
+from mirrored import STUDY, agrees, events, forked, logged, runs
+from stores import Server
 
+from methods.errors import StorageError
 from orchestrator import store
-from orchestrator.record.events import decode_points
-from orchestrator.record.ledger import Ledger
-from orchestrator.record.result import Ending
-from orchestrator.study.space import spaces
+from orchestrator.record.events import decode
+from orchestrator.record.log import Log
 
 
-def test_modules_in_the_working_folder_do_not_disturb_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    for name in ("methods.py", "orchestrator/__init__.py", "filelock.py", "json.py"):
-        module = tmp_path / "work" / name
-        module.parent.mkdir(parents=True, exist_ok=True)
-        module.write_text("raise RuntimeError('this module is the user\\'s')\n")
-    monkeypatch.chdir(tmp_path / "work")
-    ledger = Ledger(tmp_path / "runs", STUDY)
-    ticket = ledger.history.add(spaces(STUDY)["dense"], {"width": 0.5})
-    ledger.history.start(ticket)
-    ledger.history.end(ticket.trial, Ending("COMPLETE", points=decode_points([POINT])))
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    store.claim(uri, STUDY.name, STUDY.hash)
-    projector = store.Projector(ledger.wal, uri, STUDY.name)
+def test_the_projector_follows_the_log_and_is_started_again(tmp_path: Path, uri: str) -> None:
+    lines = events(trials=3)
+    refused = {**lines[1], "params": {"depth": 20}, "attempt": 2}  # a parameter's second value
+    log = Log(tmp_path / "wal.jsonl")
+    log.append(decode(lines[0]))
+    store.claim(uri, STUDY, "ab12")
+    projector = store.Projector(tmp_path / "wal.jsonl", uri, STUDY)
     projector.start()
-    try:
-        assert projector.flush(timeout=120)
-        assert projector.pid is not None
-        own, its = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, projector.pid))
-        assert its == min(own + 10, 19), "the sweep has priority"
-    finally:
-        projector.stop()
-        ledger.close()
-    assert [row.state for row in store.read_rows(uri, STUDY.name)] == ["COMPLETE"]
+    for number, event in enumerate(lines[1:]):
+        log.append(decode(event))
+        if number == 0:
+            log.append(decode(refused))
+        if number == len(lines) // 2:
+            assert projector.flush(timeout=120)
+            assert projector.pid is not None
+            driver, mirror = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, projector.pid))
+            assert mirror == min(driver + 10, 19), "the sweep has priority"
+            os.kill(projector.pid, signal.SIGKILL)
+    assert projector.flush(timeout=120)
+    agrees(uri, lines)
+    assert projector.refused == 1
+    projector.stop()
+    assert projector.pid is None
+    status = {run.data.tags["key"]: run.info.status for run in runs(uri)}
+    assert "RUNNING" not in status.values()
+    assert status["dense-00092"] == "KILLED"
+    log.append(decode({**lines[-4], "attempt": 2}))
+    end = next(event for event in lines if event["event"] == "end")
+    lines.append({**end, "trial": "dense-00092", "time": lines[-1]["time"] + 1})
+    log.append(decode(lines[-1]))
+    log.close()
+    store.project(tmp_path / "wal.jsonl", uri, STUDY)
+    agrees(uri, lines)
+
+
+def test_a_projector_ends_with_its_driver(tmp_path: Path, uri: str) -> None:
+    log, note = logged(tmp_path, events(trials=1)), tmp_path / "pid"
+    store.claim(uri, STUDY, "ab12")
+
+    def driver() -> None:
+        projector = store.Projector(log, uri, STUDY)
+        projector.start()
+        assert projector.flush(120)
+        note.write_text(str(projector.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(driver) == -signal.SIGKILL
+    place = Path("/proc") / str(int(note.read_text()))
+    deadline = time.monotonic() + 30
+    while place.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not place.exists()
+
+
+@pytest.fixture
+def server(tmp_path: Path, template: Path) -> Iterator[Server]:
+    (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_and_returns_loses_and_doubles_nothing(
+    tmp_path: Path, server: Server
+) -> None:
+    lines = events(trials=6, epochs=8)
+    log = Log(tmp_path / "wal.jsonl")
+    log.append(decode(lines[0]))
+    store.check(server.uri)
+    store.claim(server.uri, STUDY, "ab12")
+    projector = store.Projector(tmp_path / "wal.jsonl", server.uri, STUDY)
+    projector.start()
+    for number, event in enumerate(lines[1:]):
+        log.append(decode(event))
+        if number == len(lines) // 3:
+            assert projector.flush(timeout=120), "it is busy when the server dies"
+        if number == len(lines) // 2:
+            server.kill()
+            assert not projector.flush(timeout=0.5)
+            threading.Timer(1.0, server.start).start()
+    log.close()
+    assert projector.flush(timeout=120)
+    projector.stop()
+    agrees(server.uri, lines)
+    assert "RUNNING" not in {run.info.status for run in runs(server.uri)}
+    assert not (tmp_path / "mlflow-refused.jsonl").exists()
+    server.kill()
+    with pytest.raises(StorageError, match="cannot be used"):
+        store.read_rows(server.uri, STUDY)

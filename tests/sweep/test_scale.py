@@ -25,7 +25,8 @@ from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
 from orchestrator.sweep import run as sweep
 from orchestrator.sweep import tune
-from tests.bench.scale import Noop, searched, study, told
+from tests.bench.scale.noop import Noop, noop_result, study
+from tests.bench.scale.parts import searched
 
 TASK = Task("digits", 1, 8, 8, 10)
 WRITES = ("create_run", "log_batch", "set_terminated", "update_run", "get_run", "search_runs")
@@ -64,7 +65,7 @@ def step(agenda: Agenda) -> Ticket | None:
     ticket = agenda.next()
     if not isinstance(ticket, Ticket):
         return None
-    agenda.heard(ticket.trial, decode_result(told(ticket.trial, ticket.role)))
+    agenda.heard(ticket.trial, decode_result(noop_result(ticket.trial, ticket.role)))
     return ticket
 
 

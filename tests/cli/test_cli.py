@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
+from command import Called, called
 
 from orchestrator.cli import app
 
@@ -18,14 +21,13 @@ HEAVY = {"torch", "scipy", "pandas", "optuna", "ray", "mlflow", "matplotlib", "s
 """Libraries that take a good part of a second each."""
 
 
-def isoflop(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from orchestrator.cli import main; main()", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-    )
+@pytest.fixture
+def isoflop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Called]:
+    """The command, called in the checkout."""
+    monkeypatch.chdir(ROOT)
+    return partial(called, capsys)
 
 
 @pytest.mark.parametrize(
@@ -49,39 +51,44 @@ def isoflop(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str
         (["board", "quickstart", "--out", "nowhere"], "isoflop run"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(words: list[str], sentence: str) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(
+    isoflop: Callable[..., Called], words: list[str], sentence: str
+) -> None:
     done = isoflop(*words)
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert done.stderr.startswith("isoflop: ")
-    assert len(done.stderr.splitlines()) == 1
+    assert done.code == 2
+    assert sentence in done.err
+    assert done.err.startswith("isoflop: ")
+    assert len(done.err.splitlines()) == 1
 
 
-def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_an_output_folder_that_is_a_file_is_refused(
+    isoflop: Callable[..., Called], tmp_path: Path
+) -> None:
     (tmp_path / "out").write_text("")
     done = isoflop("run", "studies/quickstart.yaml", "--out", str(tmp_path / "out"))
-    assert done.returncode == 2
-    assert "--out" in done.stderr
+    assert done.code == 2
+    assert "--out" in done.err
 
 
-def test_a_method_trains_by_hand() -> None:
+def test_a_method_trains_by_hand(isoflop: Callable[..., Called]) -> None:
     done = isoflop("train", "dense", "--set", "depth=8", "--set", "recipe.lr=0.05", "--epochs", "2")
-    assert done.returncode == 0, done.stderr
-    assert "epoch 2/2" in done.stdout
-    assert "price equals what runs" in done.stdout
+    assert done.code == 0, done.err
+    assert "epoch 2/2" in done.out
+    assert "price equals what runs" in done.out
 
 
-def test_methods_shows_every_field() -> None:
+def test_methods_shows_every_field(isoflop: Callable[..., Called]) -> None:
     from methods import METHODS
 
-    assert all(name in isoflop("methods").stdout for name in METHODS)
-    card = isoflop("methods", "skipnet").stdout
+    listed = isoflop("methods").out
+    assert all(name in listed for name in METHODS)
+    card = isoflop("methods", "skipnet").out
     assert "alpha" in card
     assert "log" in card
 
 
-def test_the_schema_takes_the_shipped_studies() -> None:
-    schema = json.loads(isoflop("schema").stdout)
+def test_the_schema_takes_the_shipped_studies(isoflop: Callable[..., Called]) -> None:
+    schema = json.loads(isoflop("schema").out)
     for path in sorted((ROOT / "studies").rglob("*.yaml")):
         jsonschema.validate(yaml.safe_load(path.read_text()), schema)
 
@@ -104,8 +111,8 @@ def test_what_is_asked_in_passing_loads_no_heavy_library(words: list[str]) -> No
     assert done.stderr.splitlines()[-1] == ""
 
 
-def test_the_version_is_the_package_s() -> None:
-    assert isoflop("--version").stdout == f"isoflop {version('isoflop')}\n"
+def test_the_version_is_the_package_s(isoflop: Callable[..., Called]) -> None:
+    assert isoflop("--version").out == f"isoflop {version('isoflop')}\n"
 
 
 def test_every_command_is_documented() -> None:

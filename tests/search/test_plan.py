@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import called
 from pydantic import TypeAdapter
 from rich.console import Console
 from scipy import stats
@@ -228,25 +229,12 @@ def test_the_command_prints_the_quickstart_and_writes_nothing(tmp_path: Path) ->
         assert words_ in " ".join(done.stdout.split())
 
 
-def test_json_is_the_plan(untimed: Plan, tmp_path: Path) -> None:
+def test_json_is_the_plan(
+    untimed: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = TypeAdapter(Plan)
     assert whole.validate_json(whole.dump_json(untimed)) == untimed
     path = tmp_path / "study.json"
     path.write_text(json.dumps(BASE))
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from orchestrator.cli import main; main()",
-            "plan",
-            str(path),
-            "--json",
-            "--steps",
-            "0",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert whole.validate_json(done.stdout) == untimed
+    done = called(capsys, "plan", str(path), "--json", "--steps", "0")
+    assert whole.validate_json(done.out) == untimed

@@ -1,0 +1,121 @@
+"""A driver may be killed at any event: what its log and journal hold then ends in equal rows."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from executor import execute
+from optuna.trial import FrozenTrial
+
+from methods.api import Task
+from orchestrator.record.events import Begun, Event, Figures, Point, decode_metrics
+from orchestrator.record.history import History
+from orchestrator.record.result import Ending, Result
+from orchestrator.record.rows import Row
+from orchestrator.record.trials import Ticket
+from orchestrator.search.agenda import Agenda
+from orchestrator.study.file import Study
+from orchestrator.study.params import derive
+from orchestrator.study.space import spaces
+
+TASK = Task("digits", 1, 8, 8, 10)
+EPOCHS = 6
+LAG = 2
+
+
+def study(sampler: str, stop: str = "none", trials: int = 4, **confirm: Any) -> Study:
+    """Wide networks of `dense` are over the budget, and are refused."""
+    return Study.model_validate(
+        {
+            "name": "killed",
+            "data": "digits",
+            "budgets": [0.3, 0.6],
+            "recipe": {"epochs": EPOCHS, "lr": {"low": 0.001, "high": 1, "log": True}},
+            "methods": {
+                "dense": {"depth": 8, "width": {"low": 0.25, "high": 1.0}},
+                "skipnet": {"depth": 8, "width": {"low": 0.25, "high": 0.5}},
+            },
+            "search": {"trials": trials, "sampler": sampler, "stop": stop},
+            "confirm": {"seeds": 2, **confirm},
+        }
+    )
+
+
+@dataclass
+class Tape:
+    """All that a driver makes durable, in its order: new search trials, and events."""
+
+    entries: list[tuple[str, FrozenTrial] | Event] = field(default_factory=list)
+
+    def commit(self, method: str, trial: FrozenTrial) -> None:
+        self.entries.append((method, copy.deepcopy(trial)))
+
+    def write(self, event: Event) -> Event:
+        event = dataclasses.replace(event, time=1000 + len(self.entries))
+        self.entries.append(event)
+        return event
+
+    def applied(self, event: Event) -> None:
+        """Nothing."""
+
+    def replayed(self, what: Study, length: int) -> History:
+        """The state after so many entries."""
+        history = History(what, spaces(what))
+        for entry in self.entries[:length]:
+            match entry:
+                case (method, trial):
+                    history.commit(method, copy.deepcopy(trial))
+                case _:
+                    history.apply(entry)
+        return history
+
+
+def worker(what: Study, ticket: Ticket) -> Iterator[Result]:
+    """A trial whose figures follow from its seed; one of them diverges. It has no checkpoint."""
+    draw = np.random.default_rng(derive(what, ticket.config, ticket.seed))
+    level = 0.02 + 0.3 * abs(np.log10(ticket.params["recipe.lr"]) + 1) + draw.uniform(0, 0.01)
+    macs = 2e5 * ticket.params["width"]
+    for step in range(1, EPOCHS + 1):
+        accuracy = float(1.0 - min(level + 0.6 * np.exp(-step), 0.95))
+        metrics = {"curve/val_acc": accuracy, "curve/macs_mean_m": macs / 1e6}
+        ending = None
+        if ticket.trial == "skipnet-00001" and step == 3:
+            ending = Ending("FAIL", "diverged: loss is nan at epoch 3", 3.0)
+        elif step == EPOCHS:
+            figures = Figures(accuracy, macs, macs_p95=macs, macs_max=macs)
+            test = figures if ticket.role == "confirm" else None
+            ending = Ending("COMPLETE", None, 6.0, (Point("", figures, test),), "cpu")
+        yield Result(step, step, decode_metrics({**metrics, "curve/seconds": 1.0}), ending)
+
+
+def finished(what: Study, history: History, seed: int) -> list[Row]:
+    agenda = Agenda(history, TASK, lag=LAG)
+    execute(agenda, lambda ticket: worker(what, ticket), at_once=LAG, seed=seed)
+    return history.rows()
+
+
+STUDIES = {
+    "random": (study("random"), 1),
+    "nsga2, raced": (study("nsga2", seeds=3, race=True, budget=4), 1),
+    "tpe, stopped early": (study("tpe", "predictive", trials=9), 8),
+}
+"""Each with how many entries lie between two kills."""
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_driver_killed_at_any_event_ends_in_equal_rows(name: str) -> None:
+    what, stride = STUDIES[name]
+    tape = Tape()
+    history = History(what, spaces(what), book=tape)
+    history.begin({}, lag=LAG, device="cpu")
+    whole = finished(what, history, seed=0)
+    assert {row.role for row in whole} == {"search", "confirm"}
+    states = {"COMPLETE", "FAIL"} | ({"PRUNED"} if what.search.stop == "predictive" else set())
+    assert {row.state for row in whole} == states
+    assert isinstance(tape.entries[0], Begun)
+    for length in range(1, len(tape.entries) + 1, stride):
+        assert finished(what, tape.replayed(what, length), seed=length) == whole, length

@@ -202,31 +202,52 @@ def test_what_this_machine_cannot_hold_is_planned_without_a_time() -> None:
     assert "does not hold a trial" in shown(found)
 
 
-def test_the_command_prints_the_quickstart_and_writes_nothing(tmp_path: Path) -> None:
-    words = ["plan", str(ROOT / "studies" / "quickstart.yaml"), "--steps", "1"]
+def test_the_command_prints_a_plan_and_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(BASE | {"methods": {"dense": BASE["methods"]["dense"]}}))
+    text = printed(path, tmp_path / "work")
+    assert all(words in text for words in ("dense", "<=1*", "refused", "5 search trials"))
+
+
+@pytest.mark.full
+def test_the_command_prints_the_quickstart(tmp_path: Path) -> None:
+    path = ROOT / "studies" / "quickstart.yaml"
+    text = printed(path, tmp_path / "work")
+    assert all(name in text for name in load(path).methods)
+    for words in ("<=0.5*", "refused", "42 search trials", "54 confirm runs", "1,536 epochs"):
+        assert words in text
+    assert "3 seeds, as planned" in text
+
+
+def printed(path: Path, folder: Path) -> str:
+    """What the command says of a study, in a process of its own, with single spaces."""
     code = (
         "import sys; from orchestrator.cli import main\n"
         "try: main()\n"
         "finally: print(sorted({'ray', 'mlflow'} & set(sys.modules)), file=sys.stderr)"
     )
+    folder.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", code, *words],
+        [sys.executable, "-c", code, "plan", str(path), "--steps", "1"],
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "COLUMNS": "80"},
+        cwd=folder,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "80",
+            "OMP_NUM_THREADS": "1",
+        },
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == "[]"
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
-    for name in load(ROOT / "studies" / "quickstart.yaml").methods:
-        assert name in done.stdout
-    for words_ in ("<=0.5*", "refused", "42 search trials", "54 confirm runs", "1,536 epochs"):
-        assert words_ in " ".join(done.stdout.split())
-    for words_ in ("device time", "An estimate from", "3 seeds, as planned"):
-        assert words_ in " ".join(done.stdout.split())
+    text = " ".join(done.stdout.split())
+    assert "device time" in text
+    assert "An estimate from" in text
+    return text
 
 
 def test_json_is_the_plan(

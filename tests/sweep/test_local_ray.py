@@ -1,19 +1,35 @@
-"""What is used of Ray that it does not promise to keep: each test says so when it goes."""
+"""One Ray on this machine: what a worker finds there, and what Ray does not promise to keep.
 
+Each test of what is undocumented says so when it goes.
+"""
+
+import json
+import os
+import sys
 import time
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import torch
 from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from methods.data.load import load
+from methods.errors import ClusterError
+from orchestrator.record.result import decode_result
 from orchestrator.study.file import Resources
-from orchestrator.sweep import cluster
+from orchestrator.sweep import cluster, shared
+from orchestrator.sweep.cluster import driver_path
+from orchestrator.sweep.worker import TOLD, Trial
+
+IDLE = ("matplotlib", "mlflow", "moocore", "optuna", "scipy", "sklearn")
+"""What a trial never needs. pandas is not among them: `ray.tune` imports it."""
 
 
 class Scheduler(FIFOScheduler):  # type: ignore[misc]
@@ -80,7 +96,18 @@ class Three(Searcher):  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module")
-def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Scheduler:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working folder of a driver whose Ray runs."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [entry for entry in sys.path if entry])
+        with cluster.started(Resources(), "local"):
+            yield folder
+
+
+@pytest.fixture(scope="module")
+def scheduler(work: Path) -> Scheduler:
     """A scheduler that has seen three trials of a real Tune."""
 
     class Twice(tune.Trainable):  # type: ignore[misc]
@@ -102,23 +129,19 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Scheduler:
             """Nothing."""
 
     heard = Scheduler()
-    with cluster.started(Resources(), "local"):
-        Tuner(
-            tune.with_resources(Twice, {"cpu": 1}),
-            tune_config=TuneConfig(
-                search_alg=Three(),
-                scheduler=heard,
-                num_samples=-1,
-                max_concurrent_trials=1,
-                reuse_actors=True,
-            ),
-            run_config=RunConfig(
-                name="internals",
-                storage_path=str(tmp_path_factory.mktemp("ray")),
-                verbose=0,
-                callbacks=[Watch()],
-            ),
-        ).fit()
+    Tuner(
+        tune.with_resources(Twice, {"cpu": 1}),
+        tune_config=TuneConfig(
+            search_alg=Three(),
+            scheduler=heard,
+            num_samples=-1,
+            max_concurrent_trials=1,
+            reuse_actors=True,
+        ),
+        run_config=RunConfig(
+            name="internals", storage_path=str(work), verbose=0, callbacks=[Watch()]
+        ),
+    ).fit()
     return heard
 
 
@@ -157,3 +180,78 @@ def test_workers_logs_can_be_kept_out_of_ours(
     printed = StringIO()
     ray._private.worker.print_worker_logs({"pid": "raylet", "lines": ["a dump"]}, printed)
     assert ("a dump" in printed.getvalue()) == enabled
+
+
+@pytest.mark.ray
+def test_workers_look_where_the_driver_looks(work: Path) -> None:
+    """Fails when Ray no longer asks its job, by private names, which folders workers search."""
+    searched = ray.get(ray.remote(lambda: list(sys.path)).remote())
+    with (
+        pytest.raises(ClusterError, match="connected to one already"),
+        cluster.started(Resources(), "local"),
+    ):
+        pass
+    assert str(work) not in searched
+    assert "" not in searched
+    assert searched[: len(driver_path())] == driver_path()
+    assert os.environ["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
+
+
+def test_the_driver_s_path_ends_at_the_standard_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = next(entry for entry in sys.path if entry.endswith(".zip"))
+    monkeypatch.setattr(sys, "path", ["", "/mine", library, "/site-packages"])
+    assert driver_path() == [str(Path.cwd()), "/mine"]
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    params = {"depth": 8, "width": 0.25, "recipe.epochs": 1, "recipe.batch_size": 64}
+    return {
+        "trial": "dense-00000",
+        "method": "dense",
+        "params": params,
+        "role": "confirm",
+        "seed": 3,
+        "data": "digits",
+        "data_seed": 0,
+        "folder": str(folder),
+        "device": "cpu",
+        "threads": 1,
+    }
+
+
+@pytest.mark.ray
+def test_a_worker_maps_the_data_set_and_imports_little(work: Path, tmp_path: Path) -> None:
+    class Probe(Trial):
+        """A trial that tells of its process."""
+
+        def step(self) -> dict[str, Any]:
+            told = super().step()
+            address = shared.held(self.config).train.store.pixels.data_ptr()
+            lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+            spans = [(*(int(end, 16) for end in line[0].split("-")), line[5:]) for line in lines]
+            files = [file for first, end, file in spans if first <= address < end]
+            about = {"modules": sorted(sys.modules), "files": files}
+            (tmp_path / "about.json").write_text(json.dumps(about))
+            return told
+
+    alone = next(Trial(settings(tmp_path / "alone"))._results)
+    outcome = Tuner(
+        tune.with_resources(Probe, {"cpu": 1}),
+        param_space=settings(tmp_path / "mapped") | {"shared": shared.put(load("digits"))},
+        tune_config=TuneConfig(reuse_actors=True),
+        run_config=RunConfig(name="probe", storage_path=str(tmp_path), verbose=0),
+    ).fit()
+    result = decode_result(json.loads(outcome[0].metrics[TOLD]))
+    assert result.ending is not None
+    assert alone.ending is not None
+    assert result.ending.points == alone.ending.points
+    about = json.loads((tmp_path / "about.json").read_text())
+    assert "plasma" in about["files"][0][0]
+    assert "torch" in about["modules"]
+    assert not set(IDLE) & set(about["modules"])
+
+
+def test_without_a_handle_the_data_set_is_read_and_kept(tmp_path: Path) -> None:
+    first = shared.held(settings(tmp_path))
+    assert shared.held(settings(tmp_path)) is first
+    assert torch.equal(first.train.labels, load("digits").train.labels)

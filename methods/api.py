@@ -4,7 +4,6 @@ Three ideas carry it: a method is a value (`Method`), a network prices itself (`
 there is one clock (`progress` in [0, 1], see `Phase`).
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from methods.errors import MethodError, StorageError
 from methods.machine import avoid_faulty_kernels
+from methods.values import Plain, explain
 
 avoid_faulty_kernels()  # every network imports this module before it convolves
 
@@ -129,16 +129,12 @@ class Search:
     choices: tuple[Any, ...] | None = None
 
 
-class Method(pydantic.BaseModel):
+class Method(Plain):
     """Base of every method's configuration: a frozen value whose fields are its hyperparameters.
 
     Bounds stand in the annotation as pydantic's `Field(ge=..., le=...)`, the default search range
     as `Search(...)`, the paper's value as the default, the meaning as the line under the field.
     """
-
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
     @classmethod
     def of(cls: type[M], params: Mapping[str, Any]) -> M:
@@ -150,7 +146,7 @@ class Method(pydantic.BaseModel):
         try:
             return cls(**params)
         except pydantic.ValidationError as error:
-            raise MethodError(explain(cls, error)) from None
+            raise MethodError(explain(cls, error), at=error.errors()[0]["loc"]) from None
 
     def build(self, task: Task) -> Any:
         """A freshly initialised network for `task`; draws from torch's global generator."""
@@ -174,21 +170,6 @@ class Method(pydantic.BaseModel):
     def alarm(self, _net: Any, _images: Images) -> str | None:
         """What looks wrong in how the network treats these images, in one sentence, if anything."""
         return None
-
-
-def explain(model: type[pydantic.BaseModel], error: pydantic.ValidationError) -> str:
-    """A validation error as one sentence: what must hold, what was found, what would do."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        names = list(model.model_fields)
-        near = difflib.get_close_matches(where, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{model.__name__} has no field {where!r}; {hint}valid: {', '.join(names)}"
-    if not where:
-        return f"{model.__name__}: {first['msg'].removeprefix('Value error, ')}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{model.__name__}.{where}: {message}, got {first['input']!r}"
 
 
 class StaticNet(Network):

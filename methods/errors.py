@@ -17,14 +17,23 @@ IsoflopError
 Diverged            a trial whose numbers are not finite: ends the trial, never the sweep
 """
 
-import difflib
+from collections.abc import Sequence
+
+from methods.names import similar
 
 
 class IsoflopError(Exception):
-    """A mistake of the user: says what must hold, what was found, what would do."""
+    """A mistake of the user: says what must hold, what was found, what would do.
+
+    `at` is where in a study or a cluster file the mistake stands: keys, outermost first.
+    """
 
     exit_code = 2
     """Of the command line; 1 where nothing is wrong with what was asked for."""
+
+    def __init__(self, message: str = "", *, at: Sequence[int | str] = ()) -> None:
+        super().__init__(message)
+        self.at = tuple(at)
 
 
 class MethodError(IsoflopError, ValueError):
@@ -95,7 +104,8 @@ class Diverged(Exception):
     """A loss, a weight or a figure that is not finite; the trial has failed and says where."""
 
 
-def nearest(name: str, valid: list[str]) -> str:
-    """The hint that follows a misspelt name: the closest valid one, and all of them."""
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return (f"did you mean {near[0]!r}? " if near else "") + f"valid: {', '.join(valid)}"
+def nearest(name: str, valid: Sequence[str]) -> str:
+    """The hint that follows a misspelt name: the closest valid ones, and all of them."""
+    close = similar(name, valid)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{hint}valid: {', '.join(valid)}"

@@ -29,7 +29,10 @@ ROOMS: dict[str, set[str]] = {
     },
 }
 """Room of orchestrator/ -> the rooms, or the single modules, that it may import."""
-TOOLS = {"api", "errors", "macs", "fold", "resnet", "schedules", "machine", "files", "dense"}
+TOOLS = {
+    *("api", "errors", "names", "values", "macs", "fold", "resnet", "schedules", "machine"),
+    *("files", "dense"),
+}
 """Modules at the top of methods/; they import nothing but each other."""
 METHODS = {"skipnet", "dsnet", "condensenet", "condconv", "resrep"}
 WINGS: dict[str, set[str]] = {

@@ -1,6 +1,5 @@
 """Where raw images come from: embedded arrays, Hugging Face data sets, image folders, Parquet."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from methods.data.parts import Array, Fit, LeftOut, Numbered, Source
-from methods.errors import DataError
+from methods.errors import DataError, nearest
 
 if TYPE_CHECKING:
     from methods.data.reading.encoded import Labelled
@@ -106,9 +105,7 @@ EMBEDDED: Mapping[str, Callable[[], Source]] = MappingProxyType(
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
     return (
         f"data must be a known name or an existing path, but {name!r} is neither; "
-        f"{hint}valid: {', '.join(known)}, an image folder, a Parquet file or a folder of them"
+        f"{nearest(name, known)}, an image folder, a Parquet file or a folder of them"
     )

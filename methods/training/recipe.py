@@ -7,29 +7,26 @@ import pydantic
 import torch
 from pydantic import Field
 
-from methods.api import Group, Phase, explain
+from methods.api import Group, Phase
 from methods.errors import MethodError
 from methods.schedules import SCHEDULES, warmup
+from methods.values import Plain, explain
 
 
-class Recipe(pydantic.BaseModel):
+class Recipe(Plain):
     """How a network is trained, whatever its method."""
 
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-    epochs: Annotated[int, Field(ge=1)] = 164
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 164
     """Passes over the training split, all phases together (164 are 64k steps on CIFAR)."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
     """Samples per optimiser step."""
-    lr: Annotated[float, Field(gt=0)] = 0.1
+    lr: Annotated[float, Field(gt=0, le=1e6)] = 0.1
     """Peak learning rate."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
     """Nesterov's momentum instead of the heavy ball's."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 1e-4
     """L2 penalty, added to the gradient."""
     decay_norm: bool = True
     """Whether biases and normalisation weights decay too, as published."""
@@ -55,7 +52,7 @@ class Recipe(pydantic.BaseModel):
         try:
             return cls(**params)
         except pydantic.ValidationError as error:
-            raise MethodError(explain(cls, error)) from None
+            raise MethodError(explain(cls, error), at=error.errors()[0]["loc"]) from None
 
 
 def learning_rate(recipe: Recipe, phase: Phase[Any], progress: float) -> float:

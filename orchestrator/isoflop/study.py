@@ -8,7 +8,7 @@ import pydantic
 from isoflop.shipped import study_file
 from methods.errors import StudyError
 from orchestrator.study import file
-from orchestrator.study.reading import numbers, sentence
+from orchestrator.study.reading import explained, plain
 
 if TYPE_CHECKING:
     from isoflop.results import Results
@@ -29,9 +29,13 @@ class Study(file.Study):
 
     def __init__(self, **fields: Any) -> None:
         try:
-            super().__init__(**numbers(fields))
+            values = plain(fields)
+            super().__init__(**values)
         except pydantic.ValidationError as error:
-            raise StudyError(sentence(error, file.siblings)) from None
+            at, sentence = explained(file.Study, values, error)
+            raise StudyError(sentence, at=at) from None
+        except ValueError as error:
+            raise StudyError(str(error)) from None
 
     @classmethod
     def load(cls, study: str | Path) -> Self:
@@ -43,8 +47,7 @@ class Study(file.Study):
         Raises:
             StudyError: there is no such study, or its file cannot be as written.
         """
-        loaded = file.load(study_file(study))
-        return cls.model_construct(loaded.model_fields_set, **dict(loaded))
+        return cls.read(study_file(study))
 
     def plan(self, *, steps: int = 5) -> "Plan":
         """What the study can reach, what it takes, and what its seeds can tell; runs no trial.

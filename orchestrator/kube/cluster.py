@@ -9,8 +9,9 @@ import pydantic
 from pydantic import AfterValidator, Field
 
 from methods.errors import KubernetesError
+from orchestrator.study.document import read
 from orchestrator.study.file import Resources
-from orchestrator.study.reading import Location, Strict, mapping, sentence
+from orchestrator.study.reading import Matching, Misfit, Strict, validated
 
 
 def _claim_uri(uri: str) -> str:
@@ -27,8 +28,15 @@ def _claim_uri(uri: str) -> str:
     raise ValueError(f"must be pvc://CLAIM, but got {uri!r}{hint}")
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
-Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")]
+Name = Annotated[
+    str,
+    Matching(
+        r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
+        "lower-case letters, digits and dashes between them, at most 63",
+    ),
+]
+Memory = Annotated[str, Matching(r"[1-9][0-9]*(Mi|Gi|Ti)", "a number and Mi, Gi or Ti, as in 6Gi")]
+Version = Annotated[str, Matching(r"[0-9]+\.[0-9]+\.[0-9]+", "a version such as 2.60.0")]
 Claim = Annotated[
     str, AfterValidator(_claim_uri), Field(json_schema_extra={"pattern": "^pvc://.+$"})
 ]
@@ -52,7 +60,7 @@ class Toleration(Strict):
     @pydantic.model_validator(mode="after")
     def _value_where_equal(self) -> "Toleration":
         if (self.operator == "Equal") != (self.value is not None):
-            raise ValueError("`value` goes with `operator: Equal`, and only with it")
+            raise Misfit("`value` goes with `operator: Equal`, and only with it", "operator")
         return self
 
 
@@ -128,7 +136,7 @@ class SecretKey(Strict):
 
     secret: Name
     """Name of the Secret, in the sweep's namespace."""
-    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")] = "uri"
+    key: Annotated[str, Matching(r"[-._a-zA-Z0-9]+", "letters, digits, -, _ and .")] = "uri"
     """Which of its values."""
 
 
@@ -139,15 +147,15 @@ class Cluster(Strict):
     """Version of this format."""
     namespace: Name = "isoflop"
     """Namespace of everything."""
-    image: Annotated[str, Field(min_length=1)]
+    image: Annotated[str, Field(min_length=1, examples=["registry/isoflop:0.1.0-ray2.60.0"])]
     """Image of every pod; its tag ends in Ray's version (`-ray2.60.0`), or `ray` gives it."""
-    ray: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] | None = None
+    ray: Version | None = None
     """Ray's version in the image, where its tag does not give it."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """When nodes fetch the image."""
     pull_secret: Name | None = None
     """Secret of the image's registry."""
-    storage: Claim
+    storage: Annotated[Claim, Field(examples=["pvc://runs"])]
     """`pvc://CLAIM` that holds ledgers and checkpoints, mounted at /runs in every pod."""
     one_node: bool = False
     """Whether all pods run on one node, so that a ReadWriteOnce claim is enough."""
@@ -155,11 +163,14 @@ class Cluster(Strict):
     """`pvc://CLAIM` with data, mounted read-only at /data."""
     head: Head = Head()
     """Ray's head, where the sweep's driver runs."""
-    workers: Annotated[list[Workers], Field(min_length=1, max_length=7)]
+    workers: Annotated[
+        list[Workers],
+        Field(min_length=1, max_length=7, examples=[[{"name": "cpu", "cpu": 4, "memory": "8Gi"}]]),
+    ]
     """Groups of worker pods; Kueue accepts seven at most."""
     trial: Trial = Trial()
     """What a trial takes on this cluster; by default as the study's `resources` say."""
-    mlflow: SecretKey
+    mlflow: Annotated[SecretKey, Field(examples=[{"secret": "mlflow"}])]
     """The MLflow server's URI; keys `username` and `password` in the same Secret are used too."""
     optuna: SecretKey | None = None
     """URI of a database for Optuna alone; by default a journal file beside the ledger."""
@@ -188,12 +199,15 @@ class Cluster(Strict):
     def _consistent(self) -> "Cluster":
         names = [group.name for group in self.workers]
         if len(set(names)) < len(names):
-            raise ValueError(f"workers need names of their own, but got {', '.join(names)}")
+            raise Misfit(
+                f"workers must have names of their own, but got {', '.join(names)}", "workers"
+            )
         if not self.autoscaling and any(group.max_replicas for group in self.workers):
-            raise ValueError("`max_replicas` needs `autoscaling: true`")
+            raise Misfit("`max_replicas` needs `autoscaling: true`; write both, or none", "workers")
         if self.image.endswith(":latest") or not re.search(r"[:@][^/]+$", self.image):
-            raise ValueError(
-                f"`image` needs a tag or digest of its own, `latest` is none, but got {self.image}"
+            raise Misfit(
+                f"`image` needs a tag or digest of its own, `latest` is none, but got {self.image}",
+                "image",
             )
         return self
 
@@ -210,22 +224,7 @@ def load(path: Path) -> Cluster:
         KubernetesError: no such file, no YAML, or a field that cannot be as written.
     """
     hint = "; name one with --cluster, k8s/clusters/ has some to begin with"
-    content = mapping(path, "a cluster file", KubernetesError, hint)
-    try:
-        return Cluster.model_validate(content)
-    except pydantic.ValidationError as error:
-        raise KubernetesError(f"{path}: {sentence(error, _siblings, 'a cluster file')}") from None
-
-
-def _siblings(loc: Location) -> list[str]:
-    """The fields of the part that a misspelt one stands in."""
-    parts: dict[str, type[Strict]] = {
-        "head": Head,
-        "workers": Workers,
-        "tolerations": Toleration,
-        "trial": Trial,
-        "mlflow": SecretKey,
-        "optuna": SecretKey,
-    }
-    owners = [parts[part] for part in loc[:-1] if isinstance(part, str) and part in parts]
-    return list((owners[-1] if owners else Cluster).model_fields)
+    document = read(path, "a cluster file", KubernetesError, hint)
+    return validated(
+        Cluster, document.fields, document.places, what="a cluster file", error=KubernetesError
+    )

@@ -25,6 +25,7 @@ from orchestrator.kube.names import (
     sweep_name,
 )
 from orchestrator.kube.pods import DATA, RUNS, STUDY, Manifest
+from orchestrator.study.document import is_text, read
 from orchestrator.study.file import Resources, Study, load
 
 PATIENCE = 900
@@ -134,7 +135,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _lines(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
+    style = "|" if "\n" in text else None if is_text(text) else "'"
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -143,14 +144,12 @@ _Dumper.add_representer(str, _lines)
 
 def _text(file: Path, cluster: Cluster) -> str:
     """The study file as it travels: as it stands, but for what the cluster file says of trials."""
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8-sig")
     resources = cluster.trial.model_dump(exclude_none=True)
     if resources:
-        content = yaml.safe_load(text)
+        content = dict(read(file, "a study file", StudyError).fields)
         content["resources"] = {**(content.get("resources") or {}), **resources}
         text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
-    if len(text.encode()) > 900_000:
-        raise StudyError(f"a study must fit a ConfigMap (0.9 MB), but {file} is larger")
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())  # else no block of lines
 
 

@@ -6,6 +6,7 @@ it did not. Interrupted trials stay RUNNING in the journal and are served again 
 what dies at every start fails.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
+from pydantic import ValidationError
 
 from methods import files
 from methods.errors import StorageError, StudyError
@@ -44,12 +46,11 @@ class Ledger:
         self, folder: Path, study: Study, *, optuna: str | None = None, patience: float = 0
     ) -> None:
         self.folder = folder.absolute()
-        self.study = study
         self.listeners: list[Listener] = []
-        self._lock = _claimed(self.folder, study, patience)
+        self._lock, self.study = _claimed(self.folder, study, patience)
         self._log = Log(self.wal)
         try:
-            self._journal = Journal(self.folder / "optuna.journal", study, optuna)
+            self._journal = Journal(self.folder / "optuna.journal", self.study, optuna)
         except StorageError:
             self._log.close()
             self._lock.close()
@@ -163,26 +164,32 @@ class Ledger:
             )
 
 
-def refuse_other(folder: Path, study: Study) -> None:
-    """Refuse a folder that belongs to another study of the same name; writes nothing.
+def recorded(folder: Path, study: Study) -> Study:
+    """The study, under the hash that its folder records; writes nothing.
 
     Raises:
-        StudyError: says which hash was found.
+        StudyError: the folder belongs to another study of the same name.
     """
     written = folder / "study.json"
     if not written.exists():
-        return
-    found = json.loads(written.read_text())["hash"]
-    if found != study.hash:
+        return study
+    content = json.loads(written.read_text())
+    study_hash = content.pop("hash")
+    with contextlib.suppress(ValidationError):
+        first = Study.model_validate(content)
+        if first.hash == study.hash:  # an earlier version told 1 from 1.0
+            study = first.model_copy(update={"resources": study.resources}).known_as(study_hash)
+    if study_hash != study.hash:
         raise StudyError(
             f"the name {study.name!r} is taken in {folder.parent} by a different study "
-            f"(hash {found}, this one has {study.hash}); give this one another name, "
+            f"(hash {study_hash}, this one has {study.hash}); give this one another name, "
             "or another folder with --out"
         )
+    return study
 
 
-def _claimed(folder: Path, study: Study, patience: float) -> Any:
-    """The lock of the study's folder, held as long as it is open."""
+def _claimed(folder: Path, study: Study, patience: float) -> tuple[Any, Study]:
+    """The lock of the study's folder, held as long as it is open, and the study as recorded."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
@@ -204,7 +211,7 @@ def _claimed(folder: Path, study: Study, patience: float) -> Any:
             )
         time.sleep(0.5)
     try:
-        refuse_other(folder, study)
+        study = recorded(folder, study)
     except StudyError:
         lock.close()
         raise
@@ -212,7 +219,7 @@ def _claimed(folder: Path, study: Study, patience: float) -> Any:
     if not written.exists():
         content = {"hash": study.hash, **study.model_dump(mode="json")}
         files.write(written, json.dumps(content, indent=1))
-    return lock
+    return lock, study
 
 
 def _locked(lock: Any) -> bool:

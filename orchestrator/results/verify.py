@@ -92,7 +92,7 @@ def _study(stored: Stored, found: Findings) -> tuple[Study, dict[str, Any]]:
         found.same("files of the report", f"report/{name}", "SHA-256", digests.get(name), now)
     facts = _json(stored.files.get("provenance.json", b"null").decode(errors="replace"))
     try:
-        what = Study.model_validate(facts["study"])
+        what = Study.model_validate(facts["study"]).known_as(facts.get("study_hash", ""))
         classes, versions = int(facts["classes"]), dict(facts["versions"])
     except (TypeError, KeyError, ValueError, pydantic.ValidationError):
         raise EvidenceError(

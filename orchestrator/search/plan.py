@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import CategoricalDistribution
 
 from methods.api import Images, Method, Task
 from methods.data.load import Data, load
@@ -21,7 +21,7 @@ from orchestrator.search.proposals import spread_over
 from orchestrator.study.check import cores, prepared, slots_here
 from orchestrator.study.file import SearchPlan, Study, cap
 from orchestrator.study.params import derive, parts
-from orchestrator.study.space import Space, spaces
+from orchestrator.study.space import Space, ranged, spaces
 from orchestrator.trial.packing import Packing, Trial, packing
 from orchestrator.trial.timing import Timing, quiet, threads, time_trial
 
@@ -173,16 +173,6 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
 def sampled(study: Study, space: Space) -> list[dict[str, Any]]:
     """Points spread over a space: those that its search starts from, and those that follow them."""
     return spread_over(space, study, 0, SAMPLES)
-
-
-def ranged(distribution: BaseDistribution) -> str:
-    """A distribution in words."""
-    if isinstance(distribution, CategoricalDistribution):
-        return " | ".join(str(choice) for choice in distribution.choices)
-    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
-    log, whole = distribution.log, isinstance(distribution.low, int)  # type: ignore[attr-defined]
-    stepped = step is not None and not log and not (whole and step == 1)
-    return f"{low:g} to {high:g}" + (", log" if log else f", step {step:g}" if stepped else "")
 
 
 def _longest(study: Study, found: Mapping[str, Space], methods: Sequence[MethodPlan]) -> Trial:

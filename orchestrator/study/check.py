@@ -47,9 +47,10 @@ def prepared(study: Study, data: Data, by_method: Mapping[str, Space]) -> Prepar
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
     """
-    for space in by_method.values():
-        _trainable(space, data)
-    _affordable(study, by_method, data.task)
+    with study.lines():
+        for space in by_method.values():
+            _trainable(space, data)
+        _affordable(study, by_method, data.task)
     _arithmetic(study)
     return Prepared(study, by_method, data)
 
@@ -123,5 +124,6 @@ def _affordable(study: Study, by_method: Mapping[str, Space], task: Task) -> Non
         raise StudyError(
             f"a budget must hold one configuration at least, but the largest is "
             f"{study.budgets[-1]:g} MMACs and the cheapest ({cheapest}) costs "
-            f"{floors[cheapest] / 1e6:.4g}; raise `budgets` or widen the methods' ranges"
+            f"{floors[cheapest] / 1e6:.4g}; raise `budgets` or widen the methods' ranges",
+            at=("budgets",),
         )

@@ -1,18 +1,40 @@
 """The study file: which methods, on what data, at which budgets, with how much effort."""
 
-import json
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
-from methods.errors import StudyError
-from methods.files import digest
-from orchestrator.study.reading import Location, Strict, mapping, numbers, sentence
+from methods.errors import IsoflopError, StudyError
+from methods.names import same
+from methods.values import shown
+from orchestrator.study import identity
+from orchestrator.study.document import CONTROL, Places, read
+from orchestrator.study.reading import Matching, Misfit, Strict, validated
 
 Scalar = bool | int | float | str
+LONGEST_NAME = 47
+"""Characters of a study's name, and of a control's; folders and Kubernetes objects have them."""
+MOST_STEPS = 1_000_000
+"""Values of a stepped range, at most."""
+CONTROL_NAME = r"[a-z]+(-[a-z]+)*"
+
+
+def _finite_steps(low: float, high: float, step: float) -> None:
+    if step <= 0:
+        raise Misfit(
+            f"`step` must be above 0, but got {shown(step)}; leave it out for any number", "step"
+        )
+    if (high - low) / step > MOST_STEPS:
+        raise Misfit(
+            f"`step` must cut a range into at most {MOST_STEPS:,} values, but got {shown(step)}; "
+            "leave it out for any number",
+            "step",
+        )
 
 
 class Range(Strict):
@@ -25,27 +47,48 @@ class Range(Strict):
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> "Range":
+        low, high = shown(self.low), shown(self.high)
         if not self.low <= self.high:
-            raise ValueError(f"`low <= high` must hold, but got (low={self.low}, high={self.high})")
+            raise Misfit(f"`low <= high` must hold, but got ({low=!s}, {high=!s})", "low")
         if self.log and self.low <= 0:
-            raise ValueError(f"a log range must start above 0, but got low={self.low}")
+            raise Misfit(f"a log range must start above 0, but got low={low}", "low")
         if self.log and self.step is not None:
-            raise ValueError("a range is either log or stepped, not both")
+            raise Misfit("a range is either log or stepped, but got both; delete `step`", "step")
+        if self.step is not None:
+            _finite_steps(self.low, self.high, self.step)
         return self
 
 
 class Choices(Strict):
     """One of a closed list of values."""
 
-    choices: Annotated[list[Scalar], Field(min_length=1)]
+    choices: Annotated[list[Scalar], Field(min_length=1, max_length=1000)]
+
+    @pydantic.model_validator(mode="after")
+    def _different(self) -> "Choices":
+        repeated = [c for index, c in enumerate(self.choices) if c in self.choices[:index]]
+        if repeated:
+            raise Misfit(
+                f"`choices` must differ, but got {shown(repeated[0])} twice; delete one", "choices"
+            )
+        return self
 
 
 def _kind(value: object) -> str:
     if isinstance(value, dict):
-        return "choices" if "choices" in value else "range"
+        return "choices" if any(same(str(name), ["choices"]) for name in value) else "range"
     if isinstance(value, Choices):
         return "choices"
     return "range" if isinstance(value, Range) else "fixed"
+
+
+def _narrowing(value: object) -> object:
+    """What a hyperparameter may be given; pydantic would list five types that it is none of."""
+    if isinstance(value, bool | int | float | str | dict | Range | Choices):
+        return value
+    hint = f"; write {{choices: {shown(value)}}}" if isinstance(value, list) else ""
+    hint = "; leave it out for the method's own range" if value is None else hint
+    raise ValueError(f"must be one value, a range or choices, but got {shown(value)}{hint}")
 
 
 Narrowing = Annotated[
@@ -53,16 +96,43 @@ Narrowing = Annotated[
     | Annotated[Choices, pydantic.Tag("choices")]
     | Annotated[Scalar, pydantic.Tag("fixed")],
     pydantic.Discriminator(_kind),
+    BeforeValidator(_narrowing),
 ]
 """A fixed value, a range, or a list of choices."""
+
+
+def _filled(methods: object) -> object:
+    """Methods with nothing behind them are taken with their defaults."""
+    if isinstance(methods, dict):
+        return {name: {} if fields is None else fields for name, fields in methods.items()}
+    names = [methods] if isinstance(methods, str) else methods
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        fields = ", ".join(f"{name}: {{}}" for name in names[:6])
+        raise ValueError(
+            f"must hold `method: fields` pairs, but got {shown(methods)}; write {{{fields[:100]}}}"
+        )
+    return methods
+
+
+def _place_of_data(data: str) -> str:
+    if CONTROL.search(data):
+        raise ValueError(f"must be a name or a path, but has a control character: {shown(data)}")
+    if len(data.encode()) > 4000 or any(len(part.encode()) > 255 for part in data.split("/")):
+        raise ValueError(
+            "must be a name or a path, which has at most 255 bytes a part and 4,000 in all, but "
+            f"got one of {len(data.encode()):,} bytes"
+        )
+    return data
 
 
 class SearchPlan(Strict):
     """How each method's hyperparameters are searched."""
 
-    trials: Annotated[int, Field(ge=1)] = 20
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Effort per method, in trials of full length; refused ones come on top."""
-    seconds: Annotated[float | None, Field(gt=0, exclude_if=lambda seconds: seconds is None)] = None
+    seconds: Annotated[
+        float | None, Field(gt=0, le=1e9, exclude_if=lambda seconds: seconds is None)
+    ] = None
     """Device-seconds per method, in place of `trials`: methods get equal time instead of equal
     epochs, to within a trial. `trials` is then what the samplers expect, and how many trials there
     are depends on the machine."""
@@ -82,29 +152,35 @@ class SearchPlan(Strict):
 class ConfirmPlan(Strict):
     """How the chosen configurations are retrained before the test split is read."""
 
-    seeds: Annotated[int, Field(ge=1)] = 5
+    seeds: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Fresh seeds per chosen configuration; groups need at least 5."""
     race: Annotated[bool, Field(exclude_if=lambda race: not race)] = False
     """Whether cells whose order at the primary budget is open then get further seeds; intervals and
     tests are corrected for the looks that this takes."""
-    budget: Annotated[int | None, Field(ge=1, exclude_if=lambda budget: budget is None)] = None
+    budget: Annotated[
+        int | None, Field(ge=1, le=1_000_000, exclude_if=lambda budget: budget is None)
+    ] = None
     """Further confirm runs of a race, over all methods."""
 
     @pydantic.model_validator(mode="after")
     def _race_has_a_budget(self) -> "ConfirmPlan":
         if self.race and (self.budget is None or self.budget < 2):
-            found = "none" if self.budget is None else f"{self.budget}"
-            raise ValueError(
+            budget = "none" if self.budget is None else f"{self.budget}"
+            raise Misfit(
                 "`race` adds confirm runs within a `budget`, 2 at least over all methods, but got "
-                f"{found}; write `budget: 12`, say"
+                f"{budget}; write `budget: 12`, say",
+                "race",
             )
         if self.race and self.seeds < 3:
-            raise ValueError(
+            raise Misfit(
                 "`race` looks at the spread of the seeds that every cell has, and needs `seeds` to "
-                f"be 3 at least, but got {self.seeds}"
+                f"be 3 at least, but got {self.seeds}",
+                "seeds",
             )
         if self.budget is not None and not self.race:
-            raise ValueError("`budget` is what a race may spend; write `race: true` beside it")
+            raise Misfit(
+                "`budget` is what a race may spend; write `race: true` beside it", "budget"
+            )
         return self
 
 
@@ -114,22 +190,22 @@ class Resources(Strict):
     How many trials run at once decides how far back a proposal sees: the first run's number stands.
     """
 
-    cpu: Annotated[float, Field(gt=0)] = 1
+    cpu: Annotated[float, Field(gt=0, le=100_000)] = 1
     """CPU cores per trial; whole numbers also set its threads."""
-    gpu: Annotated[float, Field(ge=0)] = 0
+    gpu: Annotated[float, Field(ge=0, le=100_000)] = 0
     """GPUs per trial; a fraction packs several trials on one: `isoflop plan` measures which."""
-    concurrency: Annotated[int, Field(ge=1)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Trials at once; by default as many as fit."""
-    retries: Annotated[int, Field(ge=0)] = 2
+    retries: Annotated[int, Field(ge=0, le=1_000_000)] = 2
     """Starts that a trial is given again after its worker or its driver died; a new epoch gives it
     all of them anew."""
-    timeout: Annotated[float, Field(gt=0)] | None = None
+    timeout: Annotated[float, Field(gt=0, le=1e8)] | None = None
     """Minutes that a trial may take, over all its starts; by default as many as it needs."""
 
     @pydantic.model_validator(mode="after")
     def _whole_gpus(self) -> "Resources":
         if self.gpu > 1 and self.gpu != int(self.gpu):
-            raise ValueError(f"`gpu` must be at most 1, or whole, but got {self.gpu}")
+            raise Misfit(f"`gpu` must be at most 1, or whole, but got {self.gpu}", "gpu")
         return self
 
 
@@ -138,19 +214,33 @@ class Study(Strict):
 
     version: Literal[1] = 1
     """Version of this format."""
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,46}$")]
+    name: Annotated[
+        str,
+        Matching(
+            rf"[a-z][a-z0-9-]{{0,{LONGEST_NAME - 1}}}",
+            "lower-case letters, digits and dashes, a letter first, at most 47",
+        ),
+        Field(examples=["mine"]),
+    ]
     """Lower-case letters, digits and dashes: folder, MLflow experiment and Kubernetes name."""
-    data: Annotated[str, Field(min_length=1)]
+    data: Annotated[str, AfterValidator(_place_of_data), Field(min_length=1, examples=["digits"])]
     """A data set's name or a path."""
     seed: Annotated[int, Field(ge=0)] = 0
     """All randomness derives from it."""
-    budgets: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    budgets: Annotated[
+        list[Annotated[float, Field(gt=0, le=1e9)]],
+        Field(min_length=1, max_length=100, examples=[[0.25, 0.5, 1]]),
+    ]
     """Budgets in million MACs (fvcore FLOPs) per image, inclusive."""
     primary: float | None = None
     """The budget at which methods are tested against dense; by default the largest."""
     recipe: dict[str, Narrowing] = Field(default_factory=dict)
     """Training settings shared by all methods; fixed, or opened for search."""
-    methods: Annotated[dict[str, dict[str, Narrowing]], Field(min_length=1)]
+    methods: Annotated[
+        dict[str, dict[str, Narrowing]],
+        BeforeValidator(_filled),
+        Field(min_length=1, max_length=100, examples=[{"dense": {}, "skipnet": {}}]),
+    ]
     """Per method, the fields to fix or narrow; the rest has the method's own ranges. `dense-again:
     {method: dense}` is an A/A control: `dense` once more, with a search and seeds of its own."""
     targets: Annotated[
@@ -161,41 +251,73 @@ class Study(Strict):
     search: SearchPlan = SearchPlan()
     confirm: ConfirmPlan = ConfirmPlan()
     resources: Resources = Resources()
+    _places: Places = PrivateAttr(default_factory=Places)
+    _known_as: str | None = PrivateAttr(default=None)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _defaults_where_empty(cls, fields: Any) -> Any:
+        """A part with nothing behind its colon is left out."""
+        if not isinstance(fields, dict):
+            return fields
+        optional = ("recipe", "targets", "search", "confirm", "resources")
+        return {
+            name: value
+            for name, value in fields.items()
+            if not (name in optional and value is None)
+        }
 
     @pydantic.model_validator(mode="after")
     def _primary_is_a_budget(self) -> "Study":
         if self.primary is not None and self.primary not in self.budgets:
-            raise ValueError(
-                f"`primary` must be one of the budgets {self.budgets}, but got {self.primary}"
+            raise Misfit(
+                f"`primary` must be one of the budgets {shown(self.budgets)}, but got "
+                f"{self.primary:g}",
+                "primary",
             )
-        if sorted(set(self.budgets)) != self.budgets:
-            raise ValueError(f"budgets must rise, without repeats, but got {self.budgets}")
+        if (rising := sorted(set(self.budgets))) != self.budgets:
+            raise Misfit(
+                f"budgets must rise, without repeats, but got {shown(self.budgets)}; write "
+                f"{shown(rising)}",
+                "budgets",
+            )
         return self
 
     @pydantic.model_validator(mode="after")
     def _controls_repeat_a_method(self) -> "Study":
-        for name, own in self.methods.items():
-            if "method" not in own:
+        for name, fields in self.methods.items():
+            if "method" not in fields:
                 continue
-            original = own["method"]
-            real = [other for other, fields in self.methods.items() if "method" not in fields]
+            original = fields["method"]
+            real = [other for other, given in self.methods.items() if "method" not in given]
             if original not in real:
-                raise ValueError(
+                raise Misfit(
                     f"methods.{name}: `method` must be another method of this study, "
-                    f"{' or '.join(real)}, but got {original!r}"
+                    f"{' or '.join(real)[:200]}, but got {shown(original)}",
+                    *("methods", name, "method"),
                 )
-            if len(own) > 1 or name in self.search.points:
-                raise ValueError(
-                    f"methods.{name} repeats {original} as it is; its fields and points stand there"
+            if len(fields) > 1 or name in self.search.points:
+                raise Misfit(
+                    f"methods.{name} repeats {original} as it is; its fields and points stand "
+                    "there; delete those of the control",
+                    *("methods", name),
                 )
-            if not re.fullmatch(r"[a-z]+(-[a-z]+)*", name):
-                raise ValueError(f"methods.{name}: a control's name has letters and dashes only")
+            if not re.fullmatch(CONTROL_NAME, name) or len(name) > LONGEST_NAME:
+                raise Misfit(
+                    f"methods.{name[:60]}: a control's name must have letters and dashes only, "
+                    f"{LONGEST_NAME} at most; write `{original}-again`",
+                    *("methods", name),
+                )
         return self
 
     @property
     def controls(self) -> dict[str, str]:
         """Methods entered a second time, for the noise floor: the second name, and the first."""
-        return {name: str(own["method"]) for name, own in self.methods.items() if "method" in own}
+        return {
+            name: str(fields["method"])
+            for name, fields in self.methods.items()
+            if "method" in fields
+        }
 
     @property
     def primary_budget(self) -> float:
@@ -205,35 +327,50 @@ class Study(Strict):
     @property
     def hash(self) -> str:
         """Twelve hex digits of all that decides the study's numbers."""
-        content = self.model_dump(mode="json", exclude={"resources"})
-        return digest(json.dumps(content, sort_keys=True))[:12]
+        return self._known_as or identity.canonical(self._content)
+
+    @property
+    def _content(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"resources"})
+
+    def known_as(self, name: str) -> Self:
+        """The study under the hash that an earlier version gave it, if `name` is that."""
+        if name == self.hash or name != identity.as_written(self._content):
+            return self
+        study = self.model_copy()
+        study._known_as = name
+        return study
+
+    @contextlib.contextmanager
+    def lines(self) -> Iterator[None]:
+        """Puts file and line before the message of an error that says where in a study it is."""
+        try:
+            yield
+        except IsoflopError as error:
+            prefix = self._places.prefix(error.at) if error.at else ""
+            if not prefix or str(error).startswith(self._places.file):
+                raise
+            raise type(error)(f"{prefix}{error}", at=error.at) from None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The study in a YAML file.
+
+        Raises:
+            StudyError: no such file, no YAML, or a field that cannot be as written.
+        """
+        document = read(path, "a study file", StudyError)
+        read_study = validated(
+            Study, document.fields, document.places, what="a study", error=StudyError
+        )
+        study = cls.model_construct(read_study.model_fields_set, **dict(read_study))
+        study._places = document.places
+        return study
 
 
 def load(path: str | Path) -> Study:
-    """The study in a YAML file.
-
-    Raises:
-        StudyError: no such file, no YAML, or a field that cannot be as written.
-    """
-    content = mapping(Path(path), "a study file", StudyError)
-    try:
-        return Study.model_validate(numbers(content))
-    except pydantic.ValidationError as error:
-        raise StudyError(f"{path}: {sentence(error, siblings)}") from None
-
-
-def siblings(loc: Location) -> list[str]:
-    """The fields that are valid where a location of a study file ends."""
-    parts: dict[str, type[Strict]] = {
-        "search": SearchPlan,
-        "confirm": ConfirmPlan,
-        "resources": Resources,
-        "range": Range,
-        "choices": Choices,
-    }
-    owners = [parts[part] for part in loc[:-1] if isinstance(part, str) and part in parts]
-    fields = (owners[-1] if owners else Study).model_fields
-    return [field.alias or name for name, field in fields.items()]
+    """The study in a YAML file; see `Study.read`."""
+    return Study.read(Path(path))
 
 
 def cap(budget: float) -> float:

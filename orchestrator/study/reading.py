@@ -1,80 +1,220 @@
-"""From YAML to typed values: strict models, readable numbers, and one sentence for each mistake."""
+"""From a file's fields to typed values: strict models, and one sentence for each mistake."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import pydantic
-import yaml
+from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 from methods.errors import IsoflopError, nearest
+from methods.names import same
+from methods.values import Plain, joined, mistake, shown
+from orchestrator.study.document import DEEPEST, NOWHERE, Location, Places
 
-Location = tuple[int | str, ...]
-"""Where in a file something stands: keys and positions, outermost first."""
-
-
-class Strict(pydantic.BaseModel):
-    """A frozen part of a study that refuses what it does not know."""
-
-    model_config = pydantic.ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        serialize_by_alias=True,
-    )
+TAGS = ("range", "choices", "fixed")
+"""Parts of pydantic's locations that tell which form a hyperparameter has; files have none."""
+M = TypeVar("M", bound=pydantic.BaseModel)
 
 
-def numbers(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; a study means the number."""
-    if isinstance(value, dict):
-        return {key: numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [numbers(item) for item in value]
-    if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+class Strict(Plain):
+    """A frozen part of a file that refuses what it does not know."""
+
+    model_config = pydantic.ConfigDict(serialize_by_alias=True)
 
 
-def mapping(path: Path, what: str, error: type[IsoflopError], hint: str = "") -> dict[str, Any]:
-    """The fields of a YAML file that is `what`; `hint` ends the message where there is none.
+@dataclass(frozen=True)
+class Matching:
+    """Annotation of a text that matches a pattern; `words` says in words what it is."""
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: pydantic.GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^{self.pattern}$"}
+
+    def _checked(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(f"must be {self.words}, but got {shown(text)}")
+        return text
+
+
+class Misfit(ValueError):
+    """Fields that do not go together; `at` is where the one to change stands in its part."""
+
+    def __init__(self, message: str, *at: int | str) -> None:
+        super().__init__(message)
+        self.at = at
+
+
+def validated(
+    model: type[M],
+    fields: Mapping[str, Any],
+    places: Places,
+    *,
+    what: str,
+    error: type[IsoflopError],
+) -> M:
+    """The model of a file's fields.
 
     Raises:
-        IsoflopError: of the kind `error`, where the file cannot be read or holds no fields.
+        IsoflopError: of the kind `error`: file, line, what must hold, what was found.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise error(f"{what} must exist, but there is none at {path}{hint}") from None
-    except (OSError, UnicodeDecodeError) as reason:
-        raise error(f"{path} cannot be read: {reason}") from None
-    except yaml.YAMLError as reason:
-        raise error(f"{path} is not YAML: {' '.join(str(reason).split())}") from None
-    if not isinstance(content, dict):
-        raise error(f"{path} must hold `field: value` lines, found {type(content).__name__}")
-    return content
+        return model.model_validate(fields)
+    except pydantic.ValidationError as reason:
+        at, sentence = explained(model, fields, reason, places, what)
+        raise error(f"{places.prefix(at)}{sentence}", at=at) from None
 
 
-def sentence(
+def explained(
+    model: type[pydantic.BaseModel],
+    fields: Mapping[str, Any],
     error: pydantic.ValidationError,
-    siblings: Callable[[Location], list[str]],
+    places: Places = NOWHERE,
     what: str = "a study",
-) -> str:
-    """The first mistake in one sentence; `siblings` lists the fields that stand beside a place."""
-    unknown = [mistake for mistake in error.errors() if mistake["type"] == "extra_forbidden"]
-    first = (unknown or error.errors())[0]  # a misspelt field is why the right one is missing
-    where = ".".join(str(part) for part in first["loc"] if part not in ("range", "choices"))
-    message = first["msg"].removeprefix("Value error, ")
+) -> tuple[Location, str]:
+    """Where the first mistake in a model's fields stands, and one sentence about it."""
+    errors = error.errors()
+    unknown = [each for each in errors if each["type"] == "extra_forbidden"]
+    first = (unknown or errors)[0]  # a misspelt field is why the right one is missing
+    at = _place(model, fields, first)
+    reason = first.get("ctx", {}).get("error")
+    if isinstance(reason, Misfit):
+        return (*at, *reason.at), ".".join(map(str, at)) + ": " * bool(at) + str(reason)
+    where = ".".join(map(str, at))
     if first["type"] == "extra_forbidden":
-        name = str(first["loc"][-1])
-        return f"{where} is no field of {what}; {nearest(name, siblings(first['loc']))}"
+        return at, f"{where} is no field of {what}; {_meant(model, first['loc'])}"
     if first["type"] == "missing":
-        return f"{where} is missing"
-    if first["type"] == "string_pattern_mismatch" and where == "name":
-        message = "must start with a lower-case letter, then letters, digits or dashes, 47 at most"
-    if first["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    return f"{where}: {message}, got {first['input']!r}"
+        owner, name = _owners(model, first["loc"])[0], str(first["loc"][-1])
+        return at, f"{where} must be given, but is missing; {_example(owner, name)}"
+    if "[key]" in first["loc"]:
+        return at, f"{where} must have text as its fields' names, but got {shown(first['input'])}"
+    sentence = mistake(first)
+    if first["type"] == "string_type" and places.texts.get(at):
+        sentence = f'must be text, but got a number or a flag; write "{places.texts[at]}"'
+    return at, joined(where, sentence) if where else sentence
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """What Python code gives as a file would have it: tuples are lists, paths text, NumPy's numbers
+    Python's.
+
+    Raises:
+        ValueError: values lie too deep within each other, or within themselves.
+    """
+    if depth > DEEPEST + 1:
+        raise ValueError(f"values must lie at most {DEEPEST} deep, but these lie deeper")
+    if isinstance(value, Mapping):
+        return {name: plain(each, depth + 1) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each, depth + 1) for each in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
+
+
+def _place(model: type[pydantic.BaseModel], fields: Any, error: ErrorDetails) -> Location:
+    """Where a mistake stands in the file: pydantic's location without what the file lacks."""
+    level: list[object] = [model]
+    at: list[int | str] = []
+    for part in error["loc"]:
+        level, tag = _deeper(level, part)
+        if tag:
+            continue
+        known = isinstance(fields, Mapping) and part in fields
+        if known or (isinstance(fields, list) and isinstance(part, int) and part < len(fields)):
+            fields = fields[part]
+            at.append(part)
+        elif error["type"] == "missing" and part == error["loc"][-1]:
+            at.append(part)
+    return tuple(at)
+
+
+def _meant(model: type[pydantic.BaseModel], at: Location) -> str:
+    """What a misspelt or misplaced field may have meant."""
+    name = str(at[-1])
+    beside = [field for owner in _owners(model, at) for field in _names(owner)]
+    if not same(name, beside):
+        for section, fields in _sections(model):
+            if names := same(name, fields):
+                return (
+                    f"{names[0]} stands under `{section}`; write `{section}: {{{names[0]}: ...}}`"
+                )
+    return nearest(name, beside)
+
+
+def _example(owner: type[pydantic.BaseModel], name: str) -> str:
+    """What to write for a field that is missing."""
+    fields = owner.model_fields
+    field = fields.get(name) or next(f for f in fields.values() if f.alias == name)
+    example = json.dumps(field.examples[0]).replace('"', "") if field.examples else "..."
+    return f"write `{name}: {example}`"
+
+
+def _sections(model: type[pydantic.BaseModel]) -> Iterator[tuple[str, Sequence[str]]]:
+    """The parts of a file that have fields of their own; a study's recipe is loaded last."""
+    for name, field in model.model_fields.items():
+        for part in _flat(field.annotation):
+            if isinstance(part, type) and issubclass(part, pydantic.BaseModel):
+                yield name, _names(part)
+    if "recipe" in model.model_fields:
+        from methods.training.recipe import Recipe  # noqa: PLC0415  # loads torch
+
+        yield "recipe", list(Recipe.model_fields)
+
+
+def _owners(model: type[pydantic.BaseModel], at: Location) -> list[type[pydantic.BaseModel]]:
+    """The models one of whose fields a location names."""
+    level: list[object] = [model]
+    for part in at[:-1]:
+        level, _ = _deeper(level, part)
+    parts = [kind for annotation in level for kind in _flat(annotation)]
+    models = [k for k in parts if isinstance(k, type) and issubclass(k, pydantic.BaseModel)]
+    return models or [model]
+
+
+def _deeper(level: list[object], part: int | str) -> tuple[list[object], bool]:
+    """The types that a part of a location leads to, and whether it is but the tag of one."""
+    kinds = [kind for annotation in level for kind in _flat(annotation)]
+    named = [k for k in kinds if isinstance(k, type) and k.__name__.casefold() == part]
+    if len(kinds) > 1 and part in TAGS:
+        return list[object](named), True
+    return [deeper for kind in kinds for deeper in _inside(kind, part)], False
+
+
+def _inside(kind: object, part: int | str) -> Iterator[object]:
+    if get_origin(kind) in (list, dict):
+        yield get_args(kind)[-1]
+    elif isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+        for name, field in kind.model_fields.items():
+            if part in (name, field.alias):
+                yield field.annotation
+
+
+def _flat(annotation: object) -> Iterator[object]:
+    """The types that an annotation allows."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _flat(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _flat(each)
+    else:
+        yield annotation
+
+
+def _names(model: type[pydantic.BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]

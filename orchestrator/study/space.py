@@ -1,5 +1,6 @@
 """A method's annotations, narrowed by the study, as Optuna distributions."""
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,9 @@ from pydantic.fields import FieldInfo
 from methods import METHODS
 from methods.api import Method, Search, Task
 from methods.errors import MethodError, StudyError, nearest
+from methods.names import same
 from methods.training.loop import Recipe
+from methods.values import shown
 from orchestrator.study.file import Choices, Narrowing, Range, Study
 from orchestrator.study.params import ALIAS, PREFIX, model_of, parts, split
 
@@ -137,17 +140,30 @@ def spaces(study: Study) -> dict[str, Space]:
     Raises:
         StudyError: an unknown method or field, or a range outside the method's bounds.
     """
+    with study.lines():
+        return _spaces(study)
+
+
+def _spaces(study: Study) -> dict[str, Space]:
     controls = study.controls
     for name in study.methods:
         if name in controls and name in METHODS:
-            raise StudyError(f"{name!r} is a method's name, not one for a control")
+            raise StudyError(
+                f"{name!r} is a method's name, not one for a control; write "
+                f"`{controls[name]}-again`",
+                at=("methods", name),
+            )
         if name not in METHODS and name not in controls:
-            raise StudyError(f"no method is called {name!r}; {nearest(name, list(METHODS))}")
+            raise StudyError(
+                f"no method is called {shown(name)}; {nearest(name, list(METHODS))}",
+                at=("methods", name),
+            )
     for name in study.search.points:
         if name not in study.methods:
             raise StudyError(
-                f"search.points: {name!r} is no method of this study; "
-                f"{nearest(name, list(study.methods))}"
+                f"search.points: {shown(name)} is no method of this study; "
+                f"{nearest(name, list(study.methods))}",
+                at=("search", "points", name),
             )
     originals = {
         name: _space(name, fields, study.recipe, study.search.points.get(name, ()))
@@ -183,26 +199,45 @@ def _space(
     points: Sequence[Mapping[str, Any]],
 ) -> Space:
     model = METHODS[method]
-    _known(f"method {method!r}", model, fields)
-    _known("the recipe", Recipe, recipe)
+    _known(f"method {method!r}", model, fields, ("methods", method))
+    _known("the recipe", Recipe, recipe, ("recipe",))
     fixed: dict[str, Any] = {}
     free: dict[str, BaseDistribution] = {}
     for name, field in model.model_fields.items():
-        _place(name, field, fields.get(name, _default_range(field)), fixed, free)
+        with _at("methods", method, name):
+            _place(name, field, fields.get(name, _default_range(field)), fixed, free)
     for name, field in Recipe.model_fields.items():
-        _place(PREFIX + name, field, recipe.get(name), fixed, free)
+        with _at("recipe", name):
+            _place(PREFIX + name, field, recipe.get(name), fixed, free)
     space = Space(method, fixed, free, points)
     _in_bounds(space)
     _reachable(space)
     return space
 
 
-def _known(owner: str, model: type[pydantic.BaseModel], fields: Mapping[str, Any]) -> None:
+@contextlib.contextmanager
+def _at(*place: str) -> Iterator[None]:
+    """Adds to an error where in the study its field stands."""
+    try:
+        yield
+    except StudyError as error:
+        error.at = error.at or place
+        raise
+
+
+def _known(
+    owner: str,
+    model: type[pydantic.BaseModel],
+    fields: Mapping[str, Any],
+    place: tuple[str, ...],
+) -> None:
     for name in fields:
-        if name not in model.model_fields:
-            raise StudyError(
-                f"{owner} has no field {name!r}; {nearest(name, list(model.model_fields))}"
-            )
+        if name in model.model_fields:
+            continue
+        hint = nearest(name, list(model.model_fields))
+        if model is not Recipe and (shared := same(name, list(Recipe.model_fields))):
+            hint = f"all methods share it: write `recipe: {{{shared[0]}: ...}}`"
+        raise StudyError(f"{owner} has no field {shown(name)}; {hint}", at=(*place, name))
 
 
 def _default_range(field: FieldInfo) -> Search | None:
@@ -243,16 +278,21 @@ def _numbers(name: str, field: FieldInfo, span: Range | Search) -> BaseDistribut
     default = _default_range(field)
     low, high = span.low, span.high
     if field.annotation not in (int, float):
-        raise StudyError(f"{name} takes one of {list(_closed(field))}, not a range; use `choices:`")
+        raise StudyError(
+            f"{name} must be one of {list(_closed(field))}, but got a range; use `choices:`"
+        )
     if low is None or high is None:
-        raise StudyError(f"{name} needs both `low` and `high`")
+        raise StudyError(f"{name} must have both `low` and `high`, but has one; write the other")
     step = (
         span.step if span.step is not None else (default.step if default and not span.log else None)
     )
     if field.annotation is float:
         return FloatDistribution(float(low), float(high), log=span.log, step=step)
-    if int(low) != low or int(high) != high:
-        raise StudyError(f"{name} takes whole numbers, but got (low={low}, high={high})")
+    if any(int(bound) != bound for bound in (low, high, step or 1)):
+        stepped = f", step={step}" if span.step is not None else ""
+        raise StudyError(
+            f"{name} must have whole numbers, but got (low={low}, high={high}{stepped}); round them"
+        )
     stride = int(step) if step else 1
     return IntDistribution(int(low), int(high) - (int(high) - int(low)) % stride, span.log, stride)
 
@@ -274,31 +314,51 @@ def _in_bounds(space: Space) -> None:
 def _reachable(space: Space) -> None:
     """Every place that is to be tried lies in the space."""
     where = f"search.points.{space.method}"
-    for point in space.points:
+    for index, point in enumerate(space.points):
         for name, value in point.items():
+            place = ("search", "points", space.method, index, name)
             if name not in space.free:
                 raise StudyError(
-                    f"{where}: {name!r} is not searched; {nearest(name, list(space.free))}"
+                    f"{where}: {shown(name)} is not searched; {nearest(name, list(space.free))}",
+                    at=place,
                 )
             if not space.holds({name: value}):
                 raise StudyError(
-                    f"{where}: {name} must lie in the searched range, {space.free[name]}, "
-                    f"but got {value!r}"
+                    f"{where}: {name} must lie in the searched range, {ranged(space.free[name])}, "
+                    f"but got {shown(value)}",
+                    at=place,
                 )
         _takes(space.method, {**space.fixed, **space.defaults(), **point})
 
 
 def _takes(method: str, params: Mapping[str, Any]) -> None:
+    fields, settings = split(params)
     try:
-        chosen, recipe = parts(method, params)
+        chosen = model_of(method, params).of(fields)
     except MethodError as error:
-        raise StudyError(f"method {method!r}: {error}") from None
+        at = ("methods", method, *error.at)
+        raise StudyError(f"method {method!r}: {error}", at=at) from None
+    try:
+        recipe = Recipe.of(settings)
+    except MethodError as error:
+        raise StudyError(str(error), at=("recipe", *error.at)) from None
     phases = len(chosen.phases())
     if recipe.epochs < phases:
         raise StudyError(
-            f"method {method!r} trains in {phases} phases and needs at least {phases} epochs, "
-            f"but the recipe has {recipe.epochs}"
+            f"method {method!r} trains in {phases} phases and must have at least {phases} epochs, "
+            f"but the recipe has {recipe.epochs}; raise `recipe: {{epochs: ...}}`",
+            at=("recipe", "epochs"),
         )
+
+
+def ranged(distribution: BaseDistribution) -> str:
+    """A distribution in words."""
+    if isinstance(distribution, CategoricalDistribution):
+        return " | ".join(str(choice) for choice in distribution.choices)
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    log, whole = distribution.log, isinstance(distribution.low, int)  # type: ignore[attr-defined]
+    stepped = step is not None and not log and not (whole and step == 1)
+    return f"{low:g} to {high:g}" + (", log" if log else f", step {step:g}" if stepped else "")
 
 
 def _spread(u: float, distribution: BaseDistribution) -> Any:

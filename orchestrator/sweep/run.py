@@ -21,7 +21,7 @@ from orchestrator.board import latency
 from orchestrator.board.rules import BASELINE
 from orchestrator.record import evidence
 from orchestrator.record.events import Listener
-from orchestrator.record.ledger import Ledger, refuse_other
+from orchestrator.record.ledger import Ledger, recorded
 from orchestrator.record.log import logged, mark_finished
 from orchestrator.record.provenance import provenance
 from orchestrator.report.publish import Outcome, Source, publish
@@ -65,11 +65,11 @@ def run(
     ready = prepare(study)
     cluster.preflight(study.resources, address, slots)
     folder = out.absolute() / study.name
+    study = recorded(folder, study)
     place = uri or default_uri(out)
     facts = provenance(study, ready.data.task, len(ready.data.test))
     writable(out)
     store.check(place)
-    refuse_other(folder, study)
     earlier = warm.taken(study, place, folder)
     ready = replace(ready, warm=warm.within(ready.spaces, earlier))
     with _room(), contextlib.ExitStack() as stack:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import yaml
 
 from methods import METHODS
 from methods.data.load import load
@@ -13,6 +12,7 @@ from methods.machine import tune_allocator
 from methods.training.evaluate import evaluate
 from methods.training.loop import Recipe, train
 from orchestrator.record.events import Point
+from orchestrator.study.document import parsed
 from orchestrator.study.params import PREFIX, parts
 from orchestrator.trial.measure import measure
 
@@ -68,9 +68,9 @@ def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:
         if field not in valid:
             raise MethodError(f"no field is called {field!r}; {nearest(field, valid)}")
         try:
-            params[field] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise MethodError(f"--set {field} takes a value, but got {value!r}") from None
+            params[field] = parsed(value)
+        except ValueError as error:
+            raise MethodError(f"--set {field} must be a value, but: {error}") from None
     return params
 
 

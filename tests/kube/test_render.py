@@ -32,7 +32,10 @@ def job(folder: Path, cluster: str = CLUSTER, study: str = STUDY) -> dict[str, A
     [
         (("storage:", "storge:"), "did you mean 'storage'?"),
         (("name: cpu,", "name: cpu, gpus: 1,"), "did you mean 'gpu'?"),
-        (("storage: pvc://isoflop-runs\n", ""), "storage is missing"),
+        (
+            ("storage: pvc://isoflop-runs\n", ""),
+            "storage must be given, but is missing; write `storage: pvc://runs`",
+        ),
         (("pvc://isoflop-runs", "s3://bucket/runs"), "which a bucket cannot do"),
         (("pvc://isoflop-runs", "file:///runs"), "not seen by the other pods"),
         (("pvc://isoflop-runs", "/runs"), "storage"),
@@ -68,7 +71,7 @@ def test_a_cluster_file_that_does_not_do_is_refused_in_a_line(
         (("data: digits", "data: /data/flowers"), StudyError, "a place on this machine"),
         (("depth: 8", "dpeth: 8"), StudyError, "dpeth"),
         (("depth: 8", "depth: 7"), (StudyError, MethodError), "depth"),
-        (("budgets: [1]", f"# {'x' * 900_001}\nbudgets: [1]"), StudyError, "fit a ConfigMap"),
+        (("budgets: [1]", f"# {'x' * 900_001}\nbudgets: [1]"), StudyError, "at most 128 KiB"),
     ],
 )
 def test_a_study_that_cannot_run_there_is_refused(

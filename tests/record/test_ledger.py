@@ -16,6 +16,7 @@ from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda, confirm_plan
 from orchestrator.search.proposals import propose
 from orchestrator.study.file import Study
+from orchestrator.study.identity import as_written
 from orchestrator.study.space import spaces
 
 STUDY = Study.model_validate(
@@ -101,6 +102,24 @@ def test_a_second_driver_and_a_second_study_are_refused(tmp_path: Path) -> None:
     first.close()
     with pytest.raises(StudyError, match="taken"):
         opened(tmp_path, STUDY.model_copy(update={"seed": 1}))
+
+
+@pytest.mark.parametrize("width", [1, 1.0])
+def test_a_study_of_an_earlier_version_resumes_under_its_hash(tmp_path: Path, width: float) -> None:
+    def written(value: float) -> Study:
+        return STUDY.model_copy(update={"methods": {"dense": {"depth": 8, "width": value}}})
+
+    content = written(1.0).model_dump(mode="json")
+    resources = content.pop("resources")
+    earlier = as_written(content)
+    assert earlier != written(1.0).hash == written(1).hash
+    stored = {"hash": earlier, **content, "resources": resources}
+    (tmp_path / "study.json").write_text(json.dumps(stored))
+    ledger = opened(tmp_path, written(width))
+    assert ledger.study.hash == earlier
+    ledger.close()
+    with pytest.raises(StudyError, match="taken"):
+        opened(tmp_path, written(2))
 
 
 def test_the_first_runs_lag_and_device_stand(tmp_path: Path) -> None:

@@ -35,15 +35,15 @@ def test_values_ranges_and_choices_are_told_apart(tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         (("budgets:", "budgetts:"), "budgetts is no field of a study; did you mean 'budgets'?"),
-        (("[0.5, 1]", "[0]"), "greater than 0"),
+        (("[0.5, 1]", "[0]"), "above 0"),
         (("[0.5, 1]", "[2, 1]"), "budgets must rise"),
         (("name: tiny", "name: Tiny Study"), "lower-case"),
         (("low: 1e-3, high: 1e-1", "low: 1, high: 0.1"), "`low <= high` must hold"),
         (("low: 1e-3, high", "hihg: 1, low: 0.1, high"), "did you mean 'high'?"),
         (("data: digits", "data: digits\nsearch: {trails: 3}"), "did you mean 'trials'?"),
         (("data: digits", "data: digits\nprimary: 3"), "`primary` must be one of the budgets"),
-        (("data: digits", "data: [1"), "is not YAML"),
-        (("data: digits\n", ""), "data is missing"),
+        (("data: digits", "data: [1"), "must be YAML"),
+        (("data: digits\n", ""), "data must be given"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, change: tuple[str, str], sentence: str) -> None:
@@ -82,7 +82,7 @@ def test_a_control_and_targets_are_read(tmp_path: Path) -> None:
         ("  again: {method: again}\n", "`method` must be another method of this study"),
         ("  dense-again: {method: dense, depth: 8}\n", "repeats dense as it is"),
         ("  dense-2: {method: dense}\n", "letters and dashes only"),
-        ("targets: [90]\n", "less than 1"),
+        ("targets: [90]\n", "below 1"),
     ],
 )
 def test_a_control_that_is_none_is_refused(tmp_path: Path, more: str, sentence: str) -> None:

@@ -341,7 +341,7 @@ def test_shipping_leaves_the_source_as_it_was_and_ships_for_evaluation(training:
         ({"growth": 3, "groups": 3, "condense_factor": 3, "halve_classifier": True}, "even"),
         ({"stages": "14-0-14"}, "joined by dashes, got '14-0-14'; try '14-14-14'"),
         ({"stages": "14,14"}, "joined by dashes"),
-        ({"condense_factor": 1}, "condense_factor.*greater than or equal to 2"),
+        ({"condense_factor": 1}, "condense_factor.*at least 2"),
         ({"lasso": -1.0}, "lasso"),
     ],
 )

@@ -1,0 +1,92 @@
+"""One value has one hash, and every earlier study keeps the hash that it had."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.study import identity
+from orchestrator.study.file import Study, load
+
+ROOT = Path(__file__).parents[2]
+HASHES = {
+    "studies/cifar10.yaml": "4fc9ddf50cf1",
+    "studies/claims/condconv-small.yaml": "ad50d04b2c84",
+    "studies/claims/condconv.yaml": "4c2c92f35889",
+    "studies/claims/condensenet-small.yaml": "0b938d08fc36",
+    "studies/claims/condensenet.yaml": "c6a3c7e5c089",
+    "studies/claims/dsnet-small.yaml": "237355febe70",
+    "studies/claims/dsnet.yaml": "b37d4f52a939",
+    "studies/claims/resrep-small.yaml": "f83852d6104a",
+    "studies/claims/resrep.yaml": "d057cf527d9b",
+    "studies/claims/skipnet-small.yaml": "e71dd59fa69e",
+    "studies/claims/skipnet.yaml": "e450c79a7af6",
+    "studies/curves.yaml": "9646bf0dc1ca",
+    "studies/quickstart.yaml": "773464705af9",
+    "tests/data/halfdone/study.yaml": "08e4bb997af8",
+}
+"""As commit 46015c4, which read YAML 1.1 and told 1 from 1.0, gave them."""
+
+
+def study(**changes: Any) -> Study:
+    plain = {"name": "s", "data": "digits", "budgets": [1], "methods": {"dense": {"width": 1}}}
+    return Study.model_validate(plain | changes)
+
+
+@pytest.mark.parametrize("file", HASHES)
+def test_a_study_of_the_repository_keeps_its_hash(file: str) -> None:
+    assert load(ROOT / file).hash == HASHES[file]
+
+
+def test_every_shipped_study_is_in_the_list() -> None:
+    shipped = {str(path.relative_to(ROOT)) for path in (ROOT / "studies").rglob("*.yaml")}
+    assert shipped == {file for file in HASHES if file.startswith("studies/")}
+
+
+@pytest.mark.parametrize("file", HASHES)
+def test_whole_numbers_of_either_form_are_one_study(file: str) -> None:
+    content = load(ROOT / file).model_dump(mode="json")
+
+    def rewritten(value: Any, number: type) -> Any:
+        if isinstance(value, dict):
+            return {name: rewritten(each, number) for name, each in value.items()}
+        if isinstance(value, list):
+            return [rewritten(each, number) for each in value]
+        whole = isinstance(value, int | float) and not isinstance(value, bool)
+        return number(value) if whole and value == int(value) else value
+
+    for number in (int, float):
+        parts = {part: rewritten(content[part], number) for part in ("methods", "recipe")}
+        assert Study.model_validate(content | parts).hash == HASHES[file]
+
+
+@given(st.integers(-(2**53) + 1, 2**53 - 1), st.sampled_from(["recipe", "methods", "points"]))
+def test_a_whole_number_has_one_hash_wherever_it_stands(number: int, part: str) -> None:
+    def at(value: float) -> Study:
+        fields = {"width": value, "depth": {"choices": [value]}}
+        if part == "points":
+            return study(search={"points": {"dense": [{"width": value}]}})
+        return study(**{part: {"dense": fields} if part == "methods" else fields})
+
+    assert at(number).hash == at(float(number)).hash
+    assert at(number).hash != at(number + 0.5).hash or abs(number) > 2**52
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(1, True), (0, False), (1, "1"), (0.5, "0.5"), (8, 14), (True, False)],
+)
+def test_other_values_have_other_hashes(one: Any, other: Any) -> None:
+    assert study(recipe={"epochs": one}).hash != study(recipe={"epochs": other}).hash
+
+
+def test_a_study_of_an_earlier_version_is_known_under_its_hash() -> None:
+    written = study(methods={"dense": {"width": 1.0}})
+    earlier = identity.as_written(written.model_dump(mode="json", exclude={"resources"}))
+    assert earlier != written.hash
+    assert written.known_as(earlier).hash == earlier
+    assert written.known_as(written.hash) is written
+    assert written.known_as("0123456789ab") is written
+    assert written.known_as(earlier).model_dump() == written.model_dump()

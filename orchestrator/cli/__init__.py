@@ -14,11 +14,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it once; see 
 import typer
 
 from methods.errors import IsoflopError
+from orchestrator.cli import usage
 from orchestrator.cli.boards import board, compare, export, verify
 from orchestrator.cli.kubernetes import cancel, logs, status, submit
 from orchestrator.cli.methods import methods, train
 from orchestrator.cli.replay import simulate, table
 from orchestrator.cli.run import plan, run, schema
+from orchestrator.cli.usage import Usage
 
 __all__ = ["app", "main"]
 
@@ -69,7 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # what we start imports nothing from this folder
     try:
-        app(list(arguments) if arguments is not None else None)
+        words = list(arguments) if arguments is not None else None
+        status = app(words, prog_name="isoflop", standalone_mode=False)
     except IsoflopError as error:
         print(f"isoflop: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except Exception as error:
+        if not isinstance(error, Usage):
+            raise
+        print(usage.line(error), file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,5 +1,6 @@
 """The studies and cluster files that isoflop ships, by name."""
 
+import os
 from pathlib import Path
 
 from methods.errors import KubernetesError, StudyError, nearest
@@ -50,7 +51,8 @@ def cluster_file(cluster: str | Path) -> Path:
 def _is_path(place: str | Path) -> bool:
     """Whether a file is meant and no name; one that is missing is for its reader to report."""
     path = Path(place)
-    return path.suffix in FILES or path.is_file() or path.name != str(place)
+    is_file = os.path.isfile(path)  # noqa: PTH113  # False, too, for a name that no system takes
+    return path.suffix in FILES or is_file or path.name != str(place)
 
 
 def _names(installed: str, checkout: str) -> dict[str, Path]:

@@ -1,0 +1,50 @@
+"""What the parser refuses reads like all other refusals: one line, exit code 2."""
+
+import pytest
+
+from orchestrator.cli import main
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("rnu quickstart", "isoflop has no command 'rnu'; did you mean 'run'?"),
+        ("frobnicate", "isoflop has no command 'frobnicate'; `isoflop --help` lists all"),
+        ("--verison", "isoflop has no option --verison; did you mean --version?"),
+        ("run quickstart --oot x", "isoflop run has no option --oot; did you mean --out?"),
+        ("board quickstart -x", "isoflop board has no option -x"),
+        ("run", "STUDY must be given: the study file (YAML), or the name"),
+        ("export", "RUN must be given: STUDY/METHOD, STUDY/TRIAL"),
+        ("plan quickstart more", "isoflop plan must have no further arguments, but got more"),
+        ("plan quickstart --steps -1", "--steps must be at least 0, but got '-1'"),
+        ("plan quickstart --steps 1.5", "--steps must be a whole number, but got '1.5'"),
+        ("plan quickstart --steps", "--steps must have a value, but got none"),
+        ("plan quickstart --json=yes", "--json must have no value, but got one"),
+        ("board quickstart --primary most", "--primary must be a number, but got 'most'"),
+        ("export a/b --format zip", "--format must be one of 'torch', 'pt2', 'onnx', but got"),
+        ("run quickstart --patience soon", "--patience must be a number, but got 'soon'"),
+        ("plan /", "a study file must be a file, but / is a folder"),
+        (f"plan {'n' * 5000}.yaml", "File name too long"),
+        (f"plan {'n' * 300}", "a study must be a YAML file"),
+    ],
+)
+def test_a_wrong_word_is_one_line_and_exit_code_2(
+    words: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert printed.err.startswith("isoflop: ")
+    assert len(printed.err.splitlines()) == 1
+    assert sentence in printed.err
+    assert len(printed.err) < 1200
+
+
+def test_a_call_without_words_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    printed = "".join(capsys.readouterr())
+    assert "run" in printed
+    assert not printed.startswith("isoflop:")

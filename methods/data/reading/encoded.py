@@ -218,11 +218,11 @@ def _depth(kind: str, low: float, high: float) -> tuple[Depth, str]:
     limits = f"values of mode {kind} lie in {low:g} to {high:g}"
     if kind != "F" and low >= 0:
         bits = next(bits for bits in BITS if high < 2**bits)
-        return Depth(0, 2**bits - 1, 2.0 ** (8 - bits)), f"{limits}: {bits} bits become 8"
+        return Depth(0.0, 2.0**bits - 1, 2.0 ** (8 - bits)), f"{limits}: {bits} bits become 8"
     if low >= 0 and 1 / 16 < high <= 1:
-        return Depth(0, 1, 255, 0.5), f"{limits}: 0 to 1 becomes 0 to 255"
+        return Depth(0.0, 1.0, 255.0, 0.5), f"{limits}: 0 to 1 becomes 0 to 255"
     if low >= 0 and 16 <= high <= 255:
-        return Depth(0, 255, 1), f"{limits}: they are taken as they are"
+        return Depth(0.0, 255.0, 1.0), f"{limits}: they are taken as they are"
     factor = 255 / (high - low) if high > low else 0.0
     return Depth(low, high, factor, 0.5), f"{limits}: that range becomes 0 to 255"
 

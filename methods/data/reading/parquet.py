@@ -178,7 +178,7 @@ def _key(path: Path, column: str) -> str:
     digest = hashlib.blake2b(ascii(facts).encode(), digest_size=16)
     with path.open("rb") as file:
         for number in range(BLOCKS):
-            file.seek((status.st_size - BLOCK_BYTES) * number // (BLOCKS - 1))
+            file.seek(max(0, status.st_size - BLOCK_BYTES) * number // (BLOCKS - 1))
             digest.update(file.read(BLOCK_BYTES))
     return digest.hexdigest()
 

@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import io
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageFile
 
 from methods.data.parts import Fit
@@ -41,6 +42,9 @@ SLOW_PIXELS = 1 << 22
 """The same for formats whose decoder is written in Python, or is as slow as that."""
 
 SLOW_FORMATS = frozenset(("ICNS", "JPEG2000", "FITS"))
+
+SAMPLED_PIXELS = 1 << 20
+"""Pixels to which a larger image is averaged before its brightness is taken."""
 
 LIMIT_BYTES = 1 << 29
 """Bytes of one image file at most."""
@@ -228,7 +232,7 @@ def check(cell: Cell) -> None:
         image.load()
 
 
-def values(cell: Cell) -> Float[np.ndarray, "height width"]:
+def values(cell: Cell) -> Shaped[np.ndarray, "height width"]:
     """The values of an image whose mode is wider than a byte.
 
     Raises:
@@ -247,7 +251,10 @@ def visible(cell: Cell) -> float | None:
         DataError: no image, a damaged one, or one too large.
     """
     with _opened(cell) as image:
-        grey = image.convert("RGBA").convert("LA")
+        image.load()
+        clear = _in_mode(image, "RGBA")
+        clear = clear.reduce(max(1, math.isqrt(clear.width * clear.height // SAMPLED_PIXELS)))
+        grey = clear.convert("LA")
         light, alpha = (np.asarray(band, dtype=np.float32) for band in grey.split())
     if alpha.min() == 255 or alpha.max() == 0:
         return None
@@ -363,14 +370,19 @@ def _plain(name: str, image: Image.Image, rendering: Rendering) -> Image.Image:
             )
         return Image.fromarray(depth.to_bytes(numbers)).convert(mode)
     if image.has_transparency_data:
-        clear = image.convert("RGBA")
+        clear = _in_mode(image, "RGBA")
         canvas = Image.new("RGB", image.size, (rendering.background,) * 3)
         canvas.paste(clear, mask=clear.getchannel("A"))
-        return canvas.convert(mode)
-    return image.convert(mode)
+        return _in_mode(canvas, mode)
+    return _in_mode(image, mode)
 
 
-def _finite(name: str, image: Image.Image) -> Float[np.ndarray, "height width"]:
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Without the copy that Pillow makes of an image that has the mode already."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _finite(name: str, image: Image.Image) -> Shaped[np.ndarray, "height width"]:
     numbers = np.asarray(_upright(image))
     if not np.isfinite(numbers).all():
         raise BrokenImage(name, "it has values that are not finite")

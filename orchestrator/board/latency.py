@@ -1,10 +1,10 @@
-"""How long the deployed networks of a board take, beside the static baseline's in turns.
+"""How long the deployed networks of a board take, timed in turns with the static baseline's.
 
 Measured when all trials have ended, by one worker at a time: whatever else runs on the machine is
 not isoflop's. Both networks run in the fastest of their exact forms for that size of a batch (see
 `methods.shipping.forms`), which may execute more MACs than are priced. The honesty ratio of a cell
-is its measured speed-up over the baseline at the same budget divided by the speed-up that its MACs
-promise: 1 where the clock agrees with the count.
+is its measured speed-up over the baseline at the same budget, divided by the speed-up that its MACs
+predict: 1 where the clock agrees with the count.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,13 +34,13 @@ class Network:
 class Pair:
     """A network, and the baseline's at the same budget: the same one for the baseline itself."""
 
-    own: Network
+    network: Network
     reference: Network
 
     @property
     def key(self) -> tuple[str, str, str, str]:
         """What one measurement is known by."""
-        return (self.own.trial, self.own.point, self.reference.trial, self.reference.point)
+        return (self.network.trial, self.network.point, self.reference.trial, self.reference.point)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Timed:
     spread_ms: float | None
     """Distance between the quartiles."""
     baseline_ms: float | None
-    """Of the baseline's network at the same budget, in the same rounds."""
+    """The same of the baseline's network at this budget, timed in the same rounds."""
     speed_up: float | None
     """Measured, over the baseline."""
     macs_speed_up: float | None
@@ -73,15 +73,15 @@ class Timed:
 
 def pairs(rows: Iterable[Row], budgets: Sequence[float], baseline: str) -> list[Pair]:
     """What is to be measured: for each cell the first confirm run that ended well."""
-    found: dict[tuple[str, str, str, str], Pair] = {}
+    by_key: dict[tuple[str, str, str, str], Pair] = {}
     for _, row, reference in _cells(rows, budgets, baseline):
         pair = Pair(Network.of(row), Network.of(reference))
-        found.setdefault(pair.key, pair)
-    return list(found.values())
+        by_key.setdefault(pair.key, pair)
+    return list(by_key.values())
 
 
 def missing(wanted: Iterable[Pair], events: Iterable[Latency]) -> list[Pair]:
-    """Those that no event tells of."""
+    """Those without an event."""
     known = {_key(event) for event in events}
     return [pair for pair in wanted if pair.key not in known]
 
@@ -93,13 +93,13 @@ def timed(
     events: Iterable[Latency],
 ) -> list[Timed]:
     """Every cell of the board that was measured, or could not be."""
-    told: dict[tuple[str, str, str, str], list[Latency]] = {}
+    by_key: dict[tuple[str, str, str, str], list[Latency]] = {}
     for event in events:
-        told.setdefault(_key(event), []).append(event)
+        by_key.setdefault(_key(event), []).append(event)
     return [
         _timed(budget, row, reference, event)
         for budget, row, reference in _cells(rows, budgets, baseline)
-        for event in told.get(Pair(Network.of(row), Network.of(reference)).key, ())
+        for event in by_key.get(Pair(Network.of(row), Network.of(reference)).key, ())
     ]
 
 
@@ -107,26 +107,26 @@ def _cells(
     rows: Iterable[Row], budgets: Sequence[float], baseline: str
 ) -> Iterator[tuple[float, Row, Row]]:
     """Budget, a method's confirm run there, and the baseline's: of each the lowest seed."""
-    kept = clean(rows)[0]
+    valid = clean(rows)[0]
     first: dict[tuple[str, str, str], Row] = {}
-    for row in sorted(kept, key=lambda row: row.seed):
+    for row in sorted(valid, key=lambda row: row.seed):
         if row.role == "confirm":
             first.setdefault((row.method, row.config, row.point), row)
     chosen = {
         (choice.method, choice.budget): first.get((choice.method, choice.config, choice.point))
-        for choice in choose(kept, budgets)
+        for choice in choose(valid, budgets)
     }
-    for (_, budget), own in chosen.items():
+    for (_, budget), confirmed in chosen.items():
         reference = chosen.get((baseline, budget))
-        if own is not None and reference is not None:
-            yield budget, own, reference
+        if confirmed is not None and reference is not None:
+            yield budget, confirmed, reference
 
 
 def _timed(budget: float, row: Row, reference: Row, event: Latency) -> Timed:
     ms, baseline_ms = event.ms, event.reference_ms
     speed_up = baseline_ms / ms if ms and baseline_ms else None
-    own, other = row.test_macs_mean, reference.test_macs_mean
-    promised = other / own if own and other else None
+    macs, baseline_macs = row.test_macs_mean, reference.test_macs_mean
+    promised = baseline_macs / macs if macs and baseline_macs else None
     return Timed(
         method=row.method,
         budget=budget,

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from methods.errors import StudyError
+from orchestrator.record.provenance import Provenance
 from orchestrator.study.file import Study
 
 BASELINE = "dense"
@@ -12,24 +12,6 @@ BASELINE = "dense"
 LOOKS = 3
 """Rounds of confirm runs in a race, the first of which every cell has. The board looks at the seeds
 once after each round, and every look costs all of them level."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the provenance of a study says about its data, as far as a board needs it."""
-
-    classes: int
-    test_images: int | None = None
-
-    @classmethod
-    def of(cls, provenance: Mapping[str, Any]) -> "Facts":
-        """Reads the facts from a provenance; see `orchestrator.record.provenance`.
-
-        Raises:
-            KeyError: the number of classes is missing.
-        """
-        images = provenance.get("test_images")
-        return cls(int(provenance["classes"]), None if images is None else int(images))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +63,11 @@ class Rules:
 
     @classmethod
     def of(
-        cls, study: Study, facts: Facts | None = None, *, primary: float | None = None
+        cls, study: Study, provenance: Provenance | None = None, *, primary: float | None = None
     ) -> "Rules":
         """The rules that a study declares, tested at another of its budgets if `primary` says so.
 
-        Without `facts`, guessing is never right and the number of test images is not known.
+        Without a provenance, guessing is never right and the number of test images is not known.
         """
         return cls(
             study=study.name,
@@ -95,15 +77,19 @@ class Rules:
             methods=tuple(study.methods),
             controls=study.controls,
             targets=tuple(study.targets),
-            chance=1 / facts.classes if facts else 0.0,
-            images=facts.test_images if facts else None,
+            chance=1 / provenance.classes if provenance else 0.0,
+            images=provenance.test_images if provenance else None,
             seeds=study.confirm.seeds,
             extra=study.confirm.budget or 0,
         )
 
     @classmethod
     def between(
-        cls, study: Study, facts: Facts, budgets: Sequence[float], methods: Sequence[str] = ()
+        cls,
+        study: Study,
+        provenance: Provenance,
+        budgets: Sequence[float],
+        methods: Sequence[str] = (),
     ) -> "Rules":
         """The rules at any budgets, for some of the study's methods or for all of them.
 
@@ -112,7 +98,7 @@ class Rules:
         """
         declared = study.primary_budget
         return replace(
-            cls.of(study, facts),
+            cls.of(study, provenance),
             budgets=tuple(budgets),
             primary=declared if declared in budgets else max(budgets),
             declared_primary=None,

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from methods.errors import StudyError
 from orchestrator.board.model import Board, Comparison
 from orchestrator.board.stats.intervals import holm, welch
 from orchestrator.board.verdict import notes
+from orchestrator.record.provenance import Provenance, encode_provenance
 from orchestrator.study.file import Study
 
 RECIPE = ("recipe", "seed", "methods", "search", "confirm")
@@ -22,8 +22,7 @@ class Side:
     """One of the two studies."""
 
     study: Study
-    provenance: Mapping[str, Any]
-    """Where its numbers come from; see `orchestrator.record.provenance`."""
+    provenance: Provenance
     board: Board
 
 
@@ -99,11 +98,11 @@ def _same_test(first: Side, second: Side) -> None:
             )
 
 
-def _task(side: Side) -> dict[str, Any]:
+def _task(side: Side) -> dict[str, object]:
     """The same folder may lie in another place on another machine."""
     return {
         "data": Path(side.study.data).name,
-        **{field: side.provenance.get(field) for field in TEST[1:]},
+        **{field: _written(side).get(field) for field in TEST[1:]},
     }
 
 
@@ -117,13 +116,17 @@ def _unlike(first: Side, second: Side) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def _facts(side: Side) -> dict[str, Any]:
+def _facts(side: Side) -> dict[str, object]:
     study = side.study.model_dump(mode="json", exclude={"name", "resources"})
     names = ("commit", "python", "versions", "machine")
-    return {**study, **{name: side.provenance.get(name, "-") for name in names}}
+    return {**study, **{name: _written(side).get(name, "-") for name in names}}
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def _written(side: Side) -> dict[str, object]:
+    return encode_provenance(side.provenance)
+
+
+def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     fields: dict[str, str] = {}
     for key, item in value.items():
         if isinstance(item, Mapping) and item:

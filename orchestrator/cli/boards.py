@@ -3,15 +3,17 @@
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from methods.errors import EvidenceError, StudyError
 from orchestrator.cli.console import Out, Store, console, near
+from orchestrator.report.table import number, table
+
+if TYPE_CHECKING:
+    from orchestrator.report.publish import Outcome
 
 Refresh = Annotated[
     bool,
@@ -82,14 +84,12 @@ def verify(
 
     with Console(stderr=True).status("Reading every run of the study"):
         findings = isoflop.open(study, out=out, mlflow=mlflow).verify()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("checked")
-    table.add_column("comparisons", justify="right")
+    grid = table("checked", number("comparisons"))
     for kind, count in sorted(findings.checked.items()):
-        table.add_row(kind, f"{count:,}")
-    console.print(table)
+        grid.add_row(kind, f"{count:,}")
+    console.print(grid)
     for flaw in findings.flaws:
-        line = f"{flaw.where}: {flaw.what}: stored {flaw.stored}, made again {flaw.found}"
+        line = f"{flaw.where}: {flaw.what}: stored {flaw.stored}, recomputed {flaw.recomputed}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if findings.flaws:
         raise EvidenceError(
@@ -112,7 +112,7 @@ def _budgets(text: str) -> list[float]:
     return budgets
 
 
-def print_board(outcome: Any) -> None:
+def print_board(outcome: "Outcome") -> None:
     """The board, the path of its report, and the command that opens it in MLflow."""
     from orchestrator.report.terminal import terminal
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column
+from rich.table import Column, Table
 
 from methods.errors import KubernetesError, ServerAway
 from orchestrator.cli.console import StudyFile
+from orchestrator.cli.console import console as answers
+from orchestrator.report.table import table, text
 
 if TYPE_CHECKING:
     from orchestrator.kube.api import Api
@@ -94,7 +96,8 @@ def status(
     from orchestrator.kube.sweeps import find, sweeps
 
     if sweep is None:
-        typer.echo(_listing(sweeps(api, namespace)) or f"No sweep is in namespace {namespace}.")
+        listed = sweeps(api, namespace)
+        answers.print(_listing(listed) if listed else f"No sweep is in namespace {namespace}.")
         return
     state = find(api, namespace, resolve(sweep))
     if wait:
@@ -235,11 +238,11 @@ class _View:
         return self._progress if console.is_terminal else contextlib.nullcontext()
 
 
-def _listing(sweeps: "list[Sweep]") -> str:
-    names, lines = (
-        max((len(getattr(s, key)) for s in sweeps), default=0) for key in ("name", "line")
-    )
-    return "\n".join(f"{s.name:<{names}}  {s.line:<{lines}}  {s.created}" for s in sweeps)
+def _listing(sweeps: "list[Sweep]") -> Table:
+    grid = table(text("sweep", wrap=False), "state", text("since", wrap=False))
+    for sweep in sweeps:
+        grid.add_row(sweep.name, sweep.line, sweep.created)
+    return grid
 
 
 def _next(name: str) -> str:

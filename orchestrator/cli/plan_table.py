@@ -91,14 +91,14 @@ def _effort_note(plan: Plan) -> str:
     )
 
 
-def packed(found: Packing) -> str:
+def packed(packing: Packing) -> str:
     """What was measured of trials at once on one GPU, and what to write into the study."""
-    alone = found.throughput[1]
-    paces = ", ".join(f"{count} x{rate / alone:.2f}" for count, rate in found.throughput.items())
+    alone = packing.throughput[1]
+    paces = ", ".join(f"{count} x{rate / alone:.2f}" for count, rate in packing.throughput.items())
     return (
-        f"Trials at once on one {found.device}, and their throughput together ({found.method}, "
-        f"defaults): {paces}; one takes {found.memory:.0%} of its memory. Proposed: "
-        f"`resources: {{gpu: {1 / found.trials:g}}}`, {plural(found.trials, 'trial')} on each."
+        f"Trials at once on one {packing.device}, and their throughput together ({packing.method}, "
+        f"defaults): {paces}; one takes {packing.memory:.0%} of its memory. Proposed: "
+        f"`resources: {{gpu: {1 / packing.trials:g}}}`, {plural(packing.trials, 'trial')} on each."
     )
 
 
@@ -112,9 +112,9 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
         "between seeds, which shows afterwards only:"
     )
     grid = table(text("seed-to-seed sd", wrap=False), *(number(f"{sd:g}") for sd in DEVIATIONS))
-    for index, found in enumerate(plan.detectable):
-        seeds = plural(found.seeds, "seed") + (", as planned" if index == 0 else "")
-        grid.add_row(seeds, *(_points(found, sd) for sd in DEVIATIONS))
+    for index, detectable in enumerate(plan.detectable):
+        seeds = plural(detectable.seeds, "seed") + (", as planned" if index == 0 else "")
+        grid.add_row(seeds, *(_points(detectable, sd) for sd in DEVIATIONS))
     yield grid
     if plan.detectable[0].deviations is None:
         yield Text("With the 1 seed that is planned no difference can be detected at all.")
@@ -122,5 +122,5 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
     yield Text(f"One of the {plan.images[2]:,} test images is {image:.2g} points.")
 
 
-def _points(found: Detectable, sd: float) -> str:
-    return "none" if found.deviations is None else f"{found.deviations * sd:.2f}"
+def _points(detectable: Detectable, sd: float) -> str:
+    return "none" if detectable.deviations is None else f"{detectable.deviations * sd:.2f}"

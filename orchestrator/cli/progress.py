@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from orchestrator.board.words import macs_text, percent, plural
 from orchestrator.record.events import End, Epoch, Lost, News, Planned, Resumed, Start
 from orchestrator.record.trials import REFUSED
+from orchestrator.report.table import number, table
 from orchestrator.study.file import Study
 
 
@@ -69,14 +70,16 @@ class Progress:
             yield
 
     def _resumed(self) -> None:
-        """All that happened before was told: what comes now is news."""
+        """All earlier events have come; those from now on are new."""
         for counts in self._counts.values():
             counts.running.clear()
         self._began = time.monotonic()
         self._ended_before = self._done()
         self._talks = not self._console.is_terminal
         if self._talks and self._ended_before:
-            self._console.print(f"Going on after {self._ended_before} trials", highlight=False)
+            self._console.print(
+                f"Resuming after {plural(self._ended_before, 'trial')}", highlight=False
+            )
 
     def _counts_of(self, trial: str) -> _Counts:
         return self._counts[self._method(trial)]
@@ -107,7 +110,8 @@ class Progress:
     def _line(self, end: End) -> Text:
         figures = end.reason or "; ".join(
             f"{point.point + ': ' if point.point else ''}"
-            f"{100 * point.val.accuracy:.1f} % validation at {point.val.macs_mean / 1e6:.3g} MMACs"
+            f"{percent(point.val.accuracy, 1)} % validation at "
+            f"{macs_text(point.val.macs_mean)} MMACs"
             + (f" (alarm: {point.alarm})" if point.alarm is not None else "")
             for point in end.points
         )
@@ -144,29 +148,19 @@ class Progress:
 
     def _table(self) -> Group:
         with self._lock:
-            table = Table(title=f"{self._study.name}: trials", title_justify="left")
-            table.add_column("method")
-            for column in ("done", "running", "failed", "refused"):
-                table.add_column(column, justify="right")
-            table.add_column("best on validation")
+            heads = map(number, ("done", "running", "failed", "refused"))
+            title = f"{self._study.name}: trials"
+            grid = table("method", *heads, "best on validation", title=title)
             for method, counts in self._counts.items():
-                best = (
-                    "none yet"
-                    if counts.best is None
-                    else (f"{100 * counts.best:.1f} % at {counts.best_macs / 1e6:.3g} MMACs")
-                )
+                best = "none yet"
+                if counts.best is not None:
+                    best = f"{percent(counts.best, 1)} % at {macs_text(counts.best_macs)} MMACs"
                 failed = counts.ended["FAIL"]
                 done = sum(counts.ended.values()) - failed
-                table.add_row(
-                    method,
-                    str(done),
-                    str(len(counts.running)),
-                    str(failed),
-                    str(counts.refused),
-                    best,
-                )
+                numbers = (done, len(counts.running), failed, counts.refused)
+                grid.add_row(method, *(f"{count:,}" for count in numbers), best)
             foot = f"{self._where()} trials, {self._left()}"
-            return Group(table, Text(foot))
+            return Group(grid, Text(foot))
 
 
 def _clock(seconds: float) -> str:

@@ -1,9 +1,10 @@
 """The studies and cluster files that isoflop ships, by name."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from methods.errors import KubernetesError, StudyError, nearest
+from methods.errors import IsoflopError, KubernetesError, StudyError, nearest
 
 FILES = (".yaml", ".yml")
 
@@ -17,15 +18,8 @@ def study_file(study: str | Path) -> Path:
     Raises:
         StudyError: it is neither.
     """
-    names = _names("studies", "studies")
-    if _is_path(study):
-        return Path(study)
-    if str(study) not in names:
-        raise StudyError(
-            f"a study must be a YAML file or the name of a shipped study, but got {str(study)!r}; "
-            f"{nearest(str(study), list(names))}"
-        )
-    return names[str(study)]
+    law = "a study must be a YAML file or the name of a shipped study"
+    return _file(study, _names("studies", "studies"), StudyError, law)
 
 
 def cluster_file(cluster: str | Path) -> Path:
@@ -37,15 +31,18 @@ def cluster_file(cluster: str | Path) -> Path:
     Raises:
         KubernetesError: it is neither.
     """
-    names = _names("clusters", "k8s/clusters")
-    if _is_path(cluster):
-        return Path(cluster)
-    if str(cluster) not in names:
-        raise KubernetesError(
-            "--cluster must be a YAML file or the name of a shipped cluster file, but got "
-            f"{str(cluster)!r}; {nearest(str(cluster), list(names))}"
-        )
-    return names[str(cluster)]
+    law = "--cluster must be a YAML file or the name of a shipped cluster file"
+    return _file(cluster, _names("clusters", "k8s/clusters"), KubernetesError, law)
+
+
+def _file(
+    place: str | Path, names: Mapping[str, Path], error: type[IsoflopError], law: str
+) -> Path:
+    if _is_path(place):
+        return Path(place)
+    if str(place) not in names:
+        raise error(f"{law}, but got {str(place)!r}; {nearest(str(place), list(names))}")
+    return names[str(place)]
 
 
 def _is_path(place: str | Path) -> bool:

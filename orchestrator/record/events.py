@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator.record.provenance import Provenance, decode_provenance, encode_provenance
+
 Role = Literal["search", "confirm"]
 EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
 
@@ -62,7 +64,7 @@ class Begun:
 
     study: str
     hash: str
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     lag: int
     """A proposal depends on the trials that are numbered so far before it."""
     device: str
@@ -159,14 +161,14 @@ class Latency:
 
 @dataclass(frozen=True)
 class Planned:
-    """As many confirm runs are planned by now; said to listeners, no part of the record."""
+    """As many confirm runs are planned by now; told to listeners, no part of the record."""
 
     confirm: int
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """What was told so far happened earlier; said to listeners, no part of the record."""
+    """All events so far happened in an earlier run; told to listeners, no part of the record."""
 
 
 Event = Begun | Start | Epoch | Lost | Paused | End | Latency
@@ -203,7 +205,7 @@ def encode(event: Event) -> dict[str, Any]:
     kind = type(event)
     content = {"event": NAMES[kind], **{key: getattr(event, key) for key in KEYS[kind]}}
     if isinstance(event, Begun):
-        content["provenance"] = dict(event.provenance)
+        content["provenance"] = encode_provenance(event.provenance)
     elif isinstance(event, Start):
         content |= {"params": dict(event.params), "budgets": list(event.budgets)}
         if event.torch_seed is None:
@@ -229,7 +231,9 @@ def decode(content: Mapping[str, Any]) -> Event:
     if kind is None:
         raise ValueError(f"no event is called {content['event']!r}")
     values = {key: content[key] for key in KEYS[kind] if key in content}
-    if kind is Epoch:
+    if kind is Begun:
+        values["provenance"] = decode_provenance(values["provenance"])
+    elif kind is Epoch:
         values["metrics"] = decode_metrics(values["metrics"])
     elif kind is Start:
         values["budgets"] = tuple(values["budgets"])

@@ -1,7 +1,7 @@
-"""What a confirm run leaves to be checked by: what it said of each test image, and at what cost.
+"""What a confirm run leaves to be checked by: a prediction and a cost for each test image.
 
-One Parquet file per run, named by its content and written before the run's end is told. A row is a
-test image, in the split's order: its `label`, and per operating point a prediction and the MACs.
+One Parquet file per run, named by its content and written before the run's end is recorded. A row
+is a test image, in the split's order: its `label`, and per operating point a prediction and MACs.
 """
 
 import functools
@@ -10,7 +10,7 @@ import json
 import logging
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,37 @@ class Shot:
     macs: Float[np.ndarray, " images"]
 
     @staticmethod
-    def of(seen: Evaluation) -> "Shot":
-        return Shot(seen.predictions, seen.macs)
+    def of(evaluation: Evaluation) -> "Shot":
+        return Shot(evaluation.predictions, evaluation.macs)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The run that a file is of; no clock and no path, so that equal runs give equal bytes."""
+
+    trial: str
+    method: str
+    params: Mapping[str, Any]
+    config_hash: str
+    seed: int
+    """What the run's randomness was drawn from."""
+    python: str
+    versions: Mapping[str, str]
+    """By package."""
+
+    @classmethod
+    def of(cls, trial: str, method: str, params: Mapping[str, Any], seed: int) -> "Subject":
+        """The subject of a run in this process."""
+        identity = config_hash(method, params)
+        python = platform.python_version()
+        return cls(trial, method, dict(params), identity, seed, python, _versions())
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One confirm run: what it was (`facts`), the labels, and its operating points."""
+    """One confirm run: which one, the labels, and its operating points."""
 
-    facts: Mapping[str, Any]
+    subject: Subject
     labels: Integer[np.ndarray, " images"]
     points: Mapping[str, Shot]
 
@@ -68,30 +90,14 @@ class Evidence:
         return right
 
     def figures(self, point: str) -> dict[str, float]:
-        """The test figures of an operating point, made again from the images."""
+        """The test figures of an operating point, recomputed from the images."""
         shot = self.points[point]
-        found = figures(shot.predictions, self.labels, shot.macs)
+        values = figures(shot.predictions, self.labels, shot.macs)
         return {
-            "test_acc": found.pop("accuracy"),
-            **{f"test_{name}": value for name, value in found.items()},
+            "test_acc": values.pop("accuracy"),
+            **{f"test_{name}": value for name, value in values.items()},
             "test_macs_std": float(shot.macs.std()),
         }
-
-
-def facts_of(trial: str, method: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """What a run's file says of itself; no clock and no path, so that equal runs give equal bytes.
-
-    `seed` is the one that the run's randomness was drawn from.
-    """
-    return {
-        "trial": trial,
-        "method": method,
-        "params": dict(params),
-        "config_hash": config_hash(method, params),
-        "seed": seed,
-        "python": platform.python_version(),
-        "versions": _versions(),
-    }
 
 
 def packed(evidence: Evidence) -> bytes:
@@ -100,7 +106,7 @@ def packed(evidence: Evidence) -> bytes:
     for name, shot in evidence.points.items():
         columns[_column("prediction", name)] = _narrow(shot.predictions)
         columns[_column("macs", name)] = shot.macs
-    about = {**evidence.facts, "format": FORMAT, "points": list(evidence.points)}
+    about = {**vars(evidence.subject), "format": FORMAT, "points": list(evidence.points)}
     table = pa.table(columns).replace_schema_metadata({FACTS: json.dumps(about, sort_keys=True)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -122,17 +128,21 @@ def unpacked(content: bytes) -> Evidence:
             for name in about.pop("points")
         }
         labels = columns["label"]
-        made = about.pop("format")
+        layout = about.pop("format")
     except (OSError, TypeError, KeyError, ValueError, AttributeError, pa.ArrowException) as error:
         raise ValueError(f"this is no file of predictions: {error}") from None
-    if made != FORMAT:
-        raise ValueError(f"a file of predictions must have format {FORMAT}, but has {made}")
+    if layout != FORMAT:
+        raise ValueError(f"a file of predictions must have format {FORMAT}, but has {layout}")
+    try:
+        subject = Subject(**{field.name: about[field.name] for field in fields(Subject)})
+    except KeyError as error:
+        raise ValueError(f"a file of predictions must name its run, but lacks {error}") from None
     classes = [labels, *(shot.predictions for shot in points.values())]
-    if not len(labels) or any(own.dtype.kind not in "iu" for own in classes):
+    if not len(labels) or any(column.dtype.kind not in "iu" for column in classes):
         raise ValueError("a file of predictions must hold a class for every image")
     if any(shot.macs.dtype.kind != "f" for shot in points.values()):
         raise ValueError("a file of predictions must hold the MACs of every image")
-    return Evidence(about, labels, points)
+    return Evidence(subject, labels, points)
 
 
 def file_name(trial: str, sha256: str) -> str:
@@ -151,7 +161,7 @@ def write(evidence: Evidence, study: Path) -> str:
     """
     content = packed(evidence)
     sha256 = digest(content)
-    place(content, study / FOLDER / file_name(evidence.facts["trial"], sha256))
+    place(content, study / FOLDER / file_name(evidence.subject.trial, sha256))
     return sha256
 
 
@@ -178,38 +188,38 @@ def correctness(study: Path, rows: Iterable[Row]) -> Correctness:
 
     What is missing or altered is logged and left out.
     """
-    found: dict[tuple[str, str], Bool[np.ndarray, " images"]] = {}
+    correct: dict[tuple[str, str], Bool[np.ndarray, " images"]] = {}
     lacking = []
-    kept = {row.trial: row.evidence for row in rows if row.role == "confirm" and row.evidence}
-    for trial, sha256 in sorted(kept.items()):
+    digests = {row.trial: row.evidence for row in rows if row.role == "confirm" and row.evidence}
+    for trial, sha256 in sorted(digests.items()):
         content = read(study, trial, sha256)
         try:
             evidence = unpacked(content or b"")
         except ValueError:
             lacking.append(trial)
             continue
-        found |= {(trial, point): evidence.correct(point) for point in evidence.points}
+        correct |= {(trial, point): evidence.correct(point) for point in evidence.points}
     if lacking:
         logger.warning(
             "the predictions of %d of %d confirm runs cannot be read (%s, ...); `isoflop verify` "
             "says which",
             len(lacking),
-            len(kept),
+            len(digests),
             lacking[0],
         )
-    return found
+    return correct
 
 
 def costs(study: Path, rows: Iterable[Row]) -> dict[tuple[str, str], Any]:
-    """What every test image cost at the operating points of these rows, as far as that was kept."""
-    found = {}
+    """What every test image cost at the operating points of these rows, where that is recorded."""
+    macs = {}
     for row in rows:
         content = read(study, row.trial, row.evidence) if row.evidence else None
         try:
-            found[row.trial, row.point] = unpacked(content or b"").points[row.point].macs
+            macs[row.trial, row.point] = unpacked(content or b"").points[row.point].macs
         except (ValueError, KeyError):
             continue  # `correctness` says that it cannot be read
-    return found
+    return macs
 
 
 def tensors(points: Mapping[str, Shot]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -220,9 +230,9 @@ def tensors(points: Mapping[str, Shot]) -> dict[str, tuple[torch.Tensor, torch.T
     }
 
 
-def shots(kept: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Shot]:
+def shots(columns: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Shot]:
     """Operating points from a checkpoint."""
-    return {name: Shot(guesses.numpy(), macs.numpy()) for name, (guesses, macs) in kept.items()}
+    return {name: Shot(guesses.numpy(), macs.numpy()) for name, (guesses, macs) in columns.items()}
 
 
 def _column(kind: str, point: str) -> str:

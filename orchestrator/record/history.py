@@ -27,6 +27,7 @@ from orchestrator.record.events import (
     Paused,
     Start,
 )
+from orchestrator.record.provenance import Provenance
 from orchestrator.record.result import Ending
 from orchestrator.record.rows import Row, not_finite, trial_rows
 from orchestrator.record.trials import OVER, Record, Ticket
@@ -78,7 +79,7 @@ class History:
 
     # What happens now
 
-    def begin(self, provenance: Mapping[str, Any], *, lag: int, device: str) -> int:
+    def begin(self, provenance: Provenance, *, lag: int, device: str) -> int:
         """A driver is about to run trials; the lag of the first one stands for all.
 
         Raises:

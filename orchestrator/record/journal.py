@@ -49,7 +49,9 @@ class Journal:
     def trials(self) -> Mapping[str, list[FrozenTrial]]:
         """Every search trial by method, in the order of their numbers."""
         with _answers(self._database):
-            return {method: own.get_trials(deepcopy=False) for method, own in self._studies.items()}
+            return {
+                method: study.get_trials(deepcopy=False) for method, study in self._studies.items()
+            }
 
     def add(self, method: str, trial: FrozenTrial) -> None:
         """Commit a new trial of a method."""
@@ -87,7 +89,7 @@ def _lines(journal: Path) -> optuna.storages.BaseStorage:
 
 
 def _tables(url: str, connections: contextlib.ExitStack) -> optuna.storages.BaseStorage:
-    """Optuna's own tables in a database; a connection that was cut is made anew."""
+    """Optuna's tables in a database; a connection that was cut is opened again."""
     storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     connections.callback(storage.engine.dispose)
     connections.callback(storage.remove_session)
@@ -123,5 +125,5 @@ def _answers(database: str) -> Iterator[None]:
             raise StorageError(f"Optuna's database {database} cannot be used: {reason}") from None
         raise DatabaseAway(
             f"Optuna's database {database} must answer, but: {reason}; nothing is lost: the same "
-            "command goes on"
+            "command resumes the sweep"
         ) from None

@@ -1,8 +1,8 @@
 """What was planned, started and ended, on disk: a history, its log, Optuna's journal, and the lock.
 
 Nothing is lost when any process dies. A search trial exists once it stands in Optuna's journal,
-with its parameters; its end is logged before Optuna hears it, and told again at the next start if
-it did not. Interrupted trials stay RUNNING in the journal and are served again under their name;
+with its parameters; its end is logged before Optuna hears it, and told to it at the next start if
+it had not. Interrupted trials stay RUNNING in the journal and are served again under their name;
 what dies at every start fails.
 """
 
@@ -198,11 +198,11 @@ def _claimed(folder: Path, study: Study, patience: float) -> tuple[Any, Study]:
             f"{folder} must be a folder that can be written, but: {error.strerror}; "
             "choose another with --out"
         ) from None
-    deadline, told = time.monotonic() + patience, False
+    deadline, warned = time.monotonic() + patience, False
     while not _locked(lock):
-        if patience and not told:
+        if patience and not warned:
             logger.warning("another driver holds %s; waiting %.3g s for it", folder, patience)
-            told = True
+            warned = True
         if time.monotonic() >= deadline:
             lock.close()
             raise StorageError(

@@ -19,7 +19,7 @@ from orchestrator.record.rows import Row
 logger = logging.getLogger(__name__)
 
 LASTING = (Begun, End)
-"""Events that must outlive a power cut; a start is made again from the journal or the plan."""
+"""Events that must outlive a power cut; a start follows from the journal or the plan."""
 PATIENCE = 600.0
 """Seconds for which a driver waits for room."""
 SLICE = 1 << 22
@@ -65,7 +65,7 @@ class Log:
 
 
 def patiently(path: Path, append: Callable[[], None]) -> None:
-    """Append to a file, again while there is no room; what a failed write left is cut off.
+    """Append to a file, trying again while there is no room; what a failed write left is cut off.
 
     A file that is not there yet is one without content.
 
@@ -86,7 +86,7 @@ def patiently(path: Path, append: Callable[[], None]) -> None:
 
 
 def await_room(path: Path, write: Callable[[], None]) -> None:
-    """Write a file, again while there is no room; a write that fails must leave nothing behind.
+    """Write a file, trying again while there is no room; `write` leaves nothing where it fails.
 
     Raises:
         DiskFull: there was no room for `PATIENCE` seconds.
@@ -107,7 +107,7 @@ def await_room(path: Path, write: Callable[[], None]) -> None:
         if now >= deadline:
             raise DiskFull(
                 f"there must be room to write {path}, but the disk is full; nothing is lost: "
-                "make room, and the same command goes on"
+                "make room, and the same command resumes the sweep"
             )
         time.sleep(min(0.5, PATIENCE))
 

@@ -1,46 +1,139 @@
 """Where a board's numbers come from: study, code, versions, machine."""
 
+import dataclasses
 import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from methods.api import Task
-from methods.machine import device_name
 from orchestrator.study.file import Study
 
+if TYPE_CHECKING:
+    from methods.api import Task
+
 PACKAGES = ("isoflop", "torch", "ray", "optuna", "mlflow", "fvcore", "numpy", "scipy", "moocore")
+CONVENTION = (
+    "MACs of convolutions and matrix products, gates and routing included (fvcore FLOPs); "
+    "normalisation, bias, activations and pooling are free"
+)
+
+Json = Mapping[str, object]
+"""A JSON object as it stands in a file."""
 
 
-def provenance(study: Study, task: Task, test_images: int) -> dict[str, Any]:
-    """All that must be the same for the numbers to be the same; no clock, no path."""
-    return {
-        "study": study.model_dump(mode="json"),
-        "study_hash": study.hash,
-        "classes": task.classes,
-        "image": [task.channels, task.height, task.width],
-        "test_images": test_images,
-        "commit": commit(),
-        "convention": "MACs of convolutions and matrix products, gates and routing included "
-        "(fvcore FLOPs); normalisation, bias, activations and pooling are free",
-        "python": platform.python_version(),
-        "versions": versions(),
-        "machine": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "processor": device_name("cpu"),
-            "cores": os.cpu_count(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        },
-    }
+@dataclass(frozen=True)
+class Machine:
+    """What a driver runs on."""
+
+    system: str = ""
+    processor: str = ""
+    cores: int | None = None
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """All that must be the same for the numbers to be the same; no clock, no path.
+
+    None and an empty mapping stand for what an earlier version did not write.
+    """
+
+    study: Json
+    """The fields of the study, as the version that began it knew them."""
+    study_hash: str
+    classes: int
+    image: tuple[int, int, int]
+    """Channels, height and width."""
+    test_images: int | None = None
+    commit: str | None = None
+    """See `commit`."""
+    convention: str | None = None
+    """What is counted as a MAC."""
+    python: str | None = None
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """By package."""
+    machine: Machine | None = None
+
+
+FIELDS = dataclasses.fields(Provenance)
+
+
+def provenance(study: Study, task: "Task", test_images: int) -> Provenance:
+    """The provenance of what this process runs on this machine."""
+    return Provenance(
+        study=study.model_dump(mode="json"),
+        study_hash=study.hash,
+        classes=task.classes,
+        image=(task.channels, task.height, task.width),
+        test_images=test_images,
+        commit=commit(),
+        convention=CONVENTION,
+        python=platform.python_version(),
+        versions=versions(),
+        machine=machine(),
+    )
+
+
+def encode_provenance(provenance: Provenance) -> dict[str, object]:
+    """A provenance as a JSON object, without what is not known."""
+    content = {field.name: getattr(provenance, field.name) for field in FIELDS}
+    content |= {"study": dict(provenance.study), "image": list(provenance.image)}
+    content["versions"] = dict(provenance.versions) or None
+    if provenance.machine:
+        content["machine"] = {**vars(provenance.machine), "gpus": list(provenance.machine.gpus)}
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def decode_provenance(content: object) -> Provenance:
+    """The provenance that a JSON object holds; keys that this version does not know are left out.
+
+    Raises:
+        ValueError: it is no provenance.
+    """
+    if not isinstance(content, Mapping) or not isinstance(content.get("study"), Mapping):
+        raise ValueError("a provenance must be a JSON object with a study, but is none")
+    values = {field.name: content[field.name] for field in FIELDS if field.name in content}
+    try:
+        channels, height, width = map(int, values["image"])
+        values |= {"image": (channels, height, width), "classes": int(values["classes"])}
+        if "test_images" in values:
+            values["test_images"] = int(values["test_images"])
+        if "versions" in values:
+            values["versions"] = dict(values["versions"])
+        if "machine" in values:
+            values["machine"] = _machine(values["machine"])
+        return Provenance(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"a provenance lacks what it must hold: {error}") from None
+
+
+def _machine(content: Mapping[str, Any]) -> Machine:
+    return Machine(
+        content["system"], content["processor"], content["cores"], tuple(content["gpus"])
+    )
 
 
 def versions() -> dict[str, str]:
     """The packages that the numbers may depend on, as they are installed here."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def machine() -> Machine:
+    """The machine of this process."""
+    import torch  # noqa: PLC0415, a provenance is read without it
+
+    from methods.machine import device_name  # noqa: PLC0415
+
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        processor=device_name("cpu"),
+        cores=os.cpu_count(),
+        gpus=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
+    )
 
 
 def commit() -> str:

@@ -48,7 +48,7 @@ class Row:
     budgets: tuple[float, ...] = ()
     run_id: str | None = None
     evidence: str = ""
-    """SHA-256 of the file with what each test image gave; '' where none was kept."""
+    """SHA-256 of the file with what each test image gave; '' where there is none."""
 
 
 def trial_rows(study: str, start: Start, end: End, run_id: str | None = None) -> list[Row]:

@@ -44,7 +44,7 @@ class Record:
     vain: int = 0
     """Starts in a row that brought no new epoch, the present one included."""
     open: bool = False
-    """Whether it was started and nothing was heard of an end, its own or its worker's."""
+    """Whether it was started and has not ended since, nor has its worker."""
     orphaned: bool = False
     """Whether its last start ended with its driver, or with all of Ray."""
     death: str = ""

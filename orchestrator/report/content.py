@@ -1,8 +1,7 @@
 """What a report shows, as one value."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board
@@ -10,6 +9,7 @@ from orchestrator.board.stats import bootstrap
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.board.words import mmacs
 from orchestrator.record.log import Curves
+from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
 from orchestrator.report.figures.costs import Costs
 
@@ -21,7 +21,7 @@ class Report:
     board: Board
     rows: Sequence[Row]
     """Those that the board was made from; the search is drawn from them."""
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     curves: Curves = field(default_factory=dict)
     """Learning curves, by trial."""
     costs: Costs = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Report:
     """The networks of the board by the clock."""
 
 
-def facts(board: Board) -> dict[str, Any]:
+def facts(board: Board) -> dict[str, object]:
     """What the board was computed with, and every row that it left out; for programs."""
     rules = board.rules
     return {

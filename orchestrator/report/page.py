@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -11,6 +10,7 @@ from orchestrator.board import words
 from orchestrator.board.model import Board
 from orchestrator.board.stats import bootstrap
 from orchestrator.board.verdict import notes, verdict
+from orchestrator.record.provenance import encode_provenance
 from orchestrator.report.content import Report
 from orchestrator.report.figures import gains, learning, pareto, style
 from orchestrator.report.figures.costs import costs_panel, varying
@@ -84,9 +84,11 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _context(report: Report) -> dict[str, Any]:
+def _context(report: Report) -> dict[str, object]:
     """What the sections read."""
     board = report.board
+    provenance = encode_provenance(report.provenance)
+    del provenance["study"]
     reasons = Counter(excluded.reason.split(":")[0] for excluded in board.excluded)
     return {
         "board": board,
@@ -101,7 +103,7 @@ def _context(report: Report) -> dict[str, Any]:
         "reach": {(r.method, r.accuracy): r.macs for r in board.reach},
         "reasons": sorted(reasons.items(), key=lambda item: (-item[1], item[0])),
         "shown": board.excluded[:EXCLUDED_SHOWN],
-        "provenance": _flat({k: v for k, v in report.provenance.items() if k != "study"}),
+        "provenance": _flat(provenance),
         "curves": _curves(report),
         "thinned": learning.SEARCHED,
         "costs": _costs(report),
@@ -188,7 +190,7 @@ def _legend(board: Board) -> list[tuple[str, str, str]]:
     ]
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flat(value: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for key, item in sorted(value.items()):
         if isinstance(item, Mapping):

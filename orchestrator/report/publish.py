@@ -4,17 +4,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from methods import files
 from orchestrator.board.latency import Timed, timed
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
-from orchestrator.board.rules import Facts, Rules
+from orchestrator.board.rules import Rules
 from orchestrator.record import evidence
 from orchestrator.record.events import Latency
 from orchestrator.record.evidence import Correctness
 from orchestrator.record.log import Curves
+from orchestrator.record.provenance import Provenance, encode_provenance
 from orchestrator.record.rows import Row
 from orchestrator.report import tables
 from orchestrator.report.content import Report, facts
@@ -33,9 +33,9 @@ class Source:
 
     study: Study
     rows: Sequence[Row]
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     correct: Correctness = field(default_factory=dict)
-    """Which test images the confirm runs had right, where that was kept."""
+    """Which test images the confirm runs had right, where that is recorded."""
     latencies: Sequence[Latency] = ()
     curves: CurvesOf = lambda _: {}
 
@@ -73,7 +73,7 @@ def publish(source: Source, folder: Path, *, primary: float | None = None) -> Pu
     `primary` (MMACs) is another of the study's budgets to test at; the report of the declared one
     stays.
     """
-    rules = Rules.of(source.study, Facts.of(source.provenance), primary=primary)
+    rules = Rules.of(source.study, source.provenance, primary=primary)
     board = leaderboard(source.rows, rules, source.correct)
     name = "report" if rules.primary_declared else f"report-at-{rules.primary:g}m"
     report = Report(
@@ -107,11 +107,11 @@ def _files(report: Report) -> dict[str, bytes]:
         "pairs.csv": tables.csv(tables.pairs_table(board)),
         **draw.pareto_files(board, report.rows),
         "forest.png": draw.forest_file(board),
-        "provenance.json": _json({**report.provenance, "board": facts(board)}),
+        "provenance.json": _json({**encode_provenance(report.provenance), "board": facts(board)}),
         "latency.csv": tables.csv(tables.latency_table(report.times)),
         "report.html": page(report).encode(),
     }
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
+def _json(value: Mapping[str, object]) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, default=str) + "\n").encode()

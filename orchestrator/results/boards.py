@@ -1,9 +1,8 @@
 """Studies as an MLflow store holds them: their boards, at any budget, and side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pydantic
 
@@ -11,11 +10,12 @@ from methods.errors import StudyError, nearest
 from orchestrator import store
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
-from orchestrator.board.rules import BASELINE, Facts, Rules
+from orchestrator.board.rules import BASELINE, Rules
 from orchestrator.board.versus import Side, Versus, versus
 from orchestrator.board.words import budgets_text
 from orchestrator.record import evidence
 from orchestrator.record.log import Curves
+from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.store.place import default_uri, writable
@@ -28,8 +28,7 @@ class StoredStudy:
     """A study as its MLflow store holds it."""
 
     study: Study
-    provenance: Mapping[str, Any]
-    """Where its numbers come from; see `orchestrator.record.provenance`."""
+    provenance: Provenance
     rows: list[Row]
     uri: str
     cache: Path
@@ -68,9 +67,9 @@ def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = Fal
     """
     place, name = located(study, out, uri)
     writable(out)
-    fields, provenance = store.read_study(place, name)
+    provenance = store.read_study(place, name)
     try:
-        declared = Study.model_validate(fields)
+        declared = Study.model_validate(provenance.study)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise StudyError(
@@ -203,6 +202,6 @@ def _methods(source: StoredStudy, wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def _at(source: StoredStudy, budgets: Sequence[float], methods: Sequence[str]) -> Board:
-    rules = Rules.between(source.study, Facts.of(source.provenance), budgets, methods)
+    rules = Rules.between(source.study, source.provenance, budgets, methods)
     rows = [row for row in source.rows if not methods or row.method in methods]
     return leaderboard(rows, rules)

@@ -16,7 +16,7 @@ from methods.shipping.card import CARD, MODEL, VERSION, Format
 from orchestrator import store
 from orchestrator.board.latency import timed
 from orchestrator.board.rules import BASELINE
-from orchestrator.record.provenance import provenance
+from orchestrator.record.provenance import Provenance, provenance
 from orchestrator.record.rows import FIGURES, Row
 from orchestrator.results.boards import StoredStudy
 from orchestrator.study.params import ALIAS, PREFIX
@@ -30,18 +30,18 @@ SEEN = 64
 """Test images whose pixels tell in what range they come."""
 
 
-def facts(found: StoredStudy, row: Row, method: Method, data: Data, how: Format) -> dict[str, Any]:
+def facts(source: StoredStudy, row: Row, method: Method, data: Data, how: Format) -> dict[str, Any]:
     """What the card says, but for what is measured of the file itself; the content of card.json."""
-    task, study = data.task, found.study
+    task, study = data.task, source.study
     mean, std = (values.double() for values in (data.test.mean, data.test.std))
     pixels = data.test.head(SEEN)[0].double() * std[:, None, None] + mean[:, None, None]
-    here = provenance(study, task, len(data.test))
+    origin = provenance(study, task, len(data.test))
     events = [
         event
-        for event in store.read_latencies(found.uri, study.name)
+        for event in store.read_latencies(source.uri, study.name)
         if (event.trial, event.point) == (row.trial, row.point)
     ]
-    times = timed(found.rows, study.budgets, BASELINE, events)
+    times = timed(source.rows, study.budgets, BASELINE, events)
     return {
         "card": VERSION,
         "format": how,
@@ -51,7 +51,7 @@ def facts(found: StoredStudy, row: Row, method: Method, data: Data, how: Format)
             "method": row.params.get(ALIAS, row.method),
             "params": method.model_dump(mode="json"),
             "point": row.point,
-            "isoflop": here["versions"]["isoflop"],
+            "isoflop": origin.versions["isoflop"],
         },
         "task": {
             "name": task.name,
@@ -100,10 +100,10 @@ def facts(found: StoredStudy, row: Row, method: Method, data: Data, how: Format)
                 if name.startswith(PREFIX)
             },
             "evidence_sha256": row.evidence,
-            **{name: found.provenance.get(name) for name in ("commit", "python", "versions")},
+            **_made_with(source.provenance),
         },
-        "exported": {name: here[name] for name in ("commit", "python", "versions")},
-        "convention": here["convention"],
+        "exported": _made_with(origin),
+        "convention": origin.convention,
     }
 
 
@@ -123,3 +123,11 @@ def write(facts: Mapping[str, Any], folder: Path) -> None:
     files = {facts["file"]: model, README: digest(text.encode())}
     content = json.dumps({**facts, "files": files}, indent=2, allow_nan=False)
     (folder / CARD).write_text(content + "\n")
+
+
+def _made_with(origin: Provenance) -> dict[str, object]:
+    return {
+        "commit": origin.commit,
+        "python": origin.python,
+        "versions": dict(origin.versions) or None,
+    }

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Flaw:
-    """One thing that does not follow: where it stands, what it is, as stored and as made again."""
+    """One thing that does not follow: where it stands, what it is, as stored and as recomputed."""
 
     where: str
     what: str
     stored: str
-    found: str
+    recomputed: str
 
 
 @dataclass
@@ -23,12 +23,12 @@ class Findings:
     checked: Counter[str] = field(default_factory=Counter)
     flaws: list[Flaw] = field(default_factory=list)
 
-    def same(self, kind: str, where: str, what: str, stored: object, found: object) -> bool:
+    def same(self, kind: str, where: str, what: str, stored: object, recomputed: object) -> bool:
         """Notes one comparison; floats are the same to the last digit, NaN is itself."""
         self.checked[kind] += 1
-        alike = stored == found or (_nan(stored) and _nan(found))
+        alike = stored == recomputed or (_nan(stored) and _nan(recomputed))
         if not alike:
-            self.flaws.append(Flaw(where, what, _text(stored), _text(found)))
+            self.flaws.append(Flaw(where, what, _text(stored), _text(recomputed)))
         return alike
 
 

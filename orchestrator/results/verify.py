@@ -1,6 +1,6 @@
-"""Every number of a published board, made again from what the MLflow store alone holds.
+"""Every number of a published board, recomputed from what the MLflow store alone holds.
 
-Trials are checked against their own tags and seals, confirm runs against the prediction and the
+Trials are checked against their tags and seals, confirm runs against the prediction and the
 cost of every test image, the board against both. Training is not repeated.
 """
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic
 
 from methods.errors import EvidenceError, StudyError
 from methods.files import digest
 from orchestrator import store
 from orchestrator.board.leaderboard import leaderboard
-from orchestrator.board.rules import Facts, Rules
+from orchestrator.board.rules import Rules
 from orchestrator.record import evidence
 from orchestrator.record.events import End, Start, encode_points
-from orchestrator.record.evidence import Evidence
+from orchestrator.record.evidence import Evidence, Subject
+from orchestrator.record.provenance import Provenance, decode_provenance
 from orchestrator.record.rows import Row, config_hash, trial_rows
 from orchestrator.results.boards import located
 from orchestrator.results.findings import Findings
@@ -50,7 +50,7 @@ def verified(name: str, stored: Stored) -> Findings:
         EvidenceError: what a board could be made from is not there.
     """
     findings = Findings(name)
-    study, facts = _study(stored, findings)
+    study, provenance = _study(stored, findings)
     rows: list[Row] = []
     confirmed: dict[str, Evidence] = {}
     for run in stored.trials:
@@ -58,70 +58,76 @@ def verified(name: str, stored: Stored) -> Findings:
         if trial is None:
             continue
         start, end = trial
-        own = trial_rows(name, start, end, run.run_id)
+        board_rows = trial_rows(name, start, end, run.run_id)
         if end.state == "COMPLETE" and start.role == "confirm":
             content = stored.evidence.get(run.run_id)
-            if (proof := _evidence(run, content, trial, facts, findings)) is not None:
-                confirmed[start.trial] = proof
-                own = [_recomputed(row, proof) for row in own]
-        rows += own
-    _labels(confirmed, facts, findings)
+            if (predictions := _evidence(run, content, trial, provenance, findings)) is not None:
+                confirmed[start.trial] = predictions
+                board_rows = [_recomputed(row, predictions) for row in board_rows]
+        rows += board_rows
+    _labels(confirmed, provenance, findings)
     correct = {
-        (trial, point): proof.correct(point)
-        for trial, proof in confirmed.items()
-        for point in proof.points
+        (trial, point): predictions.correct(point)
+        for trial, predictions in confirmed.items()
+        for point in predictions.points
     }
-    board = leaderboard(rows, Rules.of(study, Facts.of(facts)), correct)
+    board = leaderboard(rows, Rules.of(study, provenance), correct)
     check_board(stored, board, findings)
     return findings
 
 
-def _study(stored: Stored, found: Findings) -> tuple[Study, dict[str, Any]]:
+def _study(stored: Stored, findings: Findings) -> tuple[Study, Provenance]:
     """The study and where its numbers come from; the report's files, by their digests."""
     if stored.report is None:
-        raise StudyError(f"study {found.study!r} has not begun; `isoflop run` begins it")
+        raise StudyError(f"study {findings.study!r} has not begun; `isoflop run` begins it")
     digests = _json(stored.report.tags.get("files", "null"))
     if not isinstance(digests, dict):
         raise EvidenceError(
-            f"study {found.study!r} must have a published board, but this store holds none; "
+            f"study {findings.study!r} must have a published board, but this store holds none; "
             "`isoflop run` publishes it when the sweep has ended"
         )
     for name in sorted(digests.keys() | stored.files.keys()):
         content = stored.files.get(name)
-        now = "no such artefact" if content is None else digest(content)
-        found.same("files of the report", f"report/{name}", "SHA-256", digests.get(name), now)
-    facts = _json(stored.files.get("provenance.json", b"null").decode(errors="replace"))
+        present = "no such artefact" if content is None else digest(content)
+        findings.same(
+            "files of the report", f"report/{name}", "SHA-256", digests.get(name), present
+        )
+    content = _json(stored.files.get("provenance.json", b"null").decode(errors="replace"))
     try:
-        what = Study.model_validate(facts["study"]).known_as(facts.get("study_hash", ""))
-        classes, versions = int(facts["classes"]), dict(facts["versions"])
-    except (TypeError, KeyError, ValueError, pydantic.ValidationError):
+        provenance = decode_provenance(content)
+        study = Study.model_validate(provenance.study).known_as(provenance.study_hash)
+    except ValueError:  # pydantic's errors are
         raise EvidenceError(
-            f"the artefact provenance.json of the run `report` must hold study {found.study!r}, "
-            "but it is missing or cannot be read: nothing can be made again without it"
+            f"the artefact provenance.json of the run `report` must hold study {findings.study!r}, "
+            "but it is missing or cannot be read: nothing can be recomputed without it"
         ) from None
-    found.same("study", "report/provenance.json", "study hash", facts.get("study_hash"), what.hash)
-    found.same("study", "experiment", "tag study_hash", stored.study_hash, what.hash)
-    return what, {**facts, "classes": classes, "versions": versions}
+    findings.same(
+        "study", "report/provenance.json", "study hash", provenance.study_hash, study.hash
+    )
+    findings.same("study", "experiment", "tag study_hash", stored.study_hash, study.hash)
+    return study, provenance
 
 
-def _trial(run: StoredRun, study: Study, found: Findings) -> tuple[Start, End] | None:
+def _trial(run: StoredRun, study: Study, findings: Findings) -> tuple[Start, End] | None:
     """A trial's start and end from its tags, each checked against all that repeats it."""
     where, kind = _named(run), "trials: tags, seals, seeds, hashes"
     try:
         start, end = layout.events(run.tags)
-        again = {"start": layout.start_tags(start), "end": layout.end_tags(end)}
+        recomputed = {"start": layout.start_tags(start), "end": layout.end_tags(end)}
         figures = layout.figures(end.points, start.point)
-        trial_rows(found.study, start, end)
+        trial_rows(findings.study, start, end)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        found.same(
+        findings.same(
             kind, where, "tags", "a trial", f"cannot be read: {type(error).__name__} {error}"
         )
         return None
-    for part, tags in again.items():
+    for part, tags in recomputed.items():
         name = f"{part}_sha256"
-        own = {key: run.tags.get(key, "") for key in tags if key != name}
-        found.same(kind, where, f"seal of the {part}'s tags", run.tags.get(name), layout.seal(own))
-    found.same(
+        present = {key: run.tags.get(key, "") for key in tags if key != name}
+        findings.same(
+            kind, where, f"seal of the {part}'s tags", run.tags.get(name), layout.seal(present)
+        )
+    findings.same(
         kind,
         where,
         "config_hash",
@@ -129,16 +135,18 @@ def _trial(run: StoredRun, study: Study, found: Findings) -> tuple[Start, End] |
         config_hash(start.method, start.params),
     )
     seed = str(derive(study, start.config, start.seed))
-    found.same(kind, where, "torch_seed", run.tags.get("torch_seed", ""), seed)
+    findings.same(kind, where, "torch_seed", run.tags.get("torch_seed", ""), seed)
     status = "FAILED" if end.state == "FAIL" else "FINISHED"
-    found.same(kind, where, "status", run.status, status)
+    findings.same(kind, where, "status", run.status, status)
     params = {name: str(value) for name, value in start.params.items()}
     for name in sorted(params.keys() | run.params.keys()):
         stored = run.params.get(name)
-        found.same("trials: parameters", where, f"parameter {name}", stored, params.get(name))
+        findings.same("trials: parameters", where, f"parameter {name}", stored, params.get(name))
     metrics = {name: v for name, v in run.metrics.items() if not name.startswith("curve/")}
     for name in sorted(figures.keys() | metrics.keys()):
-        found.same("trials: metrics", where, f"metric {name}", metrics.get(name), figures.get(name))
+        findings.same(
+            "trials: metrics", where, f"metric {name}", metrics.get(name), figures.get(name)
+        )
     return start, end
 
 
@@ -146,59 +154,62 @@ def _evidence(
     run: StoredRun,
     content: bytes | None,
     trial: tuple[Start, End],
-    facts: Mapping[str, Any],
-    found: Findings,
+    provenance: Provenance,
+    findings: Findings,
 ) -> Evidence | None:
-    """A confirm run's figures, made again from every test image; None where that cannot be."""
+    """A confirm run's predictions, with its figures recomputed from them; None without any."""
     where, kind, (start, end) = _named(run), "evidence: files", trial
     if content is None:
-        gone = "no such artefact" if end.evidence else "none was kept"
-        found.same(kind, where, "evidence", end.evidence or "SHA-256 of a file", gone)
+        gone = "no such artefact" if end.evidence else "none was recorded"
+        findings.same(kind, where, "evidence", end.evidence or "SHA-256 of a file", gone)
         return None
-    sound = found.same(kind, where, "SHA-256 of the evidence", end.evidence, digest(content))
+    sound = findings.same(kind, where, "SHA-256 of the evidence", end.evidence, digest(content))
     try:
-        kept = evidence.unpacked(content)
+        predictions = evidence.unpacked(content)
     except ValueError as error:
         if sound:
-            found.same(kind, where, "evidence", "a file of predictions", str(error))
+            findings.same(kind, where, "evidence", "a file of predictions", str(error))
         return None
-    expected = {
-        "trial": start.trial,
-        "method": start.method,
-        "params": start.params,
-        "config_hash": start.config_hash,
-        "seed": start.torch_seed or 0,
-        "python": facts["python"],
-        "versions": facts["versions"],
-    }
-    for name, value in expected.items():
-        found.same("evidence: run and versions", where, name, value, kept.facts.get(name))
+    subject = Subject(
+        start.trial,
+        start.method,
+        start.params,
+        start.config_hash,
+        start.torch_seed or 0,
+        provenance.python or "",
+        provenance.versions,
+    )
+    for name, value in vars(subject).items():
+        present = getattr(predictions.subject, name)
+        findings.same("evidence: run and versions", where, name, value, present)
     points = [point.point for point in end.points]
-    found.same("evidence: figures", where, "operating points", points, list(kept.points))
+    findings.same("evidence: figures", where, "operating points", points, list(predictions.points))
     for point, stored in zip(end.points, encode_points(end.points), strict=True):
-        if point.point in kept.points:
+        if point.point in predictions.points:
             at = f"{where} {point.point}".strip()
-            for name, value in kept.figures(point.point).items():
-                found.same("evidence: figures", at, name, stored.get(name), value)
-    return kept
+            for name, value in predictions.figures(point.point).items():
+                findings.same("evidence: figures", at, name, stored.get(name), value)
+    return predictions
 
 
-def _labels(seen: Mapping[str, Evidence], facts: Mapping[str, Any], found: Findings) -> None:
+def _labels(confirmed: Mapping[str, Evidence], provenance: Provenance, findings: Findings) -> None:
     """All confirm runs were read on the same test images."""
-    first = next(iter(seen.values()), None)
-    for trial, kept in seen.items():
+    first = next(iter(confirmed.values()), None)
+    for trial, predictions in confirmed.items():
         assert first is not None, "there is one"
-        images = int(facts.get("test_images", len(kept.labels)))
-        found.same("evidence: test images", trial, "test images", images, len(kept.labels))
-        alike = np.array_equal(kept.labels, first.labels)
-        found.same("evidence: test images", trial, "labels as in the first run", alike, True)
+        images = provenance.test_images or len(predictions.labels)
+        findings.same(
+            "evidence: test images", trial, "test images", images, len(predictions.labels)
+        )
+        alike = np.array_equal(predictions.labels, first.labels)
+        findings.same("evidence: test images", trial, "labels as in the first run", alike, True)
 
 
-def _recomputed(row: Row, proof: Evidence) -> Row:
+def _recomputed(row: Row, predictions: Evidence) -> Row:
     """The row with its test figures from the images."""
-    if row.point not in proof.points:
+    if row.point not in predictions.points:
         return row
-    figures = proof.figures(row.point)
+    figures = predictions.figures(row.point)
     return replace(
         row,
         test_acc=figures["test_acc"],

@@ -48,7 +48,7 @@ class Agenda:
     """Serves the trials of one study in their order, and keeps its history.
 
     `lag` is the number of trials at once, or more. `warm` are trials of an earlier study, by
-    method. `sample` and `stopping` are the study's own unless a simulation compares others.
+    method. `sample` and `stopping` are the study's unless a simulation compares others.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Agenda:
     def heard(self, trial: str, result: Result) -> bool:
         """A worker's result: an epoch, its end, or both; False where the trial has now ended.
 
-        It has ended by its own word, or because its front would not take it in: stop its worker.
+        It has ended by itself, or because its front would not take it in; its worker is to stop.
         """
         ticket, ending = self._running[trial], result.ending
         if result.warning:

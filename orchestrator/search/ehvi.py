@@ -25,7 +25,7 @@ CANDIDATES = 400
 REACH = 0.15
 """Standard deviation of a step from a front member, in units of a parameter's range."""
 BLOCK = 8
-"""Length scales are learned anew after so many trials."""
+"""Length scales are fitted again after so many trials."""
 LEARNED, SHOWN = 100, 200
 """Trials from which length scales are learned, and by which the processes go, at most."""
 
@@ -72,13 +72,13 @@ def condensed(history: Sequence[FrozenTrial], most: int) -> list[FrozenTrial]:
     whole = [i for i, trial in enumerate(history) if trial.state == TrialState.COMPLETE]
     points = np.array([history[i].values for i in whole], float).reshape(-1, 2)
     leading = moocore.is_nondominated(points) if whole else []
-    kept = {i for i, leads in zip(whole, leading, strict=True) if leads}
-    kept = set(sorted(kept)[-most:])
+    chosen = {i for i, leads in zip(whole, leading, strict=True) if leads}
+    chosen = set(sorted(chosen)[-most:])
     for i in reversed(range(len(history))):
-        if len(kept) >= most:
+        if len(chosen) >= most:
             break
-        kept.add(i)
-    return [history[i] for i in sorted(kept)]
+        chosen.add(i)
+    return [history[i] for i in sorted(chosen)]
 
 
 def gain(
@@ -92,9 +92,9 @@ def gain(
     """Expected growth of the area under `corner` that a front dominates: one per candidate.
 
     Args:
-        log_macs: Of the candidates.
-        mean: Of the candidates' log errors.
-        deviation: Standard deviation of the same.
+        log_macs: Log MACs of the candidates.
+        mean: Predicted log errors of the candidates.
+        deviation: Standard deviations of the predictions.
         front: Log MACs and errors, by rising MACs.
         corner: Log MACs and error beyond which nothing counts.
     """
@@ -129,8 +129,8 @@ def _data(space: Space, history: Sequence[FrozenTrial]) -> _Data:
 def _process(settled: _Data, known: _Data, output: int, *, noise: float) -> Process:
     """The process of one output; its scales were learned when the last block was full."""
     inputs, values = settled.places, settled.outputs[:, [output]]
-    learned = _scales(inputs.tobytes(), values.tobytes(), settled.closed.tobytes(), noise)
-    return Process.of(known.places, known.outputs[:, [output]], known.closed, *learned)
+    scales = _scales(inputs.tobytes(), values.tobytes(), settled.closed.tobytes(), noise)
+    return Process.of(known.places, known.outputs[:, [output]], known.closed, *scales)
 
 
 @functools.lru_cache(maxsize=64)
@@ -142,12 +142,12 @@ def _scales(inputs: bytes, outputs: bytes, closed: bytes, noise: float) -> tuple
 
 def _front(log_macs: Array, log_errors: Array, limit: float) -> list[int]:
     """Indices of the points under the limit that no other dominates, by rising MACs."""
-    found: list[int] = []
+    front: list[int] = []
     for i in sorted(range(len(log_macs)), key=lambda i: (log_macs[i], log_errors[i])):
-        better = not found or log_errors[i] < log_errors[found[-1]]
+        better = not front or log_errors[i] < log_errors[front[-1]]
         if better and log_macs[i] <= limit:
-            found.append(i)
-    return found
+            front.append(i)
+    return front
 
 
 def _candidates(around: Array, random: np.random.Generator) -> Array:

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 LENGTH, LENGTH_SPREAD = np.log(0.7), 1.0
 """Prior of a log length scale, in units of a parameter's range."""
 STEPS = 15
-"""Of the optimiser of length scales and noise, at most."""
+"""Iterations of the optimiser of length scales and noise, at most."""
 NOISE_SPREAD = 1.5
 """Prior spread of the log noise."""
 
@@ -111,7 +111,7 @@ def learn(inputs: Array, outputs: Array, closed: Array, *, noise: float) -> tupl
     """Length scales and noise of highest posterior density; `noise` is its prior median."""
     squares = _squares(inputs, inputs, closed)
     start = np.append(np.full(len(closed), LENGTH), np.log(noise))
-    found = minimize(
+    best = minimize(
         _loss,
         start,
         (squares, _standardised(outputs)[2], np.log(noise)),
@@ -120,7 +120,7 @@ def learn(inputs: Array, outputs: Array, closed: Array, *, noise: float) -> tupl
         bounds=[(-4.0, 4.0)] * len(closed) + [(np.log(1e-6), np.log(10.0))],
         options={"maxiter": STEPS},
     ).x
-    return np.exp(found[:-1]), float(np.exp(found[-1]))
+    return np.exp(best[:-1]), float(np.exp(best[-1]))
 
 
 def _standardised(outputs: Array) -> tuple[Array, Array, Array]:

@@ -125,13 +125,13 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
     """
-    found = spaces(study)
+    opened = spaces(study)
     slots, untimed = _slots(study)
     average = os.getloadavg()[0]
     device = "cuda" if study.resources.gpu and slots else "cpu"
     data = load(study.data, seed=study.seed, device=device)
     with quiet():  # what preflight would warn of stands in the plan
-        prepared(study, data, found)
+        prepared(study, data, opened)
     if steps == 0:
         untimed = "left out, as asked for"
 
@@ -147,8 +147,8 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
             return None
 
     with threads(1):
-        methods = tuple(_method(study, space, data, device, timed) for space in found.values())
-    compared = len(set(found) - {BASELINE}) if BASELINE in found else 0
+        methods = tuple(_method(study, space, data, device, timed) for space in opened.values())
+    compared = len(set(opened) - {BASELINE}) if BASELINE in opened else 0
     gpu = device == "cuda" and not untimed
     return Plan(
         study=study.name,
@@ -166,7 +166,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
             *_warnings(study, methods, timed=not untimed),
             *([] if untimed else _busy(average)),
         ),
-        packing=packing(_longest(study, found, methods), device) if gpu else None,
+        packing=packing(_longest(study, opened, methods), device) if gpu else None,
     )
 
 
@@ -175,10 +175,10 @@ def sampled(study: Study, space: Space) -> list[dict[str, Any]]:
     return spread_over(space, study, 0, SAMPLES)
 
 
-def _longest(study: Study, found: Mapping[str, Space], methods: Sequence[MethodPlan]) -> Trial:
+def _longest(study: Study, spaces: Mapping[str, Space], methods: Sequence[MethodPlan]) -> Trial:
     """The defaults of the method whose trials take longest: others leave more of a GPU free."""
     name = max(methods, key=lambda method: method.trial_seconds or 0.0).method
-    space = found[name]
+    space = spaces[name]
     return Trial(name, {**space.fixed, **space.defaults()}, study.data, study.seed)
 
 
@@ -250,14 +250,14 @@ def _trials(search: SearchPlan, opening: Timing | None, typical: Timing | None) 
 
 def _accepted(space: Space, places: Sequence[Mapping[str, Any]], task: Task) -> list[_Sample]:
     """The places that the method takes, cheapest first."""
-    found = []
+    samples = []
     for searched in places:
         try:
             method = space.method_at(searched)
-            found.append(_Sample(searched, method, method.floor(task)))
+            samples.append(_Sample(searched, method, method.floor(task)))
         except MethodError:
             continue
-    return sorted(found, key=lambda sample: sample.floor)
+    return sorted(samples, key=lambda sample: sample.floor)
 
 
 def _spread(samples: Sequence[_Sample]) -> list[_Sample]:

@@ -38,10 +38,10 @@ def propose(
     spread: bool = False,
     sample: Sampler | None = None,
 ) -> dict[str, Any]:
-    """Free parameters of trial `number`; the first ones are the space's own.
+    """Free parameters of trial `number`; the space names the first ones.
 
-    `spread` takes the next Sobol point where the study's sampler learns: its own choice was
-    refused, and it would choose it again. `sample` stands in for the study's sampler.
+    `spread` takes the next Sobol point where the study's sampler learns: its choice was
+    refused, and it would make the same one. `sample` stands in for the study's sampler.
     """
     first = space.first
     if number < len(first) or not space.free:
@@ -56,7 +56,7 @@ def propose(
 def sampled(
     space: Space, history: Sequence[FrozenTrial], study: Study, number: int
 ) -> dict[str, Any]:
-    """The choice of the study's own sampler: a fresh one, seeded by study, method and number."""
+    """The choice of the study's sampler: a fresh one, seeded by study, method and number."""
     name = _named(study.search)
     seed = derive(study, f"{space.method}/sampler", number)
     shown = [] if name == "random" else _bounded(condensed(history, MEMORY), study.budgets[-1])
@@ -120,13 +120,13 @@ def _bounded(history: Sequence[FrozenTrial], budget: float) -> list[FrozenTrial]
     """
     errors = [trial.values[0] for trial in history if trial.state == TrialState.COMPLETE]
     usual = statistics.median(errors) if errors else 0.5
-    shown = []
+    views = []
     for trial in history:
-        seen, over = copy.copy(trial), trial.user_attrs.get(OVER)
+        view, over = copy.copy(trial), trial.user_attrs.get(OVER)
         if over is not None:
-            seen.state, seen.values = TrialState.COMPLETE, [usual, cap(budget) * (1 + over)]
-        if seen.state == TrialState.COMPLETE:
-            seen.system_attrs = {"NSGAIISampler:generation": 0}
-            seen.set_constraint("budget", seen.values[1] / cap(budget) - 1)
-        shown.append(seen)
-    return shown
+            view.state, view.values = TrialState.COMPLETE, [usual, cap(budget) * (1 + over)]
+        if view.state == TrialState.COMPLETE:
+            view.system_attrs = {"NSGAIISampler:generation": 0}
+            view.set_constraint("budget", view.values[1] / cap(budget) - 1)
+        views.append(view)
+    return views

@@ -1,8 +1,8 @@
 """Which trials are worth their last epochs: a decision from curves alone.
 
-A trial is judged by its own curve so far and by the curves of its method's trials that ended and
-are numbered a fixed distance before it. There is no other state: not the order of arrival, nor a
-scheduler's memory. So the same study stops the same trials, and a restart needs only the ledger.
+A trial is judged by its curve so far, and by the curves of those trials of its method that ended
+and are numbered a fixed distance before it. There is no other state: not the order of arrival, nor
+a scheduler's memory. So the same study stops the same trials, and a restart needs only the ledger.
 """
 
 import functools
@@ -25,7 +25,7 @@ SMALLEST = 1e-3
 ENOUGH = 5
 """Whole curves that the learning-curve model needs."""
 SAME = 0.02
-"""MACs that differ by less, in logarithms, count as the same cost: those to come are foretold."""
+"""MACs that differ by less, in logarithms, count as the same cost: those to come are predicted."""
 RIDGE = 1.0
 """Shrinks the model's slopes, in units of one curve's evidence."""
 
@@ -41,7 +41,7 @@ class Curve:
     floor: float
     """Least MACs that the configuration can cost: known before it trains."""
     final_error: float | None = None
-    """Of the objective's operating point; None where the trial did not run to its end."""
+    """At the operating point that the search optimises; None where the trial ended early."""
     final_macs: float | None = None
 
     @property
@@ -72,23 +72,23 @@ class Plan:
     grace: float = 0.1
     """Fraction of a trial before which nothing stops."""
     eta: float = 3.0
-    """Of the halving rules: one trial in `eta` goes on from a rung, rungs grow by `eta`."""
+    """Halving rules continue one trial in `eta` at a rung; rungs grow by `eta`."""
     chance: float = 0.1
-    """Of `predictive`: a trial stops when the front would take it in with a lesser probability."""
+    """`predictive` stops a trial whose probability to enter the front is lower."""
 
 
-def stops(plan: Plan, own: Curve, others: Sequence[Curve]) -> str | None:
-    """Why a trial stops after its latest epoch; None where it goes on.
+def stops(plan: Plan, curve: Curve, others: Sequence[Curve]) -> str | None:
+    """Why a trial stops after its latest epoch; None where it continues.
 
     `others` are the method's trials that it may be compared with, in any order. A trial whose
-    error is the lowest at this epoch goes on whatever it costs.
+    error is the lowest at this epoch continues whatever it costs.
     """
-    if own.step >= own.epochs or own.step < first_rung(plan, own.epochs):
+    if curve.step >= curve.epochs or curve.step < first_rung(plan, curve.epochs):
         return None
-    reached = [other for other in others if other.step >= own.step]
-    if not reached or own.errors[-1] <= min(o.errors[own.step - 1] for o in reached):
+    reached = [other for other in others if other.step >= curve.step]
+    if not reached or curve.errors[-1] <= min(o.errors[curve.step - 1] for o in reached):
         return None
-    return RULES[plan.rule](plan, own, reached)
+    return RULES[plan.rule](plan, curve, reached)
 
 
 def first_rung(plan: Plan, epochs: int) -> int:
@@ -96,16 +96,16 @@ def first_rung(plan: Plan, epochs: int) -> int:
     return max(1, math.ceil(plan.grace * epochs - 1e-9))
 
 
-def outlook(own: Curve, others: Sequence[Curve]) -> tuple[float, float, float] | None:
+def outlook(curve: Curve, others: Sequence[Curve]) -> tuple[float, float, float] | None:
     """Log MACs to come, log error to come and its standard deviation; None for want of curves.
 
     The error to come is linear in the logarithms of the error now, of its mean over the last
     epochs and of the MACs to come: one ridge regression per epoch, on the whole curves.
     """
-    whole = [other for other in others if other.whole and other.step >= own.step]
+    whole = [other for other in others if other.whole and other.step >= curve.step]
     if len(whole) < ENOUGH:
         return None
-    features = _features([*whole, own], own.step)
+    features = _features([*whole, curve], curve.step)
     known, mine = features[:-1], features[-1]
     target = np.log([max(curve.final_error or 0.0, SMALLEST) for curve in whole])
     centre, spread = known.mean(axis=0), known.std(axis=0) + 1e-9
@@ -121,37 +121,37 @@ def outlook(own: Curve, others: Sequence[Curve]) -> tuple[float, float, float] |
     return macs, min(0.0, float(level + mine @ slopes)), spread_here
 
 
-def _by_error(plan: Plan, own: Curve, reached: Sequence[Curve]) -> str | None:
+def _by_error(plan: Plan, curve: Curve, reached: Sequence[Curve]) -> str | None:
     """Asynchronous successive halving (Li et al., MLSys 2020), on error alone."""
-    if own.step not in _rungs(plan, own.epochs):
+    if curve.step not in _rungs(plan, curve.epochs):
         return None
-    errors = [other.errors[own.step - 1] for other in reached]
-    return _halved(plan, own, sum(error < own.errors[-1] for error in errors), len(errors))
+    errors = [other.errors[curve.step - 1] for other in reached]
+    return _halved(plan, curve, sum(error < curve.errors[-1] for error in errors), len(errors))
 
 
-def _by_fronts(plan: Plan, own: Curve, reached: Sequence[Curve]) -> str | None:
+def _by_fronts(plan: Plan, curve: Curve, reached: Sequence[Curve]) -> str | None:
     """Multi-objective halving: fronts in turn, each ordered by an epsilon-net.
 
     Source: Salinas et al., A multi-objective perspective on jointly tuning hardware and
     hyperparameters, NAS workshop at ICLR 2021.
     """
-    if own.step not in _rungs(plan, own.epochs):
+    if curve.step not in _rungs(plan, curve.epochs):
         return None
-    compared = sorted((o.errors[own.step - 1], o.macs[own.step - 1]) for o in reached)
-    order = _net_order(np.array([*compared, (own.errors[-1], own.macs[-1])]))
-    return _halved(plan, own, order.index(len(reached)), len(reached))
+    compared = sorted((o.errors[curve.step - 1], o.macs[curve.step - 1]) for o in reached)
+    order = _net_order(np.array([*compared, (curve.errors[-1], curve.macs[-1])]))
+    return _halved(plan, curve, order.index(len(reached)), len(reached))
 
 
-def _by_prediction(plan: Plan, own: Curve, reached: Sequence[Curve]) -> str | None:
+def _by_prediction(plan: Plan, curve: Curve, reached: Sequence[Curve]) -> str | None:
     """Predictive termination, for a front: will the whole trials' front still take this one in?
 
     Source: Domhan, Springenberg and Hutter, Speeding up automatic hyperparameter optimization of
     deep neural networks by extrapolation of learning curves, IJCAI 2015; there for the best error.
     """
-    seen = outlook(own, reached)
-    if seen is None:
+    forecast = outlook(curve, reached)
+    if forecast is None:
         return None
-    macs, error, deviation = seen
+    macs, error, deviation = forecast
     below = [
         other.final_error
         for other in reached
@@ -165,7 +165,7 @@ def _by_prediction(plan: Plan, own: Curve, reached: Sequence[Curve]) -> str | No
     if chance >= plan.chance:
         return None
     return (
-        f"at epoch {own.step} of {own.epochs} the front would take it in with probability "
+        f"at epoch {curve.step} of {curve.epochs} the front would take it in with probability "
         f"{chance:.3f}, less than {plan.chance:g}"
     )
 
@@ -179,18 +179,18 @@ RULES: Mapping[Rule, Callable[[Plan, Curve, Sequence[Curve]], str | None]] = {
 
 def _rungs(plan: Plan, epochs: int) -> set[int]:
     """The epochs at which a halving rule decides."""
-    rung, found = first_rung(plan, epochs), set()
+    rung, rungs = first_rung(plan, epochs), set()
     while rung < epochs:
-        found.add(rung)
+        rungs.add(rung)
         rung = max(rung + 1, math.ceil(rung * plan.eta))
-    return found
+    return rungs
 
 
-def _halved(plan: Plan, own: Curve, better: int, others: int) -> str | None:
+def _halved(plan: Plan, curve: Curve, better: int, others: int) -> str | None:
     """Stopped where more than 1/eta of a rung, itself included, is better."""
     if better * plan.eta <= others + 1:
         return None
-    return f"at epoch {own.step} of {own.epochs} it ranks {better + 1} of {others + 1}"
+    return f"at epoch {curve.step} of {curve.epochs} it ranks {better + 1} of {others + 1}"
 
 
 def _net_order(points: Array) -> list[int]:

@@ -25,7 +25,7 @@ class StopRule(Protocol):
 
 
 class Stopping:
-    """The study's own rule, by default: only a cache, so that a restart decides as before it."""
+    """The study's rule, by default: only a cache, so that a restart decides as before it."""
 
     def __init__(self, history: History, task: Task, plan: Plan | None = None) -> None:
         self._history = history

@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from orchestrator.record import evidence
 from orchestrator.record import log as wal
 from orchestrator.record.events import Begun, End, Epoch, Latency, Start, encode
+from orchestrator.record.provenance import encode_provenance
 from orchestrator.store import tags as layout
 from orchestrator.store.place import (
     ENDED,
@@ -202,7 +203,8 @@ class Projection:
         if run.status not in ENDED:
             self._finish("report", "FINISHED", begun.time)
         if not run.told:
-            self._client.log_dict(run.identity, dict(begun.provenance), "provenance.json")
+            provenance = encode_provenance(begun.provenance)
+            self._client.log_dict(run.identity, provenance, "provenance.json")
             self._client.set_tag(run.identity, "provenance", begun.hash)
             self._runs["report"] = self._runs["report"]._replace(told=True)
 

@@ -15,12 +15,13 @@ from methods.files import UNFINISHED, digest
 from orchestrator.board.model import Board
 from orchestrator.board.verdict import verdict
 from orchestrator.record.events import Latency, decode
+from orchestrator.record.provenance import Provenance, decode_provenance
 from orchestrator.store import tags as layout
 from orchestrator.store.place import ENDED, LATENCIES, experiment_of, runs_of, storage_errors
 
 
-def read_study(uri: str, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The study as it was run, and where its numbers come from.
+def read_study(uri: str, study: str) -> Provenance:
+    """The provenance of a study, with the study as it was run.
 
     Raises:
         StudyError: the store holds no study of this name.
@@ -35,9 +36,8 @@ def read_study(uri: str, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
             path = client.download_artifacts(runs[0].info.run_id, "provenance.json", folder)
             text = Path(path).read_text()
     try:
-        facts: dict[str, Any] = json.loads(text)
-        return facts["study"], facts
-    except (ValueError, KeyError, TypeError):
+        return decode_provenance(json.loads(text))
+    except ValueError:
         raise StorageError(
             f"provenance.json of study {study!r} must hold its study as JSON, but does not; "
             "`isoflop run` with the study file writes the store again"

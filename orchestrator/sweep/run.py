@@ -4,11 +4,10 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray import tune
@@ -23,7 +22,7 @@ from orchestrator.record import evidence
 from orchestrator.record.events import Listener
 from orchestrator.record.ledger import Ledger, recorded
 from orchestrator.record.log import logged, mark_finished
-from orchestrator.record.provenance import provenance
+from orchestrator.record.provenance import Provenance, provenance
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.search.agenda import Agenda
 from orchestrator.store.place import default_uri, writable
@@ -32,6 +31,7 @@ from orchestrator.study.file import Study
 from orchestrator.sweep import cluster, shared, signals, warm
 from orchestrator.sweep.tune import drive
 from orchestrator.sweep.worker import Trial
+from orchestrator.trial.job import Settings
 from orchestrator.trial.latency import measured
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def run(
     folder = out.absolute() / study.name
     study = recorded(folder, study)
     place = uri or default_uri(out)
-    facts = provenance(study, ready.data.task, len(ready.data.test))
+    origin = provenance(study, ready.data.task, len(ready.data.test))
     writable(out)
     store.check(place)
     earlier = warm.taken(study, place, folder)
@@ -83,7 +83,7 @@ def run(
         time_left, last = 5.0, 30.0
         try:
             start = partial(cluster.started, study.resources, address, slots)
-            fresh = _train(ledger, ready, facts, start, listener, trainable=trainable)
+            fresh = _train(ledger, ready, origin, start, listener, trainable=trainable)
             mark_finished(ledger.wal, study.hash)
             time_left = 120.0
         except KeyboardInterrupt as reason:
@@ -103,11 +103,11 @@ def run(
             projector.stop(last)
         rows = ledger.history.rows()
         begun = ledger.history.begun
-        facts = dict(begun.provenance) if begun else facts
+        origin = begun.provenance if begun else origin
     source = Source(
         study=study,
         rows=rows,
-        provenance=facts,
+        provenance=origin,
         correct=evidence.correctness(folder, rows),
         latencies=ledger.history.latencies,
         curves=partial(logged, ledger.wal),
@@ -133,7 +133,7 @@ def _made(out: Path) -> None:
 def _train(
     ledger: Ledger,
     ready: Prepared,
-    facts: Mapping[str, Any],
+    origin: Provenance,
     start: Start,
     listener: Listener | None,
     *,
@@ -152,7 +152,7 @@ def _train(
     while _open(ledger, ready):
         heard = ledger.history.heard
         try:
-            _fit(ledger, ready, facts, start, trainable=trainable)
+            _fit(ledger, ready, origin, start, trainable=trainable)
         except Exception as error:
             reason = _lost_ray(error)
             losses = 1 if ledger.history.heard > heard else losses + 1
@@ -177,7 +177,7 @@ def _agenda(ledger: Ledger, ready: Prepared, lag: int = 1) -> Agenda:
 def _fit(
     ledger: Ledger,
     ready: Prepared,
-    facts: Mapping[str, Any],
+    origin: Provenance,
     start: Start,
     *,
     trainable: type[tune.Trainable],
@@ -191,8 +191,8 @@ def _fit(
             prefix="ray-", dir=ledger.folder, ignore_cleanup_errors=True
         ) as scratch,
     ):
-        settings = {**_settings(ledger), "shared": shared.put(ready.data)}
-        lag = ledger.history.begin(facts, lag=slots, device=settings["device"])
+        settings, data = _settings(ledger), shared.put(ready.data)
+        lag = ledger.history.begin(origin, lag=slots, device=settings.device)
         agenda = _agenda(ledger, ready, lag)
         try:
             if not agenda.finished:
@@ -200,12 +200,13 @@ def _fit(
                     agenda,
                     ledger,
                     settings,
+                    data,
                     slots=slots,
                     scratch=scratch,
                     trainable=trainable,
                 )
             if agenda.finished:
-                _time(ledger, settings)
+                _time(ledger, settings, data)
         except KeyboardInterrupt:
             ledger.history.pause()  # first of all: whoever stops us may not wait until Ray is down
             raise
@@ -217,12 +218,12 @@ def _untimed(ledger: Ledger) -> list[latency.Pair]:
     return latency.missing(wanted, ledger.history.latencies)
 
 
-def _time(ledger: Ledger, settings: Mapping[str, Any]) -> None:
+def _time(ledger: Ledger, settings: Settings, data: shared.Handle | None) -> None:
     """Time the board's networks, now that no trial runs: one worker, one pair at a time."""
     resources = ledger.study.resources
     worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(measured)
     for pair in _untimed(ledger):
-        for event in ray.get(worker.remote(pair, settings, partial(shared.held, settings))):
+        for event in ray.get(worker.remote(pair, settings, partial(shared.get, settings, data))):
             ledger.history.time(event)
         signals.check()
 
@@ -261,15 +262,15 @@ def _room() -> Iterator[None]:
         raise
 
 
-def _settings(ledger: Ledger) -> dict[str, Any]:
+def _settings(ledger: Ledger) -> Settings:
     study = ledger.study
-    return {
-        "data": _absolute(study.data),
-        "data_seed": study.seed,
-        "folder": str(ledger.folder),
-        "device": "cuda" if study.resources.gpu else "cpu",
-        "threads": max(1, int(study.resources.cpu)),
-    }
+    return Settings(
+        data=_absolute(study.data),
+        data_seed=study.seed,
+        folder=ledger.folder,
+        device="cuda" if study.resources.gpu else "cpu",
+        threads=max(1, int(study.resources.cpu)),
+    )
 
 
 def _absolute(data: str) -> str:

@@ -2,10 +2,10 @@
 
 import functools
 import logging
-from collections.abc import Mapping
 from typing import Any
 
-from methods.data.load import Arrays, Data, load
+from methods.data.load import Arrays, Data
+from orchestrator.trial.job import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -30,21 +30,16 @@ def put(data: Data) -> Handle | None:
         return None
 
 
-def held(settings: Mapping[str, Any]) -> Data:
-    """The data set of these settings, kept for the worker's next trial."""
-    place = settings["data"], settings["data_seed"], settings["device"]
-    return _held(*place, settings.get("shared"))
-
-
 @functools.lru_cache(maxsize=1)
-def _held(name: str, seed: int, device: str, shared: Handle | None) -> Data:
-    if shared is None:
-        return load(name, seed=seed, device=device)
+def get(settings: Settings, handle: Handle | None) -> Data:
+    """The data set of these settings, cached for the worker's next trial."""
+    if handle is None:
+        return settings.read()
     import ray  # noqa: PLC0415
 
     try:
-        arrays: Arrays = ray.get(shared)
+        arrays: Arrays = ray.get(handle)
     except ray.exceptions.RayError as error:  # the node that held it is gone
-        logger.warning("%s is read anew: %s", name, " ".join(str(error).split()))
-        return load(name, seed=seed, device=device)
-    return arrays.on(device)
+        logger.warning("%s is read again: %s", settings.data, " ".join(str(error).split()))
+        return settings.read()
+    return arrays.on(settings.device)

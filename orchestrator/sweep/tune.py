@@ -7,7 +7,6 @@ a trial whose worker died is a new trial to Tune.
 import itertools
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,12 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import DONE, Agenda
-from orchestrator.study.file import Resources, Study
+from orchestrator.study.file import Resources
 from orchestrator.study.params import derive
 from orchestrator.sweep import signals
-from orchestrator.sweep.worker import TOLD
+from orchestrator.sweep.shared import Handle
+from orchestrator.sweep.worker import RESULT, SHARED
+from orchestrator.trial.job import Job, Settings, encode_job
 
 LEG = 1_000
 """Trials of one Tuner: a trial costs it more among more, so a long sweep is a row of Tuners."""
@@ -36,7 +37,8 @@ ROUNDS = 50
 def drive(
     agenda: Agenda,
     ledger: Ledger,
-    settings: Mapping[str, Any],
+    settings: Settings,
+    data: Handle | None,
     *,
     slots: int,
     scratch: str,
@@ -44,7 +46,7 @@ def drive(
 ) -> None:
     """Runs what an agenda serves, `slots` trials at once, one Tuner after another.
 
-    `settings` are what every worker is sent beside its trial.
+    Every worker is sent `settings` beside its trial, and maps `data` from the object store.
     """
     resources = ledger.study.resources
     trial = tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu})
@@ -53,7 +55,7 @@ def drive(
         tuner = Tuner(
             trial,
             tune_config=TuneConfig(
-                search_alg=_Searcher(agenda, ledger, settings),
+                search_alg=_Searcher(agenda, ledger, settings, data),
                 scheduler=_Scheduler(agenda, slots),
                 num_samples=leg,
                 max_concurrent_trials=slots,
@@ -83,11 +85,14 @@ class _Stateless:
 class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
     """Asks the agenda for trials; how they fare is heard by the scheduler, which hears more."""
 
-    def __init__(self, agenda: Agenda, ledger: Ledger, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, agenda: Agenda, ledger: Ledger, settings: Settings, data: Handle | None
+    ) -> None:
         super().__init__()
         self._agenda = agenda
         self._ledger = ledger
         self._settings = settings
+        self._data = data
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002
         """The next trial's configuration, None to wait, or FINISHED."""
@@ -96,7 +101,9 @@ class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED) if ticket is DONE else None
         if ticket.role == "confirm":
             self._ledger.announce(Planned(self._agenda.confirms))
-        return {**self._settings, **_wire(self._ledger.study, ticket)}
+        seed = derive(self._ledger.study, ticket.config, ticket.seed)
+        job = Job(ticket.trial, ticket.method, ticket.params, ticket.role, seed, self._settings)
+        return {**encode_job(job), SHARED: self._data}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler has heard it."""
@@ -141,7 +148,7 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
         result: dict[str, Any],
     ) -> str:
         """An epoch that is not a trial's last one."""
-        continues = self._agenda.heard(_name(trial), decode_result(json.loads(result[TOLD])))
+        continues = self._agenda.heard(_name(trial), decode_result(json.loads(result[RESULT])))
         return str(FIFOScheduler.CONTINUE if continues else FIFOScheduler.STOP)
 
     def on_trial_complete(
@@ -151,7 +158,7 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
         result: dict[str, Any],
     ) -> None:
         """The last result; or one that was heard, of a trial that the agenda stopped."""
-        last = decode_result(json.loads(result[TOLD])) if TOLD in result else None
+        last = decode_result(json.loads(result[RESULT])) if RESULT in result else None
         if last and last.done:
             self._agenda.heard(_name(trial), last)
         elif self._agenda.runs(_name(trial)):
@@ -208,17 +215,6 @@ class _Watch(_Stateless, Callback):  # type: ignore[misc]
                 self._ended.add(start)
                 self._agenda.overdue(_name(trial), f"took longer than {minutes:g} minutes")
                 ray.kill(actor)
-
-
-def _wire(study: Study, ticket: Ticket) -> dict[str, Any]:
-    """What a worker is sent of a trial: names and numbers."""
-    return {
-        "trial": ticket.trial,
-        "method": ticket.method,
-        "params": dict(ticket.params),
-        "role": ticket.role,
-        "seed": derive(study, ticket.config, ticket.seed),
-    }
 
 
 def _name(trial: Any) -> str:

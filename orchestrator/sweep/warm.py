@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,18 @@ from orchestrator.study.space import Space
 logger = logging.getLogger(__name__)
 
 
-def taken(study: Study, uri: str, folder: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Earlier:
+    """A complete search trial of an earlier study, by its last operating point."""
+
+    method: str
+    params: Mapping[str, Any]
+    val_acc: float | None
+    """Fraction."""
+    val_macs_mean: float | None
+
+
+def taken(study: Study, uri: str, folder: Path) -> list[Earlier]:
     """The earlier study's complete search trials; as they were when this study began.
 
     Raises:
@@ -30,10 +42,9 @@ def taken(study: Study, uri: str, folder: Path) -> list[dict[str, Any]]:
     if study.search.warm is None:
         return []
     if written.exists():
-        kept: list[dict[str, Any]] = json.loads(written.read_text())
-        return kept
+        return [Earlier(**trial) for trial in json.loads(written.read_text())]
     try:
-        earlier, _ = store.read_study(uri, study.search.warm)
+        earlier = store.read_study(uri, study.search.warm).study
     except StudyError as error:
         raise StudyError(f"search.from: {error}") from None
     if earlier["data"] != study.data:
@@ -42,52 +53,45 @@ def taken(study: Study, uri: str, folder: Path) -> list[dict[str, Any]]:
             f"{earlier['data']}"
         )
     objectives = {
-        row.trial: {
-            "method": row.method,
-            "params": dict(row.params),
-            "val_acc": row.val_acc,
-            "val_macs_mean": row.val_macs_mean,
-        }
+        row.trial: Earlier(row.method, dict(row.params), row.val_acc, row.val_macs_mean)
         for row in store.read_rows(uri, study.search.warm)
         if row.role == "search" and row.state == "COMPLETE"
     }  # a trial's last operating point stands for it
     return list(objectives.values())
 
 
-def keep(trials: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def keep(trials: Sequence[Earlier], folder: Path) -> None:
     """Write them down once, so that every later run starts from the same."""
     written = folder / "warm.json"
     if trials and not written.exists():
-        files.write(written, json.dumps(list(trials)))
+        files.write(written, json.dumps([vars(trial) for trial in trials]))
 
 
-def within(
-    spaces: Mapping[str, Space], trials: Sequence[Mapping[str, Any]]
-) -> dict[str, list[FrozenTrial]]:
-    """Per method, those that its space could have proposed itself, as Optuna's trials."""
-    found = {
+def within(spaces: Mapping[str, Space], trials: Sequence[Earlier]) -> dict[str, list[FrozenTrial]]:
+    """Per method, those that its space could have proposed, as Optuna's trials."""
+    usable = {
         method: [_frozen(space, trial) for trial in trials if _lies_in(space, trial)]
         for method, space in spaces.items()
     }
-    if trials and not any(found.values()):
+    if trials and not any(usable.values()):
         logger.warning("search.from: none of its %d trials lies in this study", len(trials))
-    return found
+    return usable
 
 
-def _frozen(space: Space, trial: Mapping[str, Any]) -> FrozenTrial:
+def _frozen(space: Space, trial: Earlier) -> FrozenTrial:
     return create_trial(
-        params={name: trial["params"][name] for name in space.free},
+        params={name: trial.params[name] for name in space.free},
         distributions=dict(space.free),
-        values=[1 - trial["val_acc"], trial["val_macs_mean"]],
+        values=[1 - (trial.val_acc or 0.0), trial.val_macs_mean or 0.0],
     )
 
 
-def _lies_in(space: Space, trial: Mapping[str, Any]) -> bool:
-    if trial["method"] != space.fixed.get(ALIAS, space.method):
+def _lies_in(space: Space, trial: Earlier) -> bool:
+    if trial.method != space.fixed.get(ALIAS, space.method):
         return False  # a control is taught what its method is
-    if accuracy_flaw("val_acc", trial["val_acc"]) or macs_flaw("macs", trial["val_macs_mean"]):
+    if accuracy_flaw("val_acc", trial.val_acc) or macs_flaw("macs", trial.val_macs_mean):
         return False
-    params = trial["params"]
+    params = trial.params
     searched = {name: params.get(name) for name in space.free}
     return space.holds(searched) and _named_alike(space.params(searched)) == dict(params)
 

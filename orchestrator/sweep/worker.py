@@ -9,11 +9,14 @@ from ray import tune
 
 from methods.machine import tune_allocator
 from orchestrator.record.result import encode_result
-from orchestrator.sweep.shared import held
+from orchestrator.sweep.shared import get
+from orchestrator.trial.job import decode_job
 from orchestrator.trial.run import results
 
-TOLD = "told"
+RESULT = "told"
 """Where a result of Tune's carries ours."""
+SHARED = "shared"
+"""Where a configuration of Tune's carries Ray's reference to the data set."""
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
@@ -22,8 +25,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         """A fresh actor's first trial."""
         tune_allocator()
-        torch.set_num_threads(max(1, int(config["threads"])))
-        self._results = results(config, partial(held, config))
+        job = decode_job(config)
+        torch.set_num_threads(job.settings.threads)
+        self._results = results(job, partial(get, job.settings, config.get(SHARED)))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """A used actor's next trial."""
@@ -33,7 +37,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """The next epoch's result, as text: Tune flattens what is nested."""
         result = next(self._results)
-        return {"done": result.done, TOLD: json.dumps(encode_result(result))}
+        return {"done": result.done, RESULT: json.dumps(encode_result(result))}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: trials keep their own checkpoints, which outlive the driver."""

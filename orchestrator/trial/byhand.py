@@ -11,6 +11,7 @@ from methods.errors import ClusterError, DataError, MethodError, nearest
 from methods.machine import tune_allocator
 from methods.training.evaluate import evaluate
 from methods.training.loop import Recipe, train
+from orchestrator.board.words import macs_text, percent
 from orchestrator.record.events import Point
 from orchestrator.study.document import parsed
 from orchestrator.study.params import PREFIX, parts
@@ -32,9 +33,9 @@ def by_hand(
     """
     if method not in METHODS:
         raise MethodError(f"no method is called {method!r}; {nearest(method, list(METHODS))}")
-    own = [PREFIX + field for field in Recipe.model_fields]
+    recipe_fields = [PREFIX + field for field in Recipe.model_fields]
     params = {f"{PREFIX}epochs": epochs, f"{PREFIX}batch_size": BATCH}
-    params |= _settings(settings, list(METHODS[method].model_fields) + own)
+    params |= _settings(settings, list(METHODS[method].model_fields) + recipe_fields)
     chosen, recipe = parts(method, params)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -47,16 +48,16 @@ def by_hand(
     yield f"{chosen!r} on {data}: {loaded.task}"
     phases = len(chosen.phases())
     for epoch in train(chosen, loaded, recipe, seed=seed, device=device):
-        seen = evaluate(epoch.net, loaded.validation, device=device)
+        validation = evaluate(epoch.net, loaded.validation, device=device)
         yield (
             f"epoch {epoch.index}/{epoch.epochs} {epoch.phase}: loss {epoch.loss:.4f}, "
-            f"validation {100 * seen.accuracy:.2f} % at {seen.macs_mean / 1e6:.4g} MMACs "
-            f"({epoch.seconds:.2f} s)"
+            f"validation {percent(validation.accuracy)} % at "
+            f"{macs_text(validation.macs_mean)} MMACs ({epoch.seconds:.2f} s)"
         )
         if epoch.phase_done:
             name = epoch.phase if phases > 1 else ""
-            for found in measure(chosen, epoch.points(), name, loaded, device, test=False):
-                yield _point(found.point)
+            for measured in measure(chosen, epoch.points(), name, loaded, device, test=False):
+                yield _point(measured.point)
 
 
 def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:
@@ -77,11 +78,10 @@ def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:
 def _point(point: Point) -> str:
     name, val = point.point or "network", point.val
     macs = ", ".join(
-        f"{which} {(cost or 0.0) / 1e6:.4g}"
+        f"{which} {macs_text(cost)}"
         for which, cost in (("mean", val.macs_mean), ("p95", val.macs_p95), ("max", val.macs_max))
     )
     alarm = f"; {point.alarm}" if point.alarm else ""
     return (
-        f"{name}: validation {100 * val.accuracy:.2f} %, MMACs {macs}; "
-        f"price equals what runs{alarm}"
+        f"{name}: validation {percent(val.accuracy)} %, MMACs {macs}; price equals what runs{alarm}"
     )

@@ -1,9 +1,6 @@
 """How long the deployed networks of a pair take, measured in turns."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
@@ -17,30 +14,30 @@ from orchestrator.board.latency import Pair
 from orchestrator.record.events import Latency
 from orchestrator.study.params import parts
 from orchestrator.trial.checkpoints import deployed
-from orchestrator.trial.run import own_data
+from orchestrator.trial.job import Settings
 
 BATCHES = {1: 16, 64: 1}
 """Images in one call, and calls of which the mean is taken: single images are not alike."""
 
 
 def measured(
-    pair: Pair, settings: Mapping[str, Any], load: Callable[[], Data] | None = None
+    pair: Pair, settings: Settings, load: Callable[[], Data] | None = None
 ) -> list[Latency]:
     """The latencies of one pair, one per size of a batch; runs in a worker that has the device.
 
     `load` gives the data set, which is read here by default.
     """
     tune_allocator()
-    torch.set_num_threads(settings["threads"])
-    device = settings["device"]
+    torch.set_num_threads(settings.threads)
+    device = settings.device
     try:
-        data = (load or partial(own_data, settings))()
-        folder = Path(settings["folder"]) / "trials"
+        data = (load or settings.read)()
+        folder = settings.folder / "trials"
         modules = [
             deployed(folder / one.trial, parts(one.method, one.params)[0], data.task, one.point).to(
                 device
             )
-            for one in (pair.own, pair.reference)
+            for one in (pair.network, pair.reference)
         ]
     except (IsoflopError, RuntimeError) as error:
         return [Latency(*pair.key, reason=" ".join(str(error).split())[:500])]
@@ -48,19 +45,19 @@ def measured(
     for batch, calls in BATCHES.items():
         images = torch.split(data.test.head(batch * calls)[0].to(device), batch)[:calls]
         shipped = [fastest(module, images[0], choices) for module in modules]
-        own, reference = latencies(shipped, images)
+        timing, reference = latencies(shipped, images)
         measurements.append(
             Latency(
                 *pair.key,
                 batch=batch,
-                ms=1e3 * own.median,
-                spread_ms=1e3 * own.spread,
+                ms=1e3 * timing.median,
+                spread_ms=1e3 * timing.spread,
                 reference_ms=1e3 * reference.median,
                 reference_spread_ms=1e3 * reference.spread,
                 forms=shipped[0].forms,
                 reference_forms=shipped[1].forms,
                 device=device_name(device),
-                threads=settings["threads"],
+                threads=settings.threads,
             )
         )
     return measurements

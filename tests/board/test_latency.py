@@ -14,6 +14,7 @@ from orchestrator.board.latency import Network, Pair, missing, pairs, timed
 from orchestrator.record.events import Latency, Point
 from orchestrator.study.params import parts
 from orchestrator.trial.checkpoints import deployed, view
+from orchestrator.trial.job import Job, Settings
 from orchestrator.trial.latency import BATCHES, measured
 from orchestrator.trial.run import results
 
@@ -26,22 +27,16 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def settings(folder: Path) -> dict[str, Any]:
-    return {
-        "data": "digits",
-        "data_seed": 0,
-        "folder": str(folder),
-        "device": "cpu",
-        "threads": 1,
-    }
+def settings(folder: Path) -> Settings:
+    return Settings(data="digits", data_seed=0, folder=folder, device="cpu", threads=1)
 
 
 def trained(folder: Path, method: str) -> tuple[dict[str, Any], tuple[Point, ...]]:
     """A short confirm run: its parameters, and its operating points."""
     params = SMALL[method] | RECIPE
     trial = f"{method}-00000-seed1"
-    config = {"trial": trial, "method": method, "params": params, "role": "confirm", "seed": 3}
-    ending = list(results({**settings(folder), **config}))[-1].ending
+    job = Job(trial, method, params, "confirm", 3, settings(folder))
+    ending = list(results(job))[-1].ending
     assert ending is not None
     assert ending.state == "COMPLETE", ending
     return params, ending.points
@@ -97,11 +92,11 @@ def test_each_cell_is_timed_once_beside_the_baseline_of_its_budget() -> None:
     rows = study_rows()
     found = pairs(rows, BUDGETS, "dense")
     assert len({pair.key for pair in found}) == len(found)
-    assert {pair.own.method for pair in found} == {"dense", "skipnet", "slimming"}
+    assert {pair.network.method for pair in found} == {"dense", "skipnet", "slimming"}
     for pair in found:
         assert pair.reference.method == "dense"
-        assert pair.own.trial.endswith("-seed1")
-        assert pair.own.method != "dense" or pair.own == pair.reference
+        assert pair.network.trial.endswith("-seed1")
+        assert pair.network.method != "dense" or pair.network == pair.reference
     assert pairs([row for row in rows if row.method != "dense"], BUDGETS, "dense") == []
     assert missing(found, []) == found
 
@@ -109,14 +104,14 @@ def test_each_cell_is_timed_once_beside_the_baseline_of_its_budget() -> None:
 def test_honesty_is_the_measured_speed_up_over_the_promised_one() -> None:
     rows = study_rows()
     found = pairs(rows, BUDGETS, "dense")
-    pair = next(pair for pair in found if pair.own.method == "skipnet")
+    pair = next(pair for pair in found if pair.network.method == "skipnet")
     clock = Latency(*pair.key, batch=64, ms=4.0, spread_ms=0.1, reference_ms=6.0, device="x")
     (one, *_) = timed(rows, BUDGETS, "dense", [replace(clock, forms="channels last")])
     (old, *_) = timed(rows, BUDGETS, "dense", [clock])
     assert (one.forms, old.forms) == ("channels last", "")
     assert replace(old, forms=one.forms) == one
     macs = {row.trial: row.test_macs_mean for row in rows if row.role == "confirm"}
-    promised = (macs[pair.reference.trial] or 0) / (macs[pair.own.trial] or 1)
+    promised = (macs[pair.reference.trial] or 0) / (macs[pair.network.trial] or 1)
     assert one.speed_up == pytest.approx(1.5)
     assert one.macs_speed_up == pytest.approx(promised)
     assert one.honesty == pytest.approx(1.5 / promised)

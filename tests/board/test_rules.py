@@ -2,8 +2,10 @@
 
 import pytest
 
+from methods.api import Task
 from methods.errors import StudyError
-from orchestrator.board.rules import LOOKS, Facts, Rules
+from orchestrator.board.rules import LOOKS, Rules
+from orchestrator.record.provenance import provenance
 from orchestrator.study.file import Study
 
 STUDY = Study.model_validate(
@@ -17,17 +19,17 @@ STUDY = Study.model_validate(
         "confirm": {"seeds": 4, "race": True, "budget": 6},
     }
 )
-FACTS = Facts.of({"classes": 4, "test_images": 360, "python": "3.11"})
+PROVENANCE = provenance(STUDY, Task("shapes", 1, 8, 8, 4), 360)
 
 
 def test_a_study_declares_its_rules() -> None:
-    rules = Rules.of(STUDY, FACTS)
+    rules = Rules.of(STUDY, PROVENANCE)
     assert (rules.study, rules.budgets, rules.primary) == ("demo", (1, 2, 4), 2)
     assert (rules.chance, rules.images, rules.targets) == (0.25, 360, (0.9,))
     assert (rules.seeds, rules.extra, rules.controls) == (4, 6, {"again": "resrep"})
     assert rules.primary_declared
     assert rules.undeclared == ()
-    assert not Rules.of(STUDY, FACTS, primary=4).primary_declared
+    assert not Rules.of(STUDY, PROVENANCE, primary=4).primary_declared
 
 
 def test_every_look_of_a_race_has_its_share_of_the_level() -> None:
@@ -42,7 +44,7 @@ def test_every_look_of_a_race_has_its_share_of_the_level() -> None:
 def test_other_budgets_choose_among_what_was_confirmed(
     budgets: tuple[float, ...], primary: float, undeclared: tuple[float, ...]
 ) -> None:
-    rules = Rules.between(STUDY, FACTS, budgets)
+    rules = Rules.between(STUDY, PROVENANCE, budgets)
     assert (rules.budgets, rules.primary) == (tuple(sorted(budgets)), primary)
     assert rules.undeclared == undeclared
     assert rules.declared == tuple(b for b in rules.budgets if b not in undeclared)
@@ -50,8 +52,8 @@ def test_other_budgets_choose_among_what_was_confirmed(
 
 
 def test_some_methods_bring_the_controls_among_them() -> None:
-    assert Rules.between(STUDY, FACTS, [1], ["dense", "skipnet"]).controls == {}
-    some = Rules.between(STUDY, FACTS, [1], ["dense", "again", "resrep"])
+    assert Rules.between(STUDY, PROVENANCE, [1], ["dense", "skipnet"]).controls == {}
+    some = Rules.between(STUDY, PROVENANCE, [1], ["dense", "again", "resrep"])
     assert some.controls == {"again": "resrep"}
     assert some.methods == ("dense", "again", "resrep")
 

@@ -55,17 +55,17 @@ def test_lines_tell_only_what_is_new() -> None:
         terminal=False,
     )
     assert text.splitlines() == [
-        "Going on after 1 trials",
+        "Resuming after 1 trial",
         "[2 of at most 6] skipnet-00000 FAIL: diverged: [nan]",
         "[2 of at most 6] skipnet-00001 FAIL: refused: too dear",
-        "[3 of 6] dense-00001 COMPLETE: 90.0 % validation at 0.5 MMACs",
+        "[3 of 6] dense-00001 COMPLETE: 90.0 % validation at 0.500 MMACs",
     ]
 
 
 def test_a_terminal_shows_a_table_per_method() -> None:
     text = shown(Resumed(), started("dense-00000"), ended("dense-00000"), terminal=True)
     assert "skipnet" in text
-    assert "90.0 % at 0.5 MMACs" in text
+    assert "90.0 % at 0.500 MMACs" in text
     assert "1 of at most 6 trials" in text
 
 

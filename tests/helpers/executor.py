@@ -14,6 +14,7 @@ from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
+from orchestrator.trial.job import decode_job
 from orchestrator.trial.run import results
 
 Worker = Callable[[Ticket], Iterator[Result]]
@@ -40,7 +41,9 @@ def rows_without_ray(study: Study, folder: Path, *, lag: int) -> list[Row]:
     facts = provenance(study, data.task, len(data.test))
     lag = ledger.history.begin(facts, lag=lag, device="cpu")
     agenda = Agenda(ledger.history, data.task, lag=lag)
-    execute(agenda, lambda ticket: results(wire(study, ticket, ledger.folder), lambda: data))
+    execute(
+        agenda, lambda ticket: results(decode_job(wire(study, ticket, ledger.folder)), lambda: data)
+    )
     rows = ledger.history.rows()
     ledger.close()
     return rows

@@ -12,12 +12,13 @@ from methods.data.load import Data, load
 from orchestrator import store
 from orchestrator.record.events import decode
 from orchestrator.record.log import Log
-from orchestrator.record.provenance import provenance
+from orchestrator.record.provenance import encode_provenance, provenance
 from orchestrator.record.result import encode_result
 from orchestrator.record.rows import config_hash
 from orchestrator.results.export import ConfirmedPoint, find
 from orchestrator.study.params import parts
 from orchestrator.trial.checkpoints import deployed
+from orchestrator.trial.job import decode_job
 from orchestrator.trial.run import results
 
 RECIPE = {"recipe.epochs": 2, "recipe.batch_size": 64, "recipe.lr": 0.1}
@@ -49,7 +50,7 @@ def exportable(place: Path) -> Path:
     what = study_of(
         "demo", budgets=[BUDGET], primary=BUDGET, methods={name: {} for name in METHODS}
     )
-    facts = provenance(what, digits().task, len(digits().test))
+    facts = encode_provenance(provenance(what, digits().task, len(digits().test)))
     events = [{"event": "study", "study": "demo", "hash": what.hash, "provenance": facts}]
     events[0] |= {"lag": 1, "device": "cpu"}
     for method in METHODS:
@@ -82,7 +83,7 @@ def _trial(folder: Path, method: str, own: dict[str, Any]) -> list[Any]:
         "point": "",
     }
     where = {"data": "digits", "data_seed": 0, "folder": str(folder), "device": "cpu", "threads": 1}
-    told = [encode_result(result) for result in results({**where, **start})]
+    told = [encode_result(result) for result in results(decode_job({**where, **start}))]
     end = {"epochs": told[-1]["step"], **told[-1]["end"]}
     searched = {"role": "search", "trial": f"{method}-00000", "seed": 0}
     return [

@@ -24,7 +24,7 @@ def events(trials: int = 4, epochs: int = 3) -> list[Event]:
     """A small study: searched, confirmed, one diverged, one refused, one still running."""
     clock = iter(range(1_700_000_000_000, 1_800_000_000_000, 7))
     draw = random.Random(3)
-    facts = {"study": {"name": STUDY}, "classes": 10}
+    facts = {"study": {"name": STUDY}, "study_hash": "ab12", "classes": 10, "image": [1, 8, 8]}
     found: list[Event] = [
         {"event": "study", "study": STUDY, "hash": "ab12", "provenance": facts, "time": next(clock)}
         | {"lag": 2, "device": "cpu"}

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from methods.api import Task
+from orchestrator.record.provenance import provenance
 from orchestrator.search.replay.curves import COLUMNS, Table
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
@@ -79,5 +81,5 @@ def synthetic(trials: int = 16) -> Table:
         STUDY,
         {name: dict(space.free) for name, space in found.items()},
         {name: dict(space.fixed) for name, space in found.items()},
-        {"commit": "none", "image": [1, 8, 8], "classes": 10},
+        provenance(STUDY, Task("digits", 1, 8, 8, 10), 360),
     )

@@ -1,6 +1,7 @@
 """A run's file: what goes in comes out, in the same bytes, and nothing else is taken for one."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from methods.files import digest
 from orchestrator.record import evidence
-from orchestrator.record.evidence import Evidence, Shot, facts_of, packed, unpacked
+from orchestrator.record.evidence import Evidence, Shot, Subject, packed, unpacked
 
 classes = arrays.arrays(np.int64, 20, elements=st.integers(0, 999))
 macs = arrays.arrays(np.float64, 20, elements=st.floats(1, 1e12))
@@ -24,11 +25,11 @@ points = st.dictionaries(names, st.builds(Shot, classes, macs), min_size=1)
 @settings(max_examples=30, deadline=None)
 @given(classes, points)
 def test_what_goes_in_comes_out_in_the_same_bytes(labels, shots):
-    whole = Evidence(facts_of("dense-00000-seed1", "dense", {"depth": 8}, 7), labels, shots)
+    whole = Evidence(Subject.of("dense-00000-seed1", "dense", {"depth": 8}, 7), labels, shots)
     content = packed(whole)
     again = unpacked(content)
     assert packed(again) == content
-    assert again.facts == whole.facts
+    assert again.subject == whole.subject
     assert list(again.points) == list(shots)
     for name, shot in shots.items():
         right = shot.predictions == labels
@@ -40,7 +41,10 @@ def test_what_goes_in_comes_out_in_the_same_bytes(labels, shots):
         assert (shot.macs <= figures["test_macs_p95"]).mean() >= 0.95
 
 
-def table(columns, facts=b'{"format": 1, "points": [""], "trial": "x"}'):
+ABOUT = json.dumps({"format": 1, "points": [""], **vars(Subject.of("x", "dense", {}, 7))})
+
+
+def table(columns, facts=ABOUT):
     buffer = io.BytesIO()
     found = pa.table(columns).replace_schema_metadata({b"isoflop": facts} if facts else None)
     pq.write_table(found, buffer)
@@ -57,6 +61,7 @@ def test_what_is_no_such_file_is_refused():
         (b"PAR1 and then nothing PAR1", "no file of predictions"),
         (table(GOOD, b""), "no file of predictions"),
         (table(GOOD, b"[]"), "no file of predictions"),
+        (table(GOOD, b'{"format": 1, "points": [""]}'), "must name its run"),
         (table(GOOD, b'{"format": 2, "points": [""]}'), "must have format 1, but has 2"),
         (table({**GOOD, "macs": [1.0, 2.0], "label": [1.5, 2.0]}), "a class for every image"),
         (table({**GOOD, "prediction": [1, None]}), "a class for every image"),
@@ -69,9 +74,9 @@ def test_what_is_no_such_file_is_refused():
 
 
 def test_another_content_is_another_file_and_an_altered_one_is_none(tmp_path: Path):
-    facts = facts_of("t", "dense", {}, 7)
+    subject = Subject.of("t", "dense", {}, 7)
     one, other = (
-        Evidence(facts, np.arange(9), {"": Shot(np.arange(9) + shift, np.ones(9))})
+        Evidence(subject, np.arange(9), {"": Shot(np.arange(9) + shift, np.ones(9))})
         for shift in (0, 1)
     )
     digests = [evidence.write(e, tmp_path) for e in (one, other, one)]

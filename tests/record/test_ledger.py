@@ -1,6 +1,7 @@
 """What was planned and what ended outlives the driver, whenever it dies."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from methods.api import Task
 from methods.errors import StorageError, StudyError
 from orchestrator.record.events import End, decode_metrics, decode_points
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Ending, decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda, confirm_plan
@@ -30,6 +32,7 @@ STUDY = Study.model_validate(
         "search": {"trials": 8},
     }
 )
+TASK = Task("digits", 1, 8, 8, 10)
 SPACE = spaces(STUDY)["dense"]
 
 
@@ -123,15 +126,16 @@ def test_a_study_of_an_earlier_version_resumes_under_its_hash(tmp_path: Path, wi
 
 
 def test_the_first_runs_lag_and_device_stand(tmp_path: Path) -> None:
+    origin = replace(provenance(STUDY, TASK, 269), commit="a")
     first = opened(tmp_path)
-    assert first.history.begin({"commit": "a"}, lag=8, device="cpu") == 8
+    assert first.history.begin(origin, lag=8, device="cpu") == 8
     first.close()
     second = opened(tmp_path)
-    assert second.history.begin({"commit": "b"}, lag=2, device="cpu") == 8
+    assert second.history.begin(replace(origin, commit="b"), lag=2, device="cpu") == 8
     assert second.history.begun is not None
-    assert second.history.begun.provenance == {"commit": "a"}
+    assert second.history.begun.provenance == origin
     with pytest.raises(StudyError, match="began on cpu"):
-        second.history.begin({}, lag=2, device="cuda")
+        second.history.begin(origin, lag=2, device="cuda")
     second.close()
 
 

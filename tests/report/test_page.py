@@ -20,13 +20,21 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import verdict
 from orchestrator.record.events import Latency
+from orchestrator.record.provenance import Provenance
 from orchestrator.report.content import Report
 from orchestrator.report.figures.learning import shown
 from orchestrator.report.page import SECTIONS
 from orchestrator.report.publish import write_report
 from orchestrator.report.terminal import terminal
 
-PROVENANCE = {"study_hash": "ab12", "commit": "0123", "versions": {"torch": "2.13.0"}}
+PROVENANCE = Provenance(
+    study={"data": "digits"},
+    study_hash="ab12",
+    classes=10,
+    image=(1, 8, 8),
+    commit="0123",
+    versions={"torch": "2.13.0"},
+)
 FILES = {
     "latency.csv",
     "leaderboard.csv",

@@ -17,7 +17,7 @@ from methods.files import digest
 from orchestrator import store
 from orchestrator.record import evidence
 from orchestrator.record.events import decode_metrics, decode_points
-from orchestrator.record.evidence import Evidence, Shot, facts_of
+from orchestrator.record.evidence import Evidence, Shot, Subject
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Ending
@@ -111,8 +111,8 @@ def made(out: Path) -> Place:
     for ticket in confirm_plan(ledger.history):
         shots = {name: seen(draw, truth, 0.8, 3e5) for name in names[ticket.method]}
         seed = derive(STUDY, ticket.config, ticket.seed)
-        about = facts_of(ticket.trial, ticket.method, ticket.params, seed)
-        kept = Evidence(about, truth, shots)
+        subject = Subject.of(ticket.trial, ticket.method, ticket.params, seed)
+        kept = Evidence(subject, truth, shots)
         points = [{"point": n, **validated(0.8, 3e5), **kept.figures(n)} for n in shots]
         sha256 = evidence.write(kept, folder)
         ended(ledger, ticket, points, sha256)
@@ -217,7 +217,7 @@ def one_label(stored: Stored) -> Stored:
 
 def other_versions(stored: Stored) -> Stored:
     return with_evidence(
-        stored, lambda proof: replace(proof, facts={**proof.facts, "python": "2.7"})
+        stored, lambda proof: replace(proof, subject=replace(proof.subject, python="2.7"))
     )
 
 
@@ -333,7 +333,7 @@ def test_one_altered_byte_or_number_is_named(
     flaws = verified("kept", alter(honest)).flaws
     named = {flaw.what for flaw in flaws if where in flaw.where}
     assert set(what) <= named, flaws
-    assert all(flaw.stored != flaw.found for flaw in flaws)
+    assert all(flaw.stored != flaw.recomputed for flaw in flaws)
 
 
 def test_without_what_a_board_is_made_from_nothing_is_verified(

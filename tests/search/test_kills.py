@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from methods.api import Task
 from orchestrator.record.events import Begun, Event, Figures, Point, decode_metrics
 from orchestrator.record.history import History
+from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Ending, Result
 from orchestrator.record.rows import Row
 from orchestrator.record.trials import Ticket
@@ -111,7 +112,7 @@ def test_a_driver_killed_at_any_event_ends_in_equal_rows(name: str) -> None:
     what, stride = STUDIES[name]
     tape = Tape()
     history = History(what, spaces(what), book=tape)
-    history.begin({}, lag=LAG, device="cpu")
+    history.begin(provenance(what, TASK, 269), lag=LAG, device="cpu")
     whole = finished(what, history, seed=0)
     assert {row.role for row in whole} == {"search", "confirm"}
     states = {"COMPLETE", "FAIL"} | ({"PRUNED"} if what.search.stop == "predictive" else set())

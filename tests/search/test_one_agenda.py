@@ -23,7 +23,8 @@ from orchestrator.study.file import Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space, spaces
 from orchestrator.sweep.tune import _Scheduler, _Searcher
-from orchestrator.sweep.worker import TOLD
+from orchestrator.sweep.worker import RESULT
+from orchestrator.trial.job import Settings
 
 TASK = Task("digits", 1, 8, 8, 10)
 EPOCHS = 6
@@ -99,7 +100,8 @@ def swept(what: Study, warm: Mapping[str, Sequence[FrozenTrial]], folder: Path) 
 
 def driven(agenda: Agenda, ledger: Ledger, order: random.Random, events: int) -> bool:
     """Whether the search came to its end within so many results."""
-    searcher, scheduler = _Searcher(agenda, ledger, {}), _Scheduler(agenda, 0)
+    settings = Settings("digits", 0, ledger.folder, "cpu", 1)
+    searcher, scheduler = _Searcher(agenda, ledger, settings, None), _Scheduler(agenda, 0)
     running: list[tuple[Any, Course, int]] = []
     for event in range(events):
         while len(running) < LAG:
@@ -113,7 +115,7 @@ def driven(agenda: Agenda, ledger: Ledger, order: random.Random, events: int) ->
         if not running:
             return agenda.finished
         trial, course, step = running.pop(order.randrange(len(running)))
-        told = {TOLD: json.dumps(encode_result(result(course, step + 1, event)))}
+        told = {RESULT: json.dumps(encode_result(result(course, step + 1, event)))}
         last = step + 1 == EPOCHS  # Tune does not ask the scheduler about a last result
         if last or scheduler.on_trial_result(None, trial, told) == FIFOScheduler.STOP:
             scheduler.on_trial_complete(None, trial, told)

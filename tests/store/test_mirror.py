@@ -42,7 +42,7 @@ def test_everything_arrives_and_comes_back(tmp_path: Path, uri: str) -> None:
     end = next(e for e in lines if e["event"] == "end" and e["trial"] == "skipnet-00000-seed1")
     assert confirm.data.metrics["test/acc"] == round(end["points"][0]["test_acc"], 4)
     assert confirm.data.metrics["policy/test/acc"] == round(end["points"][1]["test_acc"], 4)
-    assert store.read_study(uri, STUDY)[1]["classes"] == 10
+    assert store.read_study(uri, STUDY).classes == 10
 
 
 def test_projecting_again_changes_nothing(tmp_path: Path, uri: str) -> None:

@@ -32,7 +32,7 @@ def pages(
     rows = [r for r in study_rows(methods=METHODS) if r.role == "confirm" or r.trial[-1] in "369"]
     what = study(methods={name: {} for name in METHODS})
     held(server.uri, folder, what, rows)
-    _, provenance = store.read_study(server.uri, what.name)
+    provenance = store.read_study(server.uri, what.name)
     source = Source(study=what, rows=rows, provenance=provenance)
     published = publish(source, folder / "demo")
     store.write_board(server.uri, what.name, published.board, published.page.parent)

@@ -152,7 +152,7 @@ def assert_verified(swept: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 1
     assert err.startswith("isoflop: the board of 'tiny' must follow from its evidence, but")
     assert f"{rows[0].trial} (" in out
-    assert f"SHA-256 of the evidence: stored {rows[0].evidence}, made again" in out
+    assert f"SHA-256 of the evidence: stored {rows[0].evidence}, recomputed" in out
 
 
 def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

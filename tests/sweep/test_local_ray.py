@@ -26,7 +26,8 @@ from orchestrator.record.result import decode_result
 from orchestrator.study.file import Resources
 from orchestrator.sweep import cluster, shared
 from orchestrator.sweep.cluster import driver_path
-from orchestrator.sweep.worker import TOLD, Trial
+from orchestrator.sweep.worker import RESULT, Trial
+from orchestrator.trial.job import decode_job
 
 IDLE = ("matplotlib", "mlflow", "moocore", "optuna", "scipy", "sklearn")
 """What a trial never needs. pandas is not among them: `ray.tune` imports it."""
@@ -226,7 +227,9 @@ def test_a_worker_maps_the_data_set_and_imports_little(work: Path, tmp_path: Pat
 
         def step(self) -> dict[str, Any]:
             told = super().step()
-            address = shared.held(self.config).train.store.pixels.data_ptr()
+            address = shared.get(
+                decode_job(self.config).settings, self.config["shared"]
+            ).train.store.pixels.data_ptr()
             lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
             spans = [(*(int(end, 16) for end in line[0].split("-")), line[5:]) for line in lines]
             files = [file for first, end, file in spans if first <= address < end]
@@ -241,7 +244,7 @@ def test_a_worker_maps_the_data_set_and_imports_little(work: Path, tmp_path: Pat
         tune_config=TuneConfig(reuse_actors=True),
         run_config=RunConfig(name="probe", storage_path=str(tmp_path), verbose=0),
     ).fit()
-    result = decode_result(json.loads(outcome[0].metrics[TOLD]))
+    result = decode_result(json.loads(outcome[0].metrics[RESULT]))
     assert result.ending is not None
     assert alone.ending is not None
     assert result.ending.points == alone.ending.points
@@ -252,6 +255,6 @@ def test_a_worker_maps_the_data_set_and_imports_little(work: Path, tmp_path: Pat
 
 
 def test_without_a_handle_the_data_set_is_read_and_kept(tmp_path: Path) -> None:
-    first = shared.held(settings(tmp_path))
-    assert shared.held(settings(tmp_path)) is first
+    first = shared.get(decode_job(settings(tmp_path)).settings, None)
+    assert shared.get(decode_job(settings(tmp_path)).settings, None) is first
     assert torch.equal(first.train.labels, load("digits").train.labels)

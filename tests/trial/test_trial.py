@@ -19,6 +19,7 @@ from orchestrator.record import evidence, log
 from orchestrator.record.result import encode_result
 from orchestrator.study.params import parts
 from orchestrator.trial import run as trainable
+from orchestrator.trial.job import decode_job
 from orchestrator.trial.measure import measure, prove
 
 PARAMS: dict[str, Any] = {
@@ -49,7 +50,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def results(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What a trial says, as its driver and its checkpoints have it."""
-    for result in trainable.results(config):
+    for result in trainable.results(decode_job(config)):
         yield encode_result(result)
 
 
@@ -250,7 +251,7 @@ def test_a_confirm_run_leaves_what_its_figures_were_made_of(config: dict[str, An
     assert evidence.packed(kept) == content
     assert list(kept.points) == ["supervised", "policy"]
     assert (kept.labels == load("digits").test.labels.numpy()).all()
-    assert kept.facts["seed"] == config["seed"]
+    assert kept.subject.seed == config["seed"]
     for point in end["points"]:
         again = kept.figures(point["point"])
         assert again == {name: point[name] for name in again}

@@ -1,6 +1,6 @@
 """The report's figures: panels of gains and of seeds, and all panels as SVG, PNG and files.
 
-Colours are Okabe and Ito's, every method has a shape of its own too, and the same input gives the
+Colours are Okabe and Ito's, every method has its shape too, and the same input gives the
 same bytes: no clock, a fixed hash salt, sorted input.
 """
 
@@ -23,7 +23,7 @@ from orchestrator.report.figures.style import GREY, INK, RULE, STYLE, Panel, mar
 
 
 def inline_svg(panel: Panel, *, size: tuple[float, float], prefix: str, label: str) -> str:
-    """One panel as SVG to stand in a page: inherits its ink, scales, has ids of its own."""
+    """One panel as SVG to stand in a page: inherits its ink, scales, and has unique ids."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         panel(figure.add_subplot())

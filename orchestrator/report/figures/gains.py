@@ -1,4 +1,4 @@
-"""Gains over the baseline: the forest plot of differences, and each seed's own."""
+"""Gains over the baseline: the forest plot of differences, and the accuracy of each seed."""
 
 from collections.abc import Sequence
 

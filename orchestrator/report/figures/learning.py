@@ -24,21 +24,21 @@ def shown(board: Board, rows: Iterable[Row]) -> list[Row]:
     for row in sorted(rows, key=lambda row: (row.trial, row.point)):
         if row.role == "search" and row.state in ("COMPLETE", "PRUNED"):
             searched[row.method].setdefault(row.trial, row)
-    found = [confirmed[trial] for trial in sorted(confirmed)]
+    chosen = [confirmed[trial] for trial in sorted(confirmed)]
     for name in board.methods:
-        found += _spread(list(searched[name].values()))
-    return found
+        chosen += _spread(list(searched[name].values()))
+    return chosen
 
 
 def curves_panel(board: Board, name: str, rows: Iterable[Row], curves: Curves) -> Panel:
     """One method's curves: search trials thin and grey, confirm runs thick in its colour."""
-    mine = {row.trial: row.role for row in rows if row.method == name and row.trial in curves}
+    roles = {row.trial: row.role for row in rows if row.method == name and row.trial in curves}
     span = _span(curves)
 
     def draw(axes: Axes) -> None:
         colour, _ = marks(board)[name]
         for role, shade, width in (("search", GREY, 0.6), ("confirm", colour, 1.3)):
-            for trial in sorted(trial for trial, own in mine.items() if own == role):
+            for trial in sorted(trial for trial, kind in roles.items() if kind == role):
                 x = [epoch for epoch, _ in curves[trial]]
                 y = [100 * accuracy for _, accuracy in curves[trial]]
                 mark = "." if len(x) == 1 else ""
@@ -50,7 +50,7 @@ def curves_panel(board: Board, name: str, rows: Iterable[Row], curves: Curves) -
         axes.set_axisbelow(True)
         axes.set_xlabel("epochs")
         axes.set_ylabel("validation accuracy, %")
-        counts = [sum(role == kind for role in mine.values()) for kind in ("search", "confirm")]
+        counts = [sum(role == kind for role in roles.values()) for kind in ("search", "confirm")]
         axes.set_title(f"{name}: {counts[0]} search, {counts[1]} confirm")
 
     return draw

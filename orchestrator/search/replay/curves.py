@@ -18,6 +18,11 @@ from methods.api import Task
 from methods.errors import MethodError, StorageError
 from orchestrator.record import log
 from orchestrator.record.events import Begun, End, Epoch, Event, Metrics, Start
+from orchestrator.record.provenance import (
+    Provenance,
+    decode_provenance,
+    encode_provenance,
+)
 from orchestrator.record.trials import EPOCHS, REFUSED
 from orchestrator.study.file import Study
 from orchestrator.study.params import parts
@@ -61,7 +66,7 @@ class Table:
     free: Mapping[str, Mapping[str, BaseDistribution]]
     """The searched distributions of each method."""
     fixed: Mapping[str, Mapping[str, Any]]
-    provenance: Mapping[str, Any]
+    provenance: Provenance
 
     def space(self, method: str) -> Space:
         """The space that a method's trials were drawn from."""
@@ -81,16 +86,15 @@ def export(folder: Path) -> Table:
     if begun is None:
         raise StorageError(f"{folder} must hold a study's log, but nothing ran there")
     provenance = begun.provenance
-    study = Study.model_validate(provenance["study"])
-    channels, height, width = provenance["image"]
-    task = Task(study.data, channels, height, width, provenance["classes"])
+    study = Study.model_validate(provenance.study)
+    task = Task(study.data, *provenance.image, provenance.classes)
     rows = [row for trial in _ended(events) for row in _rows(trial, task)]
-    found = spaces(study)
+    opened = spaces(study)
     return Table(
         _typed(rows),
         study,
-        {name: dict(space.free) for name, space in found.items()},
-        {name: dict(space.fixed) for name, space in found.items()},
+        {name: dict(space.free) for name, space in opened.items()},
+        {name: dict(space.fixed) for name, space in opened.items()},
         provenance,
     )
 
@@ -112,7 +116,7 @@ def write(table: Table, path: Path) -> None:
             for method, free in table.free.items()
         },
         "fixed": {method: dict(fixed) for method, fixed in table.fixed.items()},
-        "provenance": dict(table.provenance),
+        "provenance": encode_provenance(table.provenance),
     }
     content = pa.Table.from_pandas(table.rows, preserve_index=False)
     content = content.replace_schema_metadata({KEY: json.dumps(facts, sort_keys=True)})
@@ -148,7 +152,7 @@ def read(path: Path) -> Table:
             for method, free in facts["free"].items()
         },
         facts["fixed"],
-        facts["provenance"],
+        decode_provenance(facts["provenance"]),
     )
 
 

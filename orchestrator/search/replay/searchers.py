@@ -22,7 +22,7 @@ from orchestrator.study.space import Space
 
 @dataclass(frozen=True)
 class Strategy:
-    """Our own search: what `isoflop run` proposes and stops."""
+    """The search of `isoflop run`: its proposals and its stops."""
 
     name: str
     sampler: str
@@ -122,9 +122,8 @@ def named(names: str) -> list[Searcher]:
     Raises:
         StudyError: an unknown name.
     """
-    found = []
-    for name in names.split(","):
+    wanted = names.split(",")
+    for name in wanted:
         if name not in SEARCHERS:
             raise StudyError(f"no searcher is called {name!r}; {nearest(name, list(SEARCHERS))}")
-        found.append(SEARCHERS[name])
-    return found
+    return [SEARCHERS[name] for name in wanted]

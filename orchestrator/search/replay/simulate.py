@@ -66,7 +66,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one simulated search found, by method."""
+    """The result of one simulated search, by method."""
 
     searcher: str
     seed: int
@@ -129,8 +129,7 @@ def searched_only(study: Study, methods: Sequence[str], trials: int, seed: int) 
 
 def task_of(table: Table) -> Task:
     """What the recorded networks were trained for."""
-    channels, height, width = table.provenance["image"]
-    return Task(table.study.data, channels, height, width, table.provenance["classes"])
+    return Task(table.study.data, *table.provenance.image, table.provenance.classes)
 
 
 class Simulation:

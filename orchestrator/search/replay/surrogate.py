@@ -1,4 +1,4 @@
-"""What a trial of any configuration would have shown: learned from a table of recorded curves."""
+"""The curve that a trial of any configuration would have: fitted to a table of recorded curves."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Quality:
-    """How well the surrogate tells trials that it has not seen (leave-one-out)."""
+    """How well the surrogate predicts trials that it was not fitted to (leave-one-out)."""
 
     method: str
     trials: int
@@ -119,8 +119,8 @@ def _surrogate(table: Table, method: str) -> Surrogate:
     trials = [rows[rows["trial"] == name] for name in sorted(set(rows["trial"]))]
     lengths = sorted({int(trial["epochs"].iloc[0]) for trial in trials})
     if len(lengths) > 1:
-        raise StudyError(f"{method}: trials of one length can be simulated, found {lengths}")
-    whole = [found for trial in trials if (found := _recorded(trial)) is not None]
+        raise StudyError(f"{method}: trials of one length can be simulated, but has {lengths}")
+    whole = [course for trial in trials if (course := _recorded(trial)) is not None]
     if len(whole) < FEWEST:
         raise StudyError(f"{method} needs {FEWEST} whole trials to be simulated, has {len(whole)}")
     cube = Cube(space.free)

@@ -36,7 +36,7 @@ from orchestrator.study.file import cap
 FRACTIONS = tuple(i / 20 for i in range(1, 21))
 """Of a method's epochs, at which hypervolumes are compared."""
 SHOWN = (0.2, 0.4, 0.6, 1.0)
-"""Of these, the terminal's."""
+"""Those of `FRACTIONS` that the terminal shows."""
 PLACES = 2048
 """Configurations per method among which the best front is looked for."""
 
@@ -56,14 +56,14 @@ class Track:
         Raises:
             StudyError: too few trials to learn from.
         """
-        found = surrogates(table)
+        by_method = surrogates(table)
         limit = cap(table.study.budgets[-1])
         goals = {}
-        for method, surrogate in found.items():
+        for method, surrogate in by_method.items():
             space = table.space(method)
             places = qmc.Sobol(len(space.free), rng=1).random(PLACES)
             goals[method] = goal(surrogate, space, limit, places)
-        return cls(table, found, goals)
+        return cls(table, by_method, goals)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Standing:
     confirmed: Array
     """Replicates x `FRACTIONS`: observed fronts at their noise-free errors, mean over methods."""
     observed: Array
-    """The same at the errors that were seen, which luck makes larger."""
+    """The same at the measured errors, which luck makes larger."""
     times: Array
     """Simulated seconds, one grid for all replicates."""
     timed: Array
@@ -82,7 +82,7 @@ class Standing:
     started: float
     """Trials per replicate, refused ones left out."""
     whole: float
-    """Of them, those that ran to their end."""
+    """Trials per replicate that ran to their end."""
     unseen: float
     """Share of trials whose curve the surrogate made up."""
     busy: float
@@ -120,11 +120,11 @@ def race(
 
 
 def qualities(track: Track) -> Grid:
-    """How well each surrogate tells trials that it has not seen."""
+    """How well each surrogate predicts trials that it was not fitted to."""
     heads = ("trials", "last error off by", "rank correlation", "MACs off by")
     grid = table("method", *map(number, heads), title="Surrogate, leave-one-out")
-    for own in track.surrogates.values():
-        q = own.quality
+    for surrogate in track.surrogates.values():
+        q = surrogate.quality
         cells = (f"{100 * q.error:.2f} points", f"{q.order:.2f}", f"{100 * q.macs:.2g} %")
         grid.add_row(q.method, str(q.trials), *cells)
     return grid
@@ -139,20 +139,20 @@ def line(standing: Standing) -> str:
     )
 
 
-def standings(found: Sequence[Standing]) -> Grid:
+def standings(searchers: Sequence[Standing]) -> Grid:
     """Hypervolume over the best known, with 95 % t-intervals over replicates."""
     grid = table(
         "searcher",
         *(number(f"{100 * fraction:.0f} % of epochs", wrap=True) for fraction in SHOWN),
-        title="Hypervolume of the found front at its noise-free errors, share of the best known",
+        title="Hypervolume of the front at its noise-free errors, share of the best known",
     )
-    for own in found:
-        cells = [_cell(own.confirmed[:, FRACTIONS.index(fraction)]) for fraction in SHOWN]
-        grid.add_row(own.searcher, *cells)
+    for standing in searchers:
+        cells = [_cell(standing.confirmed[:, FRACTIONS.index(fraction)]) for fraction in SHOWN]
+        grid.add_row(standing.searcher, *cells)
     return grid
 
 
-def write_figure(found: Sequence[Standing], path: Path) -> None:
+def write_figure(searchers: Sequence[Standing], path: Path) -> None:
     """Hypervolume over epochs and over simulated time, as png, svg or html by the file's name.
 
     Raises:
@@ -164,9 +164,9 @@ def write_figure(found: Sequence[Standing], path: Path) -> None:
     with mpl.rc_context({**STYLE, "svg.fonttype": "path"}):
         figure = Figure(figsize=(10.5, 4.4), layout="constrained", facecolor="white")
         left, right = figure.subplots(1, 2, sharey=True)
-        for own, colour in zip(found, _colours(len(found)), strict=True):
-            _band(left, 100 * np.array(FRACTIONS), own.confirmed, own.searcher, colour)
-            _band(right, own.times / 60, own.timed, own.searcher, colour)
+        for standing, colour in zip(searchers, _colours(len(searchers)), strict=True):
+            _band(left, 100 * np.array(FRACTIONS), standing.confirmed, standing.searcher, colour)
+            _band(right, standing.times / 60, standing.timed, standing.searcher, colour)
         left.set_xlabel("epochs spent, % of each method's")
         left.set_ylabel("hypervolume, share of the best known")
         left.set_title("Equal epochs: mean and 95 % interval over replicates")
@@ -182,29 +182,29 @@ def write_figure(found: Sequence[Standing], path: Path) -> None:
 
 def _by_epochs(track: Track, trace: Trace, trials: int) -> Array:
     """Observed and confirmed, mean over methods: 2 x fractions."""
-    found = [
+    volumes = [
         shares(run, track.goals[method], by_epochs(run, FRACTIONS, trials))
         for method, run in trace.runs.items()
     ]
-    return np.asarray(np.mean(found, axis=0))
+    return np.asarray(np.mean(volumes, axis=0))
 
 
 def _by_time(track: Track, trace: Trace, times: Array) -> Array:
     """Confirmed, mean over methods, at each time."""
-    found = [
+    volumes = [
         shares(run, track.goals[method], by_time(run, times.tolist()))[1]
         for method, run in trace.runs.items()
     ]
-    return np.asarray(np.mean(found, axis=0))
+    return np.asarray(np.mean(volumes, axis=0))
 
 
 def _cell(values: Array) -> str:
-    found = summary(values.tolist())
-    if found.mean is None:
+    interval = summary(values.tolist())
+    if interval.mean is None:
         return ""
-    if found.hi is None:
-        return f"{found.mean:.3f}"
-    return f"{found.mean:.3f} ± {found.hi - found.mean:.3f}"
+    if interval.hi is None:
+        return f"{interval.mean:.3f}"
+    return f"{interval.mean:.3f} ± {interval.hi - interval.mean:.3f}"
 
 
 def _colours(count: int) -> list[str]:
@@ -213,12 +213,12 @@ def _colours(count: int) -> list[str]:
 
 
 def _band(axes: Axes, x: Array, values: Array, label: str, colour: str) -> None:
-    found = [summary(column.tolist()) for column in values.T]
-    mean = np.array([own.mean for own in found], float)
+    intervals = [summary(column.tolist()) for column in values.T]
+    mean = np.array([interval.mean for interval in intervals], float)
     axes.plot(x, mean, color=colour, label=label, linewidth=1.4)
-    if found[0].hi is not None:
-        low = np.array([own.lo for own in found], float)
-        high = np.array([own.hi for own in found], float)
+    if intervals[0].hi is not None:
+        low = np.array([interval.lo for interval in intervals], float)
+        high = np.array([interval.hi for interval in intervals], float)
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.grid(axis="y")
     axes.set_axisbelow(True)

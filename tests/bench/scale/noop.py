@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 
 from orchestrator.study.file import Study
-from orchestrator.sweep.worker import TOLD
+from orchestrator.sweep.worker import RESULT
 
 METHODS: Mapping[str, Any] = {
     "dense": {"depth": 8, "width": {"low": 0.25, "high": 1.0}},
@@ -62,7 +62,7 @@ class Noop(Plain):
         return True
 
     def step(self) -> dict[str, Any]:
-        return {"done": True, TOLD: json.dumps(self._told)}
+        return {"done": True, RESULT: json.dumps(self._told)}
 
 
 def noop_result(trial: str, role: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from orchestrator import store
 from orchestrator.record.events import decode
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import Log
+from orchestrator.record.provenance import provenance
 from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda, confirm_plan
@@ -110,7 +111,7 @@ def searched(trials: int, folder: Path, sampler: str) -> tuple[dict[str, Any], L
     """Search and ledger without Ray: every trial ends when it has begun."""
     found = study(trials, sampler)
     ledger, meter = Ledger(folder, found), Meter(trials)
-    lag = ledger.history.begin({"study": {}, "classes": 10}, lag=2, device="cpu")
+    lag = ledger.history.begin(provenance(found, TASK, 269), lag=2, device="cpu")
     agenda = Agenda(ledger.history, TASK, lag=lag)
     for _ in range(trials):
         ticket = agenda.next()

@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 from tables import synthetic
 
+from methods.api import Task
 from methods.errors import StorageError
 from orchestrator.record.events import decode_metrics, decode_points
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Ending
 from orchestrator.search.replay import curves
 from orchestrator.study.file import Study
@@ -23,7 +25,7 @@ STUDY = Study.model_validate(
         "methods": {"dense": {"depth": 8, "width": {"low": 0.25, "high": 1.0}}},
     }
 )
-FACTS = {"study": STUDY.model_dump(mode="json"), "image": [1, 8, 8], "classes": 10, "commit": "a"}
+PROVENANCE = provenance(STUDY, Task("digits", 1, 8, 8, 10), 360)
 POINT = {"point": "", "val_acc": 0.9, "val_macs_mean": 4e5, "val_macs_p95": 4e5}
 
 
@@ -39,7 +41,7 @@ def metrics(accuracy: float) -> dict[str, float]:
 def recorded(folder: Path) -> Ledger:
     """One whole trial, one failed, one refused, one that runs."""
     ledger = Ledger(folder, STUDY)
-    ledger.history.begin(FACTS, lag=1, device="cpu")
+    ledger.history.begin(PROVENANCE, lag=1, device="cpu")
     space = spaces(STUDY)["dense"]
     whole, failed, refused, running = (
         ledger.history.add(space, {"width": width}) for width in (0.5, 0.25, 1.0, 0.75)

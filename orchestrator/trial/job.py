@@ -1,0 +1,66 @@
+"""What a worker is sent: its trial, and what is the same for every trial of its study."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.data.load import Data, load
+from orchestrator.record.events import Role
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where a worker of a study finds its images, where it leaves files, and on what it runs."""
+
+    data: str
+    data_seed: int
+    """Of the splits."""
+    folder: Path
+    """The study's."""
+    device: str
+    threads: int
+    """Of torch, on the CPU."""
+
+    def read(self) -> Data:
+        """The data set, read by this process alone."""
+        return load(self.data, seed=self.data_seed, device=self.device)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial, as a worker runs it."""
+
+    trial: str
+    method: str
+    params: Mapping[str, Any]
+    role: Role
+    seed: int
+    """What the trial's randomness is drawn from."""
+    settings: Settings
+
+
+def encode_job(job: Job) -> dict[str, Any]:
+    """A job as one flat JSON object, with `trial` where Tune's shell looks for it."""
+    settings = {**vars(job.settings), "folder": str(job.settings.folder)}
+    names = ("trial", "method", "role", "seed")
+    return {**settings, **{n: getattr(job, n) for n in names}, "params": dict(job.params)}
+
+
+def decode_job(content: Mapping[str, Any]) -> Job:
+    """The job that such an object holds."""
+    settings = Settings(
+        content["data"],
+        content["data_seed"],
+        Path(content["folder"]),
+        content["device"],
+        content["threads"],
+    )
+    return Job(
+        content["trial"],
+        content["method"],
+        content["params"],
+        content["role"],
+        content["seed"],
+        settings,
+    )

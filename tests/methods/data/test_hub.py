@@ -16,6 +16,7 @@ from PIL import Image
 
 from methods.data import sources
 from methods.data.load import Data, check, load
+from methods.data.reading import hub
 from methods.data.splits import Augment, Resident, Split, Streamed
 from methods.errors import DataError
 
@@ -190,6 +191,19 @@ def test_a_centre_is_cut_from_what_is_larger(tmp_path: Path) -> None:
     assert torch.equal(pixels, pixels.flip(0))
     assert torch.equal(pixels, pixels.flip(1))
     assert int((pixels > 100).sum()) == 16 * 16
+
+
+def test_a_data_set_of_the_hub_is_read_as_its_files_are(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", 40, seed=1)
+    write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", 12, seed=3)
+    through_hub = hub.read(str(tmp_path)).source(size=None, fit="crop")
+    files = sources.find(str(tmp_path))
+    assert through_hub.class_names == files.class_names == tuple(CLASSES)
+    for role, part in files.parts.items():
+        rows = np.arange(len(part.labels))
+        assert np.array_equal(through_hub.parts[role].pixels(rows), part.pixels(rows))
+        assert np.array_equal(through_hub.parts[role].labels, part.labels)
+    assert through_hub.train.names[39] == f"{tmp_path}/train:39"
 
 
 # What a user can do wrong

@@ -163,7 +163,7 @@ def _sort(
     suffix = item.suffix.lower()
     if suffix in picture.suffixes() or (suffix == "" and _without_suffix(item)):
         folder.images.append(item)
-    elif suffix in PARQUET:
+    elif suffix in PARQUET and (place is None or stat.S_ISREG(place.st_mode)):
         folder.parquet.append(item)
     elif suffix in FOREIGN:
         folder.foreign.append(item)

@@ -88,6 +88,14 @@ def test_files_without_rows_are_left_out(tmp_path: Path) -> None:
     refused(tmp_path, "no rows")
 
 
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.parquet", LABELS)
+    os.mkfifo(tmp_path / "b.parquet")
+    assert [item.path for item in find(tmp_path).left_out] == ["b.parquet"]
+    (tmp_path / "c.parquet").symlink_to("nowhere")
+    refused(tmp_path, r"c\.parquet must hold readable Parquet, but: .*No such file")
+
+
 def test_a_rewritten_file_is_read_anew(tmp_path: Path) -> None:
     file = write_table(tmp_path / "a.parquet", LABELS)
     before, times = find(file), file.stat()

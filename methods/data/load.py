@@ -16,7 +16,7 @@ from methods.data.parts import Fit, Part, Source
 from methods.data.splits import Augment, Resident, Split, Streamed
 from methods.errors import DataError
 
-__all__ = ["LIMIT_BYTES", "Arrays", "Augment", "Data", "Split", "check", "load"]
+__all__ = ["LIMIT_BYTES", "Arrays", "Augment", "Data", "Reading", "Split", "check", "load"]
 
 LIMIT_BYTES = 2 << 30
 """Pixels of all splits above this are streamed instead of held on the device."""
@@ -37,6 +37,17 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a data set's splits were cut from."""
+
+    name: str
+    """The name or the path that was asked for."""
+    source: Source
+    cut: Mapping[str, tuple[str, Rows]]
+    """By role: the role of the part that it takes, and the rows of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """A task and its three splits."""
 
@@ -48,6 +59,8 @@ class Data:
     """Whether augmentation may mirror an image."""
     pad: int
     """Pixels by which augmentation moves an image at most."""
+    origin: Origin | None = None
+    """None where another process read the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +101,26 @@ class Arrays:
                 )
                 for role, (pixels, labels) in self.splits.items()
             }
-        return Data(task=self.task, flip=self.flip, pad=self.pad, **splits)
+        return Data(task=self.task, flip=self.flip, pad=self.pad, origin=None, **splits)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which images are wanted, and how; a value that crosses to other processes."""
+
+    name: str
+    """A data set's name or a path."""
+    size: int | None = None
+    """Pixels of each side; by default the size that all images have."""
+    fit: Fit = "crop"
+
+    def load(self, *, seed: int = 0, device: str | torch.device = "cpu") -> Data:
+        """See `load`.
+
+        Raises:
+            DataError: there are no such images.
+        """
+        return load(self.name, seed=seed, device=device, size=self.size, fit=self.fit)
 
 
 def load(
@@ -113,7 +145,24 @@ def load(
             samples.
     """
     source = sources.find(name, size=size, fit=fit)
-    parts = _three_parts(source, seed)
+    return divided(name, source, seed=seed, device=device, limit_bytes=limit_bytes)
+
+
+def divided(
+    name: str,
+    source: Source,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    limit_bytes: int = LIMIT_BYTES,
+) -> Data:
+    """A data set that was found, split and normalised; see `load`.
+
+    Raises:
+        DataError: a split without samples.
+    """
+    cut = _three_parts(source, seed)
+    parts = {role: (source.parts[part], index) for role, (part, index) in cut.items()}
     for role, (_, index) in parts.items():
         if len(index) == 0:
             raise DataError(f"the {role} split of {name!r} must have samples, but has none")
@@ -130,6 +179,7 @@ def load(
         task=Task(name, channels, height, width, source.classes),
         flip=source.flip,
         pad=max(1, min(height, width) // 8),
+        origin=Origin(name=name, source=source, cut=cut),
         **splits,
     )
 
@@ -153,23 +203,20 @@ def check(data: Data, batch_size: int) -> None:
         )
 
 
-def _three_parts(source: Source, seed: int) -> dict[str, tuple[Part, Rows]]:
-    """Role -> the part it is taken from and the rows that it gets."""
+def _three_parts(source: Source, seed: int) -> dict[str, tuple[str, Rows]]:
+    """Role -> the role of the part it is taken from and the rows that it gets."""
     generator = np.random.default_rng(seed)
-    train, validation, test = source.train, source.validation, source.test
-    if test is None:
-        validation, test = None, validation
-    if test is None:
-        rows = _stratified(train.labels, (HELD_OUT, HELD_OUT), generator)
-        return {"train": (train, rows[0]), "validation": (train, rows[1]), "test": (train, rows[2])}
-    if validation is not None:
-        return {"train": _whole(train), "validation": _whole(validation), "test": _whole(test)}
-    rows = _stratified(train.labels, (VALIDATION,), generator)
-    return {"train": (train, rows[0]), "validation": (train, rows[1]), "test": _whole(test)}
-
-
-def _whole(part: Part) -> tuple[Part, Rows]:
-    return part, np.arange(len(part.labels))
+    whole = {role: (role, np.arange(len(part.labels))) for role, part in source.parts.items()}
+    if "test" not in whole and "validation" in whole:
+        whole["test"] = whole.pop("validation")
+    labels = source.train.labels
+    if "test" not in whole:
+        rows = _stratified(labels, (HELD_OUT, HELD_OUT), generator)
+        return {role: ("train", cut) for role, cut in zip(ROLES, rows, strict=True)}
+    if "validation" in whole:
+        return {role: whole[role] for role in ROLES}
+    rows = _stratified(labels, (VALIDATION,), generator)
+    return {"train": ("train", rows[0]), "validation": ("train", rows[1]), "test": whole["test"]}
 
 
 def _stratified(

@@ -55,6 +55,17 @@ def broken(name: str) -> tuple[LeftOut, ...]:
     return () if name in EMBEDDED else _labelled(name).broken()
 
 
+def at_hand(name: str) -> bool:
+    """Whether the data set of this name or at this path can be read without the network."""
+    from methods.data.reading import local  # noqa: PLC0415
+
+    if name in HUB:
+        from methods.data.reading import hub  # noqa: PLC0415
+
+        return hub.cached(HUB[name])
+    return name in EMBEDDED or local.existing(name) is not None
+
+
 def _labelled(name: str) -> "Labelled":
     from methods.data.reading import local  # noqa: PLC0415, embedded data needs none of it
 

@@ -40,6 +40,8 @@ class Rules:
     """Accuracy of guessing."""
     images: int | None = None
     """Number of test images, where it is known."""
+    shared_images: int = 0
+    """Test images whose pixels also stand in training or validation."""
     seeds: int = 0
     """Seeds that every cell had before a race began."""
     extra: int = 0
@@ -69,6 +71,7 @@ class Rules:
 
         Without a provenance, guessing is never right and the number of test images is not known.
         """
+        data = provenance.data if provenance else None
         return cls(
             study=study.name,
             budgets=tuple(study.budgets),
@@ -79,6 +82,7 @@ class Rules:
             targets=tuple(study.targets),
             chance=1 / provenance.classes if provenance else 0.0,
             images=provenance.test_images if provenance else None,
+            shared_images=data.shared_test if data else 0,
             seeds=study.confirm.seeds,
             extra=study.confirm.budget or 0,
         )

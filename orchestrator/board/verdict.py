@@ -62,6 +62,7 @@ def _notes(board: Board) -> Iterable[str]:
             f"{mmacs(board.primary)} MMACs is not the primary budget that the study declared: "
             "what is tested here is exploratory."
         )
+    yield from _shared(board)
     if not board.confirmed:
         return
     for cell in board.cells:
@@ -88,6 +89,17 @@ def _notes(board: Board) -> Iterable[str]:
     yield from _raced(board)
     yield from _control(board)
     yield from _uneven(board)
+
+
+def _shared(board: Board) -> Iterable[str]:
+    """Says that test images were trained on."""
+    shared, images = board.rules.shared_images, board.rules.images
+    if shared:
+        of = f" of {images:,}" if images is not None else ""
+        yield (
+            f"{shared:,}{of} test images stand in training or validation too, pixel for pixel: "
+            "test accuracies flatter every method."
+        )
 
 
 def _figure(cell: Cell) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from methods.data.digest import Digest
 from methods.errors import StudyError
 from orchestrator.board.model import Board, Comparison
 from orchestrator.board.stats.intervals import holm, welch
@@ -11,10 +12,14 @@ from orchestrator.board.verdict import notes
 from orchestrator.record.provenance import Provenance, encode_provenance
 from orchestrator.study.file import Study
 
-RECIPE = ("recipe", "seed", "methods", "search", "confirm")
+DATA = "data_sha256"
+"""The field that says which images were read, training included."""
+RECIPE = ("recipe", "seed", "methods", "search", "confirm", DATA)
 """Fields of a study that decide its numbers beside data and budgets."""
-TEST = ("data", "classes", "image", "test_images")
+TASK = ("classes", "image")
 """What must be equal for two test accuracies to be of one task."""
+TEST = ("data", *TASK, "test_images")
+"""The same, where the studies did not record which images they read."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +94,29 @@ def _has(side: Side, name: str) -> bool:
 
 
 def _same_test(first: Side, second: Side) -> None:
-    for field in TEST:
-        one, other = (_task(side)[field] for side in (first, second))
-        if one != other:
+    names = first.study.name, second.study.name
+    digests = _digests(first, second)
+    if digests is not None:
+        one, other = digests
+        if one.sha256 != other.sha256 and one.splits["test"] != other.splits["test"]:
+            raise StudyError(
+                "two studies must be on the same test images to be compared, but those of "
+                f"{' and '.join(names)} differ: {', '.join(one.differing(other)) or 'classes'} "
+                f"(digest {one.sha256[:12]} and {other.sha256[:12]})"
+            )
+    for field in TEST if digests is None else TASK:
+        values = [_task(side)[field] for side in (first, second)]
+        if values[0] != values[1]:
             raise StudyError(
                 f"two studies must be on the same data and test images to be compared, but "
-                f"{field} is {one} in {first.study.name} and {other} in {second.study.name}"
+                f"{field} is {values[0]} in {names[0]} and {values[1]} in {names[1]}"
             )
+
+
+def _digests(first: Side, second: Side) -> tuple[Digest, Digest] | None:
+    """What two studies read; None where one of them recorded no digest."""
+    one, other = first.provenance.data, second.provenance.data
+    return None if one is None or other is None else (one, other)
 
 
 def _task(side: Side) -> dict[str, object]:
@@ -108,7 +129,10 @@ def _task(side: Side) -> dict[str, object]:
 
 def _unlike(first: Side, second: Side) -> tuple[tuple[str, str, str], ...]:
     one, other = _flat(_facts(first)), _flat(_facts(second))
-    fields = sorted(one.keys() | other.keys(), key=lambda f: (f.split(".")[0] not in RECIPE, f))
+    unknown = {DATA} if _digests(first, second) is None else set()
+    fields = sorted(
+        (one.keys() | other.keys()) - unknown, key=lambda f: (f.split(".")[0] not in RECIPE, f)
+    )
     return tuple(
         (field, one.get(field, "-"), other.get(field, "-"))
         for field in fields
@@ -119,7 +143,8 @@ def _unlike(first: Side, second: Side) -> tuple[tuple[str, str, str], ...]:
 def _facts(side: Side) -> dict[str, object]:
     study = side.study.model_dump(mode="json", exclude={"name", "resources"})
     names = ("commit", "python", "versions", "machine")
-    return {**study, **{name: _written(side).get(name, "-") for name in names}}
+    read = {DATA: side.provenance.data.sha256[:12]} if side.provenance.data else {}
+    return {**study, **read, **{name: _written(side).get(name, "-") for name in names}}
 
 
 def _written(side: Side) -> dict[str, object]:
@@ -139,7 +164,13 @@ def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 
 def _notes(first: Side, second: Side, ours: list[str], theirs: list[str]) -> list[str]:
     sentences = []
-    if first.study.seed != second.study.seed:
+    digests = _digests(first, second)
+    if digests is not None and digests[0].splits["test"] != digests[1].splits["test"]:
+        sentences.append(
+            "The studies' seeds cut the data differently: they were tested on different images, "
+            "and a difference holds that too."
+        )
+    elif digests is None and first.study.seed != second.study.seed:
         sentences.append(
             "The studies' seeds differ: where the data come without a test split of their own the "
             "two were tested on different images, and a difference holds that too."

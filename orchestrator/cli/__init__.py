@@ -16,6 +16,7 @@ import typer
 from methods.errors import IsoflopError
 from orchestrator.cli import usage
 from orchestrator.cli.boards import board, compare, export, verify
+from orchestrator.cli.data import data
 from orchestrator.cli.kubernetes import cancel, logs, status, submit
 from orchestrator.cli.methods import methods, train
 from orchestrator.cli.replay import simulate, table
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-LOCAL = (run, plan, board, compare, verify, export, methods, train, table, simulate, schema)
+LOCAL = (run, plan, data, board, compare, verify, export, methods, train, table, simulate, schema)
 KUBERNETES = (submit, status, logs, cancel)
 for command in (*LOCAL, *KUBERNETES):
     app.command()(command)

@@ -97,6 +97,8 @@ def verify(
             f"{len(findings.flaws):,} of {findings.checked.total():,} comparisons differ; the "
             "lines above say which"
         )
+    for note in findings.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     console.print(f"The board of {findings.study} follows from its evidence.", highlight=False)
 
 

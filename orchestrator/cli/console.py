@@ -1,7 +1,7 @@
 """The console and the options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -20,6 +20,18 @@ Store = Annotated[
         envvar="ISOFLOP_MLFLOW",
         show_default="SQLite in --out",
     ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        help="Pixels of each side that every image is brought to.",
+        min=1,
+        show_default="the size that all images have",
+    ),
+]
+Fit = Annotated[
+    Literal["crop", "pad", "stretch"],
+    typer.Option(help="How images come to --size: cut, framed in black, or stretched."),
 ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from methods.errors import MethodError
-from orchestrator.cli.console import console
+from orchestrator.cli.console import Fit, Size, console
 from orchestrator.report.table import table, text
 
 
@@ -35,11 +35,15 @@ def train(  # noqa: PLR0917
     epochs: Annotated[int, typer.Option(help="Passes over the training split.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="All randomness derives from it.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    size: Size = None,
+    fit: Fit = "crop",
 ) -> None:
     """Train one method by hand, print its curve and its operating points on validation."""
+    from methods.data.load import Reading
     from orchestrator.trial.byhand import by_hand
 
-    for line in by_hand(method, set_ or [], data=data, epochs=epochs, seed=seed, device=device):
+    images = Reading(data, size, fit)
+    for line in by_hand(method, set_ or [], data=images, epochs=epochs, seed=seed, device=device):
         console.print(line, highlight=False, soft_wrap=True)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from methods import METHODS
 from methods.api import Method
-from methods.data.load import load
+from methods.data.load import Reading
+from methods.data.parts import Fit
 from methods.errors import MethodError, nearest
 from methods.training.loop import Epoch
 from methods.training.loop import train as epochs_of
@@ -20,11 +21,14 @@ def train(
     *,
     seed: int = 0,
     device: str = "cpu",
+    size: int | None = None,
+    fit: Fit = "crop",
 ) -> Iterator[Epoch]:
     """Trains a fresh network, an epoch at a time; all randomness derives from `seed`.
 
     `method` is a method or the name of one with its defaults, `data` a data set's name or a path,
-    and `recipe` may leave fields out.
+    and `recipe` may leave fields out. Images are brought to `size` pixels squared, by default to
+    the size that all have; `fit` says how: "crop", "pad" or "stretch".
 
     >>> from methods.dense import Dense
     >>> for epoch in train(Dense(depth=8, width=0.25), "digits", {"epochs": 2}):
@@ -43,6 +47,5 @@ def train(
         method = METHODS[method]()
     if not isinstance(recipe, Recipe):
         recipe = Recipe.of(recipe)
-    return epochs_of(
-        method, load(str(data), seed=seed, device=device), recipe, seed=seed, device=device
-    )
+    images = Reading(str(data), size, fit).load(seed=seed, device=device)
+    return epochs_of(method, images, recipe, seed=seed, device=device)

@@ -67,13 +67,17 @@ class Subject:
     python: str
     versions: Mapping[str, str]
     """By package."""
+    data: str = ""
+    """SHA-256 of the data set; empty in the files of earlier versions."""
 
     @classmethod
-    def of(cls, trial: str, method: str, params: Mapping[str, Any], seed: int) -> "Subject":
+    def of(
+        cls, trial: str, method: str, params: Mapping[str, Any], seed: int, *, data: str = ""
+    ) -> "Subject":
         """The subject of a run in this process."""
         identity = config_hash(method, params)
         python = platform.python_version()
-        return cls(trial, method, dict(params), identity, seed, python, _versions())
+        return cls(trial, method, dict(params), identity, seed, python, _versions(), data)
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,10 @@ def unpacked(content: bytes) -> Evidence:
     if layout != FORMAT:
         raise ValueError(f"a file of predictions must have format {FORMAT}, but has {layout}")
     try:
-        subject = Subject(**{field.name: about[field.name] for field in fields(Subject)})
-    except KeyError as error:
-        raise ValueError(f"a file of predictions must name its run, but lacks {error}") from None
+        names = [field.name for field in fields(Subject)]
+        subject = Subject(**{name: about[name] for name in names if name in about})
+    except TypeError as error:
+        raise ValueError(f"a file of predictions must name its run: {error}") from None
     classes = [labels, *(shot.predictions for shot in points.values())]
     if not len(labels) or any(column.dtype.kind not in "iu" for column in classes):
         raise ValueError("a file of predictions must hold a class for every image")

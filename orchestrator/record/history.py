@@ -6,6 +6,7 @@ if there is one, writes an event down and stamps it before it is applied (see `r
 """
 
 import copy
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -269,7 +270,7 @@ class History:
         """What an event changes."""
         match event:
             case Begun():
-                self.begun = self.begun or event
+                self.begun = event if self.begun is None else _begun(self.begun, event)
             case Start():
                 self._start(event)
             case Epoch():
@@ -344,6 +345,14 @@ class History:
 def number_of(trial: str) -> int:
     """The number in a search trial's name."""
     return int(trial.rsplit("-", 1)[1])
+
+
+def _begun(first: Begun, later: Begun) -> Begun:
+    """The first beginning, with the data of a later one where it did not note its own."""
+    if first.provenance.data is not None or later.provenance.data is None:
+        return first
+    origin = dataclasses.replace(first.provenance, data=later.provenance.data)
+    return dataclasses.replace(first, provenance=origin)
 
 
 def objectives(end: End) -> list[float] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from methods.data.digest import Digest, decode_digest, encode_digest
 from orchestrator.study.file import Study
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Provenance:
     image: tuple[int, int, int]
     """Channels, height and width."""
     test_images: int | None = None
+    data: Digest | None = None
+    """What the study reads."""
     commit: str | None = None
     """See `commit`."""
     convention: str | None = None
@@ -62,7 +65,9 @@ class Provenance:
 FIELDS = dataclasses.fields(Provenance)
 
 
-def provenance(study: Study, task: "Task", test_images: int) -> Provenance:
+def provenance(
+    study: Study, task: "Task", test_images: int, data: Digest | None = None
+) -> Provenance:
     """The provenance of what this process runs on this machine."""
     return Provenance(
         study=study.model_dump(mode="json"),
@@ -70,6 +75,7 @@ def provenance(study: Study, task: "Task", test_images: int) -> Provenance:
         classes=task.classes,
         image=(task.channels, task.height, task.width),
         test_images=test_images,
+        data=data,
         commit=commit(),
         convention=CONVENTION,
         python=platform.python_version(),
@@ -83,6 +89,8 @@ def encode_provenance(provenance: Provenance) -> dict[str, object]:
     content = {field.name: getattr(provenance, field.name) for field in FIELDS}
     content |= {"study": dict(provenance.study), "image": list(provenance.image)}
     content["versions"] = dict(provenance.versions) or None
+    if provenance.data:
+        content["data"] = encode_digest(provenance.data)
     if provenance.machine:
         content["machine"] = {**vars(provenance.machine), "gpus": list(provenance.machine.gpus)}
     return {name: value for name, value in content.items() if value is not None}
@@ -102,6 +110,8 @@ def decode_provenance(content: object) -> Provenance:
         values |= {"image": (channels, height, width), "classes": int(values["classes"])}
         if "test_images" in values:
             values["test_images"] = int(values["test_images"])
+        if "data" in values:
+            values["data"] = decode_digest(values["data"])
         if "versions" in values:
             values["versions"] = dict(values["versions"])
         if "machine" in values:

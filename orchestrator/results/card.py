@@ -68,6 +68,7 @@ def facts(source: StoredStudy, row: Row, method: Method, data: Data, how: Format
             "pixels": [round(float(pixels.min())), round(float(pixels.max()))],
             "mean": mean.tolist(),
             "std": std.tolist(),
+            "fit": study.fit,
         },
         "output": {"name": "logits", "dtype": "float32", "shape": ["batch", task.classes]},
         "figures": {name: getattr(row, name) for name in FIGURES},

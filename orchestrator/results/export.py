@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from methods.api import Images
-from methods.data.load import load as load_data
 from methods.errors import DiskFull, ExportError, StorageError, StudyError, nearest
 from methods.files import NO_ROOM
 from methods.shipping import write
@@ -23,6 +22,8 @@ from orchestrator.record import evidence
 from orchestrator.record.rows import Row
 from orchestrator.results import card
 from orchestrator.results.boards import StoredStudy, located, stored
+from orchestrator.results.contents import refuse_other_data
+from orchestrator.study.check import reading
 from orchestrator.study.params import parts
 from orchestrator.trial.checkpoints import deployed
 
@@ -96,6 +97,7 @@ def export(source: ConfirmedPoint, how: Format, to: Path | None = None) -> Path:
         ExportError: the format cannot hold the network, or what was written answers otherwise.
         StorageError: the weights are gone, or others, or the place is taken or cannot be written.
         DataError: the study's data set cannot be loaded.
+        StudyError: the data are others than those that the study read.
     """
     row, study = source.row, source.stored.study
     name = "-".join(part for part in (row.trial, row.point.replace("/", "-"), how) if part)
@@ -103,7 +105,8 @@ def export(source: ConfirmedPoint, how: Format, to: Path | None = None) -> Path:
     if to.exists() and not (to / CARD).is_file():
         raise StorageError(f"--to must be a new folder or an earlier export, but {to} is neither")
     method = parts(row.method, row.params)[0]
-    data = load_data(study.data, seed=study.seed)
+    data = reading(study).load(seed=study.seed)
+    recorded = refuse_other_data(source.folder, source.stored.provenance, data)
     network = deployed(source.folder / "trials" / row.trial, method, data.task, row.point)
     images = data.test.head(IMAGES)[0]
     agreeing = _agreeing(source, network, images)
@@ -115,6 +118,7 @@ def export(source: ConfirmedPoint, how: Format, to: Path | None = None) -> Path:
             file = write.write(how, network, data.task, new)
             facts = card.facts(source.stored, row, method, data, how)
             facts["evidence"] = agreeing
+            facts["data"] = None if recorded is None else {"sha256": recorded.sha256}
             facts["parity"] = parity(opened(file.read_bytes(), facts), network, images)
             card.write(facts, new)
             if to.exists():

@@ -22,6 +22,8 @@ class Findings:
     study: str
     checked: Counter[str] = field(default_factory=Counter)
     flaws: list[Flaw] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was not compared, and why."""
 
     def same(self, kind: str, where: str, what: str, stored: object, recomputed: object) -> bool:
         """Notes one comparison; floats are the same to the last digit, NaN is itself."""

@@ -23,6 +23,7 @@ from orchestrator.record.evidence import Evidence, Subject
 from orchestrator.record.provenance import Provenance, decode_provenance
 from orchestrator.record.rows import Row, config_hash, trial_rows
 from orchestrator.results.boards import located
+from orchestrator.results.contents import Reader, check_data, digest_here
 from orchestrator.results.findings import Findings
 from orchestrator.results.published import check_board
 from orchestrator.store import Stored, StoredRun
@@ -39,11 +40,11 @@ def verify(study: str, out: Path, *, uri: str | None = None) -> Findings:
         EvidenceError: what a board could be made from is not there.
     """
     place, name = located(study, out, uri)
-    return verified(name, store.read_stored(place, name))
+    return verified(name, store.read_stored(place, name), digest_here)
 
 
-def verified(name: str, stored: Stored) -> Findings:
-    """Checks what a store holds of the study `name`.
+def verified(name: str, stored: Stored, reader: Reader | None = None) -> Findings:
+    """Checks what a store holds of the study `name`, and its data if a `reader` is given.
 
     Raises:
         StudyError: the study has not begun.
@@ -73,6 +74,8 @@ def verified(name: str, stored: Stored) -> Findings:
     }
     board = leaderboard(rows, Rules.of(study, provenance), correct)
     check_board(stored, board, findings)
+    if reader is not None:
+        check_data(study, provenance.data, reader, findings)
     return findings
 
 
@@ -178,6 +181,7 @@ def _evidence(
         start.torch_seed or 0,
         provenance.python or "",
         provenance.versions,
+        _data(provenance, predictions.subject),
     )
     for name, value in vars(subject).items():
         present = getattr(predictions.subject, name)
@@ -190,6 +194,12 @@ def _evidence(
             for name, value in predictions.figures(point.point).items():
                 findings.same("evidence: figures", at, name, stored.get(name), value)
     return predictions
+
+
+def _data(provenance: Provenance, subject: Subject) -> str:
+    """The digest that a run's evidence must name; that of an earlier version names none."""
+    known = provenance.data is not None and subject.data
+    return provenance.data.sha256 if known and provenance.data else subject.data
 
 
 def _labels(confirmed: Mapping[str, Evidence], provenance: Provenance, findings: Findings) -> None:

@@ -11,14 +11,14 @@ import torch
 from optuna.distributions import CategoricalDistribution
 
 from methods.api import Images, Method, Task
-from methods.data.load import Data, load
+from methods.data.load import Data
 from methods.errors import ClusterError, Diverged, MethodError
 from orchestrator.board.model import RANKED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.intervals import detectable
 from orchestrator.board.words import macs_text, mmacs
 from orchestrator.search.proposals import spread_over
-from orchestrator.study.check import cores, prepared, slots_here
+from orchestrator.study.check import cores, prepared, reading, slots_here
 from orchestrator.study.file import SearchPlan, Study, cap
 from orchestrator.study.params import derive, parts
 from orchestrator.study.space import Space, ranged, spaces
@@ -129,7 +129,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     slots, untimed = _slots(study)
     average = os.getloadavg()[0]
     device = "cuda" if study.resources.gpu and slots else "cpu"
-    data = load(study.data, seed=study.seed, device=device)
+    data = reading(study).load(seed=study.seed, device=device)
     with quiet():  # what preflight would warn of stands in the plan
         prepared(study, data, opened)
     if steps == 0:
@@ -179,7 +179,7 @@ def _longest(study: Study, spaces: Mapping[str, Space], methods: Sequence[Method
     """The defaults of the method whose trials take longest: others leave more of a GPU free."""
     name = max(methods, key=lambda method: method.trial_seconds or 0.0).method
     space = spaces[name]
-    return Trial(name, {**space.fixed, **space.defaults()}, study.data, study.seed)
+    return Trial(name, {**space.fixed, **space.defaults()}, reading(study), study.seed)
 
 
 def _slots(study: Study) -> tuple[int | None, str | None]:

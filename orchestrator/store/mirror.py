@@ -207,6 +207,9 @@ class Projection:
             self._client.log_dict(run.identity, provenance, "provenance.json")
             self._client.set_tag(run.identity, "provenance", begun.hash)
             self._runs["report"] = self._runs["report"]._replace(told=True)
+        if (data := begun.provenance.data) is not None:
+            for name, value in layout.data_tags(data).items():
+                self._client.set_tag(run.identity, name, value)
 
     def _time(self) -> None:
         """All latencies at once, in place of those told before."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast, get_args
 
 from methods import METHODS
+from methods.data.digest import Digest
 from methods.files import digest
 from orchestrator.board.model import Board
 from orchestrator.record.events import (
@@ -73,6 +74,16 @@ def end_tags(end: End) -> dict[str, str]:
         **_pieces("points", json.dumps(encode_points(end.points), sort_keys=True)),
     }
     return {**tags, "end_sha256": seal(tags)}
+
+
+def data_tags(data: Digest) -> dict[str, str]:
+    """What was read, on the study's run `report`: sums to find equal data and test images by."""
+    return {
+        "data_sha256": data.sha256,
+        **{f"data_{split}_sha256": value for split, value in data.splits.items()},
+        "data_images": json.dumps({role: part.images for role, part in data.parts.items()}),
+        "data_duplicates": json.dumps(dict(data.duplicates)),
+    }
 
 
 def seal(tags: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from optuna.trial import FrozenTrial
 
 from methods.api import Task
-from methods.data.load import Data, check, load
+from methods.data.load import Data, Reading, check
 from methods.errors import ClusterError, StudyError
 from methods.machine import native_bf16
 from methods.training.loop import check_parts
@@ -38,7 +38,12 @@ def prepare(study: Study) -> Prepared:
         StudyError, MethodError, DataError: what must hold and does not.
     """
     by_method = spaces(study)  # a mistake in the file is reported before the data are read
-    return prepared(study, load(study.data, seed=study.seed), by_method)
+    return prepared(study, reading(study).load(seed=study.seed), by_method)
+
+
+def reading(study: Study) -> Reading:
+    """Which images a study wants, and how."""
+    return Reading(study.data, study.size, study.fit)
 
 
 def prepared(study: Study, data: Data, by_method: Mapping[str, Space]) -> Prepared:

@@ -225,6 +225,13 @@ class Study(Strict):
     """Lower-case letters, digits and dashes: folder, MLflow experiment and Kubernetes name."""
     data: Annotated[str, AfterValidator(_place_of_data), Field(min_length=1, examples=["digits"])]
     """A data set's name or a path."""
+    size: Annotated[int | None, Field(ge=1, le=4096, exclude_if=lambda size: size is None)] = None
+    """Pixels of each side that every image is brought to; by default the size that all have."""
+    fit: Annotated[
+        Literal["crop", "pad", "stretch"], Field(exclude_if=lambda fit: fit == "crop")
+    ] = "crop"
+    """How images come to `size`: `crop` scales them to cover it and cuts the centre, `pad` scales
+    them to fit within and frames them in black, `stretch` scales each side by itself."""
     seed: Annotated[int, Field(ge=0)] = 0
     """All randomness derives from it."""
     budgets: Annotated[

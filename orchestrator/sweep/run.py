@@ -13,12 +13,13 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
+from methods.data.survey import survey
 from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
 from methods.files import NO_ROOM
 from orchestrator import store
 from orchestrator.board import latency
 from orchestrator.board.rules import BASELINE
-from orchestrator.record import evidence
+from orchestrator.record import contents, evidence
 from orchestrator.record.events import Listener
 from orchestrator.record.ledger import Ledger, recorded
 from orchestrator.record.log import logged, mark_finished
@@ -67,16 +68,19 @@ def run(
     folder = out.absolute() / study.name
     study = recorded(folder, study)
     place = uri or default_uri(out)
-    origin = provenance(study, ready.data.task, len(ready.data.test))
+    read = survey(ready.data)
+    origin = provenance(study, ready.data.task, len(ready.data.test), read.digest)
     writable(out)
     store.check(place)
-    earlier = warm.taken(study, place, folder)
+    contents.refuse_other_data(folder, read)
+    earlier = warm.taken(study, place, folder, read.digest)
     ready = replace(ready, warm=warm.within(ready.spaces, earlier))
     with _room(), contextlib.ExitStack() as stack:
         _made(out)
         store.claim(place, study.name, study.hash)
         ledger = Ledger(folder, study, optuna=optuna, patience=patience)
         stack.callback(ledger.close)
+        contents.keep(folder, read, ledger.history.begun)
         warm.keep(earlier, folder)
         projector = store.Projector(ledger.wal, place, study.name)
         projector.start()
@@ -103,7 +107,7 @@ def run(
             projector.stop(last)
         rows = ledger.history.rows()
         begun = ledger.history.begun
-        origin = begun.provenance if begun else origin
+        origin = replace(begun.provenance, data=read.digest) if begun else origin
     source = Source(
         study=study,
         rows=rows,
@@ -191,7 +195,7 @@ def _fit(
             prefix="ray-", dir=ledger.folder, ignore_cleanup_errors=True
         ) as scratch,
     ):
-        settings, data = _settings(ledger), shared.put(ready.data)
+        settings, data = _settings(ledger, origin), shared.put(ready.data)
         lag = ledger.history.begin(origin, lag=slots, device=settings.device)
         agenda = _agenda(ledger, ready, lag)
         try:
@@ -262,7 +266,7 @@ def _room() -> Iterator[None]:
         raise
 
 
-def _settings(ledger: Ledger) -> Settings:
+def _settings(ledger: Ledger, origin: Provenance) -> Settings:
     study = ledger.study
     return Settings(
         data=_absolute(study.data),
@@ -270,6 +274,9 @@ def _settings(ledger: Ledger) -> Settings:
         folder=ledger.folder,
         device="cuda" if study.resources.gpu else "cpu",
         threads=max(1, int(study.resources.cpu)),
+        size=study.size,
+        fit=study.fit,
+        data_sha256=origin.data.sha256 if origin.data else "",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, create_trial
 
 from methods import files
+from methods.data.digest import Digest
 from methods.errors import StudyError
 from orchestrator import store
 from orchestrator.board.stats.fronts import accuracy_flaw, macs_flaw
@@ -31,8 +32,10 @@ class Earlier:
     val_macs_mean: float | None
 
 
-def taken(study: Study, uri: str, folder: Path) -> list[Earlier]:
+def taken(study: Study, uri: str, folder: Path, data: Digest | None = None) -> list[Earlier]:
     """The earlier study's complete search trials; as they were when this study began.
+
+    `data` is what this study reads, where that is known.
 
     Raises:
         StudyError: there is no such study, or it is on other data.
@@ -44,13 +47,18 @@ def taken(study: Study, uri: str, folder: Path) -> list[Earlier]:
     if written.exists():
         return [Earlier(**trial) for trial in json.loads(written.read_text())]
     try:
-        earlier = store.read_study(uri, study.search.warm).study
+        origin = store.read_study(uri, study.search.warm)
     except StudyError as error:
         raise StudyError(f"search.from: {error}") from None
-    if earlier["data"] != study.data:
+    if origin.study["data"] != study.data:
         raise StudyError(
             f"search.from must name a study on {study.data}, but {study.search.warm!r} is on "
-            f"{earlier['data']}"
+            f"{origin.study['data']}"
+        )
+    if data is not None and origin.data is not None and origin.data.sha256 != data.sha256:
+        raise StudyError(
+            f"search.from must name a study on the same images, but {study.search.warm!r} read "
+            f"others from {study.data}: {', '.join(origin.data.differing(data)) or 'classes'}"
         )
     objectives = {
         row.trial: Earlier(row.method, dict(row.params), row.val_acc, row.val_macs_mean)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from methods import METHODS
-from methods.data.load import load
+from methods.data.load import Reading
 from methods.errors import ClusterError, DataError, MethodError, nearest
 from methods.machine import tune_allocator
 from methods.training.evaluate import evaluate
@@ -22,7 +22,7 @@ BATCH = 64
 
 
 def by_hand(
-    method: str, settings: Sequence[str], *, data: str, epochs: int, seed: int, device: str
+    method: str, settings: Sequence[str], *, data: Reading, epochs: int, seed: int, device: str
 ) -> Iterator[str]:
     """Trains a method on a data set, a line per epoch, then a line per operating point.
 
@@ -41,11 +41,11 @@ def by_hand(
     devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if device not in devices:
         raise ClusterError(f"--device must be one of {', '.join(devices)}, but got {device!r}")
-    if not data:
+    if not data.name:
         raise DataError("--data must name a data set or a path, but is empty; try digits")
     tune_allocator()
-    loaded = load(data, seed=seed, device=device)
-    yield f"{chosen!r} on {data}: {loaded.task}"
+    loaded = data.load(seed=seed, device=device)
+    yield f"{chosen!r} on {data.name}: {loaded.task}"
     phases = len(chosen.phases())
     for epoch in train(chosen, loaded, recipe, seed=seed, device=device):
         validation = evaluate(epoch.net, loaded.validation, device=device)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods.data.load import Data, load
+from methods.data.load import Data, Reading
+from methods.data.parts import Fit
 from orchestrator.record.events import Role
 
 
@@ -21,10 +22,16 @@ class Settings:
     device: str
     threads: int
     """Of torch, on the CPU."""
+    size: int | None = None
+    fit: Fit = "crop"
+    """See `methods.data.load.Reading`."""
+    data_sha256: str = ""
+    """Digest of the data set, as the driver read it."""
 
     def read(self) -> Data:
         """The data set, read by this process alone."""
-        return load(self.data, seed=self.data_seed, device=self.device)
+        reading = Reading(self.data, self.size, self.fit)
+        return reading.load(seed=self.data_seed, device=self.device)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,9 @@ def decode_job(content: Mapping[str, Any]) -> Job:
         Path(content["folder"]),
         content["device"],
         content["threads"],
+        content.get("size"),
+        content.get("fit", "crop"),
+        content.get("data_sha256", ""),
     )
     return Job(
         content["trial"],

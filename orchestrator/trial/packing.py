@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from methods.data.load import load
+from methods.data.load import Reading
 from methods.machine import device_name, tune_allocator
 from methods.training.loop import train
 from orchestrator.study.params import parts
@@ -53,7 +53,7 @@ class Trial(NamedTuple):
 
     method: str
     params: Mapping[str, Any]
-    data: str
+    data: Reading
     seed: int
 
 
@@ -128,7 +128,7 @@ def _trained(trial: Trial, device: str, seconds: float, barrier: Barrier) -> tup
     torch.set_num_threads(1)
     method, recipe = parts(trial.method, trial.params)
     phases = method.phases(recipe.label_smoothing)
-    data = small(load(trial.data, device=device), phases, recipe.batch_size, STEPS)
+    data = small(trial.data.load(device=device), phases, recipe.batch_size, STEPS)
     longer = recipe.model_copy(update={"epochs": 1_000_000})
     epochs = train(method, data, longer, seed=trial.seed, device=device)
     next(epochs)

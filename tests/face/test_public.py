@@ -12,8 +12,13 @@ import pytest
 from installed import ISOFLOP, shadowed, until_mirrored
 
 import isoflop
+from methods.data.load import load
+from methods.data.survey import survey
 from methods.errors import MethodError, StudyError
+from orchestrator.record import contents
+from orchestrator.record.evidence import unpacked
 from orchestrator.record.log import read_lines
+from orchestrator.store import read_stored, read_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +59,22 @@ def test_the_command_says_what_it_waits_for(finished: tuple[Path, str]) -> None:
     first, second, *_ = finished[1].splitlines()
     assert first.startswith("Study quickstart on digits")
     assert second == "Starting Ray on this machine"
+
+
+@pytest.mark.ray
+def test_the_data_stand_in_all_that_a_sweep_leaves(finished: tuple[Path, str]) -> None:
+    runs = finished[0] / "runs"
+    digest = survey(load("digits")).digest
+    assert contents.read(runs / "quickstart")[1] == digest
+    uri = f"sqlite:///{runs / 'mlflow.db'}"
+    assert read_study(uri, "quickstart").data == digest
+    files = sorted((runs / "quickstart" / "evidence").glob("*.parquet"))
+    assert {unpacked(file.read_bytes()).subject.data for file in files} == {digest.sha256}
+    stored = read_stored(uri, "quickstart")
+    assert stored.report is not None
+    assert stored.report.tags["data_test_sha256"] == digest.splits["test"]
+    findings = isoflop.open("quickstart", out=runs).verify()
+    assert (findings.checked["data"], findings.flaws, findings.notes) == (2, [], [])
 
 
 @pytest.mark.ray

@@ -112,3 +112,13 @@ def test_a_race_has_a_budget_and_changes_the_hash_of_none_without(tmp_path: Path
 def test_a_race_that_cannot_be_is_refused(tmp_path: Path, plan: str, sentence: str) -> None:
     with pytest.raises(StudyError, match=sentence):
         study(tmp_path, GOOD + f"confirm: {plan}\n")
+
+
+def test_how_images_come_to_a_size_is_part_of_the_hash_where_it_is_said(tmp_path: Path) -> None:
+    plain = study(tmp_path, GOOD)
+    assert {"size", "fit"}.isdisjoint(plain.model_dump()), "an older study keeps its hash"
+    assert study(tmp_path, f"{GOOD}fit: crop\n").hash == plain.hash
+    sizes = [study(tmp_path, f"{GOOD}{field}\n") for field in ("size: 64", "fit: pad", "size: 32")]
+    assert len({what.hash for what in (plain, *sizes)}) == 4
+    with pytest.raises(StudyError, match="size"):
+        study(tmp_path, f"{GOOD}size: 0\n")

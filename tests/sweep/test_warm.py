@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from arrays import repainted, source, surveyed
 
 from methods.api import Task
 from methods.errors import StudyError
@@ -21,6 +22,7 @@ from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
 from orchestrator.sweep import warm
 
+SAME = surveyed(source()).digest
 TASK = Task("digits", 1, 8, 8, 10)
 
 
@@ -45,7 +47,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("store")
     found, uri = study("early"), f"sqlite:///{folder / 'mlflow.db'}"
     ledger = Ledger(folder / "early", found)
-    facts = provenance(found, TASK, 270)
+    facts = provenance(found, TASK, 270, SAME)
     ledger.history.begin(facts, lag=1, device="cpu")
     for width in (0.25, 0.5, 0.75):
         ticket = ledger.history.add(spaces(found)["dense"], {"width": width})
@@ -92,6 +94,14 @@ def test_a_study_that_is_not_there_or_on_other_data_is_refused(tmp_path: Path, u
     other = study("later", **{"from": "early"}).model_copy(update={"data": "mnist5k"})
     with pytest.raises(StudyError, match="must name a study on mnist5k, but 'early' is on digits"):
         warm.taken(other, uri, tmp_path / "later")
+
+
+def test_a_study_on_other_images_of_one_name_is_refused(tmp_path: Path, uri: str) -> None:
+    later, folder = study("later", **{"from": "early"}), tmp_path / "later"
+    assert len(warm.taken(later, uri, folder, SAME)) == 3
+    other = surveyed(source(train=repainted(7))).digest
+    with pytest.raises(StudyError, match="same images, but 'early' read others from digits: train"):
+        warm.taken(later, uri, folder, other)
 
 
 def test_nothing_usable_is_said(tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture) -> None:

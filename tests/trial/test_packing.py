@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from methods.data.load import Reading
 from orchestrator.cli.plan_table import packed
 from orchestrator.search.plan import Plan, plan
 from orchestrator.study.file import Study
@@ -14,7 +15,7 @@ from orchestrator.trial.packing import Packing, Trial, choose, packing
 TRIAL = Trial(
     "dense",
     {"depth": 8, "width": 0.25, "recipe.epochs": 1, "recipe.batch_size": 32},
-    "digits",
+    Reading("digits"),
     0,
 )
 STUDY = Study.model_validate(

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -44,6 +45,11 @@ def read(repository: str) -> Labelled:
         rows = Rows(tuple(table.column(chosen.image).chunks), names, (None,))
         read[role] = rows, table.column(chosen.label).to_pylist()
     return tables.labelled(repository, read, chosen, left_out=left_out)
+
+
+def cached(repository: str) -> bool:
+    """Whether a data set of the hub lies in the local cache."""
+    return (Path(datasets.config.HF_DATASETS_CACHE) / repository.replace("/", "___")).is_dir()
 
 
 def _table(split: Any) -> Any:

@@ -1,0 +1,79 @@
+"""Whether the data that lie here are those that a published study read."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from methods.data.digest import Digest
+from methods.data.load import Data
+from methods.data.sources import at_hand
+from methods.data.survey import survey
+from methods.errors import DataError
+from orchestrator.record import contents
+from orchestrator.record.provenance import Provenance
+from orchestrator.results.findings import Findings
+from orchestrator.study.check import reading
+from orchestrator.study.file import Study
+
+logger = logging.getLogger(__name__)
+
+Reader = Callable[[Study], Digest | None]
+"""The digest of a study's data as they lie here; None where they are not at hand."""
+
+
+def digest_here(study: Study) -> Digest | None:
+    """The digest of a study's data as they lie here; None where they are not at hand.
+
+    Raises:
+        DataError: they are here, but cannot be read.
+    """
+    if not at_hand(study.data):
+        return None
+    return survey(reading(study).load(seed=study.seed)).digest
+
+
+def check_data(study: Study, recorded: Digest | None, reader: Reader, findings: Findings) -> None:
+    """Compares the data that lie here with those that a study read, or says why it does not."""
+    if recorded is None:
+        findings.notes.append("The study recorded no digest of its data: they were not checked.")
+        return
+    try:
+        digest = reader(study)
+    except DataError as error:
+        findings.same("data", study.data, "digest", recorded.sha256, f"cannot be read: {error}")
+        return
+    if digest is None:
+        findings.notes.append(
+            f"The data ({study.data}) are not at hand here: they were not compared with the digest "
+            "that the study recorded."
+        )
+        return
+    for role in dict.fromkeys((*recorded.parts, *digest.parts)):
+        sums = [
+            parts[role].sha256 if role in parts else "no such part"
+            for parts in (recorded.parts, digest.parts)
+        ]
+        findings.same("data", study.data, f"digest of {role}", sums[0], sums[1])
+    findings.same("data", study.data, "digest", recorded.sha256, digest.sha256)
+
+
+def refuse_other_data(folder: Path, provenance: Provenance, data: Data) -> Digest | None:
+    """The digest that a study recorded of `data`, which is refused if it differs.
+
+    None where the study recorded none, which is logged.
+
+    Raises:
+        StudyError: says what changed, as far as the study's folder tells.
+    """
+    recorded, now = provenance.data, survey(data)
+    if recorded is None:
+        logger.warning(
+            "study %r recorded no digest of its data: whether they are those that it was trained "
+            "on was not checked",
+            folder.name,
+        )
+        return None
+    if recorded.sha256 != now.digest.sha256:
+        contents.refuse_other_data(folder, now)
+    contents.refuse_other_digest(folder.name, recorded, now.digest)
+    return recorded

@@ -22,7 +22,7 @@ from jaxtyping import install_import_hook
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-install_import_hook("methods", "beartype.beartype").__enter__()
+install_import_hook("methods", "shapes.checked").__enter__()
 
 SWITCHES = """
 headless=new no-sandbox disable-gpu disable-quic no-first-run disable-sync

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
-from methods.api import Task
+from methods.api import Task, cross_entropy
 from methods.dense import Dense
 from methods.errors import MethodError
 from methods.macs import executed_macs
@@ -19,6 +20,11 @@ def test_every_sample_costs_the_floor() -> None:
     assert output.macs.tolist() == [method.floor(DIGITS)] * 3
     assert output.macs.dtype == torch.float64
     assert executed_macs(method.deploy(net), images) == 3 * method.floor(DIGITS)
+
+
+def test_a_tensor_of_another_shape_than_the_signature_is_refused_under_pytest() -> None:
+    with pytest.raises(TypeCheckError, match="images"):
+        cross_entropy(Dense(depth=8).build(DIGITS), torch.zeros(3, 8, 8), torch.zeros(3).long())
 
 
 def test_floor_is_the_golden_number() -> None:

@@ -36,8 +36,8 @@ def test_golden_parameters(depth: int, gate: Kind, params: int) -> None:
 
 def test_golden_shared_part_of_the_recurrent_gate() -> None:
     gates = make_gates("rnn", [16])
-    own = sum(p.numel() for p in gates.parameters())
-    assert own - sum(p.numel() for p in gates.embeddings.parameters()) == 891  # type: ignore[union-attr, operator]
+    parameters = sum(p.numel() for p in gates.parameters())
+    assert parameters - sum(p.numel() for p in gates.embeddings.parameters()) == 891  # type: ignore[union-attr, operator]
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_the_policy_gradient_is_exact_through_a_network_of_two_gates(kind: Kind)
         surrogate = policy_loss(trace.odds, trace.actions, gains)
         estimate = estimate + (probability.detach() * surrogate).sum()
         truth = truth - (probability * ((1 - trace.actions).sum(1) - loss)).sum()
-    found = torch.autograd.grad(estimate, weights, allow_unused=True, retain_graph=True)
+    gradients = torch.autograd.grad(estimate, weights, allow_unused=True, retain_graph=True)
     wanted = torch.autograd.grad(truth, weights, allow_unused=True)
-    reached = [(f, w) for f, w in zip(found, wanted, strict=True) if w is not None]
+    reached = [(f, w) for f, w in zip(gradients, wanted, strict=True) if w is not None]
     assert len(reached) > 20
     for one, other in reached:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
@@ -325,8 +325,8 @@ def test_detached_gates_leave_the_backbone_to_the_task() -> None:
     ],
 )
 def test_collapse_is_told(decisions: Tensor, says: str | None) -> None:
-    found = collapse(decisions)
-    assert found is None if says is None else says in (found or "")
+    alarm = collapse(decisions)
+    assert alarm is None if says is None else says in (alarm or "")
 
 
 def test_alpha_below_zero_is_refused() -> None:
@@ -341,10 +341,10 @@ def test_more_alpha_skips_more() -> None:
     from methods.training.loop import Recipe, train
 
     data = load("digits")
-    recipe = Recipe(epochs=6, batch_size=32, lr=0.1)
+    recipe = Recipe(epochs=2, batch_size=32, lr=0.1)
     cost = {}
     for alpha in (0.0, 4.0):
-        method = SkipNet(depth=14, width=0.5, alpha=alpha, policy_lr=0.02, policy_share=1 / 3)
+        method = SkipNet(depth=14, width=0.5, alpha=alpha, policy_lr=0.02, policy_share=0.5)
         *_, last = train(method, data, recipe, seed=0)
         net = last.net
         assert isinstance(net, SkipResNet)

@@ -1,4 +1,4 @@
-"""Dynamic networks, what they cost, and how they train; knows no orchestration."""
+"""Dynamic networks, their cost and their training; imports nothing of the orchestrator."""
 
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Catalogue(MutableMapping[str, "type[Method]"]):
-    """Methods by name, each written as "package.module:Class" and imported at its first use."""
+    """Methods by name. Each is given as "package.module:Class" and imported on first use."""
 
     def __init__(self, places: dict[str, str]) -> None:
         self._methods: dict[str, str | type[Method]] = dict(places)
@@ -47,4 +47,4 @@ METHODS = Catalogue(
         "resrep": "methods.resrep:ResRep",
     }
 )
-"""Every method by the name that studies use; a new one is one line here."""
+"""Every method by the name that studies use; a new method adds one line here."""

@@ -18,7 +18,7 @@ from methods.errors import MethodError, StorageError
 from methods.machine import avoid_faulty_kernels
 from methods.values import Plain, explain
 
-avoid_faulty_kernels()  # every network imports this module before it convolves
+avoid_faulty_kernels()  # every network imports this module before its first convolution
 
 Images = Float[Tensor, "batch channels height width"]
 Labels = Int[Tensor, " batch"]
@@ -29,7 +29,7 @@ Family = Literal["cifar", "imagenet"]
 
 
 class Output(NamedTuple):
-    """Logits, and what each sample costs in the deployed network, in MACs."""
+    """Logits, and the cost of each sample in the deployed network, in MACs."""
 
     logits: Float[Tensor, "batch classes"]
     macs: Float[Tensor, " batch"]
@@ -43,12 +43,12 @@ class Network(nn.Module):
 
 
 N = TypeVar("N", bound=Network)
-M = TypeVar("M", bound="Method")
+S = TypeVar("S", bound="Settings")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a network is built for: image shape and number of classes."""
+    """The classification task of a network: image shape in pixels and number of classes."""
 
     name: str
     channels: int
@@ -59,7 +59,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that share one optimiser setting; None takes the recipe's."""
+    """Parameters that share optimiser settings; None means the recipe's value."""
 
     parameters: Sequence[nn.Parameter]
     lr_scale: float = 1.0
@@ -68,28 +68,28 @@ class Group:
 
 
 def all_alike(net: Network) -> Sequence[Group]:
-    """Every parameter that trains, under the recipe's settings."""
+    """Every trainable parameter, with the recipe's settings."""
     return [Group([p for p in net.parameters() if p.requires_grad])]
 
 
 def stand_still(net: Network, progress: float) -> None:
-    """The advance of a phase in which nothing is scheduled."""
+    """The `advance` of a phase that schedules nothing."""
 
 
 def leave(net: Network, batches: Iterable[Images]) -> None:
-    """The finish of a phase that leaves the network as the last step made it."""
+    """The `finish` of a phase that leaves the network as it is after the last step."""
 
 
 def itself(net: Network) -> Mapping[str, Network]:
-    """The one operating point of a network that has no others."""
+    """The `points` of a phase with a single operating point: the network itself."""
     return {"": net}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase(Generic[N]):
-    """A stretch of training under one loss.
+    """A part of training with one loss.
 
-    `progress` is the fraction of *this phase* that is done, in [0, 1].
+    `progress` is the completed fraction of *this phase*, in [0, 1].
     """
 
     name: str
@@ -100,26 +100,26 @@ class Phase(Generic[N]):
     advance: Callable[[N, float], None] = stand_still
     """Called before each optimiser step."""
     finish: Callable[[N, Iterable[Images]], None] = leave
-    """Called once after the last step, in training mode and without gradients, with one pass over
-    the phase's images as it trained on them."""
+    """Called once after the last step, in training mode and without gradients; gets one pass over
+    the phase's images, augmented as in training."""
     points: Callable[[N], Mapping[str, Network]] = itself
-    """Operating points that the finished phase offers: name -> network that prices itself, which
-    the method's `deploy` takes. The last one stands for the trial in the search."""
+    """Operating points of the finished phase: name -> network that prices itself and that the
+    method's `deploy` accepts. The last one represents the trial in the search."""
     part: tuple[float, float] = (0.0, 1.0)
-    """Where in the training split the phase's samples begin and end, as fractions; an epoch takes
-    as many steps over a part as over the whole."""
+    """Start and end of the phase's samples in the training split, as fractions; an epoch has as
+    many steps over a part as over the whole split."""
     lr: float | None = None
-    """Peak learning rate of this phase; None takes the recipe's."""
+    """Peak learning rate of this phase; None means the recipe's."""
     schedule: Literal["cosine", "step", "constant"] | None = None
-    """Learning-rate schedule of this phase; None takes the recipe's."""
+    """Learning-rate schedule of this phase; None means the recipe's."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Annotation of a hyperparameter: the range that a sweep searches unless the study narrows it.
+    """Annotation of a hyperparameter: the default range of the search, which a study may narrow.
 
-    Numbers take `low` and `high` (inclusive) with `log` or `step`; closed choices take `choices`.
-    A field without this annotation keeps its default unless the study opens it.
+    Numbers have `low` and `high` (inclusive) with `log` or `step`; closed choices have `choices`.
+    A field without this annotation has its default value unless the study gives it a range.
     """
 
     low: int | float | None = None
@@ -129,16 +129,12 @@ class Search:
     choices: tuple[Any, ...] | None = None
 
 
-class Method(Plain):
-    """Base of every method's configuration: a frozen value whose fields are its hyperparameters.
-
-    Bounds stand in the annotation as pydantic's `Field(ge=..., le=...)`, the default search range
-    as `Search(...)`, the paper's value as the default, the meaning as the line under the field.
-    """
+class Settings(Plain):
+    """A frozen value whose fields are checked, documented and finite."""
 
     @classmethod
-    def of(cls: type[M], params: Mapping[str, Any]) -> M:
-        """The method with these hyperparameters, defaults for the rest.
+    def of(cls: type[S], params: Mapping[str, Any]) -> S:
+        """The settings with these values, and defaults for the other fields.
 
         Raises:
             MethodError: an unknown field, or a value outside its bounds.
@@ -148,32 +144,41 @@ class Method(Plain):
         except pydantic.ValidationError as error:
             raise MethodError(explain(cls, error), at=error.errors()[0]["loc"]) from None
 
+
+class Method(Settings):
+    """Base of every method's configuration; its fields are the hyperparameters.
+
+    The annotation of a field holds its bounds as pydantic's `Field(ge=..., le=...)` and its default
+    search range as `Search(...)`; its default is the paper's value; the line under it is its
+    meaning.
+    """
+
     def build(self, task: Task) -> Any:
         """A freshly initialised network for `task`; draws from torch's global generator."""
         raise NotImplementedError
 
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[Any]]:
-        """The stretches of training, in order; `smoothing` softens the labels of cross-entropy."""
+        """The phases of training, in order; `smoothing` is the label smoothing of cross-entropy."""
         raise NotImplementedError
 
     def deploy(self, net: Any) -> nn.Module:
-        """The network as shipped, images -> logits: it executes what `net` says it costs.
+        """The network as shipped, images -> logits: it executes the MACs that `net` reports.
 
-        A new module in evaluation mode; `net` is left as it was.
+        Returns a new module in evaluation mode; `net` is unchanged.
         """
         raise NotImplementedError
 
     def floor(self, task: Task) -> int:
-        """The least MACs a sample can cost, in closed form or priced without training."""
+        """The minimal MACs of a sample, in closed form or priced without training."""
         raise NotImplementedError
 
     def alarm(self, _net: Any, _images: Images) -> str | None:
-        """What looks wrong in how the network treats these images, in one sentence, if anything."""
+        """A one-sentence warning about how the network treats these images, or None."""
         return None
 
 
 class StaticNet(Network):
-    """A backbone that costs the same for every sample."""
+    """A backbone with the same cost for every sample."""
 
     def __init__(self, backbone: nn.Module, cost: int) -> None:
         super().__init__()
@@ -195,16 +200,16 @@ def cross_entropy(
 
 
 def point_of(method: Method, net: Network, point: str) -> Network:
-    """A network at one of its operating points; a view, which prices itself.
+    """A view of a network at one of its operating points; the view prices itself.
 
     Raises:
-        StorageError: it has none of this name.
+        StorageError: no operating point has this name.
     """
-    phases, known = method.phases(), []
+    phases, views = method.phases(), {}
     for phase in phases:
         prefix = phase.name if len(phases) > 1 else ""
-        for own, found in phase.points(net).items():
-            known.append("/".join(part for part in (prefix, own) if part))
-            if known[-1] == point:
-                return found
-    raise StorageError(f"there is no operating point {point!r}; valid: {', '.join(known)}")
+        for name, view in phase.points(net).items():
+            views["/".join(part for part in (prefix, name) if part)] = view
+    if point not in views:
+        raise StorageError(f"there is no operating point {point!r}; valid: {', '.join(views)}")
+    return views[point]

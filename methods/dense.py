@@ -8,15 +8,7 @@ import pydantic
 from pydantic import Field
 from torch import nn
 
-from methods.api import (
-    Family,
-    Method,
-    Phase,
-    Search,
-    StaticNet,
-    Task,
-    cross_entropy,
-)
+from methods.api import Family, Method, Phase, Search, StaticNet, Task, cross_entropy
 from methods.fold import fold
 from methods.resnet import check_depth, costs, resnet
 
@@ -58,7 +50,7 @@ class Dense(Method):
         return StaticNet(resnet(task, self.depth, self.width, family=self.family), self.floor(task))
 
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[StaticNet]]:
-        """One: cross-entropy."""
+        """A single phase: cross-entropy."""
         return [Phase(name="train", share=1.0, loss=partial(cross_entropy, smoothing=smoothing))]
 
     def deploy(self, net: StaticNet) -> nn.Module:

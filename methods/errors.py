@@ -1,20 +1,20 @@
-"""What a user can do wrong, as one tree; the command line prints any of it in one line.
+"""The errors that a user can cause, as one tree; the command line prints each in one line.
 
 IsoflopError
-├── MethodError     a hyperparameter, a shape or a method that cannot be
+├── MethodError     an invalid hyperparameter, image shape or method
 ├── DataError       a data set that is missing, unlabelled or too small
 ├── StudyError      a study file that cannot be run as written
 ├── StorageError    a folder, a ledger or an MLflow store that cannot be used
-│   ├── DiskFull    a write that found no room; the same command goes on once there is some
-│   └── DatabaseAway a database that does not answer; the same command goes on once it does
+│   ├── DiskFull    the disk is full; the same command resumes once there is space
+│   └── DatabaseAway a database does not answer; the same command resumes once it does
 ├── ExportError     a run or a format that cannot be exported, or an export that was altered
-├── EvidenceError   a board that does not follow from the evidence that was kept
-├── ClusterError    resources that no machine at hand has
-│   └── ClusterLost a Ray that died again and again; the same command goes on
-└── KubernetesError a cluster file, a namespace or an API server that will not do
-    ├── ServerAway  an API server that does not answer; the same command may, later
-    └── SweepFailed a sweep on Kubernetes that ended, and not well
-Diverged            a trial whose numbers are not finite: ends the trial, never the sweep
+├── EvidenceError   a board that does not follow from the stored evidence
+├── ClusterError    resources that no available machine has
+│   └── ClusterLost Ray died repeatedly; the same command resumes
+└── KubernetesError an unusable cluster file, namespace or API server
+    ├── ServerAway  an API server does not answer; try the same command again later
+    └── SweepFailed a sweep on Kubernetes that failed or was stopped
+Diverged            a trial whose numbers are not finite; it ends the trial, never the sweep
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ from methods.names import similar
 
 
 class IsoflopError(Exception):
-    """A mistake of the user: says what must hold, what was found, what would do.
+    """A user's mistake. The message states what must hold, what was found, and what would work.
 
-    `at` is where in a study or a cluster file the mistake stands: keys, outermost first.
+    `at` is the place of the mistake in a study or a cluster file: keys, outermost first.
     """
 
     exit_code = 2
-    """Of the command line; 1 where nothing is wrong with what was asked for."""
+    """Exit code of the command line; 1 where the request itself is valid."""
 
     def __init__(self, message: str = "", *, at: Sequence[int | str] = ()) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class IsoflopError(Exception):
 
 
 class MethodError(IsoflopError, ValueError):
-    """A hyperparameter, a shape or a method that cannot be; a validator may raise it as it is."""
+    """An invalid hyperparameter, image shape or method; a pydantic validator may raise it too."""
 
 
 class DataError(IsoflopError):
@@ -53,21 +53,21 @@ class StorageError(IsoflopError):
 
 
 class ClusterError(IsoflopError):
-    """Resources that no machine at hand has."""
+    """Resources that no available machine has."""
 
 
 class ExportError(IsoflopError):
-    """A run or a format that cannot be exported, or an export that is not as it was written."""
+    """A run or a format that cannot be exported, or an export that was altered."""
 
 
 class EvidenceError(IsoflopError):
-    """Numbers that do not follow from the evidence that was kept, or evidence that is missing."""
+    """Numbers that do not follow from the stored evidence, or evidence that is missing."""
 
     exit_code = 1
 
 
 class DiskFull(StorageError):
-    """A write that found no room; nothing is lost."""
+    """The disk is full; nothing is lost."""
 
     exit_code = 1
 
@@ -79,33 +79,33 @@ class DatabaseAway(StorageError):
 
 
 class ClusterLost(ClusterError):
-    """A Ray that died again and again; nothing is lost."""
+    """Ray died repeatedly; nothing is lost."""
 
     exit_code = 1
 
 
 class KubernetesError(IsoflopError):
-    """A cluster file, a namespace or an API server that will not do."""
+    """An unusable cluster file, namespace or API server."""
 
 
 class ServerAway(KubernetesError):
-    """An API server that does not answer, or cannot at the moment."""
+    """An API server that does not answer or is temporarily unable to."""
 
     exit_code = 1
 
 
 class SweepFailed(KubernetesError):
-    """A sweep on Kubernetes that failed, was stopped or was deleted: with reason and message."""
+    """A sweep on Kubernetes that failed, was stopped or was deleted; gives reason and message."""
 
     exit_code = 3
 
 
 class Diverged(Exception):
-    """A loss, a weight or a figure that is not finite; the trial has failed and says where."""
+    """A loss, a weight or a figure is not finite; the trial fails, and the message says where."""
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
-    """The hint that follows a misspelt name: the closest valid ones, and all of them."""
+    """A hint for a misspelt name: the closest valid names, then all of them."""
     close = similar(name, valid)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{hint}valid: {', '.join(valid)}"

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever dies while they are written; and their digest."""
+"""Atomic writes, so that a file is whole or absent whatever dies meanwhile; and digests."""
 
 import contextlib
 import errno
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-"""`errno` of an `OSError` where the disk or the user's share of it is full."""
+"""`errno` of an `OSError` when the disk or the user's quota is full."""
 UNFINISHED = ".*.part"
-"""Pattern of the names that files have while they are written; a kill may leave one."""
+"""Pattern of the names of files that are being written; a killed process may leave one."""
 
 
 def write(
@@ -25,13 +25,13 @@ def write(
     """Write a file aside, sync it and rename it: readers see the old content or all of the new.
 
     Any number of threads, processes and machines may write the same path at once; one of them wins.
-    `content` is bytes, text, or a function that writes to the open file. The folder is made if it
-    is missing. A file that stood at `path` takes the name `previous`, if one is given, once the new
-    content is on the disk.
+    `content` is bytes, text, or a function that writes to the open file. A missing folder is
+    created. A file that exists at `path` is renamed to `previous`, if that is given, once the new
+    content is on disk.
 
     Raises:
-        OSError: the file cannot be written; `errno` is in `NO_ROOM` where the disk is full. What
-            stood at `path` is unchanged.
+        OSError: the file cannot be written; `errno` is in `NO_ROOM` if the disk is full. A file
+            that exists at `path` is unchanged.
     """
     writer = f"{platform.node()}-{os.getpid()}-{threading.get_native_id()}"
     aside = path.with_name(f".{path.name}.{writer}.part")
@@ -61,7 +61,7 @@ def digest(content: bytes | str) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename outlive a power cut, on the systems that can sync a folder."""
+    """Make a rename survive a power cut, on systems that can sync a folder."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Norms folded into convolutions, and the price of parts: what every deployed form is made by."""
+"""Folding norms into convolutions, and pricing parts: the steps that deployed forms share."""
 
 import copy
 import itertools
@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TypeVar, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -14,30 +15,29 @@ from methods.macs import macs
 
 M = TypeVar("M", bound=nn.Module)
 Fusions = Mapping[type, Callable[..., nn.Module]]
-"""Class of a convolution -> how it absorbs the norm behind it: (convolution, norm) -> convolution.
-"""
+"""Class of a convolution -> function that absorbs the next norm: (conv, norm) -> conv."""
 PLAIN: Fusions = MappingProxyType({nn.Conv2d: fuse_conv_bn_eval})
 
 
 class Pricer:
-    """Prices parts on zeros, equal parts at equal shapes once; hands on zeros of the new shape."""
+    """Prices a part on zeros and returns zeros of its output shape; equal parts are priced once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, torch.Size], tuple[int, torch.Size]] = {}
+        self._prices: dict[tuple[str, torch.Size], tuple[int, torch.Size]] = {}
 
     def __call__(self, part: nn.Module, features: Tensor) -> tuple[int, Tensor]:
         key = (repr(part), features.shape)
-        if key not in self._known:
+        if key not in self._prices:
             with torch.no_grad():
-                self._known[key] = macs(part, features), part(features).shape
-        cost, shape = self._known[key]
+                self._prices[key] = macs(part, features), part(features).shape
+        cost, shape = self._prices[key]
         return cost, torch.zeros(shape)
 
 
 def fold(module: M, fusions: Fusions = PLAIN) -> M:
-    """A copy to ship: evaluation mode, channels last, each norm taken in by its convolution.
+    """A copy to ship: evaluation mode, channels last, each norm folded into its convolution.
 
-    A norm follows a convolution where it is registered right after it in the same module.
+    A norm belongs to the convolution that is registered right before it in the same module.
     """
     folded = copy.deepcopy(module).eval().requires_grad_(False)
     for part in folded.modules():
@@ -49,18 +49,29 @@ def fold(module: M, fusions: Fusions = PLAIN) -> M:
     return folded.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
+def affine(norm: nn.BatchNorm2d) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+    """Scale and shift that a norm applies to each channel in evaluation mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return scale.detach(), (norm.bias - norm.running_mean * scale).detach()
+
+
 def like(
     conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] | None = None
 ) -> nn.Conv2d:
-    """A convolution without groups, of this weight, with the padding and layout of another."""
+    """A convolution without groups with this weight, and the padding and layout of `conv`."""
     last = conv.weight.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
-    size, step, edge = (
+    size, step, padding, dilation = (
         cast("tuple[int, int]", tuple(pair))
-        for pair in (weight.shape[2:], stride or conv.stride, conv.padding)
+        for pair in (weight.shape[2:], stride or conv.stride, conv.padding, conv.dilation)
     )
-    with torch.device("meta"):  # draws nothing
-        own = nn.Conv2d(weight.shape[1], len(weight), size, step, edge)
-    own.weight = nn.Parameter(weight.contiguous(memory_format=layout), requires_grad=False)
-    own.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
-    return own
+    with torch.device("meta"):  # draws no initial weights
+        twin = nn.Conv2d(weight.shape[1], len(weight), size, step, padding, dilation)
+    weight = weight.detach().to(conv.weight).contiguous(memory_format=layout)
+    twin.weight = nn.Parameter(weight, requires_grad=False)
+    twin.bias = (
+        None if bias is None else nn.Parameter(bias.detach().to(weight), requires_grad=False)
+    )
+    return twin

@@ -1,4 +1,4 @@
-"""What a process that trains or times networks asks of the machine that it runs on."""
+"""Settings and facts of the machine that trains or times networks."""
 
 import ctypes
 import functools
@@ -9,42 +9,42 @@ from pathlib import Path
 import torch
 
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
-"""What processors call their bf16 products; the last is Arm's."""
+"""Processor capabilities for bf16 products; the last is Arm's."""
 _MALLOC = {
-    -3: 1 << 30,  # M_MMAP_THRESHOLD, bytes: under it memory comes from the heap, and stays mapped
-    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: free heap is not given back
-    -2: 64 << 20,  # M_TOP_PAD: the heap grows by this much more than it must
+    -3: 1 << 30,  # M_MMAP_THRESHOLD, bytes: smaller blocks come from the heap and stay mapped
+    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: free heap is not returned to the system
+    -2: 64 << 20,  # M_TOP_PAD: the heap grows by so much more than requested
 }
 
 
 def tune_allocator() -> bool:
-    """Makes glibc keep freed memory for the next activations; False where there is no glibc.
+    """Make glibc keep freed memory for the next activations; False without glibc.
 
-    A step frees and takes again the same large blocks; given back to the system each time, they
-    cost a page fault per 4 KiB. Holds for the whole process and does not change any number; memory
+    A step frees and allocates the same large blocks; returned to the system each time, they cost a
+    page fault per 4 KiB. The setting holds for the whole process and changes no number; memory
     stays at its peak.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    taken = [mallopt(parameter, value) for parameter, value in _MALLOC.items()]
-    return all(taken)
+    accepted = [mallopt(parameter, value) for parameter, value in _MALLOC.items()]
+    return all(accepted)
 
 
 def avoid_faulty_kernels() -> None:
-    """Keeps oneDNN from a kernel that writes out of bounds; before the first convolution.
+    """Keep oneDNN from a kernel that writes out of bounds; call before the first convolution.
 
     On processors with AVX2 and without AVX-512, the gradient of a strided 1x1 convolution with 2 to
-    7 input channels corrupts the heap (oneDNN in torch 2.13). Its AVX kernels are sound and a sixth
-    slower; `ONEDNN_MAX_CPU_ISA`, where it is set, is left as it is.
+    7 input channels corrupts the heap (oneDNN in torch 2.13). Its AVX kernels are correct and a
+    sixth slower. `ONEDNN_MAX_CPU_ISA` is respected if it is set.
     """
     if torch.backends.cpu.get_cpu_capability() == "AVX2":
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX")
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies in bf16 itself; where it does not, fp32 is faster."""
+    """Whether a device multiplies bf16 in hardware; if not, fp32 is faster."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     capabilities = torch.cpu.get_capabilities()
@@ -60,7 +60,7 @@ def device_name(device: str) -> str:
 
 @functools.cache
 def _processor() -> str:
-    """The processor's model where Linux tells it, else what Python knows."""
+    """The processor's model from Linux, else from Python."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
 """The one convention of cost: multiply-accumulates of convolutions and matrix products.
 
 Normalisation (it folds away), bias, activations, pooling and indexing are free. fvcore counts one
-multiply-add as one flop, so its flops are our MACs; torch's FlopCounterMode counts two.
+multiply-add as one FLOP, so its FLOPs are our MACs; torch's FlopCounterMode counts two.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ RECURRENT = ("lstm", "lstm_cell")
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out what draws weights: on the meta device it takes longer than all else."""
+    """Skips the initialisation of weights: on the meta device it takes longer than all else."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -38,7 +38,7 @@ class _Unfilled(TorchFunctionMode):
 
 @contextlib.contextmanager
 def sketched() -> Iterator[None]:
-    """What is built inside has shapes and no values: enough to be priced."""
+    """Modules built inside have shapes and no values, which is enough to price them."""
     with torch.device("meta"), _Unfilled():
         yield
 
@@ -46,11 +46,11 @@ def sketched() -> Iterator[None]:
 def macs(module: nn.Module, *inputs: Tensor) -> int:
     """MACs of one call of `module` on these inputs in evaluation mode, by fvcore's trace.
 
-    The trace freezes control flow and drops what no output depends on: a network that decides by
-    its data must return what it decided from, or be counted by `executed_macs`.
+    The trace freezes control flow and drops operations that no output depends on: a network whose
+    control flow depends on data must return the values it decides by, or `executed_macs` counts it.
 
     Raises:
-        NotImplementedError: a matrix product that has no rule here.
+        NotImplementedError: a matrix product that has no counting rule here.
     """
     with quiet(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit.trace: deprecated, and every Python branch
@@ -62,9 +62,9 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
 
 
 def executed_macs(module: nn.Module, *inputs: Tensor) -> int:
-    """MACs that really ran in one eager call in evaluation mode, over the whole batch.
+    """MACs that one eager call in evaluation mode executes, over the whole batch.
 
-    The independent witness: half of what FlopCounterMode sees, and the LSTM, which it does not.
+    An independent measurement: half of FlopCounterMode's count, plus LSTMs, which it misses.
     """
     counter = FlopCounterMode(display=False)
     with quiet(module), _recurrent(module, counter) as missed, counter:
@@ -77,12 +77,18 @@ def executed_macs(module: nn.Module, *inputs: Tensor) -> int:
 
 @contextlib.contextmanager
 def quiet(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every part's own mode is put back."""
+    """Evaluation mode without gradients; restores the mode of every submodule."""
+    with in_evaluation(module), torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
+def in_evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode; restores the mode of every submodule."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for part, mode in modes.items():
             part.training = mode
@@ -90,7 +96,7 @@ def quiet(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recurrent(module: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]:
-    """What the counter misses of every LSTM call, in MACs."""
+    """The MACs of every LSTM call that the counter misses."""
     missed: list[int] = []
     before: list[int] = []
 
@@ -98,8 +104,8 @@ def _recurrent(module: nn.Module, counter: FlopCounterMode) -> Iterator[list[int
         before.append(counter.get_total_flops())
 
     def leave(part: nn.Module, inputs: Any, _outputs: Any) -> None:
-        seen = (counter.get_total_flops() - before.pop()) // 2
-        missed.append(_lstm_macs(part, inputs[0]) - seen)
+        counted = (counter.get_total_flops() - before.pop()) // 2
+        missed.append(_lstm_macs(part, inputs[0]) - counted)
 
     parts = [part for part in module.modules() if isinstance(part, nn.LSTM | nn.LSTMCell)]
     hooks = [part.register_forward_pre_hook(enter) for part in parts]
@@ -130,7 +136,7 @@ def _lstm_cell(inputs: list[Any], _outputs: list[Any]) -> int:
 
 def _refused(_inputs: list[Any], _outputs: list[Any]) -> int:
     raise NotImplementedError(
-        "of the recurrent modules only LSTMs are counted, but got a GRU or a plain RNN; "
+        "LSTMs are the only recurrent modules that are counted, but got a GRU or a plain RNN; "
         "write its step as linear maps"
     )
 

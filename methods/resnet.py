@@ -20,12 +20,12 @@ from methods.fold import Pricer
 from methods.macs import sketched
 
 Convolution = Callable[..., nn.Module]
-"""Called as nn.Conv2d: (inputs, outputs, size, stride=, padding=, bias=False)."""
+"""Has nn.Conv2d's signature: (inputs, outputs, size, stride=, padding=, bias=False)."""
 Context = tuple[Tensor, ...]
-"""What a block's convolutions take beside the features; plain ones take nothing."""
+"""Further inputs of a block's convolutions beside the features; empty for plain ones."""
 
 LARGE = 64
-"""Images wider than this, in pixels, go through ImageNet's stem in either family."""
+"""Images wider than this, in pixels, use ImageNet's stem in either family."""
 LAYOUTS: dict[int, tuple[Sequence[int], bool]] = {
     18: ((2, 2, 2, 2), False),
     34: ((3, 4, 6, 3), False),
@@ -61,7 +61,7 @@ class Residual(nn.Module):
     def forward(
         self, features: Features, shortcut: Changed | None = None, context: Context = ()
     ) -> Changed:
-        """The block with its shortcut, which is computed here unless it is given."""
+        """The block with its shortcut, which is computed here unless the caller gives it."""
         shortcut = self.shortcut(features, context) if shortcut is None else shortcut
         return F.relu(shortcut + self.body(features, context))
 
@@ -119,7 +119,7 @@ class ResNet(nn.Module):
 
     @property
     def units(self) -> Sequence[Residual]:
-        """The blocks in order, for those who call their shortcut and their body apart."""
+        """The blocks in order, typed, so that shortcut and body can be called separately."""
         return cast("Sequence[Residual]", list(self.blocks))
 
     def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
@@ -144,7 +144,7 @@ def resnet(
     """A freshly initialised ResNet for `task`; `width` multiplies every channel count.
 
     Raises:
-        MethodError: a depth that the family has not, or images too small for it.
+        MethodError: the family has no such depth, or the images are too small for it.
     """
     check_depth(depth, family)
     least = 8 if family == "cifar" else LARGE
@@ -164,10 +164,10 @@ def resnet(
 
 
 def check_depth(depth: int, family: Family) -> None:
-    """Refuse a depth that the family has not.
+    """Check that the family has this depth.
 
     Raises:
-        MethodError: says which depths would do.
+        MethodError: it has not; the message names depths that it has.
     """
     if family == "cifar" and (depth < 8 or depth % 6 != 2):
         below = max(8, depth - (depth - 2) % 6)
@@ -178,7 +178,7 @@ def check_depth(depth: int, family: Family) -> None:
 
 
 def stage_sizes(depth: int, family: Family) -> Sequence[int]:
-    """How many blocks each stage has."""
+    """Number of blocks in each stage."""
     return _layout(depth, family)[1]
 
 
@@ -188,7 +188,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 def initialise(module: nn.Module) -> None:
-    """Convolutions from N(0, 2 / (k^2 outputs)); everything else keeps torch's default."""
+    """Initialise convolutions from N(0, 2 / (k^2 outputs)); the rest keeps torch's defaults."""
     for part in module.modules():
         if type(part) is nn.Conv2d:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -204,7 +204,7 @@ class Costs(NamedTuple):
     """Each block's projection alone; 0 where the shortcut is the identity."""
     head: int
     outputs: tuple[tuple[int, int, int], ...]
-    """Channels, height and width of the map that each block hands on."""
+    """Channels, height and width of each block's output map."""
 
     @property
     def total(self) -> int:
@@ -214,10 +214,10 @@ class Costs(NamedTuple):
 
 @lru_cache(maxsize=256)
 def costs(task: Task, depth: int, width: float = 1.0, family: Family = "cifar") -> Costs:
-    """What each part of `resnet(task, depth, width)` costs, by fvcore, without a trained network.
+    """MACs of each part of `resnet(task, depth, width)`, by fvcore, without a trained network.
 
     Raises:
-        MethodError: a depth that the family has not, or images too small for it.
+        MethodError: the family has no such depth, or the images are too small for it.
     """
     with sketched():
         skeleton = resnet(task, depth, width, family=family)

@@ -11,7 +11,7 @@ def cosine(progress: float) -> float:
 
 
 def step(progress: float, at: Sequence[float] = (0.5, 0.75), factor: float = 0.1) -> float:
-    """`factor` to the power of the milestones passed (ResNet, section 4.2: 32k, 48k of 64k)."""
+    """`factor` to the power of the milestones reached (ResNet, section 4.2: 32k, 48k of 64k)."""
     passed = sum(progress >= milestone for milestone in at)
     return float(factor**passed)
 
@@ -22,7 +22,7 @@ def constant(progress: float) -> float:  # noqa: ARG001
 
 
 def warmup(progress: float, fraction: float, start: float = 0.1) -> float:
-    """Linear from `start` to 1 over the first `fraction` of progress, 1 from there on."""
+    """Linear from `start` to 1 over the first `fraction` of progress, then 1."""
     if progress >= fraction:
         return 1.0
     return start + (1.0 - start) * progress / fraction

@@ -1,7 +1,7 @@
 """EfficientNet-B0 as a function of its parts.
 
-Tan and Le, EfficientNet (arXiv 1905.11946), table 1. We differ from the authors' code in padding
-alike on both sides where an even map is halved, and in leaving block dropping out.
+Tan and Le, EfficientNet (arXiv 1905.11946), table 1. We differ from the authors' code in two
+places: padding is symmetric where an even map is halved, and blocks are not dropped.
 """
 
 import math
@@ -19,7 +19,7 @@ from methods.macs import macs, sketched
 from methods.resnet import Context, Convolution, Normed, scaled
 
 LEAST = 32
-"""Smallest images, in pixels: the last map is a 32nd of them."""
+"""Minimal image size, in pixels: the last map is 32 times smaller."""
 GROUPS: Sequence[tuple[int, int, int, int, int]] = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -31,13 +31,13 @@ GROUPS: Sequence[tuple[int, int, int, int, int]] = (
 )
 """Block groups: expansion, kernel size, stride of the first block, channels, blocks."""
 STEM, LAST = 32, 1280
-"""Channels in front of the blocks and behind them."""
+"""Channels before the blocks and after them."""
 SQUEEZED = 4
 """A block's inputs over the width of its squeeze and excitation."""
 
 
 class InvertedBottleneck(nn.Module):
-    """Expand, filter each channel, weigh the channels, project; a shortcut where shapes allow."""
+    """Expand, filter each channel, weight channels, project; a shortcut if the shapes allow it."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ def efficientnet(task: Task, width: float = 1.0, *, conv: Convolution = nn.Conv2
     """A freshly initialised EfficientNet-B0; `width` multiplies every channel count.
 
     Raises:
-        MethodError: images too small for it.
+        MethodError: the images are too small.
     """
     if min(task.height, task.width) < LEAST:
         raise MethodError(
@@ -120,7 +120,7 @@ def cost(task: Task, width: float = 1.0) -> int:
     """MACs of one sample in `efficientnet(task, width)`, by fvcore, without a trained network.
 
     Raises:
-        MethodError: images too small for it.
+        MethodError: the images are too small.
     """
     with sketched():
         skeleton = efficientnet(task, width)

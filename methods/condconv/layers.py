@@ -1,21 +1,19 @@
 """Layers whose weights are mixed, image by image, from several experts.
 
 Yang et al., CondConv (arXiv 1904.04971): y = (a1 W1 + ... + aE WE) * x with a = sigmoid(R GAP(x)).
-A convolution is linear in its kernel, so the same values can be had in five ways. All but the last
-mix first, and cost one convolution and the mixing; they differ in speed:
+A convolution is linear in its kernel, so the same values can be computed in five ways. All but the
+last mix kernels first, and cost one convolution and the mixing; they differ in speed:
 
-- grouped: the batch becomes the groups of one convolution, a few MiB of kernels at a time;
+- grouped: the images become the groups of one convolution, a few MiB of kernels at a time;
 - bmm: the same for 1x1 kernels of stride 1, as a batch of matrix products;
 - loop: image by image;
-- patches: matrix products with what each pixel sees. Slower, but one graph for any batch, and what
-  an exported network runs;
+- patches: matrix products with the input patch of each pixel. It is slower, but its graph holds for
+  any batch size, so exported networks use it;
 - experts: every expert runs, and the outputs are mixed. It costs as many convolutions as there are
-  experts; it is the fastest where maps are tiny and kernels large.
+  experts; it is the fastest for tiny maps and large kernels.
 
-Which is the fastest follows from a rule in `picks`, or from measurement (`methods.shipping.forms`).
-
-Training needs no batches of 1, which leave a norm nothing but the statistics of a single image: the
-grouped form takes a batch of any size, and a batch of 1 as well.
+A rule in `picks` or a measurement (`methods.shipping.forms`) selects the fastest. All accept
+batches of any size, so training needs no batches of 1, whose norms would see a single image.
 """
 
 import copy
@@ -32,26 +30,27 @@ from torch.nn.modules.utils import _pair
 
 from methods.api import Changed, Features
 from methods.errors import MethodError
+from methods.fold import affine
 
 Path = Literal["grouped", "bmm", "loop", "patches", "experts"]
 Start = Literal["glorot", "timm"]
 Routing = Float[Tensor, "batch experts"]
-"""How much of each expert an image takes, in (0, 1); they need not sum to 1."""
+"""Weight of each expert for an image, in (0, 1); weights need not sum to 1."""
 Size = int | tuple[int, int]
 
 CACHE = 4 * 2**20
-"""Bytes of mixed kernels that a CPU handles at a time: about what its caches hold."""
+"""Bytes of mixed kernels that a CPU handles at a time, about the size of its caches."""
 LITTLE = 64
-"""Experts times output pixels up to which, in training, running every expert is the fastest."""
+"""Maximum of experts times output pixels at which, in training, `experts` is the fastest way."""
 LARGE = 8192
-"""Weights of a kernel from which that is so."""
+"""Minimal number of weights of a kernel for that."""
 
 
 class Router(nn.Module):
     """Routing weights from pooled features: a linear map and a sigmoid (section 3).
 
-    Glorot's uniform start, and a bias of 0, are those of the authors' code; timm's is narrower by
-    the square root of 6.
+    Glorot's uniform initialisation and a bias of 0 are those of the authors' code; timm's range is
+    narrower by the square root of 6.
     """
 
     def __init__(self, inputs: int, experts: int, start: Start = "glorot") -> None:
@@ -63,7 +62,7 @@ class Router(nn.Module):
 
     @property
     def extra(self) -> int:
-        """MACs of one sample, none of which a plain network has."""
+        """MACs of one sample, all of them beyond a plain network's."""
         return self.linear.weight.numel()
 
     def forward(self, pooled: Float[Tensor, "batch channels"]) -> Routing:
@@ -71,13 +70,13 @@ class Router(nn.Module):
 
 
 class CondConv2d(nn.Module):
-    """A convolution whose kernel, and bias if it has one, each image mixes from experts.
+    """A convolution whose kernel, and optional bias, each image mixes from experts.
 
-    Every expert starts from N(0, 2 / fan_out) of its own, fan_out = k^2 outputs / groups. The
-    price is one convolution and the mixing; evaluation mode takes only the ways that cost it.
+    Every expert is drawn from N(0, 2 / fan_out), fan_out = k^2 outputs / groups. The price is one
+    convolution and the mixing; evaluation mode uses only ways that cost exactly that.
 
     Raises:
-        MethodError: no expert, or channels that the groups do not divide.
+        MethodError: no expert, or groups that do not divide the channels.
     """
 
     shift: Tensor | None
@@ -111,7 +110,7 @@ class CondConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(experts, outputs)) if bias else None
         self.register_buffer("shift", None)
         self.path = path
-        """The way that is taken; None leaves it to the rule in `picks`."""
+        """The way to compute; None leaves it to the rule in `picks`."""
         fan_out = math.prod(self.kernel[1:]) * outputs / groups
         nn.init.normal_(self.weight, std=(2 / fan_out) ** 0.5)
 
@@ -138,7 +137,7 @@ class CondConv2d(nn.Module):
 
     @property
     def pointwise(self) -> bool:
-        """Whether it maps each pixel on its own, all channels to all."""
+        """Whether it maps each pixel separately, all channels to all."""
         plain = self.groups == 1 and not any(self.padding)
         return plain and self.kernel[1:] == self.stride == (1, 1)
 
@@ -149,16 +148,16 @@ class CondConv2d(nn.Module):
         return self.run(features, routing, path, self._chunk(path, features))
 
     def run(self, features: Features, routing: Routing, path: Path, size: int) -> Changed:
-        """The convolution in one of its ways, so many images at a time."""
+        """The convolution in the way `path`, `size` images at a time."""
         pairs = zip(torch.split(features, size), torch.split(routing, size), strict=True)
-        parts = [WAYS[path](self, some, own) for some, own in pairs]
+        parts = [WAYS[path](self, images, weights) for images, weights in pairs]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def picks(self, features: Features) -> Path:
-        """The way that these features take: the one set, else the fastest.
+        """The way to compute for these features: the configured one, else the fastest.
 
-        What is fastest follows from shapes, mode and kind of device alone, so that a run repeats
-        itself. The rule was measured on one CPU thread; bmm and grouped on a GPU are untested.
+        The rule depends on shapes, mode and kind of device alone, so that runs are reproducible. It
+        was measured on one CPU thread; bmm and grouped on a GPU are untested.
         """
         if torch.compiler.is_exporting():
             return "patches"
@@ -172,7 +171,7 @@ class CondConv2d(nn.Module):
         return "experts" if large and self._work(features) <= LITTLE else "grouped"
 
     def mixed(self, routing: Routing) -> tuple[Tensor, Tensor | None]:
-        """Each image's kernel and bias: batch*outputs inputs/groups *size, and batch outputs."""
+        """Each image's kernel (batch*outputs inputs/groups *size) and bias (batch outputs)."""
         kernels = (routing @ self.weight).reshape(-1, *self.kernel)
         bias = None if self.bias is None else routing @ self.bias
         if self.shift is not None:
@@ -180,7 +179,7 @@ class CondConv2d(nn.Module):
         return kernels, bias
 
     def extra_repr(self) -> str:
-        """What the layer is made of, as nn.Conv2d says it."""
+        """The layer's arguments in the manner of nn.Conv2d; timings are stored under this text."""
         inputs, size = self.kernel[0] * self.groups, self.kernel[1:]
         return (
             f"{inputs}, {self.outputs}, size={size}, stride={self.stride}, padding={self.padding}, "
@@ -198,7 +197,7 @@ class CondConv2d(nn.Module):
         return rows, (width + 2 * self.padding[1] - wide) // self.stride[1] + 1
 
     def forms(self, features: Features, _routing: Routing) -> dict[str, nn.Module]:
-        """Every way that these features can take, in portions of 1, 4, 16, ... images."""
+        """Every way to compute for these features, in portions of 1, 4, 16, ... images."""
         batch = len(features)
         sizes = [4**power for power in range(batch) if 4**power < batch] + [batch]
         paths: list[Path] = ["bmm", "grouped"] if self.pointwise else ["grouped"]
@@ -207,7 +206,7 @@ class CondConv2d(nn.Module):
         return forms | {"experts": Way(self, "experts", batch)}
 
     def _chunk(self, path: Path, features: Features) -> int:
-        """How many images go together."""
+        """Number of images that run at a time."""
         if path == "loop":
             return 1
         if path == "experts" or features.is_cuda:
@@ -219,9 +218,9 @@ class CondConv2d(nn.Module):
 class CondLinear(nn.Module):
     """A linear map whose weights and bias each image mixes from experts.
 
-    Every expert runs and the outputs are mixed, here the cheapest way of all: E (inputs + 1)
-    outputs, where mixing the weights first would cost inputs * outputs more. Each expert starts as
-    an nn.Linear does.
+    Every expert runs and the outputs are mixed, which is the cheapest way here: it costs
+    E (inputs + 1) outputs; mixing the weights first would cost inputs * outputs more. Each expert
+    is initialised as an nn.Linear.
     """
 
     def __init__(self, inputs: int, outputs: int, *, experts: int) -> None:
@@ -245,7 +244,7 @@ class CondLinear(nn.Module):
 
 
 class Way(nn.Module):
-    """A conditional convolution bound to one way, and to so many images at a time."""
+    """A conditional convolution computed in the way `path`, `size` images at a time."""
 
     def __init__(self, layer: CondConv2d, path: Path, size: int) -> None:
         super().__init__()
@@ -256,17 +255,14 @@ class Way(nn.Module):
 
 
 def fuse(conv: CondConv2d, norm: nn.BatchNorm2d) -> CondConv2d:
-    """A copy with the norm behind it: its scale in every expert, its shift unmixed; same price."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
+    """A copy that absorbs the next norm: scale in every expert, shift unmixed; the same price."""
+    scale, shift = affine(norm)
     fused = copy.deepcopy(conv)
     kernels = conv.weight.reshape(conv.experts, conv.outputs, -1) * scale[:, None]
     fused.weight = nn.Parameter(kernels.flatten(1).detach(), requires_grad=False)
     if conv.bias is not None:
         fused.bias = nn.Parameter((conv.bias * scale).detach(), requires_grad=False)
-    fused.shift = shift.detach()
+    fused.shift = shift
     fused.path = None
     return fused
 
@@ -296,8 +292,8 @@ def _bmm(layer: CondConv2d, features: Tensor, routing: Tensor) -> Tensor:
 def _patches(layer: CondConv2d, features: Tensor, routing: Tensor) -> Tensor:
     kernels, bias = layer.mixed(routing)
     batch, groups, size = features.shape[0], layer.groups, layer.kernel[1:]
-    seen = F.unfold(features, size, padding=layer.padding, stride=layer.stride)
-    out = kernels.reshape(batch, groups, layer.outputs // groups, -1) @ seen.reshape(
+    patches = F.unfold(features, size, padding=layer.padding, stride=layer.stride)
+    out = kernels.reshape(batch, groups, layer.outputs // groups, -1) @ patches.reshape(
         batch, groups, math.prod(layer.kernel), -1
     )  # batch groups outputs/groups pixels
     out = out.reshape(batch, layer.outputs, *layer._map(features))

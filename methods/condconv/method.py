@@ -1,4 +1,4 @@
-"""CondConv: each image mixes its own convolution kernels from experts.
+"""CondConv: each image mixes its convolution kernels from experts.
 
 Yang et al., CondConv: Conditionally Parameterized Convolutions for Efficient Inference (arXiv
 1904.04971v3).
@@ -32,15 +32,15 @@ from methods.macs import quiet, sketched
 from methods.resnet import ResNet, check_depth, costs, resnet, stage_sizes
 
 DEPTH = 20
-"""Default depth; EfficientNet-B0, which has its own, takes no other."""
+"""Default depth; the only valid value for EfficientNet-B0, whose depth is fixed."""
 DEAR = 0.5
-"""Mixing over convolution, in MACs, from which a layer is called dear."""
+"""Ratio of mixing to convolution, in MACs, above which a layer is reported as expensive."""
 STILL = 0.01
-"""Standard deviation of a routing weight over images below which it is called constant."""
+"""Standard deviation of routing weights over images below which they count as constant."""
 
 
 class Routed(nn.Module):
-    """A block all of whose convolutions mix their experts by one routing of the block's input."""
+    """A block whose convolutions all mix their experts by one routing of the block's input."""
 
     def __init__(self, block: nn.Module, router: Router) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Routed(nn.Module):
 
 
 class RoutedHead(nn.Module):
-    """A classifier that mixes its experts by a routing of the pooled features it classifies."""
+    """A classifier that mixes its experts by a routing of its input, the pooled features."""
 
     def __init__(self, linear: CondLinear, router: Router) -> None:
         super().__init__()
@@ -65,34 +65,34 @@ class RoutedHead(nn.Module):
 
 
 class CondConv(Method):
-    """Each image mixes its own convolution kernels from experts, then convolves once.
+    """Each image mixes its convolution kernels from experts, then convolves once.
 
     Paper: Yang et al., CondConv: Conditionally Parameterized Convolutions for Efficient Inference,
     NeurIPS 2019, arXiv 1904.04971.
 
     As published:
     - sigmoid routing of the pooled block input; one routing for all convolutions of a block
-    - every expert starts from N(0, 2 / fan_out) of its own, the routing from Glorot's uniform
+    - every expert is drawn from N(0, 2 / fan_out), the routing from Glorot's uniform
     - in EfficientNet-B0 the last three block groups are conditional, in a ResNet the last stage
-    - trained by one cross-entropy, in batches: kernels of a batch run as one grouped convolution
+    - trained with one cross-entropy in batches: kernels of a batch run as one grouped convolution
 
     Deviations:
-    - the recipe is the one all methods share: no RMSprop, weight averaging, mixup or AutoAugment
+    - the recipe is shared by all methods: no RMSprop, weight averaging, mixup or AutoAugment
     - dropout is 0 unless set (the authors' flag for EfficientNet: 0.25); blocks are never dropped
-    - a projection shortcut is one of its block's convolutions, so it is conditional too
+    - a projection shortcut is one of its block's convolutions and thus conditional too
     - the price counts mixing and routing, as fvcore does: 1.5 % below the published EfficientNets
     - a conditional classifier runs its experts and mixes logits: the same values for fewer MACs
     - EfficientNet pads evenly on both sides and rounds scaled channels to multiples of 4
     """
 
     experts: Annotated[int, Field(ge=1, le=64), Search(choices=(2, 4, 8))] = 8
-    """Kernels to mix in each conditional convolution; with 1, a sigmoid scales a plain one."""
+    """Kernels to mix in each conditional convolution; with 1, a sigmoid scales a plain kernel."""
     placement: Annotated[
         str, Field(coerce_numbers_to_str=True), Search(choices=("1", "all", "late"))
     ] = "late"
     """Conditional stages: their digits in order, as in 1, 23 or 567; `all`; or, as published,
     `late`: the last of a ResNet, the last three block groups of EfficientNet. Mixing costs experts
-    / (height * width) of a convolution's map times its MACs: dear where maps are small."""
+    / (height * width) of a convolution's map times its MACs: expensive for small maps."""
     head: Annotated[bool, Search()] = False
     """Whether the classifier is conditional too."""
     depth: Annotated[int, Field(ge=8, le=1202), Search(low=8, high=56, step=6)] = DEPTH
@@ -103,12 +103,12 @@ class CondConv(Method):
     """cifar: three stages from 16 channels, behind ImageNet's stem for images above 64 px;
     imagenet: four stages from 64 channels; efficientnet-b0: seven block groups."""
     routing_init: Start = "glorot"
-    """Start of the routing layer: the authors' uniform, or timm's, narrower by the root of 6."""
+    """Initialisation of the routing layer: the authors', or timm's, narrower by the root of 6."""
     path: Literal["auto", "grouped", "loop", "experts"] = "auto"
-    """How training runs mixed kernels, which changes its speed and no values: the batch as groups,
-    image by image, or every expert; `auto` goes by shape. The deployed form never runs them all."""
+    """How training computes with mixed kernels, which changes only its speed: the batch as groups,
+    image by image, or every expert; `auto` selects by shape. Deployed, not all experts run."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Fraction of the pooled features that the classifier does not see in training."""
+    """Fraction of the classifier's input features that is dropped in training."""
 
     @pydantic.model_validator(mode="after")
     def _backbone_exists(self) -> "CondConv":
@@ -116,28 +116,28 @@ class CondConv(Method):
             check_depth(self.depth, self.family)
         elif self.depth != DEPTH:
             raise ValueError(
-                f"efficientnet-b0 has its own depth: leave depth at {DEPTH}, got {self.depth}"
+                f"efficientnet-b0 has a fixed depth: leave depth at {DEPTH}, got {self.depth}"
             )
         self.conditional()
         return self
 
     def conditional(self) -> list[int]:
-        """Which blocks are conditional, counted from 0.
+        """The indices of the conditional blocks, from 0.
 
         Raises:
-            MethodError: stages that the backbone has not.
+            MethodError: the backbone has no such stages.
         """
         sizes = self._sizes()
         names = "".join(str(stage + 1) for stage in range(len(sizes)))
         late = names[-3:] if self.family == "efficientnet-b0" else names[-1]
-        wanted = {"all": names, "late": late}.get(self.placement, self.placement)
-        if not wanted or list(wanted) != sorted(set(wanted) & set(names)):
+        stages = {"all": names, "late": late}.get(self.placement, self.placement)
+        if not stages or list(stages) != sorted(set(stages) & set(names)):
             raise MethodError(
                 f"placement must be 'all', 'late' or some of {self.family}'s stages {names} in "
                 f"order, got {self.placement!r}; try {late}"
             )
         owners = "".join(name * size for name, size in zip(names, sizes, strict=True))
-        return [block for block, owner in enumerate(owners) if owner in wanted]
+        return [block for block, owner in enumerate(owners) if owner in stages]
 
     def build(self, task: Task) -> StaticNet:
         """A freshly initialised network for `task`; draws from torch's global generator.
@@ -165,7 +165,7 @@ class CondConv(Method):
         return net
 
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[StaticNet]]:
-        """One: cross-entropy."""
+        """A single phase: cross-entropy."""
         return [Phase(name="train", share=1.0, loss=partial(cross_entropy, smoothing=smoothing))]
 
     def deploy(self, net: StaticNet) -> nn.Module:
@@ -177,11 +177,11 @@ class CondConv(Method):
         return _price(self, task)
 
     def alarm(self, net: StaticNet, images: Images) -> str | None:
-        """Whether the routing ignores the images, or mixing is dear for the maps at hand."""
+        """A warning if the routing ignores the images, or if mixing is expensive for their maps."""
         routings = _outputs(net, images, Router)
-        if len(images) > 1 and max(float(one.std(0).mean()) for one in routings) < STILL:
+        if len(images) > 1 and max(float(routing.std(0).mean()) for routing in routings) < STILL:
             return "routing weights are alike for every image: this network is static"
-        pixels = min(one[0, 0].numel() for one in _outputs(net, images[:1], CondConv2d))
+        pixels = min(maps[0, 0].numel() for maps in _outputs(net, images[:1], CondConv2d))
         if self.experts > DEAR * pixels:
             return (
                 f"mixing {self.experts} experts costs {self.experts / pixels:.2g} times the "
@@ -190,7 +190,7 @@ class CondConv(Method):
         return None
 
     def _sizes(self) -> Sequence[int]:
-        """How many blocks each stage has."""
+        """Number of blocks in each stage."""
         if self.family == "efficientnet-b0":
             return [count for *_, count in efficientnet.GROUPS]
         return stage_sizes(self.depth, self.family)
@@ -211,10 +211,10 @@ class CondConv(Method):
 
 
 def _outputs(net: nn.Module, images: Images, kind: type[nn.Module]) -> list[Tensor]:
-    """What each part of this kind says to these images in evaluation mode."""
-    said: list[Tensor] = []
+    """The outputs of all parts of this class for these images, in evaluation mode."""
+    outputs: list[Tensor] = []
     hooks = [
-        part.register_forward_hook(lambda _part, _inputs, output: said.append(output))
+        part.register_forward_hook(lambda _part, _inputs, output: outputs.append(output))
         for part in net.modules()
         if isinstance(part, kind)
     ]
@@ -224,7 +224,7 @@ def _outputs(net: nn.Module, images: Images, kind: type[nn.Module]) -> list[Tens
     finally:
         for hook in hooks:
             hook.remove()
-    return said
+    return outputs
 
 
 @lru_cache(maxsize=1024)

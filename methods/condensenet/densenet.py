@@ -1,11 +1,11 @@
-"""Fully dense DenseNets as functions of their parts, and what they cost in closed form.
+"""Fully dense DenseNets as functions of their parts, and their cost in closed form.
 
-Huang et al., CondenseNet (arXiv 1711.09224), section 4: every layer sees every earlier feature map,
-across blocks too, since a transition only pools; the growth rate doubles from block to block.
+Huang et al., CondenseNet (arXiv 1711.09224), section 4: every layer reads every earlier feature
+map, across blocks too, since a transition only pools; the growth rate doubles from block to block.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -18,16 +18,17 @@ from methods.errors import MethodError
 from methods.resnet import LARGE, initialise
 
 Pointwise = Callable[[int, int], nn.Module]
-"""Makes a layer's 1x1 convolution: (inputs, outputs)."""
+"""Builds a layer's 1x1 convolution: (inputs, outputs)."""
 Head = Callable[[int, int], nn.Module]
-"""Makes the classifier of the pooled features: (inputs, classes)."""
+"""Builds the classifier of the pooled features: (inputs, classes)."""
 
+PLAIN: Pointwise = partial(nn.Conv2d, kernel_size=1, bias=False)
 BOTTLENECK = 4
-"""Outputs of a layer's 1x1 convolution, in growth rates."""
+"""Outputs of a layer's 1x1 convolution, as a multiple of the growth rate."""
 
 
 class Layer(nn.Module):
-    """A 1x1 and a grouped 3x3 convolution, norm and ReLU before each; gives the new features."""
+    """A 1x1 and a grouped 3x3 convolution, norm and ReLU before each; returns the new features."""
 
     def __init__(self, inputs: int, growth: int, groups: int, pointwise: Pointwise) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ class Layer(nn.Module):
 
 
 class Block(nn.Module):
-    """Layers on maps of one size, each of which sees all that came before."""
+    """Layers on maps of one size, each of which reads all earlier features."""
 
     def __init__(self, layers: Sequence[Layer], pool: bool) -> None:
         super().__init__()
@@ -77,8 +78,8 @@ class DenseNet(nn.Module):
         return self.head(F.relu(self.norm(features)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-class Place(NamedTuple):
-    """Where a layer stands: the channels it sees and adds, and the size of its map."""
+class Shape(NamedTuple):
+    """The shape of a layer: the channels that it reads and adds, and the size of its map."""
 
     inputs: int
     growth: int
@@ -91,7 +92,7 @@ class Costs(NamedTuple):
 
     stem: int
     pointwise: int
-    """All 1x1 convolutions, every output connected to every input."""
+    """All 1x1 convolutions, with every output connected to every input."""
     grouped: int
     """All 3x3 convolutions."""
     head: int
@@ -109,21 +110,21 @@ def densenet(
     *,
     groups: int,
     family: Family = "cifar",
-    pointwise: Pointwise | None = None,
+    pointwise: Pointwise = PLAIN,
     head: Head = nn.Linear,
 ) -> DenseNet:
     """A freshly initialised DenseNet for `task`.
 
-    `stages` counts the layers of each block, `growth` is the first block's growth rate, `groups`
-    are those of the 3x3 convolutions; 1x1 convolutions are plain ones unless `pointwise` is given.
+    `stages` are the numbers of layers of the blocks, `growth` is the first block's growth rate,
+    `groups` are those of the 3x3 convolutions; 1x1 convolutions are plain by default.
 
     Raises:
         MethodError: images too small for so many blocks.
     """
-    layout = places(task, stages, growth, family)
+    layout = shapes(task, stages, growth, family)
     blocks = [
-        Block([Layer(at.inputs, at.growth, groups, pointwise or _plain) for at in own], index > 0)
-        for index, own in enumerate(layout)
+        Block([Layer(at.inputs, at.growth, groups, pointwise) for at in layers], index > 0)
+        for index, layers in enumerate(layout)
     ]
     stride = _stride(task, family)
     stem = nn.Conv2d(task.channels, 2 * growth, 3, stride=stride, padding=1, bias=False)
@@ -133,10 +134,10 @@ def densenet(
     return net
 
 
-def places(
+def shapes(
     task: Task, stages: tuple[int, ...], growth: int, family: Family
-) -> tuple[tuple[Place, ...], ...]:
-    """Where the layers of each block stand.
+) -> tuple[tuple[Shape, ...], ...]:
+    """The shapes of the layers of each block.
 
     Raises:
         MethodError: images too small for so many blocks.
@@ -151,10 +152,10 @@ def places(
         )
     blocks, inputs = [], 2 * growth
     for index, count in enumerate(stages):
-        own = growth << index
+        rate = growth << index
         size = height >> index, width >> index
-        blocks.append(tuple(Place(inputs + own * i, own, *size) for i in range(count)))
-        inputs += own * count
+        blocks.append(tuple(Shape(inputs + rate * i, rate, *size) for i in range(count)))
+        inputs += rate * count
     return tuple(blocks)
 
 
@@ -167,13 +168,13 @@ def costs(
     groups: int,
     family: Family = "cifar",
 ) -> Costs:
-    """What `densenet` of these costs, in closed form.
+    """MACs of one sample in the parts of `densenet` with these arguments, in closed form.
 
     Raises:
         MethodError: images too small for so many blocks.
     """
-    layout = places(task, stages, growth, family)
-    first, layers = layout[0][0], [at for own in layout for at in own]
+    layout = shapes(task, stages, growth, family)
+    first, layers = layout[0][0], [at for block in layout for at in block]
     return Costs(
         stem=9 * task.channels * 2 * growth * first.height * first.width,
         pointwise=sum(at.inputs * BOTTLENECK * at.growth * at.height * at.width for at in layers),
@@ -184,14 +185,10 @@ def costs(
     )
 
 
-def _outputs(layout: Sequence[Sequence[Place]]) -> int:
+def _outputs(layout: Sequence[Sequence[Shape]]) -> int:
     last = layout[-1][-1]
     return last.inputs + last.growth
 
 
 def _stride(task: Task, family: Family) -> int:
     return 2 if family == "imagenet" or max(task.height, task.width) > LARGE else 1
-
-
-def _plain(inputs: int, outputs: int) -> nn.Module:
-    return nn.Conv2d(inputs, outputs, 1, bias=False)

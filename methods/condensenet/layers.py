@@ -1,11 +1,11 @@
 """Learned group convolution: each group of outputs learns which inputs it needs.
 
-Huang et al., CondenseNet (arXiv 1711.09224), section 3. Output o is of group o mod `groups`, so
-that the shuffle between the groups of this convolution and of the next one is built in.
+Huang et al., CondenseNet (arXiv 1711.09224), section 3. Output o is in group o mod `groups`, so
+that the shuffle between the groups of this convolution and those of the next one is built in.
 """
 
 import itertools
-from typing import Literal, TypeVar, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -14,16 +14,14 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from methods.api import Changed, Features
-from methods.fold import fold, like
-
-M = TypeVar("M", bound=nn.Module)
+from methods.fold import M, affine, fold, like
 
 LEAST = 1e-6
-"""Squared norms below this do not shrink further, so that the root has a gradient."""
+"""Lower bound of squared norms, so that their root has a finite gradient."""
 
 
 class LearnedGroupConv(nn.Module):
-    """A 1x1 convolution whose weight a mask prunes, the same inputs for all outputs of a group."""
+    """A 1x1 convolution with a mask that prunes the same inputs for all outputs of a group."""
 
     mask: Tensor
 
@@ -56,36 +54,33 @@ class LearnedGroupConv(nn.Module):
         return F.dropout(F.conv2d(features, weight, self.bias), self.after, self.training)
 
     def grouped_weight(self) -> Float[Tensor, "outputs groups inputs"]:
-        """The weight that is not pruned; the outputs of each group come first."""
+        """The weight with pruned entries zero; outputs are numbered within their group."""
         return self.weight.reshape(-1, *self.mask.shape) * self.mask
 
     @torch.no_grad()
     def condense(self) -> None:
-        """Takes from each group the 1/factor of all inputs that matter least, of those it has.
+        """Prune 1/factor of all inputs in each group: the least important ones that remain.
 
-        How much an input matters to a group is the sum of its absolute weights (section 3.1).
+        The importance of an input to a group is the sum of its absolute weights (section 3.1).
         """
         importance = self.grouped_weight().abs().sum(0).masked_fill(~self.mask, torch.inf)
         least = importance.topk(self.mask.shape[1] // self.factor, largest=False).indices
         self.mask.scatter_(1, least, False)
 
     def lasso(self) -> Float[Tensor, ""]:
-        """Group lasso: the norms of the weights between an input and a group, summed."""
+        """Group lasso: the sum over inputs and groups of the norm of the weights between them."""
         return self.grouped_weight().square().sum(0).clamp(min=LEAST).sqrt().sum()
 
 
 class Affine(nn.Module):
-    """A norm in evaluation mode, as shipped where no convolution can take it in."""
+    """A norm in evaluation mode, as shipped if no convolution can absorb it."""
 
     scale: Tensor
     shift: Tensor
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
-        shift = norm.bias.detach() - norm.running_mean * scale
+        scale, shift = affine(norm)
         self.register_buffer("scale", scale[:, None, None])
         self.register_buffer("shift", shift[:, None, None])
 
@@ -103,7 +98,7 @@ class Gather(nn.Module):
         self.register_buffer("index", index)
 
     def forward(self, features: Features) -> Changed:
-        return features[:, self.index]  # keeps channels last, which index_select does not
+        return features[:, self.index]  # preserves channels last, which index_select does not
 
 
 class Condensed(nn.Sequential):
@@ -111,20 +106,19 @@ class Condensed(nn.Sequential):
 
     @property
     def parts(self) -> tuple[Tensor, nn.Conv2d]:
-        """The index of inputs, the groups' one after the other, and the convolution."""
+        """The index of inputs, group after group, and the convolution."""
         gather, conv, _ = self
         return cast("Gather", gather).index, cast("nn.Conv2d", conv)
 
     def forms(self, features: Features) -> dict[str, nn.Module]:
         """By groups after an index, and dense without one."""
         index, conv = self.parts
-        kept = conv.weight.detach().flatten(1)  # groups*outputs kept
-        rows = (
-            torch.arange(len(kept), device=kept.device).reshape(conv.groups, -1).t().flatten()
-        )  # shuffled
-        chosen = index.reshape(conv.groups, -1).repeat_interleave(len(kept) // conv.groups, 0)
-        weight = kept.new_zeros(len(kept), features.shape[1]).scatter_(1, chosen, kept)
-        bias = None if conv.bias is None else conv.bias.detach()[rows]
+        kernels = conv.weight.detach().flatten(1)  # groups*outputs inputs/factor
+        outputs = len(kernels)
+        rows = torch.arange(outputs, device=kernels.device).reshape(conv.groups, -1).t().flatten()
+        inputs = index.reshape(conv.groups, -1).repeat_interleave(outputs // conv.groups, 0)
+        weight = kernels.new_zeros(outputs, features.shape[1]).scatter_(1, inputs, kernels)
+        bias = None if conv.bias is None else conv.bias.detach()[rows]  # shuffled
         return {"grouped": self, "dense": like(conv, weight[rows][..., None, None], bias)}
 
 
@@ -134,9 +128,9 @@ def learned(module: nn.Module) -> list[LearnedGroupConv]:
 
 
 def condensed(module: M) -> M:
-    """A copy to ship: evaluation mode, norms folded, nothing runs that the masks have pruned.
+    """A copy to ship: evaluation mode, norms folded, without the weights that masks have pruned.
 
-    A norm follows a convolution where it is registered right after it in the same module.
+    A norm belongs to the convolution that is registered right before it in the same module.
     """
     shipped = fold(module)
     for part in list(shipped.modules()):
@@ -156,18 +150,18 @@ def condensed(module: M) -> M:
 
 @torch.no_grad()
 def _grouped(conv: LearnedGroupConv, norm: nn.BatchNorm2d | None) -> Condensed:
-    """Index, standard group convolution, shuffle: the function of `conv` and of its norm."""
+    """Index, standard group convolution and shuffle that compute `conv` and its norm."""
     weight, bias = conv.grouped_weight().flatten(0, 1), conv.bias
     if norm is not None:
         assert norm.running_mean is not None
         assert norm.running_var is not None
         moments = norm.running_mean, norm.running_var, norm.eps
         weight, bias = fuse_conv_bn_weights(weight, bias, *moments, norm.weight, norm.bias)
-    index = conv.mask.nonzero()[:, 1].reshape(conv.groups, -1)  # groups kept
+    index = conv.mask.nonzero()[:, 1].reshape(conv.groups, -1)  # groups inputs/factor
     rows = weight.reshape(-1, *conv.mask.shape).transpose(0, 1)  # groups outputs inputs
-    kept = rows.take_along_dim(index[:, None, :], 2).flatten(0, 1)[..., None, None]
-    standard = nn.Conv2d(index.numel(), len(kept), 1, groups=conv.groups, bias=False)
-    standard.weight = nn.Parameter(kept, requires_grad=False)
+    kernels = rows.take_along_dim(index[:, None, :], 2).flatten(0, 1)[..., None, None]
+    standard = nn.Conv2d(index.numel(), len(kernels), 1, groups=conv.groups, bias=False)
+    standard.weight = nn.Parameter(kernels, requires_grad=False)
     if bias is not None:
         by_group = bias.reshape(-1, conv.groups).t().flatten()
         standard.bias = nn.Parameter(by_group, requires_grad=False)

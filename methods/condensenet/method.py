@@ -1,4 +1,4 @@
-"""CondenseNet: dense connections, of which each group of outputs learns to keep a few.
+"""CondenseNet: dense connections, of which each group of outputs learns to keep only some.
 
 Huang et al., CondenseNet: An Efficient DenseNet using Learned Group Convolutions (arXiv
 1711.09224). The cost is the configuration's, the same for every image.
@@ -35,7 +35,7 @@ from methods.condensenet.layers import LearnedGroupConv, condensed, learned
 class CondensingNet(Network):
     """A DenseNet of learned group convolutions, in one of its condensing stages.
 
-    It costs what would ship now: all inputs that the groups of this stage still keep.
+    Its price is that of the network if it were shipped in this stage: of all unpruned inputs.
     """
 
     stage: Tensor
@@ -54,9 +54,9 @@ class CondensingNet(Network):
         return Output(self.backbone(images), price)
 
     def condense(self, stage: int) -> None:
-        """Prunes stage by stage from where the network is up to `stage`; never goes back.
+        """Prune stage by stage from the current stage up to `stage`; stages never decrease.
 
-        A classifier that is a learned group convolution is pruned in the last stage only.
+        A classifier that is a learned group convolution is pruned only in the last stage.
         """
         for reached in range(int(self.stage) + 1, stage + 1):
             for conv in learned(self.backbone if reached == self.last else self.backbone.blocks):
@@ -64,39 +64,39 @@ class CondensingNet(Network):
             self.stage.fill_(reached)
 
     def lasso(self) -> Float[Tensor, ""]:
-        """Group lasso of all layers; 0 in the last stage, where nothing is left to push out."""
+        """Group lasso of all layers; 0 in the last stage, after which nothing is pruned."""
         if int(self.stage) == self.last:
             return torch.zeros((), device=self.stage.device)
         return torch.stack([conv.lasso() for conv in learned(self.backbone.blocks)]).sum()
 
 
 class CondenseNet(Method):
-    """A DenseNet whose groups of outputs learn in training which few inputs each of them keeps.
+    """A DenseNet whose groups of outputs learn in training which few inputs they keep.
 
     Paper: Huang, Liu, van der Maaten, Weinberger, CondenseNet: An Efficient DenseNet using Learned
     Group Convolutions, CVPR 2018, arXiv 1711.09224.
 
     As published:
-    - every layer sees all earlier maps, across blocks too; the growth rate doubles per block
-    - output o of a 1x1 convolution is of group o mod G; the 3x3 convolutions have G groups too
+    - every layer reads all earlier maps, across blocks too; the growth rate doubles per block
+    - output o of a 1x1 convolution is in group o mod G; the 3x3 convolutions have G groups too
     - at i/(2(C-1)) of training, i = 1 to C-1, a group drops the 1/C of inputs of least sum |w|
-    - group lasso until the last of these stages; 1x1 weights end at 1/C
+    - group lasso until the last of these stages; 1/C of the 1x1 weights remain
     - shipped as an index of inputs, a standard group convolution and a shuffle
 
     Deviations:
     - the classifier stays whole; the public code halves it, untuned, after training
-    - `halve_classifier` prunes it in training instead, so that shipping moves no logit
+    - `halve_classifier` prunes it in training instead, so that shipping changes no logit
     - the lasso ends with the last stage for every G and C; the public code compares with G
-    - a jump in progress prunes all stages that it passes; the public code prunes one
-    - masks and stage are saved with the weights, and each network has its own
-    - shipped, inputs are gathered after norm and ReLU: one norm per layer also where C < G
-    - the head pools the whole map: the published windows of 8 and 7 px for any image size
-    - images above 64 px take the stem of stride 2 in either family
+    - a jump in progress prunes all stages that it skips; the public code prunes one
+    - masks and stage belong to each network and are saved with its weights
+    - shipped, inputs are gathered after norm and ReLU: one norm per layer also for C < G
+    - the head pools the whole map, which generalises the published windows of 8 and 7 px
+    - images above 64 px use the stem of stride 2 in either family
     - epochs, batch and learning rate are the study's (published: 300 epochs, batch 64, lr 0.1)
     """
 
     condense_factor: Annotated[int, Field(ge=2, le=64), Search(choices=(2, 4, 8))] = 4
-    """C: a 1x1 convolution ends with one in C of its weights, after C-1 condensing stages."""
+    """C: a 1x1 convolution keeps 1/C of its weights after C-1 condensing stages."""
     groups: Annotated[int, Field(ge=1, le=64), Search(choices=(2, 4, 8))] = 4
     """G: groups of outputs in every 1x1 and 3x3 convolution."""
     stages: Annotated[
@@ -104,17 +104,17 @@ class CondenseNet(Method):
     ] = "14-14-14"
     """Layers of each block, joined by dashes (30-30-30 with growth 12; ImageNet 4-6-8-10-8)."""
     growth: Annotated[int, Field(ge=2, le=256), Search(low=8, high=24, step=8)] = 8
-    """Channels that a layer of the first block adds; doubles from block to block."""
+    """Channels that a layer of the first block adds; the number doubles from block to block."""
     lasso: Annotated[float, Field(ge=0, le=1), Search(low=1e-6, high=1e-4, log=True)] = 0.0
     """Weight of the group lasso (ImageNet 1e-5)."""
     family: Family = "cifar"
     """cifar: a stem of stride 1, but of stride 2 for images above 64 px; imagenet: of stride 2."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Fraction of activations dropped at each 1x1 convolution in training (30-30-30 needs 0.1)."""
+    """Fraction of activations dropped at each 1x1 convolution in training (30-30-30: 0.1)."""
     dropout_at: Literal["before", "after"] = "before"
-    """Whether dropout acts on what a 1x1 convolution reads or on what it gives."""
+    """Whether dropout acts on the input or on the output of a 1x1 convolution."""
     halve_classifier: bool = False
-    """Prune the half of the classifier's inputs that matters least, with the last stage."""
+    """Prune the less important half of the classifier's inputs in the last stage."""
 
     @pydantic.model_validator(mode="after")
     def _divides(self) -> "CondenseNet":
@@ -160,7 +160,7 @@ class CondenseNet(Method):
         return CondensingNet(backbone, self._prices(task))
 
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[CondensingNet]]:
-        """One: cross-entropy and group lasso; condensing takes the first half."""
+        """A single phase: cross-entropy and group lasso; condensing takes its first half."""
         return [
             Phase(
                 name="train",
@@ -180,7 +180,7 @@ class CondenseNet(Method):
         return self._prices(task)[-1]
 
     def alarm(self, net: CondensingNet, _images: Images) -> str | None:
-        """Whether the network has condensing stages ahead."""
+        """A warning if the network has not reached its last condensing stage."""
         stage = int(net.stage)
         if stage == net.last:
             return None
@@ -196,8 +196,8 @@ class CondenseNet(Method):
     def _prices(self, task: Task) -> list[int]:
         """MACs of a sample in each condensing stage."""
         parts = costs(task, self._layers, self.growth, groups=self.groups, family=self.family)
-        spared = parts.pointwise // self.condense_factor  # MACs per stage
-        prices = [parts.total - spared * stage for stage in range(self.condense_factor)]
+        saving = parts.pointwise // self.condense_factor  # MACs per stage
+        prices = [parts.total - saving * stage for stage in range(self.condense_factor)]
         if self.halve_classifier:
             prices[-1] -= parts.head // 2
         return prices
@@ -213,17 +213,17 @@ class CondenseNet(Method):
 
 
 def stage_at(progress: float, factor: int) -> int:
-    """Condensing stages entered at this progress: all factor - 1 of them by one half."""
+    """The condensing stage at this progress; the last, factor - 1, begins at one half."""
     return sum(2 * progress >= stage / (factor - 1) for stage in range(1, factor))
 
 
 class _HalvingHead(nn.Module):
-    """A linear classifier as a learned group convolution of one group that keeps half."""
+    """A linear classifier as a learned group convolution of one group; half its inputs remain."""
 
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
         self.conv = LearnedGroupConv(inputs, classes, groups=1, factor=2, bias=True)
-        nn.init.kaiming_uniform_(self.conv.weight, a=math.sqrt(5))  # as nn.Linear begins
+        nn.init.kaiming_uniform_(self.conv.weight, a=math.sqrt(5))  # as nn.Linear is initialised
 
     def forward(self, pooled: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch classes"]:
         logits: Tensor = self.conv(pooled[..., None, None])

@@ -1,8 +1,8 @@
 """Layers that run at many widths by slicing their weights; the width is an argument, never a mode.
 
 Yu et al., Slimmable Neural Networks (arXiv 1812.08928), and DS-Net. A layer takes its running input
-width from the features that it is given, and its output width from the caller. `at` copies a slice
-out as torch's own layer, contiguous, for shipping.
+width from its input features, and its output width from the caller. `at` copies a slice into a
+contiguous layer of torch, for shipping.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ from torch.nn.utils import skip_init
 from methods.api import Changed, Features
 
 Shares = Float[Tensor, "batch widths"]
-"""How much of each width an image runs at: one-hot but for its gradient."""
+"""Share of each width in an image: one-hot, but with a soft gradient."""
 Reduced = Float[Tensor, "batch reduced"]
-"""What squeezing makes of a feature map; the gate reads it too."""
+"""The squeezed vectors of feature maps; the gate reads them too."""
 
 MOMENTUM = 0.1
-"""Of running statistics while weights train."""
+"""Momentum of running statistics while weights train."""
 EPSILON = 1e-5
 ALIVE = 0.5
-"""Bias that squeezing starts from: pooled features vary so little between images that half of the
+"""Initial bias of squeezing. Pooled features vary so little between images that from 0 half of the
 units would be dead for all of them, and a gate would have nothing to read."""
 
 
 class SlimConv2d(nn.Module):
-    """A dense convolution without bias: the first filters on the first channels."""
+    """A dense convolution without bias that applies the first filters to the first channels."""
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class SlimConv2d(nn.Module):
         return F.conv2d(features, kernels, stride=self.stride, padding=self.padding)
 
     def at(self, inputs: int, outputs: int) -> nn.Conv2d:
-        """The slice as a convolution of its own."""
+        """The slice as a plain convolution."""
         kernels = self.weight[:outputs, :inputs]
         return _convolution(kernels, inputs, self.stride, groups=1)
 
 
 class SlimDepthwise2d(nn.Module):
-    """A 3x3 convolution of each channel with its own filter, on the first channels."""
+    """A depthwise 3x3 convolution of the first channels."""
 
     def __init__(self, channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class SlimDepthwise2d(nn.Module):
         return F.conv2d(features, self.weight[:width], stride=self.stride, padding=1, groups=width)
 
     def at(self, width: int) -> nn.Conv2d:
-        """The slice as a convolution of its own."""
+        """The slice as a plain convolution."""
         return _convolution(self.weight[:width], width, self.stride, groups=width)
 
 
@@ -74,8 +74,8 @@ class SlimLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        own = nn.Linear(inputs, outputs)
-        self.weight, self.bias = own.weight, own.bias
+        plain = nn.Linear(inputs, outputs)
+        self.weight, self.bias = plain.weight, plain.bias
 
     def forward(
         self, inputs: Float[Tensor, "batch inputs"], outputs: int
@@ -83,11 +83,11 @@ class SlimLinear(nn.Module):
         return F.linear(inputs, self.weight[:outputs, : inputs.shape[1]], self.bias[:outputs])
 
     def at(self, inputs: int, outputs: int) -> nn.Linear:
-        """The slice as a linear map of its own."""
-        own: nn.Linear = _empty(nn.Linear, self.weight, inputs, outputs)
-        _copy(own.weight, self.weight[:outputs, :inputs])
-        _copy(own.bias, self.bias[:outputs])
-        return own
+        """The slice as a plain linear map."""
+        plain: nn.Linear = _empty(nn.Linear, self.weight, inputs, outputs)
+        _copy(plain.weight, self.weight[:outputs, :inputs])
+        _copy(plain.bias, self.bias[:outputs])
+        return plain
 
 
 class SlimSqueeze(nn.Module):
@@ -101,11 +101,11 @@ class SlimSqueeze(nn.Module):
         nn.init.constant_(self.reduce.bias, ALIVE)
 
     def squeeze(self, features: Features) -> Reduced:
-        """One vector per image."""
+        """The squeezed vector of each image."""
         return F.relu(self.reduce(features.mean((2, 3)), self.reduced))
 
     def excite(self, features: Features, reduced: Reduced) -> Features:
-        """The features, each channel weighed by what the vector says."""
+        """The features, with each channel weighted by a sigmoid of the squeezed vector."""
         weights = self.expand(reduced, features.shape[1]).sigmoid()
         return features * weights[:, :, None, None]  # type: ignore[no-any-return]
 
@@ -126,18 +126,18 @@ class Squeeze(nn.Module):
         return self.excite(features, self.squeeze(features))
 
     def squeeze(self, features: Features) -> Reduced:
-        """One vector per image."""
+        """The squeezed vector of each image."""
         return F.relu(self.reduce(features.mean((2, 3))))
 
     def excite(self, features: Features, reduced: Reduced) -> Features:
-        """The features, each channel weighed by what the vector says."""
+        """The features, with each channel weighted by a sigmoid of the squeezed vector."""
         return features * self.expand(reduced).sigmoid()[:, :, None, None]  # type: ignore[no-any-return]
 
 
 class SlimNorm2d(nn.Module):
-    """Batch norm with statistics of its own for every entry of `widths`, and one sliced affine map.
+    """Batch norm with separate statistics for every entry of `widths`, and one sliced affine map.
 
-    An entry is told by its place, since two networks of one width may see different features.
+    Entries are identified by index, since two networks of one width may see different features.
     """
 
     running_mean: Tensor
@@ -167,9 +167,9 @@ class SlimNorm2d(nn.Module):
         )
 
     def mixed(self, features: Features, shares: Shares, entries: Sequence[int]) -> Features:
-        """Each image normalised as its own of `entries` by running statistics, and zero beyond it.
+        """Each image normalised by the running statistics of its one of `entries`, zero beyond it.
 
-        `features` are as wide as the widest of them; the gradient reaches `shares`.
+        `features` are as wide as the widest entry; the gradient reaches `shares`.
         """
         rows = list(entries)
         scale = self.weight * (self.running_var[rows] + EPSILON).rsqrt()
@@ -184,21 +184,21 @@ class SlimNorm2d(nn.Module):
         return torch.addcmul(shift, features, scale)
 
     def at(self, entry: int) -> nn.BatchNorm2d:
-        """The norm of this entry as torch's own."""
+        """The norm of this entry as a plain module."""
         width = self.widths[entry]
-        own: nn.BatchNorm2d = _empty(nn.BatchNorm2d, self.weight, width, eps=EPSILON)
-        assert own.running_mean is not None
-        assert own.running_var is not None
-        _copy(own.weight, self.weight[:width])
-        _copy(own.bias, self.bias[:width])
-        _copy(own.running_mean, self.running_mean[entry, :width])
-        _copy(own.running_var, self.running_var[entry, :width])
-        return own
+        plain: nn.BatchNorm2d = _empty(nn.BatchNorm2d, self.weight, width, eps=EPSILON)
+        assert plain.running_mean is not None
+        assert plain.running_var is not None
+        _copy(plain.weight, self.weight[:width])
+        _copy(plain.bias, self.bias[:width])
+        _copy(plain.running_mean, self.running_mean[entry, :width])
+        _copy(plain.running_var, self.running_var[entry, :width])
+        return plain
 
 
 @contextlib.contextmanager
 def recalibrating(net: nn.Module) -> Iterator["Recalibration"]:
-    """Forgets every statistic of `net`; what runs inside makes them anew, as plain means."""
+    """Reset every statistic of `net`; batches that run inside recompute them as plain means."""
     norms = [part for part in net.modules() if isinstance(part, SlimNorm2d)]
     for norm in norms:
         norm.running_mean.zero_()
@@ -211,14 +211,14 @@ def recalibrating(net: nn.Module) -> Iterator["Recalibration"]:
 
 
 class Recalibration:
-    """Weighs the batches of a recalibration so that each counts alike."""
+    """Weights the batches of a recalibration equally."""
 
     def __init__(self, norms: Sequence[SlimNorm2d]) -> None:
         self._norms = norms
         self._batches = 0
 
     def next_batch(self) -> None:
-        """To be called before each batch, which then may run each entry of a norm once."""
+        """Call before each batch, which may then run each entry of a norm once."""
         self._batches += 1
         for norm in self._norms:
             norm.momentum = 1 / self._batches
@@ -226,7 +226,7 @@ class Recalibration:
 
 def _convolution(kernels: Tensor, inputs: int, stride: int, *, groups: int) -> nn.Conv2d:
     outputs, size = kernels.shape[0], kernels.shape[2]
-    own: nn.Conv2d = _empty(
+    plain: nn.Conv2d = _empty(
         nn.Conv2d,
         kernels,
         inputs,
@@ -237,8 +237,8 @@ def _convolution(kernels: Tensor, inputs: int, stride: int, *, groups: int) -> n
         groups=groups,
         bias=False,
     )
-    _copy(own.weight, kernels)
-    return own
+    _copy(plain.weight, kernels)
+    return plain
 
 
 def _empty(kind: type[nn.Module], like: Tensor, *sizes: int, **settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What DS-Net trains on: the sandwich of widths under an ensemble teacher, and the gate's labels.
+"""The losses of DS-Net: the sandwich of widths under an ensemble teacher, and the gate's labels.
 
 Li et al., DS-Net (arXiv 2103.13258), sections 3.3 and 4; the sandwich rule is Yu and Huang's
 (arXiv 1903.05134).
@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from methods.api import Images, Labels
 from methods.dsnet.layers import recalibrating
 from methods.dsnet.supernet import SlimMobileNet
+from methods.macs import in_evaluation
 
 Odds = Float[Tensor, "batch choices"]
 """The gate's raw logits."""
 RARE = 0.02
-"""A kind of label is weighed as if it were at least this fraction of all."""
+"""Lower bound of the frequency of a kind of label, by which it is weighted."""
 
 
 def sandwich(
@@ -35,9 +36,10 @@ def sandwich(
 ) -> Tensor:
     """Sum of four cross-entropies, in nats: largest, two random choices, smallest.
 
-    The largest network learns from labels, the others from the teacher's largest; the smallest from
-    the mean of the teacher's three others with `ensemble`. Draws two different choices from torch's
-    global generator; teacher and student take the same. Choices share their front, so it runs once.
+    The largest network learns from labels, the others from the teacher's largest; with `ensemble`
+    the smallest learns from the mean of the teacher's three others. Draws two different choices
+    from torch's global generator, the same for teacher and student. Choices share their front, so
+    it runs once.
     """
     layout = student.layout
     smallest, *middle = (layout.uniform(choice) for choice in (0, *_two_of(layout.choices)))
@@ -56,7 +58,7 @@ def sandwich(
 
 
 def recalibrate(supernet: SlimMobileNet, batches: Iterable[Images]) -> None:
-    """New statistics for every width in use, the largest network's too: means over the batches."""
+    """Recompute the statistics of every width and the largest network: means over the batches."""
     layout = supernet.layout
     with recalibrating(supernet) as means:
         for images in batches:
@@ -70,13 +72,14 @@ def recalibrate(supernet: SlimMobileNet, batches: Iterable[Images]) -> None:
 def sparsification(
     odds: Odds, right: Bool[Tensor, " batch"], easy: Float[Tensor, ""] | None
 ) -> Tensor:
-    """Mean cross-entropy of the gate, in nats: first choice where it is right, else the last.
+    """Mean cross-entropy of the gate, in nats; the label is the first choice if that is right.
 
-    On log-softmax of the raw logits; the authors' code takes softmax outputs for logits. `easy` is
-    the usual fraction of right ones, by which both kinds of label come to weigh alike.
+    Otherwise the label is the last choice. On log-softmax of the raw logits; the authors' code
+    takes softmax outputs for logits. `easy` is the running fraction of right images, by which both
+    kinds of label get equal weight.
     """
-    wanted = torch.where(right, 0, odds.shape[1] - 1)
-    losses = F.cross_entropy(odds, wanted, reduction="none")
+    targets = torch.where(right, 0, odds.shape[1] - 1)
+    losses = F.cross_entropy(odds, targets, reduction="none")
     if easy is None:
         return losses.mean()
     usual = torch.where(right, easy, 1 - easy).clamp(min=RARE)
@@ -84,9 +87,9 @@ def sparsification(
 
 
 def monotony(choices: Int[Tensor, " batch"], widths: Sequence[int]) -> str | None:
-    """What is degenerate in these decisions, in one sentence, if anything.
+    """A one-sentence warning if these decisions are degenerate, else None.
 
-    One choice for all, or choices used so unevenly that they carry less than 0.2 bits.
+    They are if all images take one choice, or if the choices carry less than 0.2 bits.
     """
     rates = torch.bincount(choices, minlength=len(widths)).double() / len(choices)
     bits = -float(torch.xlogy(rates, rates).sum()) / math.log(2)
@@ -106,17 +109,15 @@ def monotony(choices: Int[Tensor, " batch"], widths: Sequence[int]) -> str | Non
 
 @contextlib.contextmanager
 def frozen(net: nn.Module) -> Iterator[None]:
-    """Inside, `net` is in evaluation mode and no graph reaches its parameters."""
-    modes = {part: part.training for part in net.modules()}
+    """Inside, `net` is in evaluation mode and its parameters get no gradient."""
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    net.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-        for parameter in trained:
-            parameter.requires_grad_(True)
+    with in_evaluation(net):
+        net.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
 
 
 def _two_of(choices: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""DS-Net: a supernet that runs at many widths, and one small gate that picks the width per image.
+"""DS-Net: a supernet that runs at many widths, and a small gate that picks the width per image.
 
 Li et al., Dynamic Slimmable Network (arXiv 2103.13258).
 """
@@ -13,15 +13,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.api import (
-    Group,
-    Images,
-    Labels,
-    Method,
-    Phase,
-    Search,
-    Task,
-)
+from methods.api import Group, Images, Labels, Method, Phase, Search, Task
 from methods.dsnet.losses import frozen, monotony, recalibrate, sandwich, sparsification
 from methods.dsnet.networks import (
     BucketedNet,
@@ -44,7 +36,7 @@ from methods.resnet import LARGE
 
 SupernetFamily = Literal["cifar", "mobilenet"]
 MOMENTUM = 0.05
-"""Momentum of the running fraction of images that the smallest routed network gets right."""
+"""Momentum of the running fraction of images that the smallest routed network classifies right."""
 
 
 class DSNet(Method):
@@ -53,7 +45,7 @@ class DSNet(Method):
     Paper: Li et al., Dynamic Slimmable Network, CVPR 2021, arXiv 2103.13258.
 
     As published:
-    - family mobilenet is the released supernet: 14 widths in the two last stages, one gate on the
+    - family mobilenet is the released supernet: 14 widths in the last two stages, one gate on the
       squeezed vector of the first block there, no residuals
     - a norm keeps statistics per width and one affine map; squeezed vectors have a fixed size
     - supernet phase: sandwich rule with in-place ensemble bootstrapping by an averaged teacher
@@ -63,57 +55,58 @@ class DSNet(Method):
 
     Deviations:
     - family cifar is ours, of the same parts: the paper has no supernet for small images; its
-      squeezed vectors have 16 entries at least, since its gate would read as few as 4
+      squeezed vectors have at least 16 entries, since its gate would otherwise read as few as 4
     - the bias of squeezing starts at 0.5: from 0, most squeezed entries are 0 for every image
     - the teacher averages the last ninth of the steps until that is more than its decay allows: in
       short trainings the published average is still half random initialisation
-    - the largest network has statistics of its own where its width is the last choice's too
-    - the two random choices differ, may be the narrowest, and are the teacher's too
+    - the largest network has separate statistics where its width equals the last choice's
+    - the two random choices differ, may be the narrowest, and are the same for the teacher
     - the three narrow forwards of a step share stem and first stages, whose statistics move once
     - statistics are recomputed as plain means over the phase's images, for the largest network too
-    - the gate learns from images that the supernet never saw (held_out), and both kinds of label
-      weigh alike (balanced): where the narrowest is nearly always right, all labels are the same
-    - gate labels meet the log-softmax of raw logits; the authors' code applies softmax twice
-    - the MAC loss is relative to the routing space's dearest choice, not to 1e9, under which it is
-      invisible at CIFAR's size; the weight is converted
-    - straight-through gradients reach the gate through scale and shift of the norms, once a layer
-    - the gate takes the argmax at evaluation; in the authors' code the noise stays on
-    - every step sees every slice, so that no gradient is zero throughout: none is set to None
+    - the gate learns from images that the supernet has not trained on (held_out), and both kinds of
+      label get equal weight (balanced): otherwise nearly all labels are the same where the
+      narrowest choice is nearly always right
+    - the gate's labels use log-softmax of raw logits; the authors' code applies softmax twice
+    - the MAC loss is relative to the routing space's most expensive choice, not to 1e9, which makes
+      it negligible at CIFAR's size; the weight is converted
+    - straight-through gradients reach the gate through scale and shift of the norms, once per layer
+    - the gate takes the argmax at evaluation; the authors' code keeps the noise
+    - every step runs every slice, so that no gradient is entirely zero: none is set to None
     - batch size, learning rate, warm-up, label smoothing and augmentation are the recipe's;
       published: 512, 0.08, 5 epochs of 150, 0.1, RandAugment with erasing and colour jitter
     """
 
     depth: Annotated[int, Field(ge=8, le=1202), Search(low=8, high=26, step=6)] = 26
-    """Layers with weights, two a block: 6n+2 in the cifar family; 28 in mobilenet's."""
+    """Layers with weights, two per block: 6n+2 in the cifar family; 28 in mobilenet's."""
     width: Annotated[float, Field(ge=0.1, le=4), Search(low=0.25, high=1.0, step=0.25)] = 1.0
     """Multiplies every channel count; the widest are rounded to a multiple of 4."""
     family: SupernetFamily = "cifar"
-    """cifar: three stages of up to 64, 128 and 256 channels, with two strides more for images above
+    """cifar: three stages of up to 64, 128 and 256 channels, with two more strides for images above
     64 px; mobilenet: the released supernet, for 224 px."""
     narrowest: Annotated[float, Field(gt=0, lt=1), Search(low=0.2, high=0.5)] = 0.35
-    """Narrowest over widest width of the first dynamic stage; the second leaves out as many."""
+    """Narrowest over widest width of the first dynamic stage; the second omits as many channels."""
     choices: Annotated[int, Field(ge=2, le=64), Search(low=8, high=14)] = 14
     """Evenly spaced widths of the dynamic stages; their step is a whole number of channels."""
     routing_start: Annotated[int, Field(ge=0, le=62), Search(low=0, high=4)] = 0
-    """First choice that the gate may take; 0 is the narrowest."""
+    """First choice that the gate may select; 0 is the narrowest."""
     routing_size: Annotated[int, Field(ge=2, le=64), Search(low=2, high=4)] = 4
-    """Consecutive choices that the gate may take."""
+    """Number of consecutive choices that the gate may select."""
     mac_weight: Annotated[float, Field(ge=0, le=100), Search(low=0.005, high=0.5, log=True)] = 0.02
-    """Weight of the squared mean MACs, in units of the dearest routed choice (published: 0.5 in
-    squared GMACs, which is 0.0197 in these units)."""
+    """Weight of the squared mean MACs, relative to the most expensive routed choice (published: 0.5
+    per squared GMAC, which is 0.0197 in these units)."""
     sgs_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Weight of sandwich gate sparsification."""
     task_weight: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Weight of the cross-entropy of the dynamic network in the gate phase."""
     residual: bool = False
-    """Blocks behind the first of a stage add their input: deep supernets then train in less time
+    """Blocks after the first of a stage add their input: deep supernets then train faster
     (published: off)."""
     ensemble: bool = False
-    """Teach the smallest network by the mean of the teacher's three, not by its largest alone."""
+    """Teach the smallest network by the mean of the teacher's three, not only by its largest."""
     teacher_decay: Annotated[float, Field(ge=0, lt=1)] = 0.997
-    """Of the teacher's average of past supernets, per step; lower it for short trainings."""
+    """Decay of the teacher's average of past supernets, per step; lower it for short trainings."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """On the pooled features of the largest network."""
+    """Fraction of the pooled features of the largest network that is dropped in training."""
     gate_share: Annotated[float, Field(gt=0, lt=1)] = 30 / 180
     """Fraction of training in the gate phase (30 of 180 epochs)."""
     gate_lr: Annotated[float, Field(gt=0, le=10)] = 0.08
@@ -121,9 +114,9 @@ class DSNet(Method):
     gate_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Weight decay of the gate."""
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Fraction of the training split that the gate alone learns from (published: 0)."""
+    """Fraction of the training split that only the gate learns from (published: 0)."""
     balanced: bool = True
-    """Weigh images that the smallest routed network gets right and wrong alike (published: off)."""
+    """Weight right and wrong images of the smallest routed network equally (published: off)."""
 
     @pydantic.model_validator(mode="after")
     def _supernet_exists(self) -> "DSNet":
@@ -157,7 +150,7 @@ class DSNet(Method):
         return GatedSupernet(SlimMobileNet(task, self._layout_for(task)), routing)
 
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[GatedSupernet]]:
-        """The supernet under its sandwich of losses; then the gate alone, on other images."""
+        """The supernet with its sandwich of losses, then the gate alone, on other images."""
         return [
             Phase(
                 name="supernet",
@@ -183,7 +176,7 @@ class DSNet(Method):
         ]
 
     def deploy(self, net: GatedSupernet | UniformNet) -> BucketedNet | SlicedNet:
-        """Norms folded, weights sliced: samples bucketed by width, or one width for all."""
+        """Folded norms and sliced weights: samples bucketed by width, or one width for all."""
         return SlicedNet(net) if isinstance(net, UniformNet) else BucketedNet(net)
 
     def floor(self, task: Task) -> int:
@@ -196,7 +189,7 @@ class DSNet(Method):
         return path_macs(task, layout, layout.uniform(0))
 
     def alarm(self, net: GatedSupernet | UniformNet, images: Images) -> str | None:
-        """Whether the gate has collapsed on these images."""
+        """A warning if the gate has collapsed on these images."""
         if isinstance(net, UniformNet):
             return None
         with quiet(net):

@@ -1,4 +1,4 @@
-"""The networks of DS-Net: a supernet with its gate, views of it on one path, and what ships."""
+"""The networks of DS-Net: a supernet with its gate, views of one path, and the shipped forms."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ class GatedSupernet(Network):
         self.supernet = supernet
         self.teacher = copy.deepcopy(supernet).requires_grad_(False)
         self.routing = tuple(routing)
-        """The consecutive choices that the gate picks from."""
+        """The consecutive choices that the gate selects from."""
         self.gate = nn.Linear(supernet.layout.reduced, len(routing), bias=False)
         prices = [supernet.cost(path) + self.gate.weight.numel() for path in self.paths]
         self.register_buffer("prices", torch.tensor(prices, dtype=torch.float64), persistent=False)
@@ -50,7 +50,7 @@ class GatedSupernet(Network):
         return Output(bucketed(features, chosen, backs), self.prices[chosen])
 
     def decide(self, images: Images) -> tuple[Changed, Int[Tensor, " batch"]]:
-        """What every choice goes on from, and the place in the routing space that images take.
+        """The features that every choice continues from, and each image's index into the routing.
 
         The largest of the gate's logits decides, without noise, in training mode too.
         """
@@ -59,9 +59,9 @@ class GatedSupernet(Network):
 
     @torch.no_grad()
     def teach(self, progress: float, decay: float) -> None:
-        """Averages the supernet's weights and statistics, which are new since the last call.
+        """Update the teacher's average of the supernet's weights and statistics; call once a step.
 
-        The average spans the last ninth of the steps so far, until `decay` says fewer.
+        The average spans the last ninth of the steps so far, until `decay` allows fewer.
         """
         steps = progress / (progress - self.clock) if progress > 0 else self.clock
         self.clock.fill_(progress)
@@ -101,7 +101,7 @@ class SlicedNet(nn.Module):
 
 
 class BucketedNet(nn.Module):
-    """DS-Net as shipped: each image runs at its own width, among the others that want it.
+    """DS-Net as shipped: each image runs at its width, together with all others of that width.
 
     Front and gate run once for the batch; every width has a contiguous copy of its weights.
     """
@@ -118,7 +118,7 @@ class BucketedNet(nn.Module):
 
     @torch.no_grad()
     def run(self, images: Images) -> tuple[Logits, Odds]:
-        """Logits, and the gate's, which keep the gate in a traced graph."""
+        """Logits of the classes and of the gate; the latter keep the gate in a traced graph."""
         features, reduced = self.front(images)
         odds = self.gate(reduced)
         return bucketed(features, odds.argmax(1), list(self.backs)), odds
@@ -129,8 +129,8 @@ def bucketed(
     chosen: Int[Tensor, " batch"],
     backs: Sequence[Callable[[Features], Logits]],
 ) -> Logits:
-    """Each image through its own of `backs`, with all others that chose the same."""
-    if torch.compiler.is_exporting():  # a graph has one way for buckets of any size
+    """Each image through its choice of `backs`, in one batch with all others of that choice."""
+    if torch.compiler.is_exporting():  # a graph has one path for buckets of any size
         places = [(chosen == choice).nonzero().squeeze(1) for choice in range(len(backs))]
         parts = [features.index_select(0, place) for place in places]
         joined = torch.cat([back(part) for back, part in zip(backs, parts, strict=True)])
@@ -140,7 +140,7 @@ def bucketed(
     if len(set(choices)) == 1:
         return backs[choices[0]](features)  # type: ignore[no-any-return]
     order = chosen.argsort()
-    sorted_ = features[order]  # an index keeps channels last, which index_select does not
+    sorted_ = features[order]  # indexing preserves channels last, which index_select does not
     buckets = torch.split(sorted_, [choices.count(choice) for choice in range(len(backs))])
     logits = torch.cat(
         [back(bucket) for back, bucket in zip(backs, buckets, strict=True) if len(bucket)]

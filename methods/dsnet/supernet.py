@@ -1,8 +1,8 @@
 """MobileNetV1-style supernets as functions of their layout: the published one, and CIFAR's size.
 
 Howard et al., MobileNets (arXiv 1704.04861): depthwise 3x3, then pointwise 1x1; no residuals. As in
-DS-Net, Swish and squeeze-and-excitation are added. Stem and first stages are shared by all choices
-(their second width runs in the largest network only); the last stages are dynamic.
+DS-Net, Swish and squeeze-and-excitation are added. All choices share the stem and the first
+stages, whose second width runs in the largest network only; the last stages are dynamic.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ from methods.errors import MethodError
 from methods.resnet import scaled
 
 Path = tuple[int, ...]
-"""At which entry of their widths stem and each stage run."""
+"""The index into their widths at which the stem and each stage run."""
 Logits = Float[Tensor, "batch classes"]
 
 SQUEEZE = 4
-"""Widest input over the size of its squeezed vector, which is the same at every width."""
+"""Widest input of a block over the size of its squeezed vector, the same at every width."""
 SQUEEZED = 16
-"""Size of that vector in the supernet for small images, at least: of fewer, most would be dead."""
+"""Minimal size of that vector in the supernet for small images: most of fewer would be dead."""
 PUBLISHED_DEPTH = 28
 """Layers with weights in DS-Net's released supernet: stem, 13 blocks of two, classifier."""
 
@@ -52,22 +52,22 @@ class Layout(NamedTuple):
 
     stem: Stage
     shared: tuple[Stage, ...]
-    """At their first width in every choice, at their second in the largest network."""
+    """Run at their first width in every choice, at their second in the largest network."""
     dynamic: tuple[Stage, ...]
-    """At one common width, the choice; the largest network's is that of the last choice again."""
+    """Run at the width of the choice; the largest network's width repeats the last choice's."""
     least: int = 1
-    """Size of a squeezed vector, at least."""
+    """Minimal size of a squeezed vector."""
     residual: bool = False
-    """Whether blocks behind the first of a stage add their input."""
+    """Whether blocks after the first of a stage add their input."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Every stage behind the stem."""
+        """Every stage after the stem."""
         return (*self.shared, *self.dynamic)
 
     @property
     def choices(self) -> int:
-        """How many uniform widths there are."""
+        """Number of uniform widths."""
         return len(self.dynamic[0].widths) - 1
 
     @property
@@ -82,7 +82,7 @@ class Layout(NamedTuple):
 
     @property
     def largest(self) -> Path:
-        """The widest everywhere; wider than the last choice in stem and shared stages."""
+        """The path of the largest widths; wider than the last choice in stem and shared stages."""
         return tuple(len(part.widths) - 1 for part in (self.stem, *self.stages))
 
     def squeezed(self, before: Stage) -> int:
@@ -90,11 +90,11 @@ class Layout(NamedTuple):
         return max(self.least, before.widths[-1] // SQUEEZE)
 
     def uniform(self, choice: int) -> Path:
-        """The path of a choice; that of choice 0 is the smallest network."""
+        """The path of a choice; choice 0 is the smallest network."""
         return (0,) * (1 + len(self.shared)) + (choice,) * len(self.dynamic)
 
     def along(self, path: Path) -> list[int]:
-        """The entry that each block's output has on a path."""
+        """The index of each block's output width on a path."""
         stages = zip(self.stages, path[1:], strict=True)
         return [place for stage, place in stages for _ in range(stage.blocks)]
 
@@ -106,7 +106,7 @@ def published(width: float, narrowest: float, choices: int) -> Layout:
     steps that are equal in all of them (published: 14 from 0.35, in steps of 32 channels).
 
     Raises:
-        MethodError: more choices than there are channels to leave out.
+        MethodError: more choices than channels that can be omitted.
     """
 
     def pair(narrow: int, wide: int) -> tuple[int, int]:
@@ -123,10 +123,10 @@ def published(width: float, narrowest: float, choices: int) -> Layout:
 def small(depth: int, width: float, narrowest: float, choices: int, *, stride: int = 1) -> Layout:
     """A supernet for small images: three stages of (depth - 2) / 6 blocks, two of them dynamic.
 
-    `stride` is that of the stem, and of the first stage too; widths are spaced as in `published`.
+    `stride` is that of the stem and of the first stage; widths are spaced as in `published`.
 
     Raises:
-        MethodError: more choices than there are channels to leave out.
+        MethodError: more choices than channels that can be omitted.
     """
     blocks = (depth - 2) // 6
     first, second = _spaced((128, 256), width, narrowest, choices)
@@ -156,7 +156,7 @@ def path_macs(task: Task, layout: Layout, path: Path) -> int:
 class SlimBlock(nn.Module):
     """Depthwise at the input width, squeeze-and-excitation, pointwise to the output width.
 
-    `source` and `target` are entries of its input and output widths.
+    `source` and `target` are indices of its input and output widths.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class SlimBlock(nn.Module):
         return features + changed if self.residual else changed
 
     def excited(self, features: Features, source: int) -> tuple[Changed, Reduced]:
-        """All before the pointwise convolution, and the squeezed vector."""
+        """The features before the pointwise convolution, and the squeezed vector."""
         mixed = F.silu(self.norm1(self.depthwise(features), source))
         reduced = self.squeeze.squeeze(mixed)
         return self.squeeze.excite(mixed, reduced), reduced
@@ -195,19 +195,19 @@ class SlimBlock(nn.Module):
     def masked(
         self, features: Features, shares: Shares, sources: Sequence[int], targets: Sequence[int]
     ) -> Changed:
-        """`forward`, each image at its own pair of widths, channels beyond it zero."""
+        """`forward` with each image at its pair of widths; channels beyond it are zero."""
         mixed = F.silu(self.norm1.mixed(self.depthwise(features), shares, sources))
         excited = self.squeeze.excite(mixed, self.squeeze.squeeze(mixed))
         changed = self.project_masked(excited, shares, targets)
         return features + changed if self.residual else changed
 
     def project_masked(self, features: Features, shares: Shares, targets: Sequence[int]) -> Changed:
-        """`project`, each image to its own width, channels beyond it zero."""
+        """`project` with each image at its width; channels beyond it are zero."""
         widest = max(self.outputs[target] for target in targets)
         return F.silu(self.norm2.mixed(self.pointwise(features, widest), shares, targets))
 
     def mixer_at(self, source: int) -> list[nn.Module]:
-        """What runs before squeezing, as plain modules."""
+        """The layers before squeezing, as plain modules."""
         return [self.depthwise.at(self.inputs[source]), self.norm1.at(source), nn.SiLU()]
 
     def projector_at(self, source: int, target: int) -> list[nn.Module]:
@@ -234,7 +234,7 @@ class Residual(nn.Module):
 
 
 class SlimMobileNet(nn.Module):
-    """A supernet in two halves: up to where a gate can decide, and all behind it."""
+    """A supernet in two halves: the layers before the gate's decision, and those after it."""
 
     def __init__(self, task: Task, layout: Layout) -> None:
         super().__init__()
@@ -265,7 +265,7 @@ class SlimMobileNet(nn.Module):
         return path_macs(self.task, self.layout, path)
 
     def front(self, images: Images, path: Path) -> tuple[Changed, Reduced]:
-        """All before the first dynamic pointwise convolution, and the vector that a gate reads."""
+        """The features before the first dynamic pointwise convolution, and the gate's input."""
         shared, gated, _ = self._parts()
         source = path[0]
         features = F.silu(self.norm(self.stem(images, self.norm.widths[source]), source))
@@ -275,7 +275,7 @@ class SlimMobileNet(nn.Module):
         return gated.excited(features, source)
 
     def back(self, features: Features, path: Path, dropout: float = 0.0) -> Logits:
-        """From what `front` gave to logits; `dropout` acts on the pooled features in training."""
+        """Logits from the output of `front`; `dropout` acts on the pooled features in training."""
         _, gated, others = self._parts()
         source, *targets = self.layout.along(path)[self.layout.entry :]
         features = gated.project(features, source)
@@ -285,9 +285,9 @@ class SlimMobileNet(nn.Module):
         return self._classify(features, dropout)
 
     def masked(self, features: Features, shares: Shares, paths: Sequence[Path]) -> Logits:
-        """`back` with each image on its own of these paths, by running statistics.
+        """`back` with each image on its one of these paths, by running statistics.
 
-        All runs as wide as the widest path. A channel that the norm's mask made zero stays zero, in
+        All layers run at the widest path. A channel that the norm's mask sets to zero stays zero in
         Swish, excitation and depthwise convolution; the gradient reaches `shares`.
         """
         _, gated, others = self._parts()
@@ -323,7 +323,7 @@ class SlimMobileNet(nn.Module):
         return body.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), head])
 
     def _parts(self) -> tuple[list[SlimBlock], SlimBlock, list[SlimBlock]]:
-        """The shared blocks, the one that holds the gate, and the rest."""
+        """The shared blocks, the block that holds the gate, and the rest."""
         blocks = cast("list[SlimBlock]", list(self.blocks))
         entry = self.layout.entry
         return blocks[:entry], blocks[entry], blocks[entry + 1 :]
@@ -342,7 +342,7 @@ class Front(nn.Module):
         self.squeeze = squeeze
 
     def forward(self, images: Images) -> tuple[Changed, Reduced]:
-        """As `SlimMobileNet.front`."""
+        """The same outputs as `SlimMobileNet.front`."""
         features = self.body(images)
         reduced = self.squeeze.squeeze(features)
         return self.squeeze.excite(features, reduced), reduced
@@ -351,7 +351,7 @@ class Front(nn.Module):
 def _spaced(
     widest: tuple[int, int], width: float, narrowest: float, choices: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Widths of the two dynamic stages, and once more the widest, for the largest network."""
+    """Widths of the two dynamic stages, with the widest repeated for the largest network."""
     tops = [scaled(channels, width) for channels in widest]
     step = max(1, int((1 - narrowest) * tops[0] / (choices - 1) + 0.5))
     if step * (choices - 1) >= tops[0]:

@@ -1,8 +1,8 @@
 """ResRep: channels are forgotten by compactors, which then merge into a narrower ResNet.
 
 Ding et al., ResRep: Lossless CNN Pruning via Decoupling Remembering and Forgetting (arXiv
-2007.03260). The compactor is in `compactor`, where it stands and what is left of the
-network in `sites`; here are the schedule and the method.
+2007.03260). The compactor is in `compactor`, its places in a network and their removal in
+`sites`; the schedule and the method are here.
 """
 
 import math
@@ -33,28 +33,28 @@ from methods.fold import fold
 from methods.macs import sketched
 from methods.resnet import ResNet, check_depth, resnet
 from methods.resrep.compactor import Compactor, pull_for
-from methods.resrep.sites import Plan, attach, attached, plan, removed, select
+from methods.resrep.sites import Plan, attach, attached, plan_of, removed, select
 from methods.schedules import cosine
 
 TOLERANCE = 0.02
-"""How far from its target a network may end without an alarm, as a fraction of it."""
+"""Deviation of the final cost from its target without an alarm, as a fraction of the target."""
 
 
 class CompactedResNet(Network):
-    """A ResNet with compactors; costs what is left of it without the rows forgotten by now."""
+    """A ResNet with compactors; its price excludes the rows that are forgotten by now."""
 
     units: Tensor
     inputs: Tensor
     outputs: Tensor
 
-    def __init__(self, backbone: ResNet, found: Plan) -> None:
+    def __init__(self, backbone: ResNet, plan: Plan) -> None:
         super().__init__()
         self.backbone = backbone
-        self.plan = found
-        self.seen = -1.0
-        """Progress of the pruning phase at its last step; below 0 before the first one."""
-        attach(backbone, found.sites)
-        units, inputs, outputs = zip(*found.products, strict=True)
+        self.plan = plan
+        self.last_progress = -1.0
+        """Progress of the pruning phase at its last step; negative before the first step."""
+        attach(backbone, plan.sites)
+        units, inputs, outputs = zip(*plan.products, strict=True)
         self.register_buffer("units", torch.tensor(units).double(), persistent=False)
         self.register_buffer("inputs", torch.tensor(inputs), persistent=False)
         self.register_buffer("outputs", torch.tensor(outputs), persistent=False)
@@ -64,26 +64,26 @@ class CompactedResNet(Network):
 
     @property
     def compactors(self) -> list[Compactor]:
-        """In the order of the plan's sites."""
+        """The compactors in the order of the plan's sites."""
         return attached(self.backbone, self.plan.sites)
 
     def cost(self) -> Float[Tensor, ""]:
         """MACs of one sample if it were deployed now."""
-        left = torch.stack([compactor.kept().sum() for compactor in self.compactors])
-        many = torch.cat([left, left.new_ones(1)]).double()
-        return (self.units * many[self.inputs] * many[self.outputs]).sum()
+        widths = torch.stack([compactor.remaining().sum() for compactor in self.compactors])
+        factors = torch.cat([widths, widths.new_ones(1)]).double()
+        return (self.units * factors[self.inputs] * factors[self.outputs]).sum()
 
     def cost_to_come(self) -> int:
         """MACs of one sample once all masked rows are forgotten."""
         return self.plan.macs([int(compactor.mask.sum()) for compactor in self.compactors])
 
     def get_extra_state(self) -> Tensor:
-        """The progress seen, which belongs into a checkpoint and onto no device."""
-        return torch.tensor(self.seen, dtype=torch.float64)
+        """The last progress, which belongs in a checkpoint but on no device."""
+        return torch.tensor(self.last_progress, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """The progress seen, from a checkpoint."""
-        self.seen = float(state)
+        """Restore the last progress from a checkpoint."""
+        self.last_progress = float(state)
 
 
 class ResRep(Method):
@@ -95,37 +95,38 @@ class ResRep(Method):
     As published:
     - 1x1 compactors, the identity at first, behind the norms of inner layers: conv1 of a block,
       conv1 and conv2 of a bottleneck
-    - every row feels a group lasso from the start; a masked row feels the task no more
-    - all rows ranked by norm, masked at a fixed rate until the masked network meets the target,
-      from then on ranked afresh, so that rows may be unmasked
+    - every row has a group lasso from the start; a masked row gets no gradient of the task
+    - all rows are ranked by norm and masked at a fixed rate until the masked network meets the
+      target; from then on they are ranked anew, so that rows may be unmasked
     - pruning at learning rate 0.01 on a cosine; compactors at momentum 0.99 without decay; biases
       at twice the learning rate; no decay of biases and norms
     - norm and compactor merge into the convolution; rows below a norm of 1e-5 are removed with the
       inputs that read them
 
     Deviations:
-    - the base network is trained in the first phase, by the shared recipe; published: a pretrained
-      one, 240 epochs before the 480 of pruning
-    - the lasso is set by what a row loses in the phase (strength), not by lambda, so that it works
-      at any length; published: 1e-4, which is strength 2 at our 164 epochs and 18.8 at the paper's;
-      ours 3, since 2 misses low targets in short runs
+    - the base network is trained in the first phase with the shared recipe; published: it is
+      pretrained, 240 epochs before the 480 of pruning
+    - the lasso is set by the norm that a row loses in the phase (strength), not by lambda, so that
+      it suits any length; published: 1e-4, which is strength 2 at our 164 epochs and 18.8 at the
+      paper's; our default is 3, since 2 misses low targets in short runs
     - start, interval and rate of the selection are fractions of the phase, not iterations
-    - masked rows shrink by the lasso's proximal step: the same speed, without momentum's swing
-      around zero, which takes thousands of steps to die; published: its gradient (proximal: false)
-    - the lasso's gradient of a row of zeros is zero; the authors' code makes it NaN
-    - a projection counts as the 1x1 convolution that it is; the authors' code counts it as 2x2
-    - a row that dies unmasked is not removed: the network costs what the target says
-    - momentum is Nesterov's, as the shared recipe has it; batch size and augmentation are its too
+    - masked rows shrink by the lasso's proximal step: the same speed, without momentum's
+      oscillation around zero, which lasts thousands of steps; published: its gradient (proximal:
+      false)
+    - the lasso's gradient of a row of zeros is zero; in the authors' code it is NaN
+    - a projection counts as a 1x1 convolution, which it is; the authors' code counts it as 2x2
+    - a row that becomes zero without a mask is not removed, so that the cost meets the target
+    - Nesterov's momentum, batch size and augmentation are those of the shared recipe
     """
 
     target: Annotated[float, Field(gt=0, le=1), Search(low=0.3, high=0.9)] = 0.471
     """Fraction of the dense network's MACs to keep (CIFAR at depth 56; ImageNet at 50: 0.455)."""
     strength: Annotated[float, Field(ge=0, le=1000), Search(low=3, high=20, log=True)] = 3.0
-    """Norm that the lasso alone takes from a row over the phase; rows begin at 1. As published,
-    lambda = 1e-4: 2 at 164 epochs of 391 steps, 18.8 at the paper's 720 of 782; ImageNet 45.
-    Short runs to low targets miss them below 3: rows masked late have too little time."""
+    """Norm that the lasso alone subtracts from a row over the phase; rows start at 1. The published
+    lambda = 1e-4 is 2 at 164 epochs of 391 steps, and 18.8 at the paper's 720 of 782; ImageNet 45.
+    Below 3, short runs miss low targets: rows that are masked late have too little time."""
     proximal: bool = True
-    """Masked rows shrink by the lasso's proximal step, to exact zeros; false: by its gradient."""
+    """Shrink masked rows by the lasso's proximal step, to exact zeros; false: by its gradient."""
     depth: Annotated[int, Field(ge=8, le=1202), Search(low=8, high=56, step=6)] = 56
     """Layers of the backbone: 6n+2 in the cifar family; 18, 34, 50, 101 or 152 in imagenet's."""
     width: Annotated[float, Field(ge=0.1, le=4), Search(low=0.25, high=1.0, step=0.25)] = 1.0
@@ -134,7 +135,7 @@ class ResRep(Method):
     """cifar: three stages from 16 channels, behind ImageNet's stem for images above 64 px;
     imagenet: four stages from 64 channels."""
     base_share: Annotated[float, Field(gt=0, lt=1)] = 1 / 3
-    """Fraction of training that makes the base network (240 of 720 epochs)."""
+    """Fraction of training that trains the base network (240 of 720 epochs)."""
     prune_lr: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Peak learning rate of the pruning phase, on a cosine; short runs need more, such as 0.1."""
     compactor_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -144,11 +145,11 @@ class ResRep(Method):
     interval: Annotated[float, Field(gt=0, le=1)] = 200 / 375_360
     """Fraction of the pruning phase between two selections (200 iterations; ImageNet 2.2e-4)."""
     ramp: Annotated[float, Field(gt=0, le=1)] = 0.134
-    """Fraction of the pruning phase in which all rows could be masked: the rate of the selection,
+    """Fraction of the pruning phase in which all rows could be masked; sets the rate of selection
     until the target is met (4 rows in 200 iterations; ImageNet: 0.42)."""
     snap: Annotated[int, Field(ge=1, le=64)] = 1
-    """Keep a multiple of so many channels at each site, and at least so many; narrower sites stay
-    whole. Processors like 16, tensor cores 8. Selections are as many times rarer (published: 1)."""
+    """Each site keeps a non-zero multiple of this number of channels; narrower sites stay whole. 16
+    suits CPUs, 8 tensor cores. Selections are rarer by the same factor (published: 1)."""
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> "ResRep":
@@ -164,21 +165,21 @@ class ResRep(Method):
         """A freshly initialised network for `task`; draws from torch's global generator.
 
         Raises:
-            MethodError: images too small for the family, or a target below the network's least.
+            MethodError: images too small for the family, or a target below the minimal cost.
         """
-        found = self._plan(task)
-        if self._limit(found) < found.least:
+        plan = self._plan(task)
+        if self._limit(plan) < plan.least:
             raise MethodError(
                 f"target must leave {_channels(self.snap)} at each site, which takes "
-                f"{math.ceil(1e4 * found.least / found.dense) / 1e4} of the MACs of depth "
+                f"{math.ceil(1e4 * plan.least / plan.dense) / 1e4} of the MACs of depth "
                 f"{self.depth} and width {self.width} on {task.name}, but got {self.target}; "
                 "raise it, or depth or width"
             )
         backbone = resnet(task, self.depth, self.width, family=self.family)
-        return CompactedResNet(backbone, found)
+        return CompactedResNet(backbone, plan)
 
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[CompactedResNet]]:
-        """Cross-entropy for the base network; then cross-entropy while rows are forgotten."""
+        """Cross-entropy for the base network, then cross-entropy while rows are forgotten."""
         loss = partial(cross_entropy, smoothing=smoothing)
         return [
             Phase(name="base", share=self.base_share, loss=loss, parameters=_backbone),
@@ -195,18 +196,18 @@ class ResRep(Method):
         ]
 
     def deploy(self, net: CompactedResNet) -> ResNet:
-        """The narrower ResNet: what is forgotten removed, norms and compactors merged."""
+        """The narrower ResNet: forgotten rows removed, norms and compactors merged."""
         return fold(removed(net.backbone, net.plan.sites))
 
     def floor(self, task: Task) -> int:
-        """MACs at the target, less the largest unit: the selection ends between the two."""
-        found = self._plan(task)
-        return max(found.least, math.ceil(self._limit(found)) - found.largest)
+        """MACs at the target minus the largest unit: the selection ends between the two."""
+        plan = self._plan(task)
+        return max(plan.least, math.ceil(self._limit(plan)) - plan.largest)
 
     def alarm(self, net: CompactedResNet, _images: Images) -> str | None:
-        """Whether the pruned network misses its target."""
+        """A warning if the pruned network misses its target."""
         goal, cost = self._limit(net.plan), float(net.cost())
-        if net.seen < 0 or abs(cost / goal - 1) <= TOLERANCE:
+        if net.last_progress < 0 or abs(cost / goal - 1) <= TOLERANCE:
             return None
         off = (
             f"costs {abs(cost / goal - 1):.1%} {'more' if cost > goal else 'less'} than its target"
@@ -222,15 +223,15 @@ class ResRep(Method):
     def _plan(self, task: Task) -> Plan:
         return _planned(task, self.depth, self.width, self.family)._replace(unit=self.snap)
 
-    def _limit(self, found: Plan) -> float:
-        return self.target * found.dense
+    def _limit(self, plan: Plan) -> float:
+        return self.target * plan.dense
 
     def _groups(self, net: CompactedResNet) -> Sequence[Group]:
         rows = [compactor.weight for compactor in net.compactors]
         for weight in rows:
             weight.requires_grad_()
-        own = {id(weight) for weight in rows}
-        others = [(name, p) for name, p in net.named_parameters() if id(p) not in own]
+        row_ids = {id(weight) for weight in rows}
+        others = [(name, p) for name, p in net.named_parameters() if id(p) not in row_ids]
         biases = [p for name, p in others if name.endswith("bias")]
         scales = [p for name, p in others if p.ndim == 1 and not name.endswith("bias")]
         return [
@@ -241,12 +242,12 @@ class ResRep(Method):
         ]
 
     def _advance(self, net: CompactedResNet, progress: float) -> None:
-        step = 0.0 if net.seen < 0 else progress - net.seen
+        step = 0.0 if net.last_progress < 0 else progress - net.last_progress
         if self.proximal:
             self._shrink(net, step)
-        turns = self._turn(progress) - self._turn(net.seen)
-        if turns > 0:
-            self._select(net, turns)
+        due = self._selections(progress) - self._selections(net.last_progress)
+        if due > 0:
+            self._select(net, due)
         pull = pull_for(
             self.strength, step=step, lr=self.prune_lr, momentum=self.compactor_momentum
         )
@@ -254,29 +255,29 @@ class ResRep(Method):
             compactor.pull.fill_(pull)
             if self.proximal:
                 compactor.pull.mul_(compactor.mask)
-        net.seen = progress
+        net.last_progress = progress
 
     def _finish(self, net: CompactedResNet, _batches: Iterable[Images]) -> None:
         if self.proximal:
-            self._shrink(net, 1 - net.seen)
+            self._shrink(net, 1 - net.last_progress)
 
     def _shrink(self, net: CompactedResNet, step: float) -> None:
-        """What the lasso took in the step that the optimiser has just made."""
+        """Apply the lasso's share of the optimiser's last step."""
         for compactor in net.compactors:
-            compactor.shrink(self.strength * step * cosine(net.seen) / 0.5)
+            compactor.shrink(self.strength * step * cosine(net.last_progress) / 0.5)
 
-    def _turn(self, progress: float) -> int:
-        """Index of the last selection that is due."""
+    def _selections(self, progress: float) -> int:
+        """Index of the last selection up to this progress; -1 if there is none."""
         if progress < self.start:
             return -1
         return int((progress - self.start) / (self.interval * self.snap) + 1e-6)
 
-    def _select(self, net: CompactedResNet, turns: int) -> None:
-        """Mask the shortest rows: at the fixed rate until the target is met, then freely."""
+    def _select(self, net: CompactedResNet, due: int) -> None:
+        """Mask the shortest rows: at a fixed rate until the target is met, then without limit."""
         rows = sum(net.plan.widths)
         limit, rate = self._limit(net.plan), rows * self.interval * self.snap / self.ramp
-        out = sum(int((~compactor.mask).sum()) for compactor in net.compactors)
-        most = None if net.cost_to_come() <= limit else out + max(1, round(rate * turns))
+        masked = sum(int((~compactor.mask).sum()) for compactor in net.compactors)
+        most = None if net.cost_to_come() <= limit else masked + max(1, round(rate * due))
         norms = [compactor.norms() for compactor in net.compactors]
         masks = select(net.plan, norms, limit, most)
         for compactor, mask in zip(net.compactors, masks, strict=True):
@@ -288,7 +289,7 @@ def _channels(count: int) -> str:
 
 
 def _backbone(net: CompactedResNet) -> Sequence[Group]:
-    """All but the compactors, which stay the identity, under the recipe's settings."""
+    """All parameters but the compactors', which remain the identity, with the recipe's settings."""
     for compactor in net.compactors:
         compactor.requires_grad_(False)
     return [Group([p for p in net.parameters() if p.requires_grad])]
@@ -299,4 +300,4 @@ def _planned(task: Task, depth: int, width: float, family: Family) -> Plan:
     with sketched():
         skeleton = resnet(task, depth, width, family=family)
     image = torch.zeros(1, task.channels, task.height, task.width, device="cpu")
-    return plan(skeleton.to_empty(device="cpu"), image)
+    return plan_of(skeleton.to_empty(device="cpu"), image)

@@ -1,6 +1,6 @@
-"""Where a network takes compactors, read off a dry run, and what it costs at any widths there.
+"""The sites of compactors in a network, read off a dry run, and its MACs at any widths there.
 
-No architecture is wired by hand: a site is found by who reads what, and checked by its shapes.
+No architecture is hard-coded: data flow identifies a site, and shapes confirm it.
 """
 
 import copy
@@ -25,7 +25,7 @@ RELUS = (F.relu, torch.relu, Tensor.relu)
 
 
 class Site(NamedTuple):
-    """A layer whose channels only one other layer reads; by names within its network."""
+    """A layer whose channels only one other layer reads; fields are names in the network."""
 
     conv: str
     norm: str
@@ -34,21 +34,21 @@ class Site(NamedTuple):
 
 
 class Product(NamedTuple):
-    """What a layer costs: `unit` MACs, times the two widths that may change."""
+    """The cost of a layer: `unit` MACs times the two widths that may change."""
 
     unit: int
     inputs: int
     outputs: int
-    """Index of the site that has so many channels; -1 where the unit contains them."""
+    """Index of the site that has so many channels; -1 if the unit contains them."""
 
 
 class Plan(NamedTuple):
-    """Where a network takes compactors, and its MACs as a function of the widths there."""
+    """The sites of a network, and its MACs as a function of the widths there."""
 
     sites: tuple[Site, ...]
     products: tuple[Product, ...]
     unit: int = 1
-    """Channels that come off together: a multiple of it stays at a site, or all there is."""
+    """Channels that are removed together: a site keeps a multiple of it, or all its channels."""
 
     @property
     def widths(self) -> list[int]:
@@ -67,31 +67,31 @@ class Plan(NamedTuple):
 
     @property
     def largest(self) -> int:
-        """MACs that one unit of the whole network pays for at most."""
+        """MACs of the most expensive unit of the whole network."""
         savings = (
-            self.unit * _saving(own, self.widths, site)
-            for site, own in enumerate(self.beside)
+            self.unit * _saving(products, self.widths, site)
+            for site, products in enumerate(self.beside)
             if self.widths[site] > self.unit
         )
         return max(savings, default=0)
 
     @property
     def beside(self) -> list[list[Product]]:
-        """At each site, the products that its width changes."""
+        """For each site, the products that depend on its width."""
         indices = range(len(self.sites))
         return [[p for p in self.products if site in (p.inputs, p.outputs)] for site in indices]
 
     def macs(self, widths: Sequence[int]) -> int:
         """MACs of one sample with so many channels at each site."""
-        many = [*widths, 1]
-        return sum(unit * many[i] * many[o] for unit, i, o in self.products)
+        factors = [*widths, 1]
+        return sum(unit * factors[i] * factors[o] for unit, i, o in self.products)
 
 
-def plan(net: nn.Module, images: Features) -> Plan:
-    """What a dry run on one image shows.
+def plan_of(net: nn.Module, images: Features) -> Plan:
+    """The plan of a network, from a dry run on one image.
 
-    A site is a convolution that a norm, a ReLU and one more convolution follow, while nothing else
-    reads what any of them makes.
+    A site is a convolution followed by a norm, a ReLU and another convolution, where nothing else
+    reads the output of any of them.
 
     Raises:
         MethodError: there is no site, or its layers do not match channel by channel.
@@ -99,19 +99,21 @@ def plan(net: nn.Module, images: Features) -> Plan:
     calls, readers = _recorded(net, images)
     sites = tuple(site for call in calls if (site := _site(call, readers)))
     if not sites:
-        raise MethodError("a compactor needs a layer that only one other reads, but there is none")
+        raise MethodError(
+            "a compactor needs a layer that only one other layer reads, but there is none"
+        )
     names = [call.name for call in calls if isinstance(call.layer, nn.Conv2d)]
     for site in sites:
         name = max(site.conv, site.follower, key=names.count)
         if names.count(name) > 1:
             raise MethodError(f"a layer beside a compactor must run once, but {name} runs again")
-    made = {site.conv: index for index, site in enumerate(sites)}
-    read = {site.follower: index for index, site in enumerate(sites)}
+    writers = {site.conv: index for index, site in enumerate(sites)}
+    followers = {site.follower: index for index, site in enumerate(sites)}
     products = []
     for call in calls:
         if isinstance(call.layer, nn.Conv2d | nn.Linear):
             outputs, inputs, *window = call.layer.weight.shape
-            i, o = read.get(call.name, -1), made.get(call.name, -1)
+            i, o = followers.get(call.name, -1), writers.get(call.name, -1)
             positions = call.output.numel() // outputs
             fixed = (inputs if i < 0 else 1) * (outputs if o < 0 else 1)
             products.append(Product(math.prod(window) * positions * fixed, i, o))
@@ -119,7 +121,7 @@ def plan(net: nn.Module, images: Features) -> Plan:
 
 
 def attach(net: nn.Module, sites: Iterable[Site]) -> None:
-    """Put a compactor behind the norm of every site."""
+    """Insert a compactor after the norm of every site."""
     for site in sites:
         norm = net.get_submodule(site.norm)
         net.set_submodule(site.norm, nn.Sequential(norm, Compactor(site.channels)))
@@ -131,63 +133,63 @@ def attached(net: nn.Module, sites: Iterable[Site]) -> list[Compactor]:
 
 
 def removed(net: M, sites: Sequence[Site]) -> M:
-    """A copy without compactors and without what they have forgotten; each site's norm is merged.
+    """A copy without compactors and forgotten channels; the norm of each site is merged.
 
     Raises:
-        MethodError: a layer does not fit the one that it reads.
+        MethodError: a layer does not match the layer that it reads.
     """
     slim = copy.deepcopy(net).eval()
     for site, compactor in zip(sites, attached(slim, sites), strict=True):
-        kept = compactor.kept()
+        remaining = compactor.remaining()
         conv, follower = slim.get_submodule(site.conv), slim.get_submodule(site.follower)
         norm = slim.get_submodule(f"{site.norm}.0")
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         assert isinstance(follower, nn.Conv2d)
-        slim.set_submodule(site.conv, merge(conv, norm, compactor.weight[kept]))
+        slim.set_submodule(site.conv, merge(conv, norm, compactor.weight[remaining]))
         slim.set_submodule(site.norm, nn.Identity())
-        slim.set_submodule(site.follower, narrowed(follower, kept))
+        slim.set_submodule(site.follower, narrowed(follower, remaining))
     return slim
 
 
 def select(
-    found: Plan, norms: Sequence[Float[Tensor, " _"]], limit: float, most: int | None = None
+    plan: Plan, norms: Sequence[Float[Tensor, " _"]], limit: float, most: int | None = None
 ) -> list[Bool[Tensor, " _"]]:
-    """Which rows go on learning: the shortest of all sites are taken out one by one, until the
-    network costs at most `limit` MACs or `most` rows are out. Every site keeps one.
+    """The masks of each site: True for rows that continue to learn.
 
-    In a plan of larger units a row waits for others of its site, until so many leave that a
-    multiple stays; every site keeps a unit. The count is updated by what each channel saves at the
-    widths that are left.
+    The shortest rows of all sites are masked one by one, until the network costs at most `limit`
+    MACs or `most` rows are masked. A row waits for others of its site until a multiple of the
+    plan's unit remains; every site keeps a unit. The cost is updated by the saving of each channel
+    at the current widths.
     """
-    owners = [site for site, own in enumerate(norms) for _ in range(len(own))]
+    owners = [site for site, lengths in enumerate(norms) for _ in range(len(lengths))]
     learning = torch.ones(len(owners), dtype=torch.bool)
-    widths, cost, beside = found.widths, found.dense, found.beside
+    widths, cost, beside = plan.widths, plan.dense, plan.beside
     waiting: list[list[int]] = [[] for _ in widths]
-    out, most = 0, len(owners) if most is None else most
+    masked, most = 0, len(owners) if most is None else most
     for row in torch.cat(list(norms)).cpu().argsort(stable=True).tolist():
-        if cost <= limit or out >= most:
+        if cost <= limit or masked >= most:
             break
         site = owners[row]
         waiting[site].append(row)
-        left = widths[site] - len(waiting[site])
-        if left > 0 and left % found.unit == 0:
+        remaining = widths[site] - len(waiting[site])
+        if remaining > 0 and remaining % plan.unit == 0:
             cost -= len(waiting[site]) * _saving(beside[site], widths, site)
-            widths[site] = left
+            widths[site] = remaining
             learning[waiting[site]] = False
-            out += len(waiting[site])
+            masked += len(waiting[site])
             waiting[site].clear()
-    return list(torch.split(learning, found.widths))
+    return list(torch.split(learning, plan.widths))
 
 
 def _saving(beside: Iterable[Product], widths: Sequence[int], site: int) -> int:
-    """MACs that one channel less at a site saves at these widths."""
-    many = [*widths, 1]
-    return sum(unit * many[o if i == site else i] for unit, i, o in beside)
+    """MACs that removing one channel of a site saves at these widths."""
+    factors = [*widths, 1]
+    return sum(unit * factors[o if i == site else i] for unit, i, o in beside)
 
 
 class _Call(NamedTuple):
-    """One operation of a dry run, and the layer whose weight it took."""
+    """One operation of a dry run, and the layer whose weight it used."""
 
     function: Any
     inputs: list[Tensor]
@@ -204,7 +206,9 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         named = ((name, part, getattr(part, "weight", None)) for name, part in net.named_modules())
-        self._owners = {id(own): (name, part) for name, part, own in named if own is not None}
+        self._owners = {
+            id(weight): (name, part) for name, part, weight in named if weight is not None
+        }
         self.calls: list[_Call] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -232,7 +236,7 @@ def _recorded(net: nn.Module, images: Features) -> tuple[list[_Call], Readers]:
 
 
 def _site(call: _Call, readers: Readers) -> Site | None:
-    """The site at this call, if there is one."""
+    """The site whose convolution this call is, or None."""
     if not isinstance(call.layer, nn.Conv2d):
         return None
     norm = _reader(call, readers)
@@ -254,16 +258,16 @@ def _site(call: _Call, readers: Readers) -> Site | None:
 
 
 def _reader(call: _Call, readers: Readers) -> _Call | None:
-    """The one call that reads, as its first input, what this one made."""
-    found = readers.get(id(call.output), ()) if call.outputs else ()
-    return found[0] if len(found) == 1 and found[0].inputs[0] is call.output else None
+    """The only reader of a call's output, if it is the reader's first input; else None."""
+    calls = readers.get(id(call.output), ()) if call.outputs else ()
+    return calls[0] if len(calls) == 1 and calls[0].inputs[0] is call.output else None
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            found.append(value)
+            tensors.append(value)
         elif isinstance(value, list | tuple):
-            found += _tensors(value)
-    return found
+            tensors += _tensors(value)
+    return tensors

@@ -1,4 +1,4 @@
-"""The card of an export: what it says, and the digests of its files."""
+"""The card of an export: its description as JSON, with the digests of its files."""
 
 import importlib
 import json
@@ -20,10 +20,10 @@ MODEL: Mapping[Format, str] = MappingProxyType(
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """What an export says of itself.
+    """The content of an export's card.
 
     Raises:
-        ExportError: there is no card, or one of another version of isoflop.
+        ExportError: there is no card, or its layout is that of another version of isoflop.
     """
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text())
@@ -32,14 +32,14 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise ExportError(f"{folder} must be an export with its {CARD}, but: {error}") from None
     if version != VERSION:
         raise ExportError(
-            f"{folder / CARD} has layout {version}, but this isoflop reads {VERSION}; the version "
-            "that wrote it stands in the card"
+            f"{folder / CARD} has layout {version}, but this isoflop reads {VERSION}; install the "
+            "version of isoflop that the card names"
         )
     return card
 
 
 def needed(package: str, what: str) -> Any:
-    """A package of the extra `export`, which is imported where it is used.
+    """A package of the extra `export`, imported on demand.
 
     Raises:
         ExportError: it is not installed.
@@ -48,5 +48,5 @@ def needed(package: str, what: str) -> Any:
         return importlib.import_module(package)
     except ImportError:
         raise ExportError(
-            f"{what} takes {package}, which is not installed: `pip install 'isoflop[export]'`"
+            f"{what} needs {package}, which is not installed: `pip install 'isoflop[export]'`"
         ) from None

@@ -1,7 +1,7 @@
-"""What was measured to be best on this machine, kept on disk so that it is measured once.
+"""A cache on disk of the fastest options on this machine, so that each is measured once.
 
-One small JSON file per question: any number of processes may share the
-folder, and a file that is torn or answers another question is measured again.
+One small JSON file per question. Any number of processes may share the folder; a file that is torn
+or answers another question is ignored and the measurement repeated.
 """
 
 import json
@@ -17,50 +17,50 @@ from methods import files
 logger = logging.getLogger(__name__)
 
 Question = Mapping[str, Any]
-"""What was measured, and where: whatever may change the answer, as JSON has it."""
+"""The subject and the conditions of a measurement: all that may change the answer, as JSON."""
 
 
 class Choices:
-    """Question -> the best of its options.
+    """Maps a question to the best of its options.
 
-    Kept in `folder`: a user's cache, `$XDG_CACHE_HOME/isoflop/forms`, unless it is given.
+    Files lie in `folder`, by default in the user's cache, `$XDG_CACHE_HOME/isoflop/forms`.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = _user_folder() if folder is None else folder
-        self._made: dict[Path, str] = {}
+        self._answers: dict[Path, str] = {}
 
     def recall(self, question: Question, options: Sequence[str]) -> str | None:
-        """The option that was chosen, if this was ever measured among these options."""
-        asked, path = self._place(question, options)
-        if path in self._made:
-            return self._made[path]
+        """The best option, or None if these options were never measured against each other."""
+        full_question, path = self._place(question, options)
+        if path in self._answers:
+            return self._answers[path]
         try:
-            told = json.loads(path.read_text())
-            if told["question"] != asked or told["choice"] not in options:
+            answer = json.loads(path.read_text())
+            if answer["question"] != full_question or answer["choice"] not in options:
                 raise ValueError("it answers another question")
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("measuring again, since %s cannot be used: %s", path, error)
             return None
-        return self._made.setdefault(path, told["choice"])
+        return self._answers.setdefault(path, answer["choice"])
 
     def keep(self, question: Question, choice: str, seconds: Mapping[str, float]) -> None:
-        """Remember the best of the options and what each of them took; a full disk is no error."""
-        asked, path = self._place(question, list(seconds))
-        self._made[path] = choice
-        told = {"question": asked, "choice": choice, "seconds": dict(seconds)}
+        """Store the best option and the seconds of each; a full disk is not an error."""
+        full_question, path = self._place(question, list(seconds))
+        self._answers[path] = choice
+        answer = {"question": full_question, "choice": choice, "seconds": dict(seconds)}
         try:
-            files.write(path, json.dumps(told, indent=1))
+            files.write(path, json.dumps(answer, indent=1))
         except OSError as error:
-            logger.warning("what was measured is not kept: %s", error)
+            logger.warning("the measurement could not be stored: %s", error)
 
     def _place(self, question: Question, options: Sequence[str]) -> tuple[dict[str, Any], Path]:
-        """The question in full, and where its answer lies."""
-        asked = {**question, "options": sorted(options)}
-        digest = files.digest(json.dumps(asked, sort_keys=True))
-        return asked, self.folder / f"{digest[:32]}.json"
+        """The question with its options, and the file of its answer."""
+        full_question = {**question, "options": sorted(options)}
+        digest = files.digest(json.dumps(full_question, sort_keys=True))
+        return full_question, self.folder / f"{digest[:32]}.json"
 
 
 def _user_folder() -> Path:

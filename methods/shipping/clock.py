@@ -1,4 +1,4 @@
-"""Times calls in turns: latencies, and races between forms."""
+"""Timing of calls in turns: latencies, and races between forms."""
 
 import contextlib
 import statistics
@@ -14,20 +14,20 @@ from methods.api import Images
 from methods.training.evaluate import evaluating
 
 LEAST = 5
-"""Rounds that count, at least."""
+"""Minimal number of measured rounds."""
 HOPELESS = 1.5
-"""A form leaves the race once its fastest call takes this many times the fastest call of all."""
+"""A form drops out once its fastest call takes this many times the fastest call of all."""
 ROUNDS = range(3, 40)
-"""Rounds of a race, at least and at most."""
+"""Minimal number of rounds of a race, and the first number that is too many."""
 PATIENCE = 0.1
-"""Seconds after which a race ends, once it has its least rounds."""
+"""Seconds after which a race ends, once it has the minimal number of rounds."""
 Clock = Callable[[], float]
 """Seconds, from any origin."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds per call: the median of the rounds, and the distance between their quartiles."""
+    """Seconds per call: the median over the rounds, and the interquartile range."""
 
     median: float
     spread: float
@@ -41,13 +41,13 @@ def latencies(
     warmup: int = 3,
     seconds: float = 10.0,
 ) -> list[Latency]:
-    """Wall time of one call of each module, in turns, so that a drift of the machine meets all.
+    """Wall time of one call of each module, in turns, so that a drift of the machine affects all.
 
     A round calls every module on every batch and takes the mean over the batches; the first
-    `warmup` rounds do not count. After `seconds` there are no more rounds, but five at least.
-    The batches lie on the device of the modules.
+    `warmup` rounds do not count. No round starts after `seconds`, except the first five.
+    The batches must lie on the device of the modules.
     """
-    taken: list[list[float]] = [[] for _ in modules]
+    times: list[list[float]] = [[] for _ in modules]
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         for module in modules:
@@ -57,14 +57,14 @@ def latencies(
                 break
             order = range(len(modules))
             for index in order if round_ % 2 else reversed(order):
-                passed = _passed(modules[index], batches)
+                elapsed = _elapsed(modules[index], batches)
                 if round_ >= 0:
-                    taken[index].append(passed / len(batches))
-    quartiles = [np.quantile(own, (0.25, 0.5, 0.75)) for own in taken]
+                    times[index].append(elapsed / len(batches))
+    quartiles = [np.quantile(samples, (0.25, 0.5, 0.75)) for samples in times]
     return [Latency(float(median), float(high - low)) for low, median, high in quartiles]
 
 
-def _passed(module: nn.Module, batches: Sequence[Images]) -> float:
+def _elapsed(module: nn.Module, batches: Sequence[Images]) -> float:
     """Seconds of one call per batch."""
     wait(batches[0].device)
     began = time.perf_counter()
@@ -75,17 +75,17 @@ def _passed(module: nn.Module, batches: Sequence[Images]) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until a GPU has finished its work; a CPU never has any left."""
+    """Wait until a GPU has finished its work; a CPU needs no wait."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def race(calls: Mapping[str, Callable[[], object]], clock: Clock) -> dict[str, float]:
-    """Median seconds of each call, taken in turns; those that fall far behind drop out.
+    """Median seconds of each call, timed in turns; calls that are far slower drop out.
 
     The first call of each does not count.
     """
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     running, began = list(calls), clock()
     for round_ in range(-1, ROUNDS.stop - 1):
         if round_ >= ROUNDS.start and clock() - began > PATIENCE:
@@ -94,8 +94,8 @@ def race(calls: Mapping[str, Callable[[], object]], clock: Clock) -> dict[str, f
             start = clock()
             calls[name]()
             if round_ >= 0:
-                taken[name].append(clock() - start)
+                times[name].append(clock() - start)
         if round_ >= 0:
-            least = min(min(own) for own in taken.values())
-            running = [name for name in running if min(taken[name]) <= HOPELESS * least]
-    return {name: statistics.median(own) for name, own in taken.items()}
+            least = min(min(seconds) for seconds in times.values())
+            running = [name for name in running if min(times[name]) <= HOPELESS * least]
+    return {name: statistics.median(seconds) for name, seconds in times.items()}

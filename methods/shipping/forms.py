@@ -1,10 +1,10 @@
-"""The fastest of the exact forms that a deployed network can run in, by measurement.
+"""The fastest of the exact forms of a deployed network, by measurement.
 
-A layer that mixes kernels, or convolves by groups, can be computed in several ways: the values are
-the same, the time is not, and which is the least depends on shapes, layout and machine. So it is
-with the layout of the maps, and with how many images go through the network at a time: a few whose
-maps stay in the processor's cache may beat the whole batch. The price of a network is that of its
-default form, whatever is chosen here.
+A layer that mixes kernels or convolves by groups can be computed in several ways. All give the same
+values; which is fastest depends on shapes, layout and machine. The same holds for the layout of the
+maps, and for the number of images that run at a time: a few images whose maps fit the processor's
+cache may be faster than the whole batch. The price of a network is that of its default form,
+whatever form is chosen here.
 """
 
 import copy
@@ -27,14 +27,14 @@ from methods.shipping.clock import Clock, race, wait
 from methods.shipping.convolutions import convolution_forms, has_forms
 
 DEARER = ("dense", "experts", "spread/2", "spread/4")
-"""Forms that execute more products than are priced."""
+"""Forms that execute more MACs than the price of the layer."""
 LAYOUTS: Mapping[str, torch.memory_format] = MappingProxyType(
     {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 )
 PORTION = 16
-"""Images that a CPU may take at a time, beside the whole batch; layers are measured on so many."""
+"""Images that a CPU may run at a time instead of the whole batch, and that layers are timed on."""
 WORTH = 0.95
-"""Times the default's time that another form may take to be worth it: less is noise."""
+"""Another form replaces the default if it takes at most this fraction of the default's time."""
 
 
 @runtime_checkable
@@ -42,36 +42,36 @@ class HasForms(Protocol):
     """A layer of a method that can be computed in several exact ways."""
 
     def forms(self, features: Features, /, *others: Tensor) -> Mapping[str, nn.Module]:
-        """Its forms for these inputs by name, each a module; the default comes first."""
+        """Its forms for these inputs, name -> module; the default comes first."""
 
 
 class Formed(nn.Module):
-    """A layer in the form that was chosen for maps of one shape; others take its default."""
+    """A layer in the form chosen for maps of one shape; other maps use its default form."""
 
     def __init__(self, layer: nn.Module, shape: torch.Size, name: str, form: nn.Module) -> None:
         super().__init__()
         self.layer = layer
         self.shape = shape
-        """Of an image's maps: channels, height, width."""
+        """Shape of an image's maps: channels, height, width."""
         self.name = name
         self.form = form
 
     def forward(self, features: Features, *others: Tensor) -> Changed:
-        taken = self.form if features.shape[1:] == self.shape else self.layer
-        return taken(features, *others)  # type: ignore[no-any-return]
+        form = self.form if features.shape[1:] == self.shape else self.layer
+        return form(features, *others)  # type: ignore[no-any-return]
 
 
 class Fastest(nn.Module):
-    """A deployed network in the forms that were chosen for batches of one size."""
+    """A deployed network in the forms chosen for batches of one size."""
 
     def __init__(self, net: nn.Module, batch: int, portion: int, forms: str) -> None:
         super().__init__()
         self.net = net
         self.batch = batch
         self.portion = portion
-        """Of a batch of that size, the images that go through the network at a time."""
+        """Images of such a batch that run at a time."""
         self.forms = forms
-        """What was chosen, in words."""
+        """A description of the chosen forms."""
 
     def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
         if len(images) != self.batch or self.portion == self.batch:
@@ -100,19 +100,19 @@ def fastest(
 ) -> Fastest:
     """A copy of a deployed network, images -> logits, in its fastest form for such batches.
 
-    What `choices` do not know is measured on these images, layer by layer and then as a whole, in
-    a few seconds at most; a call of the result measures nothing. The clock is the processor's own
-    time where one thread computes, so that other processes matter little.
+    Forms that `choices` have not stored are measured on these images, layer by layer and then as a
+    whole, in a few seconds at most; calling the result measures nothing. By default the clock is
+    the thread's processor time if one thread computes, so that other processes matter little.
     """
     tuner = _Tuner.on(images, choices, clock)
     with quiet(net):
         ways = {way.name: way for way in _ways(net, images)}
         question = {"network": repr(net), **_place(images)}
-        known = tuner.choices.recall(question, list(ways))
-        if known is not None:
-            return tuner.formed(net, images, ways[known])
+        stored = tuner.choices.recall(question, list(ways))
+        if stored is not None:
+            return tuner.formed(net, images, ways[stored])
         built = {name: tuner.formed(net, images, way) for name, way in ways.items()}
-        calls = {name: partial(one, images) for name, one in built.items()}
+        calls = {name: partial(network, images) for name, network in built.items()}
         return built[tuner.best(question, calls, images.device)]
 
 
@@ -121,8 +121,8 @@ def tuned(
     *inputs: Tensor,
     choices: Choices | None = None,
     clock: Clock | None = None,
-) -> "Formed":
-    """A layer that has more than one form in its fastest for such inputs, as in `fastest`."""
+) -> Formed:
+    """A layer in its fastest form for such inputs; see `fastest`."""
     with quiet(layer):
         return _Tuner.on(inputs[0], choices, clock).form(layer, inputs)
 
@@ -133,7 +133,7 @@ class _Tuner(NamedTuple):
 
     @classmethod
     def on(cls, images: Tensor, choices: Choices | None, clock: Clock | None) -> "_Tuner":
-        """With the choices and the clock that are given, else the user's and the processor's."""
+        """A tuner with this cache and clock; the defaults are the user's and the processor's."""
         if clock is None:
             alone = images.device.type == "cpu" and torch.get_num_threads() == 1
             clock = time.thread_time if alone else time.perf_counter
@@ -142,34 +142,35 @@ class _Tuner(NamedTuple):
     def best(
         self, question: Question, calls: Mapping[str, Callable[[], Tensor]], device: torch.device
     ) -> str:
-        """The fastest of these calls, the first one if in doubt: as known, else as measured now."""
-        known = self.choices.recall(question, list(calls))
-        if known is None and len(calls) > 1:
-            ended = {name: partial(_ended, call, device) for name, call in calls.items()}
-            seconds = race(ended, self.clock)
-            known, least = next(iter(calls)), min(seconds, key=seconds.__getitem__)
-            if seconds[least] < WORTH * seconds[known]:
-                known = least
-            self.choices.keep(question, known, seconds)
-        return known or next(iter(calls))
+        """The fastest of these calls, as stored or measured now; the first one if in doubt."""
+        default = next(iter(calls))
+        stored = self.choices.recall(question, list(calls))
+        if stored is not None or len(calls) == 1:
+            return stored or default
+        finished = {name: partial(_finished, call, device) for name, call in calls.items()}
+        seconds = race(finished, self.clock)
+        least = min(seconds, key=seconds.__getitem__)
+        best = least if seconds[least] < WORTH * seconds[default] else default
+        self.choices.keep(question, best, seconds)
+        return best
 
     def formed(self, net: nn.Module, images: Images, way: _Way) -> Fastest:
-        """The network as it runs that way."""
+        """The network in this way of running."""
         twin = copy.deepcopy(net).eval().requires_grad_(False)
         twin = twin.to(memory_format=LAYOUTS[way.layout])  # type: ignore[call-overload]
-        found: dict[str, Formed] = {}
+        layers: dict[str, Formed] = {}
         if way.tuned:
             hooks = [
-                layer.register_forward_pre_hook(partial(self._visit, found, name))
+                layer.register_forward_pre_hook(partial(self._visit, layers, name))
                 for name, layer in _layers(twin)
             ]
             twin(images[:PORTION])
             for hook in hooks:
                 hook.remove()
-            for name, own in found.items():
-                if own.form is not own.layer:
-                    twin.set_submodule(name, own)
-        counts = Counter(layer.name for layer in found.values())
+            for name, formed in layers.items():
+                if formed.form is not formed.layer:
+                    twin.set_submodule(name, formed)
+        counts = Counter(layer.name for layer in layers.values())
         return Fastest(twin, len(images), way.portion, _words(way, counts, len(images)))
 
     def form(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> Formed:
@@ -177,20 +178,20 @@ class _Tuner(NamedTuple):
         forms = _forms(layer, *inputs)
         question = {"layer": repr(layer), **_place(*inputs)}
         layout = LAYOUTS[_layout(inputs[0])]
-        calls = {own: partial(_laid, form, inputs, layout) for own, form in forms.items()}
+        calls = {name: partial(_laid_out, form, inputs, layout) for name, form in forms.items()}
         best = self.best(question, calls, inputs[0].device)
         return Formed(layer, inputs[0].shape[1:], best, forms[best])
 
     def _visit(
-        self, found: dict[str, Formed], name: str, layer: nn.Module, inputs: tuple[Tensor, ...]
+        self, layers: dict[str, Formed], name: str, layer: nn.Module, inputs: tuple[Tensor, ...]
     ) -> None:
-        """Called before each call of a layer in a dry run; the first one counts."""
-        if name not in found:
-            found[name] = self.form(layer, inputs)
+        """Runs before each call of a layer in a dry run; the first call counts."""
+        if name not in layers:
+            layers[name] = self.form(layer, inputs)
 
 
 def _ways(net: nn.Module, images: Images) -> Iterator[_Way]:
-    """In each layout, the whole batch and in portions; once as it is, if it has layers to tune."""
+    """Each layout with the whole batch and with portions; also untuned, if layers can be tuned."""
     tuned = any(True for _ in _layers(net))
     if tuned:
         yield _Way("channels_last", len(images), tuned=False)
@@ -201,7 +202,7 @@ def _ways(net: nn.Module, images: Images) -> Iterator[_Way]:
 
 
 def _layers(net: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """What has more than one form, outermost first; a kind's own parts are not looked at."""
+    """The layers with more than one form, outermost first; not the parts of such a layer."""
     for name, part in net.named_children():
         if isinstance(part, HasForms) or (type(part) is nn.Conv2d and has_forms(part)):
             yield f"{prefix}{name}", part
@@ -213,17 +214,17 @@ def _forms(layer: nn.Module, features: Features, *others: Tensor) -> Mapping[str
     """The exact forms of a layer for these inputs; the default comes first."""
     if isinstance(layer, HasForms):
         return layer.forms(features, *others)
-    assert isinstance(layer, nn.Conv2d), "only what has forms is tuned"
+    assert isinstance(layer, nn.Conv2d), "only layers with forms are tuned"
     return convolution_forms(layer, features)
 
 
-def _laid(form: nn.Module, inputs: tuple[Tensor, ...], layout: torch.memory_format) -> Tensor:
-    """A form's output in the layout of its input, so that what a change of it costs is counted."""
-    made: Tensor = form.forward(*inputs)
-    return made.contiguous(memory_format=layout)
+def _laid_out(form: nn.Module, inputs: tuple[Tensor, ...], layout: torch.memory_format) -> Tensor:
+    """A form's output in the layout of its input, so that converting the layout is timed too."""
+    output: Tensor = form.forward(*inputs)
+    return output.contiguous(memory_format=layout)
 
 
-def _ended(call: Callable[[], Tensor], device: torch.device) -> None:
+def _finished(call: Callable[[], Tensor], device: torch.device) -> None:
     call()
     wait(device)
 
@@ -234,10 +235,10 @@ def _layout(features: Tensor) -> str:
 
 
 def _place(*inputs: Tensor) -> dict[str, Any]:
-    """All that a time depends on beside what runs."""
+    """The conditions of a timing: all that it depends on beside the code that runs."""
     first = inputs[0]
     return {
-        "inputs": [list(one.shape) for one in inputs],
+        "inputs": [list(tensor.shape) for tensor in inputs],
         "dtype": str(first.dtype),
         "layout": _layout(first),
         "device": device_name(str(first.device)),

@@ -1,7 +1,7 @@
-"""Networks as `isoflop export` ships them, read back: every file is checked, nothing is unpickled.
+"""Loading the networks that `isoflop export` writes: every file is checked, nothing is unpickled.
 
-An export is a folder: the model's file, a card to read, and `card.json`, which says all that the
-card does and has the SHA-256 of the other files.
+An export is a folder: the model's file, a card to read, and `card.json`, which holds the content
+of the card and the SHA-256 of the other files.
 """
 
 import io
@@ -26,17 +26,17 @@ PLAIN = re.compile(
     r"|data/constants/(tensor_\d+|model_constants_config\.json)"
     r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id))"
 )
-"""Files of a torch.export archive that are text or bare numbers; of others no byte is read."""
+"""Files of a torch.export archive that are text or bare numbers; no others are read."""
 
 
 def load(folder: Path | str) -> nn.Module:
     """The network of an export: normalised images -> logits, on the CPU, in evaluation mode.
 
-    `torch` gives the deployed network made again from its weights; `pt2` and `onnx` give a module
-    that runs the graph, the one under PyTorch and the other under onnxruntime.
+    Format `torch` gives the deployed network rebuilt from its weights; `pt2` and `onnx` give a
+    module that runs the graph under PyTorch or onnxruntime.
 
     Raises:
-        ExportError: no export, a file that is missing or altered, or a package that is.
+        ExportError: no export, a missing or altered file, or a missing package.
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -44,10 +44,10 @@ def load(folder: Path | str) -> nn.Module:
 
 
 def opened(content: bytes, card: Mapping[str, Any]) -> nn.Module:
-    """The network in the content of a model's file, of which the card says what it is.
+    """The network in the content of a model's file; the card gives its format.
 
     Raises:
-        ExportError: a package is missing, or the file would have to be unpickled.
+        ExportError: a package is missing, or the file contains pickled objects.
     """
     if card["format"] == "torch":
         return _rebuilt(content, card["network"], card["task"])
@@ -55,7 +55,7 @@ def opened(content: bytes, card: Mapping[str, Any]) -> nn.Module:
 
 
 class _Foreign(nn.Module):
-    """What a graph computes, as a module; it has one mode and no parameters to move."""
+    """A graph as a module; it has a single mode and no parameters to move."""
 
     def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -67,16 +67,16 @@ class _Foreign(nn.Module):
 
 
 def _checked(folder: Path, card: Mapping[str, Any]) -> bytes:
-    """The content of the model's file, once all files are found to be as they were written."""
+    """The content of the model's file, once the digests of all files are verified."""
     model = b""
-    for name, wanted in card["files"].items():
+    for name, sha256 in card["files"].items():
         try:
             content = (folder / name).read_bytes()
         except OSError as error:
             raise ExportError(f"{folder / name} cannot be read: {error.strerror}") from None
-        if digest(content) != wanted:
+        if digest(content) != sha256:
             raise ExportError(
-                f"{folder / name} must have SHA-256 {wanted}, as {CARD} says, but has "
+                f"{folder / name} must have SHA-256 {sha256}, as {CARD} says, but has "
                 f"{digest(content)}: it was altered, and is not loaded"
             )
         if name == card["file"]:
@@ -85,7 +85,7 @@ def _checked(folder: Path, card: Mapping[str, Any]) -> bytes:
 
 
 def _rebuilt(content: bytes, network: Mapping[str, Any], task: Mapping[str, Any]) -> nn.Module:
-    """The deployed form of a fresh network, with the weights, and so the widths, of the file."""
+    """The deployed form of a fresh network, with the weights, and thus the widths, of the file."""
     weights = needed("safetensors.torch", "a torch export").load(content)
     method = METHODS[network["method"]].of(network["params"])
     with torch.random.fork_rng(devices=[]):
@@ -93,17 +93,17 @@ def _rebuilt(content: bytes, network: Mapping[str, Any], task: Mapping[str, Any]
     deployed = method.deploy(point_of(method, fresh, network["point"]).eval()).eval()
     if deployed.state_dict().keys() != weights.keys():
         raise ExportError(
-            "this version of isoflop deploys the network in other parts than the one that exported "
-            f"it, isoflop {network['isoflop']}; install that one"
+            "this version of isoflop deploys the network in other parts than the version that "
+            f"exported it; install isoflop {network['isoflop']}"
         )
     for name, weight in weights.items():
-        owner, _, own = name.rpartition(".")
-        _put(deployed.get_submodule(owner), own, weight)
+        owner, _, attribute = name.rpartition(".")
+        _put(deployed.get_submodule(owner), attribute, weight)
     return deployed
 
 
 def _put(part: nn.Module, name: str, weight: Tensor) -> None:
-    """A tensor in place of another, laid out alike; the file's may be narrower, where it prunes."""
+    """Replace a tensor in the same layout; the file's may be narrower if the method prunes."""
     old: Tensor = getattr(part, name)
     if old.ndim == 4 and old.is_contiguous(memory_format=torch.channels_last):
         weight = weight.contiguous(memory_format=torch.channels_last)
@@ -127,13 +127,13 @@ def _session(content: bytes) -> Callable[[Tensor], Tensor]:
 
 
 def _graph(content: bytes) -> Callable[[Tensor], Tensor]:
-    """A program of torch.export; its loader would unpickle whatever an archive asks it to."""
+    """A program of torch.export, checked first: its loader unpickles what an archive asks it to."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             files = [file for file in archive.infolist() if file.file_size]
             texts = [archive.read(file) for file in files if file.filename.endswith("config.json")]
-        payloads = [one for text in texts for one in json.loads(text)["config"].values()]
-        plain = all(one["use_pickle"] is False for one in payloads)
+        payloads = [entry for text in texts for entry in json.loads(text)["config"].values()]
+        plain = all(entry["use_pickle"] is False for entry in payloads)
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError):
         plain = False
     if not plain or not all(PLAIN.fullmatch(file.filename) for file in files):

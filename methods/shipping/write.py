@@ -1,4 +1,4 @@
-"""A deployed network as a file: its weights, or its graph for PyTorch or for any runtime."""
+"""Writing a deployed network to a file: its weights, or its graph as pt2 or ONNX."""
 
 import logging
 import warnings
@@ -14,21 +14,21 @@ from methods.errors import ExportError
 from methods.shipping.card import MODEL, Format, needed
 
 EXAMPLES = 4
-"""Images that a network is traced with; 1 would be taken for a size that never changes."""
+"""Images that a network is traced with; a batch of 1 would be traced as a fixed size."""
 OPSET = 20
-"""Of ONNX."""
+"""Version of the ONNX operator set."""
 
 
 def write(how: Format, deployed: nn.Module, task: Task, folder: Path) -> Path:
-    """The file of a deployed network in this format.
+    """Write a deployed network in this format, and return the path of the file.
 
     Raises:
-        ExportError: a package is missing, or the format cannot hold this network.
+        ExportError: a package is missing, or the format cannot represent this network.
     """
     path = folder / MODEL[how]
     if how == "torch":
         pack = needed("safetensors.torch", "--format torch")
-        weights = {name: own.contiguous() for name, own in deployed.state_dict().items()}
+        weights = {name: weight.contiguous() for name, weight in deployed.state_dict().items()}
         path.write_bytes(pack.save(weights))
         return path
     if how == "onnx":
@@ -42,7 +42,7 @@ def write(how: Format, deployed: nn.Module, task: Task, folder: Path) -> Path:
             (_save_pt2 if how == "pt2" else _save_onnx)(program, path)
     except OSError:
         raise
-    except Exception as error:  # tracers and converters each raise their own
+    except Exception as error:  # tracers and converters raise errors of many classes
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(
             f"--format {how} cannot hold this network: {reason}; --format torch can"
@@ -51,7 +51,7 @@ def write(how: Format, deployed: nn.Module, task: Task, folder: Path) -> Path:
 
 
 def _program(deployed: nn.Module, images: Images) -> ExportedProgram:
-    """The graph for any batch, without the paths of this machine."""
+    """The graph for any batch size, without the paths of this machine."""
     with torch.no_grad():
         program = torch.export.export(deployed, (images,), dynamic_shapes=({0: Dim("batch")},))
     for node in program.graph.nodes:
@@ -60,14 +60,14 @@ def _program(deployed: nn.Module, images: Images) -> ExportedProgram:
 
 
 def _save_pt2(program: ExportedProgram, path: Path) -> None:
-    program.example_inputs = None  # they alone would be pickled
+    program.example_inputs = None  # the archive would pickle them
     torch.export.save(program, path)
 
 
 def _save_onnx(program: ExportedProgram, path: Path) -> None:
-    chatter = "torch.onnx._internal.exporter._registration"  # of a torchvision that nobody needs
+    chatter = "torch.onnx._internal.exporter._registration"  # warns of torchvision
     logging.getLogger(chatter).setLevel(logging.ERROR)
-    made: Any = torch.onnx.export(
+    onnx_program: Any = torch.onnx.export(
         program,
         input_names=["images"],
         output_names=["logits"],
@@ -76,6 +76,6 @@ def _save_onnx(program: ExportedProgram, path: Path) -> None:
         dynamo=True,
         verbose=False,
     )
-    for node in made.model.graph:
-        node.metadata_props.clear()  # where in which source file it was traced
-    made.save(path, external_data=False)
+    for node in onnx_program.model.graph:
+        node.metadata_props.clear()  # the source files that were traced
+    onnx_program.save(path, external_data=False)

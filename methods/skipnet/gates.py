@@ -1,4 +1,4 @@
-"""SkipNet's gates: small networks that say, per image, how much a block wants to run.
+"""SkipNet's gates: small networks that give, per image, the log odds of running a block.
 
 Wang et al., SkipNet (arXiv 1711.09485v2), section 3.2. A gate returns a logit: the log odds of
 running, so that `logit > 0` is the paper's p > 0.5 for the softmax of two and for the sigmoid.
@@ -16,7 +16,7 @@ from methods.resnet import initialise
 
 Kind = Literal["ffgate-1", "ffgate-2", "rnn"]
 State = tuple[Tensor, Tensor] | None
-"""What the gates remember from block to block: hidden and cell state, or nothing."""
+"""The state of the gates between blocks: hidden and cell state, or None."""
 Logit = Float[Tensor, " batch"]
 
 HIDDEN = 10
@@ -24,7 +24,7 @@ HIDDEN = 10
 
 
 class FeedForwardGates(nn.Module):
-    """One small convolutional network for each block, the first kind or the cheaper second."""
+    """One small convolutional network for each block, of the first or the cheaper second kind."""
 
     def __init__(self, channels: Sequence[int], kind: Literal["ffgate-1", "ffgate-2"]) -> None:
         super().__init__()
@@ -41,16 +41,16 @@ class FeedForwardGates(nn.Module):
 
     @torch.no_grad()
     def favour(self, logit: float) -> None:
-        """Shift every decision towards running, by so much log odds."""
+        """Add `logit` to the log odds of running of every gate."""
         for head in self.heads:
             assert isinstance(head, nn.Linear)
             head.bias[1].add_(logit)
 
 
 class RecurrentGates(nn.Module):
-    """One shared LSTM that steps over depth; each block has its own embedding.
+    """One shared LSTM that steps over depth; each block has a separate embedding.
 
-    Its step is written out in linear maps, which every counter sees; nn.LSTM none does.
+    Its step is written out in linear maps, which every MAC counter sees; none sees nn.LSTM.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -69,12 +69,12 @@ class RecurrentGates(nn.Module):
 
     @torch.no_grad()
     def favour(self, logit: float) -> None:
-        """Shift every decision towards running, by so much log odds."""
+        """Add `logit` to the log odds of running of every gate."""
         self.head.bias.add_(logit)
 
 
 class LeanRecurrentGates(nn.Module):
-    """The recurrent gates as shipped: the same products in as few calls as torch has for them."""
+    """The recurrent gates as shipped: the same products in the fewest calls of torch."""
 
     def __init__(self, gates: RecurrentGates) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ Gates = FeedForwardGates | RecurrentGates
 def make_gates(kind: Kind, channels: Sequence[int], bias: float = 0.0) -> Gates:
     """Freshly initialised gates, one for each block's output width.
 
-    As in the authors' code the last one is made and never used; it does not train.
+    As in the authors' code, the last gate exists but is never used; it does not train.
     """
     gates = RecurrentGates(channels) if kind == "rnn" else FeedForwardGates(channels, kind)
     unused = (
@@ -127,18 +127,18 @@ def _convolved(width: int, stride: int) -> tuple[nn.Module, ...]:
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """A 1x1 convolution on a pooled map, and so initialised as one."""
+    """A linear map of a pooled feature map, initialised as a 1x1 convolution."""
     linear = nn.Linear(inputs, outputs)
     nn.init.normal_(linear.weight, std=(2 / outputs) ** 0.5)
     return linear
 
 
 def _start(embedded: Tensor) -> tuple[Tensor, Tensor]:
-    nothing = embedded.new_zeros(embedded.shape[0], HIDDEN)
-    return nothing, nothing
+    zeros = embedded.new_zeros(embedded.shape[0], HIDDEN)
+    return zeros, zeros
 
 
 def _step(mixed: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    take, keep, new, show = mixed.chunk(4, 1)
-    cell = torch.sigmoid(keep) * cell + torch.sigmoid(take) * torch.tanh(new)
-    return torch.sigmoid(show) * torch.tanh(cell), cell
+    input_, forget, candidate, output = mixed.chunk(4, 1)
+    cell = torch.sigmoid(forget) * cell + torch.sigmoid(input_) * torch.tanh(candidate)
+    return torch.sigmoid(output) * torch.tanh(cell), cell

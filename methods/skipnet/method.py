@@ -49,14 +49,14 @@ from methods.skipnet.policy import (
 )
 
 Decide = Callable[[int, Tensor], Tensor]
-"""Which images run the next block: (gate, log odds of running) -> 1 or 0 per image."""
+"""Decides which images run the next block: (gate, log odds of running) -> 1 or 0 per image."""
 
 MOMENTUM = 0.9
-"""Of the running mean that the baseline option subtracts from the returns."""
+"""Momentum of the running mean that the baseline option subtracts from the returns."""
 
 
 class Trace(NamedTuple):
-    """One pass: logits, and what each gate said and did per image."""
+    """The result of one pass: logits, and the log odds and action of each gate per image."""
 
     logits: Float[Tensor, "batch classes"]
     odds: Float[Tensor, "batch gates"]
@@ -65,7 +65,7 @@ class Trace(NamedTuple):
 
 
 class Prices(NamedTuple):
-    """MACs of one sample: what is always paid, and what each gate saves by skipping."""
+    """MACs of one sample: the unavoidable part, and the saving of each gate that skips."""
 
     floor: int
     """Stem, first block, every gate, every projection and the head."""
@@ -75,8 +75,8 @@ class Prices(NamedTuple):
 class SkipResNet(Network):
     """A ResNet with a gate in front of every block but the first.
 
-    Gate k reads the output of block k and controls block k+1. This form runs everything and mixes
-    by 0 or 1, as training needs it; it costs what the shipped form executes.
+    Gate k reads the output of block k and controls block k+1. This form runs every block and mixes
+    by 0 or 1, as training requires; its price is the MACs that the shipped form executes.
     """
 
     savings: Tensor
@@ -96,7 +96,7 @@ class SkipResNet(Network):
         return Output(trace.logits, self.price(trace.actions))
 
     def run(self, images: Images, decide: Decide, *, detach: bool = False) -> Trace:
-        """One pass under `decide`; `detach` keeps the gates' gradient out of the backbone."""
+        """One pass with `decide`; `detach` keeps the gates' gradient out of the backbone."""
         first, *others = self.backbone.units
         features = first(self.backbone.stem(images))
         odds, actions = [], []
@@ -115,12 +115,12 @@ class SkipResNet(Network):
         return self.floor + actions.double() @ self.savings
 
     def decisions(self, images: Images) -> Bool[Tensor, "batch gates"]:
-        """Which of the gated blocks each image runs, in the mode that the network is in."""
+        """Which of the gated blocks each image runs, in the current mode of the network."""
         return self.run(images, threshold).actions > 0
 
 
 class SkippingNet(nn.Module):
-    """SkipNet as shipped: each block runs on the images that want it, gathered from the batch."""
+    """SkipNet as shipped: a block runs on the images that do not skip it, gathered."""
 
     def __init__(self, net: SkipResNet) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class SkippingNet(nn.Module):
     def run(
         self, images: Images
     ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch gates"]]:
-        """Logits, and the log odds of every gate, which keep the gates in a traced graph."""
+        """Logits and the log odds of every gate; the latter keep the gates in a traced graph."""
         logits, odds = self._decided(images)
         return logits, torch.stack(odds, 1)
 
@@ -162,21 +162,21 @@ class SkipNet(Method):
     - the three gates and where they read; the first block always runs
     - supervised phase: hard gates, straight-through gradient, no cost term
     - policy phase: sampled actions, REINFORCE beside the cross-entropy, constant learning rate
-    - skipping keeps a stage's projection and leaves out its ReLU
+    - a skipped block keeps its projection and omits its ReLU
 
     Deviations:
-    - the shipped network really skips, and a projection runs once a step
+    - the shipped network really skips, and a projection runs once per block
     - the policy term is a mean over the batch, not a sum; the return is always detached
     - the cost counts gates, stem and head
     - both phases are shares of one trial; the paper's 64k and 10k iterations set the default
-    - options that the paper has not: gate_bias, temperature, baseline, frozen_norms, detach_gates,
-      relative_cost; off by default
+    - options that are not in the paper, off by default: gate_bias, temperature, baseline,
+      frozen_norms, detach_gates, relative_cost
     """
 
     alpha: Annotated[float, Field(ge=0, le=4), Search(low=0.01, high=4, log=True)] = 0.1
     """Reward for skipping every block, in nats of task loss (section 3.3; ImageNet 0.01)."""
     gate: Annotated[Kind, Search()] = "rnn"
-    """ffgate-1 and ffgate-2 cost 16 and 12 % of a block each; rnn next to nothing."""
+    """Kind of gate: ffgate-1 and ffgate-2 cost 16 and 12 % of a block each, rnn next to nothing."""
     depth: Annotated[int, Field(ge=8, le=1202), Search(low=8, high=74, step=6)] = 38
     """Layers of the backbone: 6n+2 in the cifar family; 18, 34, 50, 101 or 152 in imagenet's."""
     width: Annotated[float, Field(ge=0.1, le=4), Search(low=0.25, high=1.0, step=0.25)] = 1.0
@@ -193,17 +193,17 @@ class SkipNet(Method):
     beta: Annotated[float, Field(ge=0, le=10)] = 1.0
     """Weight of the task loss in the return (ImageNet: alpha over the number of gates)."""
     gate_bias: Annotated[float, Field(ge=-10, le=10)] = 0.0
-    """Log odds added to every gate at the start; above 0, new networks run most blocks."""
+    """Log odds added to every gate at initialisation; above 0, new networks run most blocks."""
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
-    """Divides the log odds that actions are sampled from; below 1, sampling nears deciding."""
+    """Divides the log odds that actions are sampled from; below 1, sampling is less random."""
     baseline: bool = False
-    """Subtract a running mean of the returns: less variance, same gradient on average."""
+    """Subtract a running mean from the returns: less variance, the same expected gradient."""
     frozen_norms: bool = False
-    """Keep normalisation statistics as they are in the policy phase."""
+    """Freeze the normalisation statistics in the policy phase."""
     detach_gates: bool = False
     """Keep the policy gradient out of the backbone."""
     relative_cost: bool = False
-    """Reward each skip by the MACs that it saves, mean 1, instead of all alike."""
+    """Reward each skip in proportion to the MACs that it saves, with mean 1, not all equally."""
 
     @pydantic.model_validator(mode="after")
     def _depth_exists(self) -> "SkipNet":
@@ -222,7 +222,7 @@ class SkipNet(Method):
         return SkipResNet(backbone, make_gates(self.gate, widths, self.gate_bias), prices)
 
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[SkipResNet]]:
-        """Cross-entropy through hard gates; then cross-entropy and the policy gradient."""
+        """Cross-entropy through hard gates, then cross-entropy with the policy gradient."""
         return [
             Phase(
                 name="supervised",
@@ -244,11 +244,11 @@ class SkipNet(Method):
         return SkippingNet(net)
 
     def floor(self, task: Task) -> int:
-        """MACs of a sample that skips every block but the first; all gates are paid."""
+        """MACs of a sample that skips every block but the first, all gates included."""
         return _prices(task, self.depth, self.width, self.family, self.gate).floor
 
     def alarm(self, net: SkipResNet, images: Images) -> str | None:
-        """Whether the gates have collapsed on these images."""
+        """A warning if the gates have collapsed on these images."""
         with quiet(net):
             return collapse(net.decisions(images))
 
@@ -279,20 +279,20 @@ def _mixed(block: Residual, features: Features, action: Logit) -> Changed:
     return share * ran + (1 - share) * skipped  # type: ignore[no-any-return]
 
 
-def _gathered(block: Residual, features: Features, keep: Bool[Tensor, " batch"]) -> Changed:
-    """The block on the samples to keep, the shortcut on all; overwrites the features.
+def _gathered(block: Residual, features: Features, runs: Bool[Tensor, " batch"]) -> Changed:
+    """The block on the samples that run it, the shortcut on all; overwrites the features.
 
-    An index keeps channels last, which index_select does not.
+    Indexing preserves channels last, which index_select does not.
     """
     shortcut = block.shortcut(features)
-    index = keep.nonzero().squeeze(1)
-    exporting = torch.compiler.is_exporting()  # a graph has one way for any number of samples
+    index = runs.nonzero().squeeze(1)
+    exporting = torch.compiler.is_exporting()  # a graph has one path for any number of samples
     if not exporting and len(index) == len(features):
         return block(features, shortcut)  # type: ignore[no-any-return]
     if exporting or len(index):
-        kept = features[index]
-        own = kept if shortcut is features else shortcut[index]
-        shortcut[index] = block(kept, own)
+        running = features[index]
+        shortcuts = running if shortcut is features else shortcut[index]
+        shortcut[index] = block(running, shortcuts)
     return shortcut
 
 
@@ -327,7 +327,7 @@ def _prices(task: Task, depth: int, width: float, family: Family, kind: Kind) ->
         skeleton = make_gates(kind, [channels for channels, _, _ in parts.outputs])
     gates = skeleton.to_empty(device="cpu").eval()
     price = Pricer()
-    paid = sum(
+    gating = sum(
         price(_OneGate(gates, index), torch.zeros(1, *shape))[0]
         for index, shape in enumerate(parts.outputs[:-1])
     )
@@ -335,5 +335,5 @@ def _prices(task: Task, depth: int, width: float, family: Family, kind: Kind) ->
         block - shortcut
         for block, shortcut in zip(parts.blocks[1:], parts.shortcuts[1:], strict=True)
     )
-    floor = parts.stem + parts.blocks[0] + sum(parts.shortcuts[1:]) + parts.head + paid
+    floor = parts.stem + parts.blocks[0] + sum(parts.shortcuts[1:]) + parts.head + gating
     return Prices(floor, savings)

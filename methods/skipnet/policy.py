@@ -1,4 +1,4 @@
-"""SkipNet's decisions and what they earn, as functions of the gates' log odds.
+"""SkipNet's decisions and their rewards, as functions of the gates' log odds.
 
 Wang et al., SkipNet (arXiv 1711.09485v2), section 3.3.
 """
@@ -17,17 +17,17 @@ Actions = Float[Tensor, "batch gates"]
 
 
 def threshold(_gate: int, odds: Logit) -> Logit:
-    """Run where the gate's probability is above one half; the code's strict rule, not Eq. 7's."""
+    """Run if the gate's probability exceeds one half, as in the authors' code, not Eq. 7."""
     return (odds > 0).to(odds.dtype)
 
 
 def straight_through(_gate: int, odds: Logit) -> Logit:
-    """`threshold` forward, the gradient of the gate's probability backward (section 3.3)."""
+    """`threshold` forward; backward, the gradient of the gate's probability (section 3.3)."""
     return _StraightThrough.apply(odds)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def sample(temperature: float, _gate: int, odds: Logit) -> Logit:
-    """Run with the gate's probability; draws from torch's global generator."""
+    """Run with the gate's probability at `temperature`; draws from torch's global generator."""
     probability = torch.sigmoid(odds.detach() / temperature)
     return (torch.rand_like(probability) < probability).to(odds.dtype)
 
@@ -40,9 +40,9 @@ def returns(
     beta: float,
     worth: Float[Tensor, " gates"] | None = None,
 ) -> Float[Tensor, "batch gates"]:
-    """Reward to go at each gate, in nats: skips ahead, less the loss (section 3.3).
+    """Reward to go at each gate, in nats: that of the skips ahead minus the loss (section 3.3).
 
-    `worth` scales the reward of each gate's skip; none means 1. No gradient passes.
+    `worth` scales the reward of each gate's skip; None means 1. The result has no gradient.
     """
     rewards = (1 - actions) * (alpha / actions.shape[1])
     if worth is not None:
@@ -56,15 +56,16 @@ def policy_loss(
     actions: Actions,
     advantages: Float[Tensor, "batch gates"],
 ) -> Float[Tensor, " batch"]:
-    """REINFORCE per sample: its gradient on average is that of minus the expected return."""
+    """REINFORCE loss per sample: its expected gradient is that of the negative expected return."""
     log_probability = F.logsigmoid(torch.where(actions > 0, odds, -odds))
     return -(advantages.detach() * log_probability).sum(1)
 
 
 def collapse(decisions: Bool[Tensor, "batch gates"]) -> str | None:
-    """What is degenerate in these decisions, in one sentence, if anything.
+    """A one-sentence warning if these decisions are degenerate, else None.
 
-    Blocks executed below 5 % or above 95 %, or gates that on average carry less than 0.01 bits.
+    They are if under 5 % or over 95 % of the blocks run, or if gates on average carry under 0.01
+    bits.
     """
     rates = decisions.double().mean(0)
     executed = float(rates.mean())

@@ -1,4 +1,4 @@
-"""What a trained network is worth: accuracy, MACs per sample, and the time it really takes."""
+"""The evaluation of a trained network: its accuracy, its loss, and its MACs per sample."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Integer
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from methods.api import Network
@@ -16,7 +16,7 @@ from methods.data.load import Split
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A network on every sample of a split, in the split's order."""
+    """The results of a network on every sample of a split, in the split's order."""
 
     accuracy: float
     """Fraction of samples whose largest logit is the label's."""
@@ -24,7 +24,7 @@ class Evaluation:
     """Mean cross-entropy, in nats."""
     macs_mean: float
     macs_p95: float
-    """The least cost that at least 95 % of the samples do not exceed, an observed one."""
+    """The smallest observed cost that at least 95 % of the samples do not exceed."""
     macs_max: float
     macs: Float[np.ndarray, " samples"]
     predictions: Int[np.ndarray, " samples"]
@@ -39,7 +39,7 @@ class Evaluation:
 def evaluate(
     net: Network, split: Split, *, batch_size: int = 256, device: str | torch.device = "cpu"
 ) -> Evaluation:
-    """Accuracy and MACs of `net` in evaluation mode; `net` and all generators stay as they are."""
+    """Accuracy and MACs of `net` in evaluation mode; `net` and all generators are unchanged."""
     loss = torch.zeros((), dtype=torch.float64, device=device)
     predictions, macs = [], []
     with evaluating(net):
@@ -66,7 +66,7 @@ def figures(
     labels: Integer[np.ndarray, " samples"],
     macs: Float[np.ndarray, " samples"],
 ) -> dict[str, float]:
-    """Accuracy and MACs of an `Evaluation`, from what each sample gave."""
+    """Accuracy (a fraction) and statistics of MACs of an `Evaluation`, from per-sample values."""
     return {
         "accuracy": float(np.mean(predictions == labels)),
         "macs_mean": float(macs.mean()),
@@ -75,25 +75,9 @@ def figures(
     }
 
 
-def accuracy_of(
-    module: nn.Module,
-    split: Split,
-    *,
-    batch_size: int = 256,
-    device: str | torch.device = "cpu",
-) -> float:
-    """Accuracy of a deployed network, images -> logits."""
-    hits = torch.zeros((), dtype=torch.int64, device=device)
-    with evaluating(module):
-        for images, labels in split.batches(batch_size):
-            logits: Tensor = module(images.to(device))
-            hits += (logits.argmax(1) == labels.to(device)).sum()
-    return int(hits) / len(split)
-
-
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every submodule's mode and the generators come back."""
+    """Evaluation mode without gradients; restores the submodules' modes and the generators."""
     modes = {part: part.training for part in module.modules()}
     devices = sorted({p.device.index or 0 for p in module.parameters() if p.is_cuda})
     try:

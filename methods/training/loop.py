@@ -1,6 +1,6 @@
-"""The training loop: a generator of epochs that knows nobody who listens.
+"""The training loop: a generator of epochs that knows nothing of its consumers.
 
-Stopping is ceasing to iterate; pausing is keeping `Epoch.state()` and handing it back later. A
+To stop is to cease iterating; to pause is to store `Epoch.state()` and pass it to `train` later. A
 trial that was paused equals one that was not, bit for bit on one CPU.
 """
 
@@ -31,29 +31,29 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What one pass over the training split did."""
+    """The result of one pass over the training split."""
 
     index: int
-    """Epochs done, from 1."""
+    """Number of completed epochs, from 1."""
     epochs: int
     """Epochs of the whole trial."""
     phase: str
     phase_done: bool
     """Whether this was the last epoch of its phase."""
     progress: float
-    """Fraction of the whole trial that is done."""
+    """Completed fraction of the whole trial, in (0, 1]."""
     loss: float
-    """Mean training loss per sample."""
+    """Mean training loss per sample, as the phase defines it."""
     lr: float
     """Learning rate of the last step, before any group's scale."""
     seconds: float
-    """Training time of this epoch."""
+    """Training time of this epoch, in seconds."""
     net: Network
     """The network itself, not a copy."""
     points: Callable[[], Mapping[str, Network]]
-    """Operating points that the phase offers once it is done."""
+    """Operating points of the phase, valid once it is done."""
     state: Callable[[], dict[str, Any]]
-    """A checkpoint of this moment, copied to the host; ask for it before the next epoch."""
+    """A checkpoint of this moment, copied to the host; call it before the next epoch starts."""
 
 
 def train(
@@ -65,14 +65,14 @@ def train(
     device: str | torch.device = "cpu",
     state: Mapping[str, Any] | None = None,
 ) -> Iterator[Epoch]:
-    """Trains a fresh network of `method`, or goes on from the `state` of an epoch.
+    """Train a fresh network of `method`, or resume from the `state` of an epoch.
 
-    Initialisation, order, augmentation and whatever layers draw derive from `seed` alone; torch's
-    global generators are left as they were found. The trial's length is that of its checkpoint.
+    Initialisation, order, augmentation and the layers' random numbers derive from `seed` alone;
+    torch's global generators are unchanged. A resumed trial has the length of its checkpoint.
 
     Raises:
         MethodError: fewer epochs than phases, or the checkpoint of another method.
-        DataError: one class, fewer samples than a batch, or a phase without any.
+        DataError: one class, fewer samples than a batch, or a phase without samples.
         Diverged: a loss or a weight that is not finite.
     """
     check(data, recipe.batch_size)
@@ -90,22 +90,22 @@ def train(
 
 
 def check_parts(phases: Sequence[Phase[Any]], data: Data) -> None:
-    """Every phase has images of the training split to learn from.
+    """Check that every phase has images of the training split to learn from.
 
     Raises:
-        DataError: says which has none.
+        DataError: a phase has none; the message names it.
     """
     for phase in phases:
         if not len(data.train.part(*phase.part)):
             raise DataError(
                 f"a phase must have a sample, but phase {phase.name!r} takes those between "
                 f"{phase.part[0]:g} and {phase.part[1]:g} of each class, and {data.task.name!r} "
-                f"with {len(data.train)} training samples has none there; take more data"
+                f"with {len(data.train)} training samples has none there; use more data"
             )
 
 
 def plan_epochs(phases: Sequence[Phase[Any]], epochs: int) -> list[tuple[Phase[Any], int, int]]:
-    """Phase, first epoch and end of each phase: shares rounded cumulatively, one epoch at least.
+    """Each phase with its first epoch and its end: shares are rounded, each gets an epoch at least.
 
     Raises:
         MethodError: fewer epochs than phases, or shares that do not sum to 1.
@@ -134,7 +134,7 @@ class _Randomness:
 
     place: torch.device
     seeds: tuple[int, int, int, int]
-    """Of initialisation, layers, order and augmentation."""
+    """Seeds of initialisation, layers, order and augmentation."""
     order: torch.Generator = field(default_factory=torch.Generator)
     augment: torch.Generator = field(default_factory=torch.Generator)
     layers: dict[str, Tensor] = field(default_factory=dict)
@@ -143,10 +143,10 @@ class _Randomness:
     def of(cls, seed: int, place: torch.device) -> "_Randomness":
         children = np.random.SeedSequence(seed).spawn(4)
         seeds = [int(child.generate_state(1, np.uint64)[0] >> np.uint64(1)) for child in children]
-        own = cls(place, (seeds[0], seeds[1], seeds[2], seeds[3]))
-        own.order.manual_seed(seeds[2])
-        own.augment.manual_seed(seeds[3])
-        return own
+        randomness = cls(place, (seeds[0], seeds[1], seeds[2], seeds[3]))
+        randomness.order.manual_seed(seeds[2])
+        randomness.augment.manual_seed(seeds[3])
+        return randomness
 
     @contextlib.contextmanager
     def initialising(self) -> Iterator[None]:
@@ -157,7 +157,7 @@ class _Randomness:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Inside, torch's global generators go on from where training left them."""
+        """Inside, torch's global generators continue from their state after the last epoch."""
         with self._forked():
             self._seed(self.seeds[1])
             if self.layers:
@@ -280,7 +280,7 @@ def _one_epoch(
 
 
 def _one_pass(trial: _Trial, phase: Phase[Any]) -> Iterator[tuple[Images, Labels]]:
-    """The phase's part of the training split, once, in a fresh order."""
+    """One pass over the phase's part of the training split, in a fresh order."""
     return trial.data.train.part(*phase.part).batches(
         trial.recipe.batch_size,
         shuffle=trial.randomness.order,
@@ -300,16 +300,16 @@ def _augment(trial: _Trial) -> Augment:
 
 
 def _bf16(recipe: Recipe, place: torch.device) -> bool:
-    """Whether the forward pass is in bf16; on request even where that is slow."""
+    """Whether the forward pass is in bf16; on request even if that is slow."""
     native = native_bf16(place)
     if recipe.precision == "bf16" and not native:
-        _log.warning("%s has no bf16 of its own: precision fp32 is faster", place)
+        _log.warning("%s has no bf16 arithmetic in hardware: precision fp32 is faster", place)
     automatic = recipe.precision == "auto" and place.type == "cuda" and native
     return recipe.precision == "bf16" or automatic
 
 
 def _mean(losses: list[Tensor], sizes: list[int], net: Network, phase: str, epoch: int) -> float:
-    """Mean loss per sample; the device is waited for here, once an epoch.
+    """Mean loss per sample; this waits for the device, once an epoch.
 
     Raises:
         Diverged: a loss or a weight that is not finite.
@@ -330,12 +330,12 @@ def _mean(losses: list[Tensor], sizes: list[int], net: Network, phase: str, epoc
 def _checked_length(state: Mapping[str, Any], method: Method, recipe: Recipe) -> int:
     if state["method"] != _identity(method):
         raise MethodError(
-            f"a checkpoint continues the method that wrote it, {state['method']}, "
+            f"a checkpoint resumes only the method that wrote it, {state['method']}, "
             f"but got {_identity(method)}"
         )
     epochs = int(state["epochs"])
     if epochs != recipe.epochs:
-        _log.warning("the checkpoint's %d epochs stand, not the recipe's %d", epochs, recipe.epochs)
+        _log.warning("the checkpoint's %d epochs apply, not the recipe's %d", epochs, recipe.epochs)
     return epochs
 
 
@@ -344,7 +344,7 @@ def _identity(method: Method) -> str:
 
 
 def _on_host(value: Any) -> Any:
-    """A copy in host memory; containers become plain ones, which torch loads weights-only."""
+    """A copy in host memory in plain containers, which torch loads with `weights_only`."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):

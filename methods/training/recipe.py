@@ -1,23 +1,21 @@
-"""The settings of training that all methods share, and the optimiser that they amount to."""
+"""The training settings that all methods share, and the optimiser that they define."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import pydantic
 import torch
 from pydantic import Field
 
-from methods.api import Group, Phase
+from methods.api import Group, Phase, Settings
 from methods.errors import MethodError
 from methods.schedules import SCHEDULES, warmup
-from methods.values import Plain, explain
 
 
-class Recipe(Plain):
+class Recipe(Settings):
     """How a network is trained, whatever its method."""
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 164
-    """Passes over the training split, all phases together (164 are 64k steps on CIFAR)."""
+    """Passes over the training split in all phases together (164 are 64k steps on CIFAR)."""
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
     """Samples per optimiser step."""
     lr: Annotated[float, Field(gt=0, le=1e6)] = 0.1
@@ -31,7 +29,7 @@ class Recipe(Plain):
     decay_norm: bool = True
     """Whether biases and normalisation weights decay too, as published."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each label that is spread over all classes."""
+    """Fraction of each label that is spread over all classes."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """Learning rate over a phase; `step` divides it by 10 at a half and at three quarters."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -39,34 +37,22 @@ class Recipe(Plain):
     augment: bool = True
     """Random shifts, and flips where the classes allow them."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; `auto` is bf16 on a GPU that has it, and fp32 elsewhere: on
-    processors one study then gives the same numbers, whichever of them have bf16."""
-
-    @classmethod
-    def of(cls, params: Mapping[str, Any]) -> "Recipe":
-        """The recipe with these settings, defaults for the rest.
-
-        Raises:
-            MethodError: an unknown field, or a value outside its bounds.
-        """
-        try:
-            return cls(**params)
-        except pydantic.ValidationError as error:
-            raise MethodError(explain(cls, error), at=error.errors()[0]["loc"]) from None
+    """Arithmetic of the forward pass; `auto` is bf16 on a GPU that supports it, and fp32 elsewhere,
+    so that a study gives the same numbers on CPUs with and without bf16."""
 
 
 def learning_rate(recipe: Recipe, phase: Phase[Any], progress: float) -> float:
-    """Learning rate at `progress` of a phase, before any group's scale."""
+    """Learning rate at `progress` in [0, 1] of a phase, before any group's scale."""
     peak = recipe.lr if phase.lr is None else phase.lr
     shape = SCHEDULES[phase.schedule or recipe.schedule]
     return peak * warmup(progress, recipe.warmup) * shape(progress)
 
 
 def optimiser(groups: Sequence[Group], recipe: Recipe, phase: Phase[Any]) -> torch.optim.Optimizer:
-    """A fresh SGD for a phase; fused, since a step is then one kernel over all parameters.
+    """A fresh SGD for a phase; fused, so that a step is one kernel over all parameters.
 
     Raises:
-        MethodError: no parameter to train.
+        MethodError: the phase has no parameter to train.
     """
     settings = [part for group in groups for part in _settings(group, recipe)]
     if not settings:

@@ -140,18 +140,18 @@ class TestNetwork:
         blocks = [part for part in net.modules() if isinstance(part, Routed)]
         assert len(blocks) == len(method.conditional())
         images = torch.randn(3, task.channels, task.height, task.width)
-        seen: dict[nn.Module, list[Tensor]] = {}
+        routings: dict[nn.Module, list[Tensor]] = {}
         entered: dict[nn.Module, Tensor] = {}
         for block in blocks:
             block.register_forward_pre_hook(lambda part, args: entered.update({part: args[0]}))
             for conv in (part for part in block.modules() if isinstance(part, CondConv2d)):
                 conv.register_forward_pre_hook(
-                    lambda _, args, block=block: seen.setdefault(block, []).append(args[1])
+                    lambda _, args, block=block: routings.setdefault(block, []).append(args[1])
                 )
         net(images)
         for block in blocks:
             plain = [part for part in block.modules() if type(part) is nn.Conv2d]
-            used = seen[block]
+            used = routings[block]
             assert not plain
             assert len(used) >= 2
             assert all(routing is used[0] for routing in used)
@@ -163,8 +163,8 @@ class TestNetwork:
         plain = resnet(DIGITS, 14, 0.5)
         net = CondConv(depth=14, width=0.5, experts=1, placement="all").build(DIGITS)
         with torch.no_grad():
-            own = [p for name, p in net.named_parameters() if "router" not in name]
-            for value, source in zip(own, plain.parameters(), strict=True):
+            kernels = [p for name, p in net.named_parameters() if "router" not in name]
+            for value, source in zip(kernels, plain.parameters(), strict=True):
                 value.copy_(source.reshape(value.shape))
             for router in (part for part in net.modules() if isinstance(part, Router)):
                 router.linear.weight.zero_()
@@ -266,9 +266,9 @@ class TestAlarm:
         ):
             method = CondConv.of({"depth": 8} | fields)
             net = method.build(DIGITS).train()
-            found = method.alarm(net, images)
+            alarm = method.alarm(net, images)
             assert net.training
-            assert found is None if says is None else re.search(says, found or "")
+            assert alarm is None if says is None else re.search(says, alarm or "")
 
     def test_a_routing_that_sees_no_image_is_told(self) -> None:
         torch.manual_seed(0)

@@ -34,14 +34,14 @@ def test_golden_numbers() -> None:
 
 
 def test_maps_shrink_to_a_32nd_and_have_the_published_channels() -> None:
-    seen: list[tuple[int, int]] = []
+    shapes: list[tuple[int, int]] = []
     with torch.device("meta"):
         net = efficientnet(IMAGENET)
         for block in net.blocks:
-            block.register_forward_hook(lambda *a: seen.append((a[2].shape[1], a[2].shape[2])))
+            block.register_forward_hook(lambda *a: shapes.append((a[2].shape[1], a[2].shape[2])))
         net(torch.zeros(1, 3, 224, 224))
     groups = {(16, 112): 1, (24, 56): 2, (40, 28): 2, (80, 14): 3, (112, 14): 3, (192, 7): 4}
-    assert seen == [shape for shape, count in groups.items() for _ in range(count)] + [(320, 7)]
+    assert shapes == [shape for shape, count in groups.items() for _ in range(count)] + [(320, 7)]
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47)])

@@ -103,8 +103,8 @@ class TestWays:
         for path in paths(shape):
             made.path = path
             assert made.picks(features) == path
-            found = with_gradients(made, features, routing, made)
-            for one, other in zip(found, wanted, strict=True):
+            values = with_gradients(made, features, routing, made)
+            for one, other in zip(values, wanted, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
     @pytest.mark.parametrize("name", SHAPES)
@@ -193,8 +193,8 @@ class _Whole(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         pooled = features.mean((2, 3))
-        own = features if isinstance(self.layer, CondConv2d) else pooled
-        return self.layer(own, self.router(pooled))  # type: ignore[no-any-return]
+        inputs = features if isinstance(self.layer, CondConv2d) else pooled
+        return self.layer(inputs, self.router(pooled))  # type: ignore[no-any-return]
 
 
 class TestCost:

@@ -56,7 +56,7 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def kept(net: CondensingNet) -> list[list[int]]:
+def inputs_per_group(net: CondensingNet) -> list[list[int]]:
     """Inputs that each group of each layer keeps."""
     return [conv.mask.sum(1).tolist() for conv in learned(net.backbone.blocks)]
 
@@ -146,7 +146,7 @@ def test_at_the_end_each_group_keeps_exactly_its_share(groups: int, factor: int)
     method = small(groups=groups, condense_factor=factor)
     net = method.build(TASK)
     method.phases()[0].advance(net, 0.5)
-    assert kept(net) == [[inputs // factor] * groups for inputs in (16, 24, 32, 48)]
+    assert inputs_per_group(net) == [[inputs // factor] * groups for inputs in (16, 24, 32, 48)]
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 8, 23, 64])
@@ -185,7 +185,7 @@ def test_condensing_never_goes_back_nor_twice() -> None:
     advance = method.phases()[0].advance
     for progress in (0.4, 0.4, 0.1, 0.0):
         advance(net, progress)
-        assert (int(net.stage), kept(net)[0]) == (2, [8] * 4)
+        assert (int(net.stage), inputs_per_group(net)[0]) == (2, [8] * 4)
 
 
 def test_a_checkpoint_holds_masks_and_stage() -> None:
@@ -222,7 +222,7 @@ def test_one_that_stopped_early_is_priced_as_it_is_and_says_so() -> None:
     net = method.build(TASK).eval()
     method.phases()[0].advance(net, 0.3)
     batch = images(2).float()
-    assert kept(net)[0] == [12] * 4
+    assert inputs_per_group(net)[0] == [12] * 4
     parts = costs(TASK, (2, 2), 8, groups=4)
     rest = parts.stem + parts.grouped + parts.head
     assert net(batch).macs.tolist() == [rest + parts.pointwise * 3 // 4] * 2
@@ -353,12 +353,12 @@ def test_a_configuration_that_cannot_be_is_refused_when_it_is_made(
 
 
 def test_every_combination_of_the_default_ranges_is_valid() -> None:
-    own = {name: list(searched(name)) for name in CondenseNet.model_fields}
-    own = {name: values for name, values in own.items() if values}
-    assert set(own) == {"condense_factor", "groups", "stages", "growth", "lasso"}
+    ranges = {name: list(searched(name)) for name in CondenseNet.model_fields}
+    ranges = {name: values for name, values in ranges.items() if values}
+    assert set(ranges) == {"condense_factor", "groups", "stages", "growth", "lasso"}
     floors = [
-        CondenseNet.of(dict(zip(own, values, strict=True))).floor(CIFAR)
-        for values in itertools.product(*own.values())
+        CondenseNet.of(dict(zip(ranges, values, strict=True))).floor(CIFAR)
+        for values in itertools.product(*ranges.values())
     ]
     assert min(floors) > 0
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from methods.api import Task
-from methods.condensenet.densenet import costs, densenet, places
+from methods.condensenet.densenet import costs, densenet, shapes
 from methods.errors import MethodError
 from methods.fold import fold
 from methods.macs import executed_macs, macs
@@ -14,12 +14,12 @@ CIFAR = Task("cifar10", 3, 32, 32, 10)
 
 
 def test_every_layer_sees_all_before_it_and_growth_doubles_from_block_to_block() -> None:
-    first, second, third = places(CIFAR, (2, 3, 1), 8, "cifar")
+    first, second, third = shapes(CIFAR, (2, 3, 1), 8, "cifar")
     assert [at.inputs for at in first] == [16, 24]
     assert [at.inputs for at in second] == [32, 48, 64]
     assert [at.inputs for at in third] == [80]
-    assert [own[0].growth for own in (first, second, third)] == [8, 16, 32]
-    assert [own[0].height for own in (first, second, third)] == [32, 16, 8]
+    assert [block[0].growth for block in (first, second, third)] == [8, 16, 32]
+    assert [block[0].height for block in (first, second, third)] == [32, 16, 8]
 
 
 def test_features_are_handed_on_unchanged_across_blocks() -> None:

@@ -47,8 +47,8 @@ def test_each_stage_takes_from_each_group_the_inputs_that_matter_least(
     for _ in range(factor - 1):
         nn.init.normal_(conv.weight)  # training goes on between the stages
         for group, inputs in enumerate(left):
-            own = [output for output in range(8) if output % groups == group]
-            weight = {i: sum(abs(conv.weight[o, i].item()) for o in own) for i in inputs}
+            outputs = [output for output in range(8) if output % groups == group]
+            weight = {i: sum(abs(conv.weight[o, i].item()) for o in outputs) for i in inputs}
             inputs -= set(sorted(inputs, key=weight.__getitem__)[: 16 // factor])
         conv.condense()
         assert [set(row.nonzero().flatten().tolist()) for row in conv.mask] == left

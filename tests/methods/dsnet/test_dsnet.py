@@ -201,13 +201,13 @@ def test_a_recalibration_makes_every_statistic_anew() -> None:
     net = varied(METHOD).train()
     before = [norm.running_mean.clone() for norm in norms(net.supernet)]
     METHOD.phases()[0].finish(net, iter([images(), images(6)]))
-    found = [norm.running_mean.clone() for norm in norms(net.supernet)]
-    for norm, old, new in zip(norms(net.supernet), before, found, strict=True):
+    recalibrated = [norm.running_mean.clone() for norm in norms(net.supernet)]
+    for norm, old, new in zip(norms(net.supernet), before, recalibrated, strict=True):
         for entry, width in enumerate(norm.widths):
             assert (new[entry, :width] != old[entry, :width]).all()
             assert (new[entry, :width] != 0).any()
     METHOD.phases()[0].finish(net, iter([images(), images(6)]))
-    for norm, new in zip(norms(net.supernet), found, strict=True):
+    for norm, new in zip(norms(net.supernet), recalibrated, strict=True):
         torch.testing.assert_close(norm.running_mean, new)  # nothing of the past is left
 
 
@@ -255,8 +255,8 @@ def test_every_loss_of_the_gate_phase_reaches_the_gate(alone: str) -> None:
 def test_sparsification_asks_for_the_first_choice_where_it_is_right() -> None:
     odds = torch.tensor([[2.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
     right, wrong = (-odds[0].log_softmax(0)[place] for place in (0, 2))
-    found = sparsification(odds, torch.tensor([True, False]), None)
-    torch.testing.assert_close(found, (right + wrong) / 2)
+    loss = sparsification(odds, torch.tensor([True, False]), None)
+    torch.testing.assert_close(loss, (right + wrong) / 2)
     balanced = sparsification(odds, torch.tensor([True, False]), torch.tensor(0.8))
     torch.testing.assert_close(balanced, (right * 0.5 / 0.8 + wrong * 0.5 / 0.2) / 2)
 
@@ -286,8 +286,8 @@ def test_the_teacher_stays_in_evaluation_and_follows_the_supernet() -> None:
     ],
 )
 def test_a_collapsed_gate_is_told(chosen: list[int], says: str | None) -> None:
-    found = monotony(torch.tensor(chosen), (2, 3, 4))
-    assert found is None if says is None else says in (found or "")
+    alarm = monotony(torch.tensor(chosen), (2, 3, 4))
+    assert alarm is None if says is None else says in (alarm or "")
 
 
 @pytest.mark.parametrize("count", [1, 5])

@@ -49,7 +49,7 @@ def test_the_sandwich_is_the_sum_of_four_losses_with_their_gradients(ensemble: b
     lived_in(teacher)
     torch.manual_seed(5)
     loss = sandwich(student, teacher, batch, LABELS, ensemble=ensemble, dropout=0.0, smoothing=0.1)
-    found = torch.autograd.grad(loss, list(student.parameters()))
+    gradients = torch.autograd.grad(loss, list(student.parameters()))
 
     torch.manual_seed(5)
     layout = student.layout
@@ -69,9 +69,9 @@ def test_the_sandwich_is_the_sum_of_four_losses_with_their_gradients(ensemble: b
     torch.testing.assert_close(loss, torch.stack(parts).sum())
     total = [torch.zeros_like(p) for p in student.parameters()]
     for part in parts:
-        gradients = torch.autograd.grad(part, list(student.parameters()), allow_unused=True)
-        total = [s if g is None else s + g for s, g in zip(total, gradients, strict=True)]
-    for one, other in zip(found, total, strict=True):
+        shares = torch.autograd.grad(part, list(student.parameters()), allow_unused=True)
+        total = [s if g is None else s + g for s, g in zip(total, shares, strict=True)]
+    for one, other in zip(gradients, total, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_teacher_and_student_run_the_same_random_widths(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(SlimMobileNet, "back", spied)
     torch.manual_seed(0)
-    seen = set()
+    drawn = set()
     layout = net.supernet.layout
     for _ in range(20):
         for paths in ran.values():
@@ -97,8 +97,8 @@ def test_teacher_and_student_run_the_same_random_widths(monkeypatch: pytest.Monk
         assert (largest, smallest) == (layout.largest, layout.uniform(0))
         assert ran[id(net.teacher)] == [layout.largest, *middle]
         assert len(set(middle)) == 2
-        seen |= set(middle)
-    assert seen == {layout.uniform(choice) for choice in range(6)}, "none is left out"
+        drawn |= set(middle)
+    assert drawn == {layout.uniform(choice) for choice in range(6)}, "none is left out"
 
 
 def test_the_teacher_is_the_running_average_of_past_supernets() -> None:

@@ -43,10 +43,10 @@ def test_a_convolution_takes_its_first_filters_and_channels(
     stride: int, inputs: int, outputs: int
 ) -> None:
     conv, features = SlimConv2d(6, 8, 3, stride), maps(inputs)
-    found = conv(features, outputs)
+    output = conv(features, outputs)
     kernels = conv.weight[:outputs, :inputs]
-    torch.testing.assert_close(found, F.conv2d(features, kernels, stride=stride, padding=1))
-    torch.testing.assert_close(conv.at(inputs, outputs)(features), found)
+    torch.testing.assert_close(output, F.conv2d(features, kernels, stride=stride, padding=1))
+    torch.testing.assert_close(conv.at(inputs, outputs)(features), output)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -55,10 +55,10 @@ def test_a_depthwise_convolution_has_as_many_groups_as_it_runs_channels(
     stride: int, width: int
 ) -> None:
     conv, features = SlimDepthwise2d(8, stride), maps(width)
-    own = conv.at(width)
-    assert own.groups == width
-    found = conv(features)
-    torch.testing.assert_close(own(features), found)
+    plain = conv.at(width)
+    assert plain.groups == width
+    output = conv(features)
+    torch.testing.assert_close(plain(features), output)
     for channel in range(width):
         alone = F.conv2d(
             features[:, channel : channel + 1],
@@ -66,14 +66,14 @@ def test_a_depthwise_convolution_has_as_many_groups_as_it_runs_channels(
             stride=stride,
             padding=1,
         )
-        torch.testing.assert_close(found[:, channel : channel + 1], alone)
+        torch.testing.assert_close(output[:, channel : channel + 1], alone)
 
 
 def test_a_linear_map_takes_its_first_inputs_and_outputs() -> None:
     linear, inputs = SlimLinear(8, 6), torch.randn(3, 5)
-    found = linear(inputs, 4)
-    torch.testing.assert_close(found, inputs @ linear.weight[:4, :5].T + linear.bias[:4])
-    torch.testing.assert_close(linear.at(5, 4)(inputs), found)
+    output = linear(inputs, 4)
+    torch.testing.assert_close(output, inputs @ linear.weight[:4, :5].T + linear.bias[:4])
+    torch.testing.assert_close(linear.at(5, 4)(inputs), output)
 
 
 @pytest.mark.parametrize("width", [3, 8])
@@ -89,21 +89,21 @@ def test_squeezing_gives_as_many_entries_at_every_width(width: int) -> None:
 def test_a_norm_is_torchs_with_the_statistics_of_its_entry(entry: int) -> None:
     norm, features = lived_in(), maps(WIDTHS[entry])
     width = WIDTHS[entry]
-    own = nn.BatchNorm2d(width)
+    plain = nn.BatchNorm2d(width)
     for target, source in (
-        (own.weight, norm.weight),
-        (own.bias, norm.bias),
-        (own.running_mean, norm.running_mean[entry]),
-        (own.running_var, norm.running_var[entry]),
+        (plain.weight, norm.weight),
+        (plain.bias, norm.bias),
+        (plain.running_mean, norm.running_mean[entry]),
+        (plain.running_var, norm.running_var[entry]),
     ):
         assert target is not None
         target.data.copy_(source[:width].detach())
     for mode in (False, True):
         norm.train(mode)
-        own.train(mode)
-        torch.testing.assert_close(norm(features, entry), own(features))
-    assert own.running_mean is not None
-    torch.testing.assert_close(norm.running_mean[entry, :width], own.running_mean)
+        plain.train(mode)
+        torch.testing.assert_close(norm(features, entry), plain(features))
+    assert plain.running_mean is not None
+    torch.testing.assert_close(norm.running_mean[entry, :width], plain.running_mean)
     torch.testing.assert_close(norm.at(entry).eval()(features), norm.eval()(features, entry))
 
 
@@ -141,8 +141,8 @@ def test_mixed_may_be_narrower_than_the_widest() -> None:
 def test_slices_that_do_not_run_get_no_gradient() -> None:
     conv, depthwise = SlimConv2d(8, 8, 1), SlimDepthwise2d(8)
     linear, norm = SlimLinear(8, 8), lived_in().train()
-    found = norm(conv(depthwise(maps(3)), 5), 1)
-    linear(found.mean((2, 3)), 4).square().sum().backward()
+    output = norm(conv(depthwise(maps(3)), 5), 1)
+    linear(output.mean((2, 3)), 4).square().sum().backward()
     ran = {
         conv.weight: (slice(5), slice(3)),
         depthwise.weight: (slice(3),),
@@ -183,13 +183,13 @@ def test_an_error_in_a_recalibration_leaves_the_momentum_as_it_was() -> None:
 
 def test_copying_slices_draws_nothing_and_keeps_precision() -> None:
     before = torch.get_rng_state()
-    for own in (
+    for plain in (
         SlimConv2d(8, 8, 3).double().at(3, 5),
         SlimDepthwise2d(8).double().at(3),
         SlimLinear(8, 8).double().at(3, 5),
         lived_in().double().at(1),
     ):
-        assert all(p.dtype == torch.float64 and p.is_contiguous() for p in own.parameters())
+        assert all(p.dtype == torch.float64 and p.is_contiguous() for p in plain.parameters())
     torch.set_rng_state(before)
     conv = SlimConv2d(8, 8, 3)
     after = torch.get_rng_state()

@@ -133,12 +133,12 @@ def test_every_path_is_the_plain_network_of_its_slices(method: DSNet) -> None:
     layout = net.layout
     with torch.no_grad():
         for path in (*map(layout.uniform, range(layout.choices)), layout.largest):
-            found = net(batch, path)
+            output = net(batch, path)
             for shipped in (
                 lambda x, p=path: net.back_at(p).eval()(net.front_at(p).eval()(x)[0]),
                 SlicedNet(UniformNet(net, path)),
             ):
-                torch.testing.assert_close(shipped(batch), found, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(shipped(batch), output, rtol=1e-4, atol=1e-4)
 
 
 def test_residuals_add_the_input_behind_the_first_block_of_a_stage() -> None:

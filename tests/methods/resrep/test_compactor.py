@@ -38,19 +38,19 @@ def test_merging_is_exact(normed: bool, biased: bool) -> None:
     with torch.no_grad():
         compactor.weight.normal_()
         compactor.weight[2:5] = 0
-    kept = compactor.norms() > 0
+    remaining = compactor.norms() > 0
     follower = nn.Conv2d(8, 6, 3, padding=1, bias=biased).double()
     batch = torch.randn(4, 5, 9, 9, dtype=torch.float64)
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         parts = [part.to(dtype) for part in (conv, norm, compactor, follower) if part is not None]
-        merged = merge(parts[0], parts[1] if normed else None, compactor.weight[kept])  # type: ignore[arg-type]
-        slim = nn.Sequential(merged, nn.ReLU(), narrowed(follower, kept))
+        merged = merge(parts[0], parts[1] if normed else None, compactor.weight[remaining])  # type: ignore[arg-type]
+        slim = nn.Sequential(merged, nn.ReLU(), narrowed(follower, remaining))
         whole = nn.Sequential(*parts[:-1], nn.ReLU(), parts[-1])
         with torch.no_grad():
-            wanted, found = whole(batch.to(dtype)), slim(batch.to(dtype))
+            wanted, output = whole(batch.to(dtype)), slim(batch.to(dtype))
         assert merged.weight.shape == (5, 5, 3, 3)
-        assert found.dtype == dtype
-        assert (found - wanted).abs().max() < tolerance * wanted.abs().max().clamp(min=1)
+        assert output.dtype == dtype
+        assert (output - wanted).abs().max() < tolerance * wanted.abs().max().clamp(min=1)
 
 
 def rows(count: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,8 +64,8 @@ def test_gradients_are_reset_on_masked_rows_and_pulled_on_all() -> None:
     weight, mask, pull = rows()
     features = torch.randn(3, 6, 5, 5, dtype=torch.float64)
 
-    def task(own: Tensor) -> Tensor:
-        return (F.conv2d(features, own) ** 3).mean()
+    def task(kernel: Tensor) -> Tensor:
+        return (F.conv2d(features, kernel) ** 3).mean()
 
     task(reset_gradient(weight, mask, pull)).backward()
     objective = torch.autograd.grad(task(weight), weight)[0]
@@ -136,8 +136,8 @@ def test_a_strength_above_one_forgets_and_one_below_does_not() -> None:
     ("strength", "steps"), [(18.768, 480 * 782), (45.036, 180 * 5004), (2.132, 109.333 * 390)]
 )
 def test_published_lambda(strength: float, steps: float) -> None:
-    found = pull_for(strength, step=1 / steps, lr=0.01, momentum=0.99)
-    assert found == pytest.approx(1e-4, rel=1e-3)
+    pull = pull_for(strength, step=1 / steps, lr=0.01, momentum=0.99)
+    assert pull == pytest.approx(1e-4, rel=1e-3)
 
 
 def test_momentum_moves_no_masked_row_back_and_an_unmasked_row_is_free() -> None:

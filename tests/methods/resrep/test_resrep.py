@@ -66,9 +66,9 @@ def test_golden_numbers_of_the_network_in_training(
     method: ResRep, task: Task, params: int, train_params: int, train_macs: int
 ) -> None:
     net = on_meta(method, task)
-    own = sum(compactor.weight.numel() for compactor in net.compactors)
+    compactor_weights = sum(compactor.weight.numel() for compactor in net.compactors)
     assert sum(p.numel() for p in net.parameters()) == train_params
-    assert train_params - own == params
+    assert train_params - compactor_weights == params
     with torch.device("meta"):
         assert executed_macs(net, shape(task)) == train_macs
 
@@ -265,12 +265,12 @@ def test_every_parameter_has_one_group_and_the_published_settings() -> None:
     trained = [id(p) for group in groups for p in group.parameters]
     assert not compactors & set(trained)
     assert len(trained) == len(list(net.parameters())) - 3
-    weights, scales, biases, own = prune.parameters(net)
-    every = [id(p) for group in (weights, scales, biases, own) for p in group.parameters]
+    weights, scales, biases, rows = prune.parameters(net)
+    every = [id(p) for group in (weights, scales, biases, rows) for p in group.parameters]
     assert sorted(every) == sorted(id(p) for p in net.parameters())
-    assert {id(p) for p in own.parameters} == compactors
-    assert all(p.requires_grad for p in own.parameters)
-    assert (own.momentum, own.weight_decay, own.lr_scale) == (0.99, 0.0, 1.0)
+    assert {id(p) for p in rows.parameters} == compactors
+    assert all(p.requires_grad for p in rows.parameters)
+    assert (rows.momentum, rows.weight_decay, rows.lr_scale) == (0.99, 0.0, 1.0)
     assert (biases.weight_decay, biases.lr_scale) == (0.0, 2.0)
     assert (weights.weight_decay, scales.weight_decay) == (None, 0.0)
     assert id(net.backbone.head.bias) in {id(p) for p in biases.parameters}
@@ -335,7 +335,7 @@ def test_a_target_that_is_missed_is_said() -> None:
     net = method.build(CIFAR).eval()
     image = shape(CIFAR)
     assert method.alarm(net, image) is None, "the base network has no target"
-    net.seen = 0.99
+    net.last_progress = 0.99
     assert "100.0% more than its target: the selection has not ended" in str(
         method.alarm(net, image)
     )
@@ -354,17 +354,17 @@ def test_a_checkpoint_holds_the_progress_seen() -> None:
     net, other = method.build(TASK), method.build(TASK)
     method.phases()[1].advance(net, 0.25)
     other.load_state_dict(net.state_dict())
-    assert other.seen == 0.25
-    assert copy.deepcopy(net).seen == 0.25
+    assert other.last_progress == 0.25
+    assert copy.deepcopy(net).last_progress == 0.25
 
 
 @pytest.mark.parametrize("target", [0.1, 0.471, 1.0])
 def test_the_floor_is_the_target_less_a_channel(target: float) -> None:
     method = ResRep(target=target)
-    found = on_meta(method, CIFAR).plan
+    plan = on_meta(method, CIFAR).plan
     floor = method.floor(CIFAR)
-    assert target * found.dense - found.largest <= floor <= target * found.dense
-    assert floor > (target - 0.005) * found.dense
+    assert target * plan.dense - plan.largest <= floor <= target * plan.dense
+    assert floor > (target - 0.005) * plan.dense
 
 
 def test_a_target_that_no_network_can_meet_is_refused_and_its_floor_is_the_least() -> None:

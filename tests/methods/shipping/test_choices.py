@@ -69,7 +69,7 @@ def test_a_folder_that_takes_no_file_costs_a_warning(
     choices = Choices(tmp_path / "file")
     with caplog.at_level(logging.WARNING):
         choices.keep(ASKED, "dense", TAKEN)
-    assert "what was measured is not kept" in caplog.text
+    assert "the measurement could not be stored" in caplog.text
     assert choices.recall(ASKED, list(TAKEN)) == "dense", "as long as the process lives"
 
 

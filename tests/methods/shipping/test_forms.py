@@ -76,11 +76,11 @@ class TestLayers:
         wanted = torch.zeros(2, outputs, 5, 4, dtype=torch.float64)
         if bias:
             wanted += conv.bias[:, None, None]  # type: ignore[index]
-        own = 8 // groups
+        inputs = 8 // groups
         for o, i, j in itertools.product(range(outputs), range(tall), range(wide)):
-            first = o // (outputs // groups) * own
-            seen = padded[:, first : first + own, i : i + 5, j : j + 4]
-            wanted[:, o] += torch.einsum("c,bchw->bhw", conv.weight[o, :, i, j], seen)
+            first = o // (outputs // groups) * inputs
+            window = padded[:, first : first + inputs, i : i + 5, j : j + 4]
+            wanted[:, o] += torch.einsum("c,bchw->bhw", conv.weight[o, :, i, j], window)
         for layout in (torch.contiguous_format, torch.channels_last):
             laid = copy.deepcopy(conv).to(memory_format=layout)
             forms = convolution_forms(laid, features)
@@ -88,6 +88,14 @@ class TestLayers:
             assert ("spread/4" in forms, "spread/2" in forms) == (outputs == 4, True)
             for form in forms.values():
                 torch.testing.assert_close(form(features.contiguous(memory_format=layout)), wanted)
+
+    def test_a_dilated_convolution_by_groups_is_dense_with_its_dilation(self) -> None:
+        torch.manual_seed(0)
+        conv = nn.Conv2d(8, 4, 3, padding=2, dilation=2, groups=2).double().requires_grad_(False)
+        features = torch.randn(2, 8, 6, 5, dtype=torch.float64)
+        forms = convolution_forms(conv, features)
+        assert list(forms) == ["plain", "dense"]
+        torch.testing.assert_close(forms["dense"](features), conv(features))
 
     def test_what_cannot_be_spread_is_not(self) -> None:
         even, odd = torch.zeros(1, 4, 6, 6), torch.zeros(1, 4, 6, 5)
@@ -198,13 +206,13 @@ class TestChoice:
     @pytest.mark.parametrize(("usual", "other"), [(0.02, 0.01), (0.01, 0.02), (5.0, 0.1)])
     def test_it_follows_the_clock(self, tmp_path: Path, doubling, usual, other) -> None:
         net, clock = doubling(usual, other)
-        found = fastest(net, images(2), Choices(tmp_path), clock=clock)
+        network = fastest(net, images(2), Choices(tmp_path), clock=clock)
         quick = other < usual
-        assert ("1 x other" in found.forms) == quick
-        layer = found.net[0]  # type: ignore[index]
+        assert ("1 x other" in network.forms) == quick
+        layer = network.net[0]  # type: ignore[index]
         assert isinstance(layer, Formed) or not quick
         spent = clock.now
-        assert torch.equal(found(images(2)), 2 * images(2).flatten(1))
+        assert torch.equal(network(images(2)), 2 * images(2).flatten(1))
         assert clock.now - spent == pytest.approx(min(usual, other)), "nothing is measured"
 
     def test_the_default_stays_where_another_is_hardly_faster(
@@ -214,7 +222,7 @@ class TestChoice:
             net, clock = doubling(1.0, other)
             fastest(net, images(2), Choices(tmp_path / words), clock=clock)
             answers = [json.loads(path.read_text()) for path in (tmp_path / words).iterdir()]
-            chosen = {told["choice"] for told in answers if "layer" in told["question"]}
+            chosen = {answer["choice"] for answer in answers if "layer" in answer["question"]}
             assert chosen == {words}
 
     def test_a_layer_alone_is_tuned_as_in_a_network(self, tmp_path: Path, doubling) -> None:
@@ -235,9 +243,9 @@ class TestChoice:
 
     def test_maps_of_another_shape_take_the_default(self, tmp_path: Path, doubling) -> None:
         net, clock = doubling(2.0, 1.0)
-        found = fastest(net, images(2), Choices(tmp_path), clock=clock)
+        network = fastest(net, images(2), Choices(tmp_path), clock=clock)
         before = clock.now
-        found(torch.zeros(2, 1, 4, 4))
+        network(torch.zeros(2, 1, 4, 4))
         assert clock.now - before == 2.0
 
     def test_a_race_drops_what_is_behind_and_ends(self) -> None:
@@ -246,7 +254,7 @@ class TestChoice:
         calls = {name: lambda own=own: own(torch.zeros(1)) for name, own in forms.items()}
         taken = race(calls, clock)
         assert taken == pytest.approx({"1.0": 1.0, "1.2": 1.2, "9.0": 9.0})
-        assert [own.calls for own in forms.values()] == [4, 4, 2]
+        assert [form.calls for form in forms.values()] == [4, 4, 2]
 
 
 class TestNetworks:
@@ -259,12 +267,12 @@ class TestNetworks:
         with torch.no_grad():
             wanted = net(some)
             before = executed_macs(net, some)
-            found = fastest(net, some, Choices(tmp_path))
-            torch.testing.assert_close(found(some), wanted, rtol=1e-9, atol=1e-12)
-            torch.testing.assert_close(found(some[:1]), wanted[:1], rtol=1e-9, atol=1e-12)
+            network = fastest(net, some, Choices(tmp_path))
+            torch.testing.assert_close(network(some), wanted, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(network(some[:1]), wanted[:1], rtol=1e-9, atol=1e-12)
         assert executed_macs(net, some) == before, "the network itself is as it was"
         assert not any(isinstance(part, Fastest | Formed) for part in net.modules())
-        assert found.forms.startswith(("channels last", "contiguous"))
+        assert network.forms.startswith(("channels last", "contiguous"))
 
     @pytest.mark.parametrize("portion", [PORTION, None])
     def test_every_form_of_every_layer_in_the_network(
@@ -283,10 +291,10 @@ class TestNetworks:
                     return {name: 0.0 if name in wins else 1.0 for name in calls}
 
                 monkeypatch.setattr("methods.shipping.forms.race", won)
-                found = fastest(net, some, Choices(tmp_path / form / str(portion)))
-                assert (found.portion, found.batch) == (size, len(some))
+                network = fastest(net, some, Choices(tmp_path / form / str(portion)))
+                assert (network.portion, network.batch) == (size, len(some))
                 with torch.no_grad():
-                    torch.testing.assert_close(found(some), wanted, rtol=1e-9, atol=1e-12)
+                    torch.testing.assert_close(network(some), wanted, rtol=1e-9, atol=1e-12)
 
     def test_what_costs_more_than_its_price_is_told(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -296,9 +304,9 @@ class TestNetworks:
 
         monkeypatch.setattr("methods.shipping.forms.race", won)
         net = shipped("condensenet")
-        found = fastest(net, images(2), Choices(tmp_path))
-        assert "4 x dense (more MACs than priced)" in found.forms
-        assert executed_macs(found, images(2)) > executed_macs(net, images(2))
+        network = fastest(net, images(2), Choices(tmp_path))
+        assert "4 x dense (more MACs than priced)" in network.forms
+        assert executed_macs(network, images(2)) > executed_macs(net, images(2))
 
     def test_a_second_call_logs_and_measures_nothing(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -97,20 +97,20 @@ def test_training_mode_is_set_anew_in_every_epoch(data: Data) -> None:
 
 
 def test_the_loss_is_the_mean_over_samples(data: Data) -> None:
-    seen: list[tuple[float, int]] = []
+    batches: list[tuple[float, int]] = []
 
     class Watched(Toy):
         def phases(self, smoothing: float = 0.0) -> list[Phase[Any]]:
             def loss(net: ToyNet, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
                 value = F.cross_entropy(net(images).logits, labels)
-                seen.append((value.item(), len(labels)))
+                batches.append((value.item(), len(labels)))
                 return value
 
             return [Phase(name="only", share=1.0, loss=loss)]
 
     epoch = next(train(Watched(), data, Recipe(epochs=1, batch_size=500), seed=0))
-    assert [size for _, size in seen] == [500, 500, 259]
-    assert epoch.loss == pytest.approx(sum(value * size for value, size in seen) / 1259)
+    assert [size for _, size in batches] == [500, 500, 259]
+    assert epoch.loss == pytest.approx(sum(value * size for value, size in batches) / 1259)
 
 
 # Seeds
@@ -135,19 +135,19 @@ def test_the_global_generator_is_left_as_it_was(data: Data) -> None:
 
 
 def test_order_and_augmentation_differ_from_epoch_to_epoch(data: Data) -> None:
-    seen: list[torch.Tensor] = []
+    orders: list[torch.Tensor] = []
 
     class Watched(Toy):
         def phases(self, smoothing: float = 0.0) -> list[Phase[Any]]:
             def loss(net: ToyNet, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-                seen.append(labels)
+                orders.append(labels)
                 return F.cross_entropy(net(images).logits, labels)
 
             return [Phase(name="only", share=1.0, loss=loss)]
 
     list(train(Watched(), data, Recipe(epochs=2, batch_size=1259), seed=0))
-    assert not torch.equal(seen[0], seen[1])
-    assert torch.equal(seen[0].sort().values, seen[1].sort().values)
+    assert not torch.equal(orders[0], orders[1])
+    assert torch.equal(orders[0].sort().values, orders[1].sort().values)
 
 
 # Checkpoint and resume
@@ -179,13 +179,13 @@ def test_resume_equals_no_pause(data: Data, reference: Any, pause: int) -> None:
 
 def test_a_pause_after_every_epoch_changes_nothing(data: Data, reference: Any) -> None:
     states, losses, final = reference
-    state, seen = None, []
+    state, resumed = None, []
     for index in range(EPOCHS):
         epoch = next(train(Toy(), data, RECIPE, seed=1, state=state))
         torch.manual_seed(index)
-        seen.append(epoch.loss)
+        resumed.append(epoch.loss)
         state = through_a_file(epoch.state())
-    assert seen == losses
+    assert resumed == losses
     assert same(weights(epoch), final)
     assert same(state["net"], states[-1]["net"])
 
@@ -210,11 +210,11 @@ def test_the_length_in_the_checkpoint_stands(
         epochs = run(data, longer, state=reference[0][-2])
     assert [e.index for e in epochs] == [EPOCHS]
     assert epochs[0].loss == reference[1][-1]
-    assert "checkpoint's 6 epochs stand" in caplog.text
+    assert "checkpoint's 6 epochs apply" in caplog.text
 
 
 def test_another_methods_checkpoint_is_refused(data: Data, reference: Any) -> None:
-    with pytest.raises(MethodError, match="continues the method that wrote it"):
+    with pytest.raises(MethodError, match="resumes only the method that wrote it"):
         train(Toy(blow_up=True), data, RECIPE, seed=1, state=reference[0][0])
 
 
@@ -324,36 +324,36 @@ def test_a_phase_may_see_a_part_of_the_split_in_as_many_steps(data: Data) -> Non
     assert len({tuple(row.tolist()) for row in rows}) == len(
         {tuple(row.flatten().tolist()) for row in data.train.head(len(data.train))[0]}
     )
-    seen: list[int] = []
+    sizes: list[int] = []
 
     class Partly(Toy):
         def phases(self, smoothing: float = 0.0) -> Sequence[Phase[Any]]:
             first, *_ = super().phases(smoothing)
 
             def loss(net: ToyNet, images: Tensor, labels: Tensor) -> Tensor:
-                seen.append(len(labels))
+                sizes.append(len(labels))
                 return first.loss(net, images, labels)
 
             return [dataclasses.replace(first, share=1.0, loss=loss, part=(0.8, 1.0))]
 
     list(train(Partly(), data, Recipe(epochs=1, batch_size=64, lr=0.05), seed=0))
-    assert len(seen) == count_batches(len(data.train), 64, drop_short=True)
-    assert sum(seen) > len(late)
+    assert len(sizes) == count_batches(len(data.train), 64, drop_short=True)
+    assert sum(sizes) > len(late)
 
 
 def test_a_finished_phase_sees_its_images_once_more(data: Data) -> None:
-    seen: list[int] = []
+    counts: list[int] = []
 
     class Finishing(Toy):
         def phases(self, smoothing: float = 0.0) -> Sequence[Phase[Any]]:
             def finish(net: ToyNet, batches: Iterable[Tensor]) -> None:
                 assert net.training
                 assert not torch.is_grad_enabled()
-                seen.append(sum(len(images) for images in batches))
+                counts.append(sum(len(images) for images in batches))
 
             return [dataclasses.replace(p, finish=finish) for p in super().phases(smoothing)]
 
     for epoch in train(Finishing(), data, Recipe(epochs=4, batch_size=64, lr=0.05), seed=0):
-        assert len(seen) == epoch.index // 2
-    assert seen == [seen[0]] * 2
-    assert seen[0] > 0.9 * len(data.train)
+        assert len(counts) == epoch.index // 2
+    assert counts == [counts[0]] * 2
+    assert counts[0] > 0.9 * len(data.train)

@@ -41,8 +41,8 @@ def test_the_rate_is_peak_times_warmup_times_schedule() -> None:
     recipe = Recipe(lr=0.4, warmup=0.25, schedule="step")
     rates = [learning_rate(recipe, phase(1.0), p) for p in (0.0, 0.125, 0.25, 0.6, 0.8)]
     assert rates == pytest.approx([0.04, 0.22, 0.4, 0.04, 0.004])
-    own = phase(1.0, lr=0.02, schedule="constant")
-    assert learning_rate(recipe, own, 0.9) == 0.02
+    override = phase(1.0, lr=0.02, schedule="constant")
+    assert learning_rate(recipe, override, 0.9) == 0.02
 
 
 def test_groups_take_the_recipe_where_they_say_nothing(data: Data) -> None:

@@ -13,6 +13,16 @@ from rich.console import Console
 from orchestrator.cli.boards import print_board
 from orchestrator.cli.console import Out, Store, StudyFile, console, near
 
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--optuna",
+        help="Optuna's database (SQLAlchemy URL).",
+        envvar="ISOFLOP_OPTUNA",
+        show_default="a journal file",
+    ),
+]
+
 
 def run(  # noqa: PLR0917
     study: StudyFile,
@@ -29,14 +39,7 @@ def run(  # noqa: PLR0917
             show_default="as many as fit the nodes",
         ),
     ] = None,
-    optuna: Annotated[
-        str | None,
-        typer.Option(
-            help="Optuna's database (SQLAlchemy URL).",
-            envvar="ISOFLOP_OPTUNA",
-            show_default="a journal file",
-        ),
-    ] = None,
+    optuna: Database = None,
     patience: Annotated[
         float, typer.Option(help="Seconds to wait for another driver of the study to end.", min=0)
     ] = 0,
@@ -80,14 +83,24 @@ def run(  # noqa: PLR0917
     print_board(outcome)
 
 
-def plan(
+def plan(  # noqa: PLR0917
     study: StudyFile,
+    out: Out = Path("runs"),
+    mlflow: Store = None,
+    optuna: Database = None,
     steps: Annotated[
         int, typer.Option(help="Steps in each short epoch of the timing; 0 times nothing.", min=0)
     ] = 5,
+    elsewhere: Annotated[
+        bool,
+        typer.Option("--elsewhere", help="Plan for another machine: this one may hold no trial."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Print what a study would do: reach, effort, time, what its seeds can tell. Runs nothing."""
+    """Print what a study would do: reach, effort, time, what its seeds can tell. Runs nothing.
+
+    What `run` would refuse with the same options, this refuses, too.
+    """
     from isoflop import Study
 
     what = Study.load(study)
@@ -96,7 +109,7 @@ def plan(
             f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False
         )
     with Console(stderr=True).status("Pricing each space and timing a few steps of each method"):
-        planned = what.plan(steps=steps)
+        planned = what.plan(steps=steps, out=out, mlflow=mlflow, optuna=optuna, elsewhere=elsewhere)
     if as_json:
         from pydantic import TypeAdapter
 

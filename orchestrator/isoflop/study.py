@@ -49,10 +49,25 @@ class Study(file.Study):
         """
         return cls.read(study_file(study))
 
-    def plan(self, *, steps: int = 5) -> "Plan":
+    def plan(
+        self,
+        *,
+        steps: int = 5,
+        out: str | Path = "runs",
+        mlflow: str | None = None,
+        optuna: str | None = None,
+        elsewhere: bool = False,
+    ) -> "Plan":
         """What the study can reach, what it takes, and what its seeds can tell; runs no trial.
 
-        `steps` is the length of each epoch that is timed; 0 times nothing.
+        What `run` would refuse with the same arguments, this refuses, too.
+
+        Args:
+            steps: the length of each epoch that is timed; 0 times nothing.
+            out: the folder that holds a folder per study.
+            mlflow: MLflow's tracking URI; by default an SQLite store in `out`.
+            optuna: Optuna's database (SQLAlchemy URL) instead of a journal file.
+            elsewhere: the study is for another machine: this one need not hold a trial.
 
         >>> study = Study(name="mine", data="digits", budgets=[1], methods={"dense": {}})
         >>> study.plan(steps=0).methods[0].trials
@@ -60,9 +75,12 @@ class Study(file.Study):
 
         Raises:
             StudyError, MethodError, DataError, ClusterError: the study cannot run on this machine.
+            StorageError: a folder or a store that cannot be used.
         """
         from orchestrator.search.plan import plan
+        from orchestrator.sweep.ready import Place, ready
 
+        ready(self, Place(out=Path(out), mlflow=mlflow, optuna=optuna, here=not elsewhere))
         return plan(self, steps=steps)
 
     def run(

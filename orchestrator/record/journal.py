@@ -9,6 +9,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -67,6 +68,26 @@ class Journal:
     def close(self) -> None:
         """Give the connections back."""
         self._connections.close()
+
+
+def check(database: str | None) -> None:
+    """Refuses a database that cannot be used; writes nothing.
+
+    Raises:
+        StorageError: it is no URL, its driver is missing, or nothing answers there.
+    """
+    if not database:
+        return
+    shown, url = _shown(database), make_url(database)
+    if url.get_backend_name() == "sqlite" and not url.database:
+        raise StorageError("Optuna's database must outlive the sweep, but sqlite:// is in memory")
+    with _answers(shown):
+        engine = create_engine(url)
+        try:
+            if url.get_backend_name() != "sqlite":  # whose file a connection would make
+                engine.connect().close()
+        finally:
+            engine.dispose()
 
 
 class _Backend(JournalFileBackend):

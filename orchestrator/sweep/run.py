@@ -13,7 +13,6 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
-from methods.data.survey import survey
 from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
 from methods.files import NO_ROOM
 from orchestrator import store
@@ -21,15 +20,16 @@ from orchestrator.board import latency
 from orchestrator.board.rules import BASELINE
 from orchestrator.record import contents, evidence
 from orchestrator.record.events import Listener
-from orchestrator.record.ledger import Ledger, recorded
+from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import logged, mark_finished
 from orchestrator.record.provenance import Provenance, provenance
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.search.agenda import Agenda
-from orchestrator.store.place import default_uri, writable
-from orchestrator.study.check import Prepared, prepare
+from orchestrator.store.place import default_uri
+from orchestrator.study.check import Prepared
 from orchestrator.study.file import Study
 from orchestrator.sweep import cluster, shared, signals, warm
+from orchestrator.sweep.ready import Place, ready
 from orchestrator.sweep.tune import drive
 from orchestrator.sweep.worker import Trial
 from orchestrator.trial.job import Settings
@@ -63,18 +63,13 @@ def run(
         DiskFull, ClusterLost: the machine failed; the same call goes on from there.
         KeyboardInterrupt: stopped by hand; the same call goes on from there.
     """
-    ready = prepare(study)
-    cluster.preflight(study.resources, address, slots)
-    folder = out.absolute() / study.name
-    study = recorded(folder, study)
-    place = uri or default_uri(out)
-    read = survey(ready.data)
-    origin = provenance(study, ready.data.task, len(ready.data.test), read.digest)
-    writable(out)
-    store.check(place)
-    contents.refuse_other_data(folder, read)
-    earlier = warm.taken(study, place, folder, read.digest)
-    ready = replace(ready, warm=warm.within(ready.spaces, earlier))
+    local = address == "local"
+    checked = ready(study, Place(out=out, mlflow=uri, optuna=optuna, here=local))
+    if not local:
+        cluster.preflight(study.resources, address, slots)
+    prepared, folder, earlier = checked.prepared, checked.folder, checked.earlier
+    study, place, read = prepared.study, uri or default_uri(out), checked.survey
+    origin = provenance(study, prepared.data.task, len(prepared.data.test), read.digest)
     with _room(), contextlib.ExitStack() as stack:
         _made(out)
         store.claim(place, study.name, study.hash)
@@ -87,7 +82,7 @@ def run(
         time_left, last = 5.0, 30.0
         try:
             start = partial(cluster.started, study.resources, address, slots)
-            fresh = _train(ledger, ready, origin, start, listener, trainable=trainable)
+            fresh = _train(ledger, prepared, origin, start, listener, trainable=trainable)
             mark_finished(ledger.wal, study.hash)
             time_left = 120.0
         except KeyboardInterrupt as reason:

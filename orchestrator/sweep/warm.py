@@ -46,6 +46,12 @@ def taken(study: Study, uri: str, folder: Path, data: Digest | None = None) -> l
         return []
     if written.exists():
         return [Earlier(**trial) for trial in json.loads(written.read_text())]
+    file = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not file.exists():
+        raise StudyError(
+            f"search.from: {file} must be the MLflow store that holds study "
+            f"{study.search.warm!r}, but there is none; name it with --out or --mlflow"
+        )
     try:
         origin = store.read_study(uri, study.search.warm)
     except StudyError as error:

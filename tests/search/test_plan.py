@@ -224,7 +224,7 @@ def printed(path: Path, folder: Path) -> str:
     code = (
         "import sys; from orchestrator.cli import main\n"
         "try: main()\n"
-        "finally: print(sorted({'ray', 'mlflow'} & set(sys.modules)), file=sys.stderr)"
+        "finally: print(sorted({'ray'} & set(sys.modules)), file=sys.stderr)"
     )
     folder.mkdir()
     done = subprocess.run(

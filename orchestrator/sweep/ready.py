@@ -1,0 +1,67 @@
+"""Whether a study can run here: `run` and `plan` ask the same, before Ray or a file is touched."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from methods.data.survey import Survey, survey
+from orchestrator import store
+from orchestrator.record import contents, journal
+from orchestrator.record.ledger import recorded
+from orchestrator.store.place import default_uri, writable
+from orchestrator.study.check import Prepared, prepared, reading, slots_here
+from orchestrator.study.file import Study
+from orchestrator.study.space import spaces
+from orchestrator.sweep import warm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a study is to run, and where its results go."""
+
+    out: Path
+    """The folder that holds a folder per study."""
+    mlflow: str | None = None
+    """MLflow's tracking URI; by default an SQLite store in `out`."""
+    optuna: str | None = None
+    """Optuna's database; by default a journal file in the study's folder."""
+    here: bool = True
+    """Whether trials run on this machine, which then must hold one."""
+
+    @property
+    def store(self) -> str:
+        """The tracking URI that is used."""
+        return self.mlflow or default_uri(self.out)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A study that can run at a place."""
+
+    prepared: Prepared
+    survey: Survey
+    """What the data set holds."""
+    folder: Path
+    earlier: list[warm.Earlier]
+    """What an earlier study teaches the samplers, to be written down with this one."""
+
+
+def ready(study: Study, place: Place) -> Ready:
+    """The study as it can run there; writes nothing and starts nothing.
+
+    Raises:
+        IsoflopError: the study, the data, the folder, the stores or the resources cannot be used.
+    """
+    by_method = spaces(study)  # a mistake in the file is reported before anything else
+    if place.here:
+        slots_here(study.resources)
+    folder = place.out.absolute() / study.name
+    study = recorded(folder, study)
+    writable(place.out)
+    journal.check(place.optuna)
+    store.check(place.store)
+    checked = prepared(study, reading(study).load(seed=study.seed), by_method)
+    content = survey(checked.data)
+    contents.refuse_other_data(folder, content)
+    earlier = warm.taken(study, place.store, folder, content.digest)
+    known = replace(checked, warm=warm.within(by_method, earlier))
+    return Ready(known, content, folder, earlier)

@@ -10,11 +10,13 @@ IsoflopError
 ├── ExportError     a run or a format that cannot be exported, or an export that was altered
 ├── EvidenceError   a board that does not follow from the stored evidence
 ├── ClusterError    resources that no available machine has
+│   ├── ClusterDown Ray does not start or does not answer
 │   └── ClusterLost Ray died repeatedly; the same command resumes
-└── KubernetesError an unusable cluster file, namespace or API server
-    ├── ServerAway  an API server does not answer; try the same command again later
-    └── SweepFailed a sweep on Kubernetes that failed or was stopped
-Diverged            a trial whose numbers are not finite; it ends the trial, never the sweep
+├── KubernetesError an unusable cluster file, namespace or API server
+│   ├── ServerAway  an API server does not answer; try the same command again later
+│   └── SweepFailed a sweep on Kubernetes that failed or was stopped
+├── Diverged        a trial whose numbers are not finite; it ends the trial, never the sweep
+└── WrongPrice      a network that executes other MACs than its price; it ends the trial, too
 """
 
 from collections.abc import Sequence
@@ -78,6 +80,12 @@ class DatabaseAway(StorageError):
     exit_code = 1
 
 
+class ClusterDown(ClusterError):
+    """A Ray that does not start, or does not answer: says why, and what would do."""
+
+    exit_code = 1
+
+
 class ClusterLost(ClusterError):
     """Ray died repeatedly; nothing is lost."""
 
@@ -100,8 +108,16 @@ class SweepFailed(KubernetesError):
     exit_code = 3
 
 
-class Diverged(Exception):
+class Diverged(IsoflopError):
     """A loss, a weight or a figure is not finite; the trial fails, and the message says where."""
+
+    exit_code = 1
+
+
+class WrongPrice(IsoflopError):
+    """A deployed network that executes other MACs than its price: a fault of its method."""
+
+    exit_code = 1
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The networks of a confirm run as they were when its phases ended, and what ships of them."""
+"""A trial's checkpoints, and the networks of a confirm run at the ends of its phases."""
 
 import io
 import logging
@@ -17,8 +17,8 @@ from methods.files import NO_ROOM
 logger = logging.getLogger(__name__)
 
 
-def keep(folder: Path, phase: str, net: Mapping[str, Any]) -> None:
-    """The weights of a network whose phase is done and is not the last: the trial trains on.
+def save_phase(folder: Path, phase: str, net: Mapping[str, Any]) -> None:
+    """Save the weights of a network at the end of a phase that is not the last one.
 
     Raises:
         DiskFull: there is no room.
@@ -33,19 +33,19 @@ def keep(folder: Path, phase: str, net: Mapping[str, Any]) -> None:
 
 
 def view(folder: Path, method: Method, task: Task, point: str) -> Network:
-    """The network of one operating point of a trial, in evaluation mode; it prices itself.
+    """The network of a trial at one operating point, in evaluation mode; it prices itself.
 
     Raises:
         StorageError: the trial's folder does not hold it.
     """
-    kept = [phase.name for phase in method.phases()][:-1]
+    saved_phases = [phase.name for phase in method.phases()][:-1]
     phase = point.partition("/")[0]
-    net = _filled(method, task, folder, phase if phase in kept else None)
+    net = _filled(method, task, folder, phase if phase in saved_phases else None)
     return point_of(method, net, point).eval()
 
 
 def deployed(folder: Path, method: Method, task: Task, point: str) -> nn.Module:
-    """What ships of an operating point: images -> logits.
+    """The deployed network of an operating point: images -> logits.
 
     Raises:
         StorageError: the trial's folder does not hold it.
@@ -69,33 +69,33 @@ def _filled(method: Method, task: Task, folder: Path, phase: str | None) -> Netw
 
 
 def save(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint; the one before stays as the second.
+    """Write a checkpoint; the one before it becomes `previous.pt`.
 
-    The worker of a driver that was killed may live a moment longer and write here too: both write
-    the same.
+    The worker of a driver that was killed may live a moment longer and write here too; both write
+    the same content.
 
     Raises:
-        OSError: there is no room, or no folder; the former checkpoints are as they were.
+        OSError: there is no room, or no folder; the earlier checkpoints are unchanged.
     """
     files.write(folder / "last.pt", _packed(content), previous=folder / "previous.pt")
 
 
 def latest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None."""
+    """The newest checkpoint that can be read; None where there is none."""
     for path in (folder / "last.pt", folder / "previous.pt"):
         try:
-            kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             continue
         except Exception as error:  # a torn file has many ways to fail
-            logger.warning("%s cannot be read (%s): an older one is tried", path.name, error)
+            logger.warning("%s cannot be read (%s); trying an older checkpoint", path.name, error)
             continue
-        return kept
+        return checkpoint
     return None
 
 
 def _packed(content: Mapping[str, Any]) -> bytes:
-    """As torch saves it; straight into a file, torch hides why a write failed."""
+    """The bytes of a checkpoint; where torch writes a file itself, it hides why a write failed."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What a phase ends in: its operating points on validation and test, and their price proven."""
+"""The operating points at a phase's end: their figures, and the proof of their price."""
 
 import copy
 import logging
@@ -10,7 +10,7 @@ import torch
 
 from methods.api import Method, Network
 from methods.data.load import Data
-from methods.errors import Diverged
+from methods.errors import Diverged, WrongPrice
 from methods.macs import executed_macs
 from methods.training.evaluate import Evaluation, evaluate
 from orchestrator.record.events import Figures, Point
@@ -19,11 +19,11 @@ from orchestrator.record.rows import not_finite
 logger = logging.getLogger(__name__)
 
 PROOF = 64
-"""Validation images on which the price is compared with what the deployed network executes."""
+"""Validation images on which the stated price is compared with the MACs that are executed."""
 
 
 class Measured(NamedTuple):
-    """An operating point, and what each test image gave where test was read."""
+    """An operating point and, where the test split was read, the result of each test image."""
 
     point: Point
     test: Evaluation | None
@@ -42,16 +42,16 @@ def measure(
 
     Raises:
         Diverged: a figure that is not finite.
-        RuntimeError: the deployed network does not execute what the network says it costs.
+        WrongPrice: the deployed network does not execute what the network says it costs.
     """
     points = []
-    for own, view in views.items():
+    for point_name, view in views.items():
         validation = evaluate(view, data.validation, device=device)
-        tested = evaluate(view, data.test, device=device) if test else None
+        test_evaluation = evaluate(view, data.test, device=device) if test else None
         point = Point(
-            "/".join(part for part in (name, own) if part),
+            "/".join(part for part in (name, point_name) if part),
             _figures(validation),
-            _figures(tested) if tested else None,
+            _figures(test_evaluation) if test_evaluation else None,
         )
         if flaw := not_finite([point]):
             raise Diverged(flaw)
@@ -60,27 +60,27 @@ def measure(
         if alarm := method.alarm(view, images):
             logger.warning("%s: %s", point.point or "network", alarm)
             point = replace(point, alarm=alarm)
-        points.append(Measured(point, tested))
+        points.append(Measured(point, test_evaluation))
     return points
 
 
 def prove(method: Method, net: Network, images: torch.Tensor) -> None:
     """Compares the price of a batch with what the deployed network executes on it.
 
-    In double precision, on a copy: the deployed form rounds in another order, and in single
-    precision an image that stands on a gate's threshold may fall on either side.
+    It computes in double precision, on a copy. The deployed form rounds in another order, and in
+    single precision an image on a gate's threshold may fall on either side.
 
     Raises:
-        RuntimeError: they differ, by one MAC or more.
+        WrongPrice: they differ by one MAC or more.
     """
     twin = copy.deepcopy(net).double().eval()
     images = images.double()
     with torch.no_grad():
-        said = int(twin(images).macs.sum().item())
+        stated = int(twin(images).macs.sum().item())
     executed = executed_macs(method.deploy(twin), images)
-    if said != executed:
-        raise RuntimeError(
-            f"the price must equal what runs, but the network says {said} MACs for "
+    if stated != executed:
+        raise WrongPrice(
+            f"the price must equal what runs, but the network states {stated} MACs for "
             f"{len(images)} images and the deployed network executes {executed}"
         )
 

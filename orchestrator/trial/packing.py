@@ -1,7 +1,7 @@
-"""How many trials share one GPU best: measured, by training that many at once in as many processes.
+"""How many trials best share one GPU, measured by training that many at once, a process each.
 
-A trial of this size seldom fills a GPU: several beside each other do more work together, until they
-stand in each other's way or the memory is full.
+A trial of this size seldom fills a GPU. Several at once do more work together, until they slow each
+other down or fill the memory.
 """
 
 import multiprocessing
@@ -22,7 +22,7 @@ from orchestrator.trial.timing import small
 
 AT_ONCE = (1, 2, 4, 8)
 SECONDS = 3.0
-"""Of training, for each number of trials at once."""
+"""Seconds of training for each number of trials at once."""
 STEPS = 20
 """Optimiser steps between two looks at the clock."""
 PATIENCE = 300.0
@@ -30,26 +30,26 @@ PATIENCE = 300.0
 ROOM = 0.9
 """Fraction of the device's memory that trials may take together."""
 ENOUGH = 0.95
-"""Of the best throughput: so much is worth no further trials at once."""
+"""Fraction of the best throughput at which no further trials at once are proposed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """What trials at once on one device bring."""
+    """The throughput of trials at once on one device, and the number that is proposed."""
 
     device: str
     method: str
-    """Whose trial was trained, at its defaults."""
+    """The method whose trial was trained, at its defaults."""
     throughput: Mapping[int, float]
     """Trials at once -> training samples per second, all together."""
     memory: float
     """Fraction of the device's memory that one trial takes."""
     trials: int
-    """At once on one device, as proposed."""
+    """Proposed number of trials at once on one device."""
 
 
 class Trial(NamedTuple):
-    """What is trained: names and numbers, since it crosses to other processes."""
+    """The trial that is trained, as names and numbers that can be sent to other processes."""
 
     method: str
     params: Mapping[str, Any]
@@ -67,11 +67,11 @@ def packing(
         if count * memory > ROOM:
             break
         before = _used(device)
-        told = _beside(trial, device, count, seconds)
-        if told is None:
+        measurements = _beside(trial, device, count, seconds)
+        if measurements is None:
             break
-        throughput[count] = sum(rate for rate, _ in told)
-        memory = memory or max(0.0, max(used for _, used in told) - before) / count
+        throughput[count] = sum(rate for rate, _ in measurements)
+        memory = memory or max(0.0, max(used for _, used in measurements) - before) / count
     if not throughput:
         return None
     return Packing(
@@ -94,31 +94,31 @@ def _beside(
 ) -> list[tuple[float, float]] | None:
     """Samples per second and the device's memory in use, by each process; None if one failed."""
     context = multiprocessing.get_context("spawn")
-    barrier, told = context.Barrier(count), context.Queue()
+    barrier, answers = context.Barrier(count), context.Queue()
     processes = [
-        context.Process(target=_work, args=(trial, device, seconds, barrier, told), daemon=True)
+        context.Process(target=_work, args=(trial, device, seconds, barrier, answers), daemon=True)
         for _ in range(count)
     ]
     for process in processes:
         process.start()
     try:
-        found = [told.get(timeout=PATIENCE) for _ in processes]
+        measurements = [answers.get(timeout=PATIENCE) for _ in processes]
     except queue.Empty:
         return None
     finally:
         for process in processes:
             process.kill()
             process.join()
-    return None if None in found else found
+    return None if None in measurements else measurements
 
 
-def _work(trial: Trial, device: str, seconds: float, barrier: Barrier, told: Any) -> None:
-    """One process: tells what it reached, None where it had no room, and stays until all have."""
+def _work(trial: Trial, device: str, seconds: float, barrier: Barrier, answers: Any) -> None:
+    """One process: answers with its figures, None without room; stays until all have answered."""
     try:
-        told.put(_trained(trial, device, seconds, barrier))
+        answers.put(_trained(trial, device, seconds, barrier))
         barrier.wait(PATIENCE)
     except Exception:
-        told.put(None)
+        answers.put(None)
         barrier.abort()
 
 
@@ -141,7 +141,7 @@ def _trained(trial: Trial, device: str, seconds: float, barrier: Barrier) -> tup
 
 
 def _used(device: str) -> float:
-    """Fraction of the device's memory that is in use, by whomever."""
+    """Fraction of the device's memory that all processes together use."""
     if not device.startswith("cuda"):
         return 0.0
     free, total = torch.cuda.mem_get_info(device)

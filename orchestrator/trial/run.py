@@ -21,7 +21,7 @@ from orchestrator.record.events import Metrics, decode_points, encode_points
 from orchestrator.record.evidence import Evidence, Shot, Subject
 from orchestrator.record.result import Ending, Result, decode_result, encode_result
 from orchestrator.study.params import parts
-from orchestrator.trial.checkpoints import keep, latest, save
+from orchestrator.trial.checkpoints import latest, save, save_phase
 from orchestrator.trial.job import Job
 from orchestrator.trial.measure import measure
 
@@ -94,7 +94,7 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
                 if measured.test:
                     shots[measured.point.point] = Shot.of(measured.test)
             if test and epoch.index < epoch.epochs:
-                keep(folder, epoch.phase, epoch.state()["net"])
+                save_phase(folder, epoch.phase, epoch.state()["net"])
         seconds, began = seconds + time.monotonic() - began, time.monotonic()
         ending = None
         if epoch.index == epoch.epochs:

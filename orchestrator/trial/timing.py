@@ -1,4 +1,4 @@
-"""How long a trial will take, from a few real steps of each of its phases."""
+"""How long a trial will take, extrapolated from a few real steps of each of its phases."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ from methods.training.recipe import Recipe
 from orchestrator.trial.measure import measure
 
 EPOCHS = 3
-"""Short epochs per phase: one warms up, one is timed, the last one shows what its end adds."""
+"""Short epochs per phase: one warms up, one is timed, one shows what the phase's end costs."""
 VALIDATION = 256
 """Validation images that an evaluation is timed on, at most."""
 
@@ -35,9 +35,9 @@ class Timing:
     seconds: float
     """Training, an evaluation per epoch, and the operating points of every phase."""
     test_seconds: float
-    """What reading the test split adds."""
+    """Seconds that reading the test split adds."""
     steps: int
-    """Optimiser steps that were run for this."""
+    """Optimiser steps that were run to measure it."""
 
 
 def time_trial(
@@ -45,11 +45,11 @@ def time_trial(
 ) -> Timing:
     """Trains through every phase on a small part of the data, in short epochs, and scales up.
 
-    The loop, the loss, the evaluation and the proof of the price are the trial's own. Reading and
-    writing checkpoints is left out.
+    Loop, loss, evaluation and proof of the price are those of a real trial. Reading and writing
+    checkpoints is left out.
 
     Raises:
-        Diverged: a loss that is not finite, so early.
+        Diverged: a loss that is not finite in these few steps.
     """
     tune_allocator()  # as a worker does
     phases = method.phases(recipe.label_smoothing)
@@ -86,7 +86,7 @@ def time_trial(
 
 
 def small(data: Data, phases: Sequence[Phase[Any]], batch_size: int, steps: int) -> Data:
-    """A part of the data that holds `steps` batches, and one at least in every phase's own part."""
+    """A part of the data that holds `steps` batches, and at least one in each phase's part."""
     narrowest = min(phase.part[1] - phase.part[0] for phase in phases)
     samples = batch_size * max(steps, math.ceil(1 / narrowest))
     return replace(
@@ -96,7 +96,7 @@ def small(data: Data, phases: Sequence[Phase[Any]], batch_size: int, steps: int)
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Inside, torch computes with this many threads, as a trial's worker does."""
+    """Inside the block torch computes with this many threads, as a trial's worker does."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -107,7 +107,7 @@ def threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, nothing is logged: a network that is thrown away has nothing to warn of."""
+    """Inside the block nothing is logged: warnings about a throw-away network help no one."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -132,7 +132,7 @@ def _short(phases: Sequence[Phase[Any]]) -> int:
 
 
 def _first(split: Split, samples: int) -> Split:
-    """About so many samples of a split, of every class alike."""
+    """The first samples of a split, about this many, with equal shares of the classes."""
     return split if samples >= len(split) else split.part(0.0, samples / len(split))
 
 

@@ -14,7 +14,7 @@ from methods import METHODS
 from methods.api import Method, Network, Output, Phase, StaticNet, Task
 from methods.data.load import load
 from methods.dense import Dense
-from methods.errors import DiskFull
+from methods.errors import DiskFull, WrongPrice
 from orchestrator.record import evidence, log
 from orchestrator.record.result import encode_result
 from orchestrator.study.params import parts
@@ -223,7 +223,7 @@ class _Cheap(Method):
 
 
 def test_a_price_that_is_not_what_runs_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="the deployed network executes 1920"):
+    with pytest.raises(WrongPrice, match="the deployed network executes 1920"):
         prove(_Cheap(), _Liar(), torch.zeros(3, 1, 8, 8))
 
 

@@ -11,10 +11,12 @@ import dataclasses
 import fcntl
 import json
 import logging
+import os
+import platform
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from optuna.trial import FrozenTrial
 from pydantic import ValidationError
@@ -188,11 +190,11 @@ def recorded(folder: Path, study: Study) -> Study:
     return study
 
 
-def _claimed(folder: Path, study: Study, patience: float) -> tuple[Any, Study]:
+def _claimed(folder: Path, study: Study, patience: float) -> tuple[TextIO, Study]:
     """The lock of the study's folder, held as long as it is open, and the study as recorded."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock = (folder / "lock").open("a+")
     except OSError as error:
         raise StorageError(
             f"{folder} must be a folder that can be written, but: {error.strerror}; "
@@ -204,12 +206,17 @@ def _claimed(folder: Path, study: Study, patience: float) -> tuple[Any, Study]:
             logger.warning("another driver holds %s; waiting %.3g s for it", folder, patience)
             warned = True
         if time.monotonic() >= deadline:
+            lock.seek(0)
+            holder = lock.read().strip()
             lock.close()
             raise StorageError(
-                f"one driver runs a study at a time, but another one holds {folder}; "
-                "wait for it, or stop it"
+                f"one driver runs a study at a time, but another one holds {folder}"
+                f"{holder and f' ({holder})'}; wait for it, or stop it"
             )
         time.sleep(0.5)
+    with contextlib.suppress(OSError):  # the name of the holder is a courtesy
+        lock.truncate(0)
+        os.write(lock.fileno(), f"process {os.getpid()} on {platform.node()}\n".encode())
     try:
         study = recorded(folder, study)
     except StudyError:
@@ -222,9 +229,20 @@ def _claimed(folder: Path, study: Study, patience: float) -> tuple[Any, Study]:
     return lock, study
 
 
-def _locked(lock: Any) -> bool:
+def _locked(lock: TextIO) -> bool:
+    """Whether the lock is ours; it is one between machines where they share the file system.
+
+    Raises:
+        StorageError: the file system has no locks, so that nothing keeps two drivers apart.
+    """
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError as error:
+        lock.close()
+        raise StorageError(
+            f"--out must be on a file system with locks, but {lock.name}: {error.strerror}; "
+            "choose another folder, or mount this one with locks"
+        ) from None
     return True

@@ -21,6 +21,7 @@ from orchestrator.cli.kubernetes import cancel, logs, status, submit
 from orchestrator.cli.methods import methods, train
 from orchestrator.cli.replay import simulate, table
 from orchestrator.cli.run import plan, run, schema
+from orchestrator.cli.streams import guarded
 from orchestrator.cli.usage import Usage
 
 __all__ = ["app", "main"]
@@ -61,6 +62,11 @@ def common(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `isoflop` command."""
+    with guarded():
+        _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     warnings_only = logging.StreamHandler()
     warnings_only.setLevel(logging.WARNING)
     logging.basicConfig(

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+TABLE_WIDTH = 72
+"""Columns that the tables need; where the terminal is narrower it wraps their lines."""
 console = Console()
+console.width = max(console.width, TABLE_WIDTH)  # rich would leave out columns
 
 StudyFile = Annotated[
     str, typer.Argument(help="The study file (YAML), or the name of a study that isoflop ships.")

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live table in a terminal, plain lines elsewhere."""
+"""What a person sees while a sweep runs: a live table in a wide terminal, plain lines elsewhere."""
 
 import contextlib
 import threading
@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.board.words import macs_text, percent, plural
+from orchestrator.cli.console import TABLE_WIDTH
 from orchestrator.record.events import End, Epoch, Lost, News, Planned, Resumed, Start
 from orchestrator.record.trials import REFUSED
 from orchestrator.report.table import number, table
@@ -20,7 +21,7 @@ from orchestrator.study.file import Study
 
 @dataclass
 class _Counts:
-    """One method's trials so far."""
+    """The trials of one method so far."""
 
     running: dict[str, int] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
@@ -30,7 +31,7 @@ class _Counts:
 
 
 class Progress:
-    """Hears the ledger's events and shows where the sweep stands."""
+    """Listens to the sweep's events and shows where it stands."""
 
     def __init__(self, study: Study, console: Console) -> None:
         self._study = study
@@ -41,10 +42,12 @@ class Progress:
         self._searched = 0
         self._began = time.monotonic()
         self._ended_before = 0
-        self._talks = False
+        wide = console.width > TABLE_WIDTH
+        self._live = wide and console.is_terminal and not console.is_dumb_terminal
+        self._prints = False
 
     def __call__(self, news: News) -> None:
-        """One event of the ledger, or what it announces."""
+        """Takes one event, or one announcement."""
         with self._lock:
             match news:
                 case Resumed():
@@ -63,7 +66,7 @@ class Progress:
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
         """Show progress until the block ends."""
-        if not self._console.is_terminal:
+        if not self._live:
             yield
             return
         with Live(get_renderable=self._table, console=self._console, refresh_per_second=4):
@@ -75,8 +78,8 @@ class Progress:
             counts.running.clear()
         self._began = time.monotonic()
         self._ended_before = self._done()
-        self._talks = not self._console.is_terminal
-        if self._talks and self._ended_before:
+        self._prints = not self._live
+        if self._prints and self._ended_before:
             self._console.print(
                 f"Resuming after {plural(self._ended_before, 'trial')}", highlight=False
             )
@@ -98,12 +101,12 @@ class Progress:
         for point in end.points:
             if counts.best is None or point.val.accuracy > counts.best:
                 counts.best, counts.best_macs = point.val.accuracy, point.val.macs_mean
-        if self._talks:
+        if self._prints:
             self._console.print(self._line(end), highlight=False, soft_wrap=True)
 
     def _lost(self, lost: Lost) -> None:
         self._counts_of(lost.trial).running.pop(lost.trial, None)
-        if self._talks:
+        if self._prints:
             text = Text(f"[{self._where()}] {lost.trial} lost: {lost.reason}")
             self._console.print(text, highlight=False, soft_wrap=True)
 
@@ -128,7 +131,7 @@ class Progress:
         return sum(sum(counts.ended.values()) for counts in self._counts.values())
 
     def _planned(self) -> int | None:
-        """Trials in all, or as many as there can be; None where the search's are not known yet."""
+        """Trials in all, or the most there can be; None where the search is bounded by time."""
         study = self._study
         methods = len(study.methods)
         confirm = self._confirm

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from orchestrator.cli.boards import print_board
 from orchestrator.cli.console import Out, Store, StudyFile, console, near
+from orchestrator.cli.streams import outlive
 
 Database = Annotated[
     str | None,
@@ -48,6 +49,7 @@ def run(  # noqa: PLR0917
     from isoflop import Study
     from orchestrator.record.log import finished
 
+    outlive("the sweep continues")
     what = Study.load(study)
     console.print(f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False)
     _print_what_starts()
@@ -70,13 +72,15 @@ def run(  # noqa: PLR0917
                 patience=patience,
                 listener=progress,
             )
-    except KeyboardInterrupt as reason:
-        console.print("\nStopped; nothing is lost. Resume with the same command:")
+    except KeyboardInterrupt:
+        closed = "The terminal was closed: the sweep has stopped"
+        stopped = closed if signals.reason() is signals.HungUp else "Stopped"
+        console.print(f"\n{stopped}; nothing is lost. Resume with the same command:")
         words = [str(near(Path(sys.argv[0]).absolute())), *sys.argv[1:]]
         console.print(f"  {shlex.join(words)}", soft_wrap=True, highlight=False, markup=False)
-        if isinstance(reason, signals.Terminated):
-            signals.leave()
-        raise typer.Exit(130) from None
+        if signals.reason() is signals.Terminated:
+            signals.leave(signals.exit_code())
+        raise typer.Exit(signals.exit_code()) from None
     outcome = results.outcome()
     if not outcome.fresh and not done:
         console.print("Everything is done already; this is the board.")

@@ -13,12 +13,13 @@ from optuna.distributions import CategoricalDistribution
 from methods.api import Images, Method, Task
 from methods.data.load import Data
 from methods.errors import ClusterError, Diverged, MethodError
+from methods.machine import cores
 from orchestrator.board.model import RANKED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.intervals import detectable
 from orchestrator.board.words import macs_text, mmacs
 from orchestrator.search.proposals import spread_over
-from orchestrator.study.check import cores, prepared, reading, slots_here
+from orchestrator.study.check import prepared, reading, slots_here
 from orchestrator.study.file import SearchPlan, Study, cap
 from orchestrator.study.params import derive, parts
 from orchestrator.study.space import Space, ranged, spaces

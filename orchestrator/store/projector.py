@@ -28,7 +28,8 @@ EVERY = 1.0
 """Seconds between two reads of the log; writing many epochs costs as much as writing one."""
 SERVE = """
 import signal
-signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ctrl-C; Ray says it to all below a driver
+for number in (signal.SIGTERM, signal.SIGHUP):  # sent to all below a driver; it says when to stop
+    signal.signal(number, signal.SIG_IGN)
 from orchestrator.store.projector import serve
 serve()
 """

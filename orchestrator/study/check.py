@@ -1,7 +1,6 @@
 """Checks before a worker is taken: the study, its data, and whether a trial fits this machine."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ from optuna.trial import FrozenTrial
 from methods.api import Task
 from methods.data.load import Data, Reading, check
 from methods.errors import ClusterError, StudyError
-from methods.machine import native_bf16
+from methods.machine import cores, native_bf16
 from methods.training.loop import check_parts
 from orchestrator.study.file import Resources, Study, cap
 from orchestrator.study.params import parts
@@ -94,11 +93,6 @@ def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
 def _on_gpus(share: float, gpus: float) -> int:
     """Trials that take so much of a GPU each, on so many GPUs."""
     return int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _trainable(space: Space, data: Data) -> None:

@@ -200,7 +200,8 @@ class Resources(Strict):
     """Starts that a trial is given again after its worker or its driver died; a new epoch gives it
     all of them anew."""
     timeout: Annotated[float, Field(gt=0, le=1e8)] | None = None
-    """Minutes that a trial may take, over all its starts; by default as many as it needs."""
+    """Minutes that a trial may train, over all its starts; then it fails. A worker that gives no
+    sign for as long is ended, and its trial starts again. By default there is no limit."""
 
     @pydantic.model_validator(mode="after")
     def _whole_gpus(self) -> "Resources":

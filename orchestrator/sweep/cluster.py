@@ -1,6 +1,7 @@
-"""Ray: what it is told at start, what a worker finds in its environment, what fits."""
+"""Ray: how it starts, what a worker finds in its environment, and how many trials fit."""
 
 import contextlib
+import errno
 import itertools
 import logging
 import os
@@ -15,29 +16,37 @@ from pathlib import Path
 import ray
 from ray.job_config import JobConfig
 
-from methods.errors import ClusterError
-from orchestrator.study.check import cores, slots, slots_here
+from methods.errors import ClusterDown, ClusterError
+from methods.files import NO_ROOM
+from methods.machine import cores
+from orchestrator.study.check import slots, slots_here
 from orchestrator.study.file import Resources
 from orchestrator.sweep import signals
 
 logger = logging.getLogger(__name__)
 
 for _name in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)  # trials that failed stand in the ledger
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # the ledger records which trials failed
 
-SLOW_START = "timed out during startup"
-"""What Ray says, in an exception of no class of its own, where its parts take longer than 30 s."""
+ANSWER = 5.0
+"""Seconds that a cluster has to answer."""
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+"""The first bytes of a client of HTTP/2: the fixed greeting, and empty settings (RFC 9113, 3.4)."""
+SETTINGS = b"\x04"
+"""Type of the frame with which its server must begin, in the fourth byte."""
+SLOW_START = ("timed out during startup", "Timed out waiting for file")
+"""What Ray says, in plain Exceptions, where its processes take longer than 30 s to start."""
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # a spinning barrier makes shared cores 10 times slower
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output has no quiet level
-    "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the sweep, not the trial
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output cannot be silenced
+    "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the sweep, not only the trial
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger says why, in a line
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger records why, in a line
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the ledger is the state
     "TUNE_WARN_THRESHOLD_S": "60",
-    # Short epochs are told together: each message takes time of the driver's, and the worker waits.
+    # Short epochs are sent together: each message costs the driver time while the worker waits.
     "TUNE_RESULT_BUFFER_LENGTH": "1000",
     "TUNE_RESULT_BUFFER_MIN_TIME_S": "1",
     "TUNE_RESULT_BUFFER_MAX_TIME_S": "1",
@@ -45,10 +54,11 @@ ENVIRONMENT = {
 
 
 def preflight(resources: Resources, address: str, at_once: int | None = None) -> None:
-    """Refuse what this machine or the cluster cannot hold, before anything is written.
+    """Refuse what this machine or the cluster cannot run, before anything is written.
 
     Raises:
         ClusterError: no cluster at the address, or a trial needs more than its largest node has.
+        ClusterDown: nothing answers at the address, or what answers is no Ray.
     """
     if address == "local":
         slots_here(resources)
@@ -59,13 +69,16 @@ def preflight(resources: Resources, address: str, at_once: int | None = None) ->
 
 @contextlib.contextmanager
 def started(resources: Resources, address: str, at_once: int | None = None) -> Iterator[int]:
-    """A running Ray, and how many trials at once it holds; `at_once` where nodes come and go.
+    """Starts or joins Ray for the block; gives the number of trials that run at once.
+
+    That number is `at_once`, where nodes come and go, or as many as the nodes hold now.
 
     Raises:
-        ClusterError: no cluster at the address, or no node that holds one trial.
+        ClusterError: the address is none, or no node holds one trial.
+        ClusterDown: Ray does not start, or what answers at the address is no Ray.
         ConnectionError: Ray did not start in time.
     """
-    _reachable(address)
+    _check(address)
     if ray.is_initialized():
         raise ClusterError(
             "a sweep starts a Ray of its own, but this process is connected to one already; "
@@ -81,26 +94,26 @@ def started(resources: Resources, address: str, at_once: int | None = None) -> I
         os.environ["RAY_AUTH_MODE"] = "disabled"
     on_stop = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     try:
-        ray.init(
-            address=address,
-            num_cpus=cores() if address == "local" else None,
-            include_dashboard=False if address == "local" else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env=None if address == "local" else {"env_vars": ENVIRONMENT | threads},
-            job_config=_Job(),
-        )
-    except (ConnectionError, ValueError) as error:
-        raise ClusterError(f"no Ray cluster answers at {address!r}: {error}") from None
+        with signals.no_hang_up():
+            ray.init(
+                address=address,
+                num_cpus=cores() if address == "local" else None,
+                include_dashboard=False if address == "local" else None,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,  # its errors are raised, too
+                runtime_env=None if address == "local" else {"env_vars": ENVIRONMENT | threads},
+                job_config=_Job(),
+            )
     except Exception as error:
-        if SLOW_START not in str(error):
-            raise
         ray.shutdown()
-        raise ConnectionError("Ray did not start in time; is this machine busy?") from None
+        raise _explained(error, address) from None
+    except BaseException:
+        ray.shutdown()
+        raise
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_stop)  # Ray sets one of its own
-    ray._private.worker._worker_logs_enabled = False  # raylets' dumps; what matters is told by us
+    ray._private.worker._worker_logs_enabled = False  # raylets' dumps; we report what matters
     hurried = False
     try:
         nodes = [
@@ -109,8 +122,9 @@ def started(resources: Resources, address: str, at_once: int | None = None) -> I
             if node["Alive"]
         ]
         yield at_once or slots(resources, nodes)
-    except signals.Terminated:
-        hurried = address != "local"  # a cluster that stands by itself sees us go
+    except KeyboardInterrupt:
+        # a cluster of its own notices that we leave
+        hurried = address != "local" and signals.reason() is signals.Terminated
         raise
     finally:
         if not hurried:
@@ -120,15 +134,15 @@ def started(resources: Resources, address: str, at_once: int | None = None) -> I
 class _Job(JobConfig):  # type: ignore[misc]
     """A job whose workers look for modules in the same places as its driver.
 
-    Ray puts the working folder before all of them, where a file `methods.py` of the user's would
-    stand in for the package that every trial imports.
+    Ray puts the working folder before all of them, where a user's file `methods.py` would replace
+    the package that every trial imports.
     """
 
     def __init__(self) -> None:
         super().__init__(_py_driver_sys_path=driver_path()[::-1])  # a worker prepends one by one
 
     def _runtime_env_has_working_dir(self) -> bool:
-        """Tells Ray to add no folder itself."""
+        """Keeps Ray from adding a folder itself."""
         return True
 
 
@@ -142,14 +156,66 @@ def driver_path() -> list[str]:
     return [str(Path(entry).absolute()) for entry in before]
 
 
-def _reachable(address: str) -> None:
-    """Ask the port before Ray does, which would go on asking for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+def _check(address: str) -> None:
+    """Ask the port before Ray does, which would ask for minutes.
+
+    Ray speaks gRPC, so HTTP/2: a server that does not answer in it is no Ray.
+
+    Raises:
+        ClusterError: Ray's client cannot run a sweep.
+        ClusterDown: nothing answers at the address, or what answers is no Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if address.startswith("ray://"):
+        raise ClusterError(
+            f"a sweep's driver runs on a node of its cluster, but {address!r} is for Ray's client "
+            f"elsewhere; submit the sweep with `ray job submit`, or name the head: --address "
+            f"{host.removeprefix('ray://')}:6379"
+        )
     if not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        raise ClusterError(
-            f"a Ray cluster must answer at {address!r}, but: {error}; start it, or use 'local'"
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            connection.settimeout(ANSWER)
+            connection.sendall(PREFACE)
+            speaks = connection.recv(9)[3:4] == SETTINGS
+    except (OSError, OverflowError) as error:
+        reason = f"after {ANSWER:g} s it has not" if isinstance(error, TimeoutError) else str(error)
+        raise ClusterDown(
+            f"a Ray cluster must answer at {address!r}, but: {reason}; start it with `ray start "
+            "--head`, or use --address local"
         ) from None
+    if not speaks:
+        raise ClusterDown(
+            f"a Ray cluster must answer at {address!r}, but the server there is no Ray; "
+            "`ray status` on the cluster's head prints its address"
+        )
+
+
+def _explained(error: Exception, address: str) -> Exception:
+    """Why Ray is not there, and what would do; the error itself where others know better."""
+    reason = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return error
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    logs = f"Ray's logs are in {folder}/ray/session_latest/logs"
+    if any(words in reason for words in SLOW_START):
+        return ConnectionError(f"Ray did not start in time; is this machine busy? {logs}")
+    if address != "local":
+        kind = ClusterError if isinstance(error, ConnectionError | ValueError) else ClusterDown
+        return kind(f"a Ray cluster must answer at {address!r}, but: {reason}")
+    if "AF_UNIX" in reason:
+        return ClusterDown(
+            f"Ray needs a folder with a short name for its sockets, but {folder} makes their names "
+            "longer than a system allows; set RAY_TMPDIR to a short one, such as /tmp"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        remedy = "allow more open files (`ulimit -n 4096`)"
+    elif isinstance(error, OSError) and error.filename is not None:
+        reason = f"{error.filename}: {error.strerror}"
+        remedy = "set RAY_TMPDIR to a folder that you can write"
+    else:
+        remedy = logs
+    return ClusterDown(f"Ray must start on this machine, but: {reason}; {remedy}")

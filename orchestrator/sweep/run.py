@@ -1,4 +1,4 @@
-"""One study from file to board: check, search, confirm, report; run again, it goes on."""
+"""One study from file to board: check, search, confirm, report; a second run resumes the first."""
 
 import contextlib
 import logging
@@ -38,7 +38,7 @@ from orchestrator.trial.latency import measured
 logger = logging.getLogger(__name__)
 
 Start = Callable[[], contextlib.AbstractContextManager[int]]
-"""Brings Ray up, and tells how many trials run at once."""
+"""Starts Ray for a block; gives the number of trials that run at once."""
 
 
 def run(
@@ -53,31 +53,32 @@ def run(
     optuna: str | None = None,
     patience: float = 0,
 ) -> Outcome:
-    """Runs what a study has left to run and makes its board; `trainable` runs the trials.
+    """Runs what a study has left to run, and makes its board; `trainable` runs the trials.
 
-    `slots` trials run at once, by default as many as the nodes hold now; `optuna` is a database
-    instead of a journal file; another driver of the study is waited for `patience` seconds.
+    `slots` trials run at once, by default as many as the nodes hold now. `optuna` is the URL of a
+    database to use instead of a journal file. Where another driver runs the study, this one waits
+    `patience` seconds for its end.
 
     Raises:
-        IsoflopError: the study, the data, the folder, the store or the resources do not do.
-        DiskFull, ClusterLost: the machine failed; the same call goes on from there.
-        KeyboardInterrupt: stopped by hand; the same call goes on from there.
+        IsoflopError: the study, the data, the folder, the store or the resources cannot be used.
+        DiskFull, ClusterDown, ClusterLost: the machine failed; the same call resumes.
+        KeyboardInterrupt: the sweep was stopped by a signal; the same call resumes.
     """
     local = address == "local"
     checked = ready(study, Place(out=out, mlflow=uri, optuna=optuna, here=local))
     if not local:
         cluster.preflight(study.resources, address, slots)
     prepared, folder, earlier = checked.prepared, checked.folder, checked.earlier
-    study, place, read = prepared.study, uri or default_uri(out), checked.survey
+    study, store_uri, read = prepared.study, uri or default_uri(out), checked.survey
     origin = provenance(study, prepared.data.task, len(prepared.data.test), read.digest)
-    with _room(), contextlib.ExitStack() as stack:
-        _made(out)
-        store.claim(place, study.name, study.hash)
+    with _disk_full_in_a_line(), contextlib.ExitStack() as stack:
+        _make(out)
+        store.claim(store_uri, study.name, study.hash)
         ledger = Ledger(folder, study, optuna=optuna, patience=patience)
         stack.callback(ledger.close)
         contents.keep(folder, read, ledger.history.begun)
         warm.keep(earlier, folder)
-        projector = store.Projector(ledger.wal, place, study.name)
+        projector = store.Projector(ledger.wal, store_uri, study.name)
         projector.start()
         time_left, last = 5.0, 30.0
         try:
@@ -85,17 +86,19 @@ def run(
             fresh = _train(ledger, prepared, origin, start, listener, trainable=trainable)
             mark_finished(ledger.wal, study.hash)
             time_left = 120.0
-        except KeyboardInterrupt as reason:
+        except KeyboardInterrupt:
             ledger.history.pause()
-            if isinstance(reason, signals.Terminated):
-                time_left = last = 1.0  # of the 3 s that Ray gives a job which it stops
+            if signals.reason() is signals.Terminated:
+                time_left = last = 1.0  # Ray kills a job 3 s after it has asked it to stop
             raise
         finally:
             if not projector.flush(time_left):
-                logger.warning("MLflow does not hold everything yet; the same command goes on")
+                logger.warning(
+                    "MLflow does not have everything yet; the same command writes the rest"
+                )
             if projector.refused:
                 logger.warning(
-                    "MLflow refused %d events for good; they lie in %s",
+                    "MLflow refused %d events for good; they are in %s",
                     projector.refused,
                     folder / "mlflow-refused.jsonl",
                 )
@@ -113,14 +116,14 @@ def run(
     )
     published = publish(source, folder)
     try:
-        link = store.write_board(place, study.name, published.board, published.page.parent)
-    except Exception as error:  # the board stands in the folder; the view can be written again
+        link = store.write_board(store_uri, study.name, published.board, published.page.parent)
+    except Exception as error:  # the board is in the folder; its view can be written again
         logger.warning("MLflow did not take the board: %s", error)
         link = None
-    return Outcome(published.board, published.page, place, link, fresh, published.times)
+    return Outcome(published.board, published.page, store_uri, link, fresh, published.times)
 
 
-def _made(out: Path) -> None:
+def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,68 +134,68 @@ def _made(out: Path) -> None:
 
 def _train(
     ledger: Ledger,
-    ready: Prepared,
+    prepared: Prepared,
     origin: Provenance,
     start: Start,
     listener: Listener | None,
     *,
     trainable: type[tune.Trainable],
 ) -> bool:
-    """Search and confirm; False where nothing was left to do.
+    """Search and confirm; False where nothing is left to do.
 
     Raises:
-        ClusterLost: Ray died more often in a row than a trial may, and no epoch came meanwhile.
+        ClusterLost: Ray died more often in a row than a trial may be lost, without a new epoch.
     """
-    if not _open(ledger, ready):
+    if not _unfinished(ledger, prepared):
         return False
     if listener:
         ledger.replay(listener)
     losses = 0
-    while _open(ledger, ready):
+    while _unfinished(ledger, prepared):
         heard = ledger.history.heard
         try:
-            _fit(ledger, ready, origin, start, trainable=trainable)
+            _fit(ledger, prepared, origin, start, trainable=trainable)
         except Exception as error:
-            reason = _lost_ray(error)
+            reason = _ray_death(error)
             losses = 1 if ledger.history.heard > heard else losses + 1
             if losses > ledger.study.resources.retries:
                 raise ClusterLost(
-                    f"Ray must stay up for an epoch, but died {losses} times in a row, at last: "
-                    f"{reason}; nothing is lost: the same command goes on"
+                    f"Ray must start and last for an epoch, but was lost {losses} times in a row, "
+                    f"at last: {reason}; nothing is lost: the same command resumes the sweep"
                 ) from None
-            logger.warning("Ray was lost, and what ran goes on in a new one: %s", reason)
+            logger.warning("Ray was lost, and a new one resumes what ran: %s", reason)
     return True
 
 
-def _open(ledger: Ledger, ready: Prepared) -> bool:
-    """Whether anything is left to run or to time."""
-    return not _agenda(ledger, ready).finished or bool(_untimed(ledger))
+def _unfinished(ledger: Ledger, prepared: Prepared) -> bool:
+    """Whether a trial is left to run or a network to time."""
+    return not _agenda(ledger, prepared).finished or bool(_untimed(ledger))
 
 
-def _agenda(ledger: Ledger, ready: Prepared, lag: int = 1) -> Agenda:
-    return Agenda(ledger.history, ready.data.task, lag=lag, warm=ready.warm)
+def _agenda(ledger: Ledger, prepared: Prepared, lag: int = 1) -> Agenda:
+    return Agenda(ledger.history, prepared.data.task, lag=lag, warm=prepared.warm)
 
 
 def _fit(
     ledger: Ledger,
-    ready: Prepared,
+    prepared: Prepared,
     origin: Provenance,
     start: Start,
     *,
     trainable: type[tune.Trainable],
 ) -> None:
-    """All that is left to run, or all that runs until Ray is lost."""
-    for left in ledger.folder.glob("ray-*"):
-        shutil.rmtree(left, ignore_errors=True)  # a driver that was killed here
+    """Runs what is left to run, until its end or Ray's."""
+    for scratch_left in ledger.folder.glob("ray-*"):
+        shutil.rmtree(scratch_left, ignore_errors=True)  # by a driver that was killed
     with (
         start() as slots,
         tempfile.TemporaryDirectory(
             prefix="ray-", dir=ledger.folder, ignore_cleanup_errors=True
         ) as scratch,
     ):
-        settings, data = _settings(ledger, origin), shared.put(ready.data)
+        settings, data = _settings(ledger, origin), shared.put(prepared.data)
         lag = ledger.history.begin(origin, lag=slots, device=settings.device)
-        agenda = _agenda(ledger, ready, lag)
+        agenda = _agenda(ledger, prepared, lag)
         try:
             if not agenda.finished:
                 drive(
@@ -207,12 +210,12 @@ def _fit(
             if agenda.finished:
                 _time(ledger, settings, data)
         except KeyboardInterrupt:
-            ledger.history.pause()  # first of all: whoever stops us may not wait until Ray is down
+            ledger.history.pause()  # first of all: whoever stops us may not wait for Ray to end
             raise
 
 
 def _untimed(ledger: Ledger) -> list[latency.Pair]:
-    """Networks of the board whose time was not taken."""
+    """Networks of the board that were not timed."""
     wanted = latency.pairs(ledger.history.rows(), ledger.study.budgets, BASELINE)
     return latency.missing(wanted, ledger.history.latencies)
 
@@ -228,15 +231,15 @@ def _time(ledger: Ledger, settings: Settings, data: shared.Handle | None) -> Non
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it came of; Tune wraps what its parts raise."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__ or found.__context__
+    """An error and its causes; Tune wraps what its parts raise."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
-def _lost_ray(error: Exception) -> str:
-    """What became of Ray, in a line; any other error is raised, in its own words."""
+def _ray_death(error: Exception) -> str:
+    """Why Ray died, in a line; any other error is raised."""
     for cause in _causes(error):
         if isinstance(cause, IsoflopError):
             raise cause from None
@@ -246,17 +249,17 @@ def _lost_ray(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _room() -> Iterator[None]:
-    """A full disk is a line, wherever it was met."""
+def _disk_full_in_a_line() -> Iterator[None]:
+    """Makes a full disk one line, wherever it was met."""
     try:
         yield
     except Exception as error:
         for cause in _causes(error):
             if isinstance(cause, OSError) and cause.errno in NO_ROOM:
-                place = f" to write {cause.filename}" if cause.filename else ""
+                target = f" to write {cause.filename}" if cause.filename else ""
                 raise DiskFull(
-                    f"there must be room{place}, but the disk is full; nothing is lost: make "
-                    "room, and the same command goes on"
+                    f"there must be room{target}, but the disk is full; nothing is lost: make "
+                    "room, and the same command resumes the sweep"
                 ) from None
         raise
 

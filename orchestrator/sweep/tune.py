@@ -1,12 +1,13 @@
 """Ray Tune's part: three adapters by which Tune drives an agenda.
 
-Ray is told nothing that it would have to remember. The history behind the agenda is the state, and
-a trial whose worker died is a new trial to Tune.
+Ray keeps no state that matters. The history behind the agenda is the state, and a trial whose
+worker died is a new trial to Tune.
 """
 
 import itertools
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,17 @@ from orchestrator.sweep.shared import Handle
 from orchestrator.sweep.worker import RESULT, SHARED
 from orchestrator.trial.job import Job, Settings, encode_job
 
+EVERY = 2.0
+"""Seconds between two looks at the workers and at Ray, at least."""
+LOOK = 10.0
+"""Seconds between two looks that count as time, at most: in a longer pause the driver itself stood
+still, and heard no worker."""
+SILENCE = 60.0
+"""Seconds for which any worker may give no sign: it loads libraries and reads data first."""
 LEG = 1_000
-"""Trials of one Tuner: a trial costs it more among more, so a long sweep is a row of Tuners."""
+"""Trials per Tuner: one costs a Tuner more the more it has, so a long sweep is several Tuners."""
 ROUNDS = 50
-"""Trials of one Tuner for each that runs at once, at least: its last ones leave workers idle."""
+"""Least trials per Tuner for each that runs at once: at the end of a Tuner workers are idle."""
 
 
 def drive(
@@ -51,12 +59,13 @@ def drive(
     resources = ledger.study.resources
     trial = tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu})
     leg = max(LEG, ROUNDS * slots)
+    silent: dict[str, str] = {}
     for number in itertools.count():
         tuner = Tuner(
             trial,
             tune_config=TuneConfig(
                 search_alg=_Searcher(agenda, ledger, settings, data),
-                scheduler=_Scheduler(agenda, slots),
+                scheduler=_Scheduler(agenda, slots, silent),
                 num_samples=leg,
                 max_concurrent_trials=slots,
                 reuse_actors=True,
@@ -65,9 +74,9 @@ def drive(
                 name=f"tune-{number}",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[_Watch(agenda, resources)],
+                callbacks=[_Watch(agenda, resources, silent)],
                 failure_config=FailureConfig(max_failures=0),  # the agenda serves them again
-                # trials keep their own
+                # trials write their own
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
             ),
         )
@@ -76,14 +85,14 @@ def drive(
 
 
 class _Stateless:
-    """Tune pickles its parts for a restore that nobody asks for: the history is the state."""
+    """Tune pickles its parts for a restore that never comes, since the history is the state."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
-    """Asks the agenda for trials; how they fare is heard by the scheduler, which hears more."""
+    """Asks the agenda for trials; the scheduler tells it what becomes of them."""
 
     def __init__(
         self, agenda: Agenda, ledger: Ledger, settings: Settings, data: Handle | None
@@ -106,15 +115,15 @@ class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
         return {**encode_job(job), SHARED: self._data}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: the scheduler has heard it."""
+        """Nothing: the scheduler hears it."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the scheduler has heard it."""
+        """Nothing: the scheduler hears it."""
 
     def save(self, checkpoint_path: str) -> None:
-        """An empty file, which Tune looks for."""
+        """An empty file, since Tune looks for one."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
@@ -122,20 +131,23 @@ class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
 
 
 class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
-    """Tells the agenda what becomes of trials, and stops those that it gives up.
+    """Tells the agenda what becomes of trials, and stops those that the agenda stops.
 
-    And keeps idle workers: where the agenda waits for a trial, Tune would end them, and then hand
-    each worker that comes free to the trial that a new one was being started for; trials shorter
-    than that start leave a slot idle for the rest of the sweep.
+    It also keeps idle workers alive. Tune would end them while the agenda waits for a trial, and
+    then give each worker that comes free to the trial for which a new one was being started; where
+    trials are shorter than such a start, a slot would stay idle for the rest of the sweep.
+
+    `silent` says, by Tune's identifier of a trial, why its worker was ended that gave no sign.
     """
 
-    def __init__(self, agenda: Agenda, slots: int) -> None:
+    def __init__(self, agenda: Agenda, slots: int, silent: Mapping[str, str]) -> None:
         super().__init__()
         self._agenda = agenda
         self._idle = slots
+        self._silent = silent
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        if self._idle:  # Tune has no setting for it
+        if self._idle:  # Tune has no setting for this
             cache = tune_controller._tune_controller._actor_cache
             cache.increase_max(trial.placement_group_factory, self._idle)
             self._idle = 0
@@ -157,7 +169,7 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
         trial: Any,
         result: dict[str, Any],
     ) -> None:
-        """The last result; or one that was heard, of a trial that the agenda stopped."""
+        """The last result of a trial, or the result at which the agenda stopped it."""
         last = decode_result(json.loads(result[RESULT])) if RESULT in result else None
         if last and last.done:
             self._agenda.heard(_name(trial), last)
@@ -165,66 +177,89 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
             self._agenda.lost(_name(trial), "its worker died")
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
-        """A worker that died; Tune keeps what it knows of that in a file.
+        """A worker that died; Tune writes what it knows about that into a file.
 
-        Or the agenda raised in `on_trial_complete`: then it does not know this trial any more, and
-        raises again, out of Tune.
+        Where the agenda raised in `on_trial_complete`, it does not know the trial any more: it
+        raises again here, and so out of Tune.
         """
         file = Path(trial.error_file or "")
-        self._agenda.lost(_name(trial), _death(file.read_text() if file.is_file() else ""))
+        death = _death(file.read_text() if file.is_file() else "")
+        self._agenda.lost(_name(trial), self._silent.get(trial.trial_id, death))
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
-        """A trial that was stopped before it had a worker."""
+        """A trial that Tune stopped before it had a worker."""
         self._agenda.lost(_name(trial), "its worker died")
 
 
 class _Watch(_Stateless, Callback):  # type: ignore[misc]
-    """Looks after the run between events: is a stop asked for, is Ray alive, is a trial overdue?
+    """Looks after the run between events: was a stop asked for, is Ray alive, does a trial hang?
 
-    Tune would wait for ever for a raylet of this machine that died, or for a trial that hangs.
+    Tune would wait for ever for a raylet of this machine that died, or for a worker that hangs.
     """
 
-    def __init__(self, agenda: Agenda, resources: Resources) -> None:
+    def __init__(self, agenda: Agenda, resources: Resources, silent: dict[str, str]) -> None:
         self._agenda = agenda
         self._minutes = resources.timeout
+        self._silent = silent
         self._node = ray.get_runtime_context().get_node_id()
-        self._asked = 0.0
-        self._began: dict[str, float] = {}
-        self._ended: set[str] = set()
+        self._looked = time.monotonic()
+        self._clock = 0.0
+        self._signs: dict[str, float] = {}
+        self._overdue: set[str] = set()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
         signals.check()
-        now = time.monotonic()
-        if self._minutes is not None:
-            self._end_overdue(now, self._minutes, trials)
-        if now - self._asked < 2:
+        pause = time.monotonic() - self._looked
+        if pause < EVERY:
             return
-        self._asked = now
+        self._looked += pause
+        self._clock += min(pause, LOOK)
+        if self._minutes is not None:
+            self._end_overdue(self._minutes, trials)
         if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self._node):
             raise ConnectionError("the raylet of the driver's machine died")
 
-    def _end_overdue(self, now: float, minutes: float, trials: list[Any]) -> None:
-        """End the workers of trials that take too long, be they at work or hanging."""
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Any],  # noqa: ARG002
+        trial: Any,
+        result: dict[str, Any],  # noqa: ARG002
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """A sign of life from a worker."""
+        self._signs[trial.trial_id] = self._clock
+
+    def _end_overdue(self, minutes: float, trials: list[Any]) -> None:
+        """End the worker of a trial that trains too long, or that gives no sign for so long.
+
+        The first has failed. The second may be innocent: its worker is frozen, or its machine has
+        lost its disk; so it is lost, and served again.
+        """
         for trial in trials:
             start, actor = trial.trial_id, trial.temporary_state.ray_actor
-            if actor is None or trial.is_finished() or start in self._ended:
+            if actor is None or trial.is_finished() or start in self._overdue:
                 continue
-            if start not in self._began:
-                self._began[start] = now - self._agenda.trained(_name(trial))
-            if now - self._began[start] > 60 * minutes:
-                self._ended.add(start)
+            sign = self._signs.setdefault(start, self._clock)
+            if self._agenda.trained(_name(trial)) > 60 * minutes:
                 self._agenda.overdue(_name(trial), f"took longer than {minutes:g} minutes")
-                ray.kill(actor)
+            elif self._clock - sign > max(60 * minutes, SILENCE):
+                silence = (self._clock - sign) / 60
+                self._silent[start] = f"its worker gave no sign for {silence:.2g} minutes"
+            else:
+                continue
+            self._overdue.add(start)
+            ray.kill(actor)
 
 
 def _name(trial: Any) -> str:
-    """Our name of one of Tune's trials."""
+    """The name that we gave to one of Tune's trials."""
     return str(trial.config["trial"])
 
 
 def _death(error: str) -> str:
-    """What Ray says of a worker's end, in a line."""
+    """What Ray says about a worker's end, in a line."""
     lines = [line.strip() for line in error.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("The actor died", "Worker exit detail"))]
-    told = told or [line for line in lines if "Error: " in line][-1:] or lines[-1:]
-    return f"its worker died: {' '.join(told)}"[:500]
+    reasons = [line for line in lines if line.startswith(("The actor died", "Worker exit detail"))]
+    reasons = reasons or [line for line in lines if "Error: " in line][-1:] or lines[-1:]
+    return f"its worker died: {' '.join(reasons)}"[:500]

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from orchestrator.cli.progress import Progress
@@ -32,8 +33,8 @@ def ended(trial: str, state: EndState = "COMPLETE", reason: str | None = None) -
     return End(trial, state, reason, 2, 1.0, (POINT,) if state == "COMPLETE" else ())
 
 
-def shown(*events: News, terminal: bool, study: Study = STUDY) -> str:
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+def shown(*events: News, terminal: bool, study: Study = STUDY, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
     progress = Progress(study, console)
     with progress.shown():
         for event in events:
@@ -67,6 +68,16 @@ def test_a_terminal_shows_a_table_per_method() -> None:
     assert "skipnet" in text
     assert "90.0 % at 0.500 MMACs" in text
     assert "1 of at most 6 trials" in text
+
+
+def test_a_terminal_that_is_narrow_or_cannot_redraw_shows_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = (Resumed(), started("dense-00000"), ended("dense-00000"))
+    line = "[1 of at most 6] dense-00000 COMPLETE: 90.0 % validation at 0.500 MMACs\n"
+    assert shown(*events, terminal=True, width=40) == line
+    monkeypatch.setenv("TERM", "dumb")
+    assert shown(*events, terminal=True) == line
 
 
 def test_trials_that_equal_time_will_hold_are_not_foretold() -> None:

@@ -101,7 +101,7 @@ def swept(what: Study, warm: Mapping[str, Sequence[FrozenTrial]], folder: Path) 
 def driven(agenda: Agenda, ledger: Ledger, order: random.Random, events: int) -> bool:
     """Whether the search came to its end within so many results."""
     settings = Settings("digits", 0, ledger.folder, "cpu", 1)
-    searcher, scheduler = _Searcher(agenda, ledger, settings, None), _Scheduler(agenda, 0)
+    searcher, scheduler = _Searcher(agenda, ledger, settings, None), _Scheduler(agenda, 0, {})
     running: list[tuple[Any, Course, int]] = []
     for event in range(events):
         while len(running) < LAG:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from methods.data.load import load
 from methods.errors import ClusterError
-from orchestrator.study.check import cores, prepared, slots, slots_here
+from methods.machine import cores
+from orchestrator.study.check import prepared, slots, slots_here
 from orchestrator.study.file import Resources, Study
 from orchestrator.study.space import spaces
 

@@ -19,10 +19,10 @@ import torch
 
 from methods.data.load import Data
 from methods.dense import Dense
-from methods.machine import tune_allocator
+from methods.machine import cores, tune_allocator
 from methods.training.loop import train
 from methods.training.recipe import Recipe
-from orchestrator.study.check import cores, slots_here
+from orchestrator.study.check import slots_here
 from orchestrator.study.file import Resources
 from tests.bench.speed.clock import Clock, Ratio
 from tests.bench.speed.goals import Finding, found

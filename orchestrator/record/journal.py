@@ -1,93 +1,171 @@
 """Optuna's storage of search trials: a journal file by default, a database where there is one."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import create_engine
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from methods.errors import DatabaseAway, StorageError
+from orchestrator.record.address import Address, bounded
 from orchestrator.record.log import cut_torn_line, patiently
 from orchestrator.study.file import Study
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+PATIENCE = 600.0
+"""Seconds for which a sweep waits for a database that went away."""
+PAUSE = 1.0
+"""Seconds between two tries of a write."""
+SILENCE = 30.0
+"""Seconds without an answer after which a line says so, and a new connection is given up."""
+FIRST = 120.0
+"""Seconds for Optuna to make or find its tables."""
+
 
 class Journal:
-    """One Optuna study per method.
+    """One Optuna study per method; a database that goes away during a sweep is waited for.
 
     Raises:
         StorageError: the storage cannot be used.
+        DatabaseAway: the database does not answer.
     """
 
     def __init__(self, file: Path, study: Study, database: str | None = None) -> None:
-        self._database = _shown(database)
-        self.place = self._database or str(file)
+        self._address = Address(database) if database else None
+        self.place = str(self._address or file)
         """Where the trials are: a path, or a URL without its password."""
         self._connections = contextlib.ExitStack()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+        def studies() -> dict[str, optuna.Study]:
+            storage = _tables(self._address, self._connections) if self._address else _lines(file)
+            return {
+                method: optuna.create_study(
+                    storage=storage,
+                    study_name=f"{study.name}/{method}",
+                    directions=["minimize", "minimize"],
+                    load_if_exists=True,
+                )
+                for method in study.methods
+            }
+
         try:
-            with _answers(self._database):
-                storage = _tables(database, self._connections) if database else _lines(file)
-                self._studies = {
-                    method: optuna.create_study(
-                        storage=storage,
-                        study_name=f"{study.name}/{method}",
-                        directions=["minimize", "minimize"],
-                        load_if_exists=True,
-                    )
-                    for method in study.methods
-                }
+            with _database_errors(self._address):
+                if self._address:
+                    check(self._address.url)
+                self._studies = self._answer(studies, FIRST)
+            self._counts = {method: len(trials) for method, trials in self.trials().items()}
         except StorageError:
             self.close()
             raise
 
     def trials(self) -> Mapping[str, list[FrozenTrial]]:
-        """Every search trial by method, in the order of their numbers."""
-        with _answers(self._database):
+        """Every search trial by method, in the order of their numbers.
+
+        Raises:
+            DatabaseAway: the database does not answer.
+        """
+
+        def trials() -> dict[str, list[FrozenTrial]]:
             return {
                 method: study.get_trials(deepcopy=False) for method, study in self._studies.items()
             }
 
+        with _database_errors(self._address):
+            return self._answer(trials)
+
     def add(self, method: str, trial: FrozenTrial) -> None:
-        """Commit a new trial of a method."""
-        with _answers(self._database):
-            self._studies[method].add_trial(trial)
+        """Commits a new trial of a method.
+
+        Raises:
+            DatabaseAway: the database did not return for `PATIENCE` seconds.
+        """
+        study, count = self._studies[method], self._counts[method]
+        self._write(
+            lambda: study.add_trial(trial),
+            lambda: len(study.get_trials(deepcopy=False)) > count,
+        )
+        self._counts[method] += 1
 
     def end(self, method: str, trial: FrozenTrial) -> None:
-        """Tell Optuna the end of a trial that it holds as running."""
+        """Tells Optuna the end of a trial that it holds as running.
+
+        Raises:
+            DatabaseAway: the database did not return for `PATIENCE` seconds.
+        """
+        study = self._studies[method]
         values = trial.values if trial.state == TrialState.COMPLETE else None
-        with _answers(self._database):
-            self._studies[method].tell(trial.number, values, trial.state)
+
+        def is_written() -> bool:
+            return study.get_trials(deepcopy=False)[trial.number].state.is_finished()
+
+        self._write(lambda: study.tell(trial.number, values, trial.state), is_written)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Gives the connections back."""
         self._connections.close()
+
+    def _write(self, write: Callable[[], object], is_written: Callable[[], bool]) -> None:
+        """Writes, again while the database is away: a write may arrive although it fails."""
+        start, failed = time.monotonic(), False
+        while True:
+            try:
+                with _database_errors(self._address):
+                    if not failed or not self._answer(is_written):
+                        self._answer(write)
+            except DatabaseAway as error:
+                if time.monotonic() - start >= PATIENCE:
+                    raise
+                if not failed:
+                    logger.warning("%s; waiting %.3g s for it", error, PATIENCE)
+                failed = True
+                time.sleep(PAUSE)
+            else:
+                if failed:
+                    logger.warning("Optuna's database %s answers again", self.place)
+                return
+
+    def _answer(self, call: Callable[[], T], patience: float | None = None) -> T:
+        """What the storage answers within `patience` seconds; a frozen server never does.
+
+        Raises:
+            TimeoutError: it did not; `PATIENCE` by default.
+        """
+        if self._address is None or self._address.is_file:
+            return call()
+
+        def warn(seconds: float) -> None:
+            logger.warning("Optuna's database %s is silent for %.0f s", self.place, seconds)
+
+        seconds = PATIENCE if patience is None else patience
+        return bounded(call, seconds, every=SILENCE, still_waiting=warn)
 
 
 def check(database: str | None) -> None:
-    """Refuses a database that cannot be used; writes nothing.
+    """Refuses a database that cannot be used, within seconds; writes nothing.
 
     Raises:
-        StorageError: it is no URL, its driver is missing, or nothing answers there.
+        StorageError: it is no URL, or its driver is missing.
+        DatabaseAway: nothing answers there.
     """
     if not database:
         return
-    shown, url = _shown(database), make_url(database)
-    if url.get_backend_name() == "sqlite" and not url.database:
-        raise StorageError("Optuna's database must outlive the sweep, but sqlite:// is in memory")
-    with _answers(shown):
-        engine = create_engine(url)
-        try:
-            if url.get_backend_name() != "sqlite":  # whose file a connection would make
-                engine.connect().close()
-        finally:
-            engine.dispose()
+    address = Address(database)
+    with _database_errors(address):
+        engine = create_engine(address.client, poolclass=NullPool)
+        if not address.is_file:  # which a connection would make
+            bounded(lambda: engine.connect().close(), SILENCE)
 
 
 class _Backend(JournalFileBackend):
@@ -109,42 +187,33 @@ def _lines(journal: Path) -> optuna.storages.BaseStorage:
     return optuna.storages.JournalStorage(_Backend(journal))
 
 
-def _tables(url: str, connections: contextlib.ExitStack) -> optuna.storages.BaseStorage:
+def _tables(address: Address, connections: contextlib.ExitStack) -> optuna.storages.BaseStorage:
     """Optuna's tables in a database; a connection that was cut is opened again."""
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    storage = optuna.storages.RDBStorage(address.client, engine_kwargs={"pool_pre_ping": True})
     connections.callback(storage.engine.dispose)
     connections.callback(storage.remove_session)
     return storage
 
 
-def _shown(database: str | None) -> str:
-    """A database's URL without its password; nothing for none."""
-    if not database:
-        return ""
-    try:
-        return make_url(database).render_as_string(hide_password=True)
-    except ArgumentError:
-        raise StorageError(
-            "Optuna's database must be a URL such as postgresql://user:password@host/optuna, but "
-            "what was given is none"
-        ) from None
-
-
 @contextlib.contextmanager
-def _answers(database: str) -> Iterator[None]:
-    """A database that does not answer is a line.
+def _database_errors(address: Address | None) -> Iterator[None]:
+    """Turns a database's errors into one line, without its password.
 
     Raises:
-        StorageError: says which, without its password.
+        DatabaseAway: it does not answer.
+        StorageError: it cannot be used at all.
     """
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, ImportError) as error:
+    except (SQLAlchemyError, StorageInternalError, ImportError, TimeoutError) as error:
+        if address is None:
+            raise
         cause = error.__cause__ or error
-        reason = " ".join(str(getattr(cause, "orig", None) or cause).split())[:300]
+        text = " ".join(str(getattr(cause, "orig", None) or cause).split())
+        reason = address.redact(text)[:300]
         if isinstance(cause, ArgumentError | ImportError):
-            raise StorageError(f"Optuna's database {database} cannot be used: {reason}") from None
+            raise StorageError(f"Optuna's database {address} cannot be used: {reason}") from None
         raise DatabaseAway(
-            f"Optuna's database {database} must answer, but: {reason}; nothing is lost: the same "
+            f"Optuna's database {address} must answer, but: {reason}; nothing is lost: the same "
             "command resumes the sweep"
         ) from None

@@ -1,14 +1,17 @@
 """What a driver on Kubernetes has beside: Optuna's database, and patience with its predecessor."""
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from faults import COMPLETE, STUDY
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from postgres import Postgres
+from sqlalchemy.exc import OperationalError
 
 from methods.errors import DatabaseAway, StorageError
+from orchestrator.record import journal
 from orchestrator.record.events import decode_points
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.result import Ending
@@ -53,11 +56,12 @@ def test_a_database_keeps_what_the_journal_keeps(tmp_path: Path, postgres: Postg
 
 
 def test_a_database_that_goes_away_is_a_line_and_loses_nothing(
-    tmp_path: Path, postgres: Postgres
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(tmp_path, STUDY, optuna=postgres.url)
     flow(ledger)
     postgres.stop()
+    monkeypatch.setattr(journal, "PATIENCE", 3.0)
     with pytest.raises(DatabaseAway) as caught:
         ledger.history.end(
             "dense-00002", Ending("COMPLETE", points=decode_points(COMPLETE["points"]))
@@ -71,6 +75,52 @@ def test_a_database_that_goes_away_is_a_line_and_loses_nothing(
     again = Ledger(tmp_path, STUDY, optuna=postgres.url)
     states = [trial.state for trial in again.history._trials["dense"]]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    again.close()
+
+
+def test_a_database_that_returns_has_every_trial_once(
+    tmp_path: Path,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(journal, "PAUSE", 0.1)
+    ledger = Ledger(tmp_path, STUDY, optuna=postgres.url)
+    flow(ledger)
+
+    def return_when_missed(times: int) -> None:
+        while caplog.text.count("waiting 600 s for it") < times:
+            time.sleep(0.05)
+        postgres.start()
+
+    for times, action in enumerate(("end", "add"), 1):
+        postgres.stop()
+        timer = threading.Thread(target=return_when_missed, args=(times,), daemon=True)
+        timer.start()
+        if action == "end":
+            points = decode_points(COMPLETE["points"])
+            ledger.history.end("dense-00002", Ending("COMPLETE", points=points))
+        else:
+            ledger.history.add(SPACE, {**SPACE.defaults(), "width": 0.25})
+        timer.join()
+    assert caplog.text.count("waiting 600 s for it") == caplog.text.count("answers again") == 2
+    assert "hidden-word" not in caplog.text
+
+    trials = ledger._journal._studies["dense"]
+    add = trials.add_trial
+
+    def cut_off(trial: FrozenTrial) -> None:
+        monkeypatch.setattr(trials, "add_trial", add)
+        add(trial)
+        raise OperationalError("COMMIT", None, Exception("the connection was cut"))
+
+    monkeypatch.setattr(trials, "add_trial", cut_off)  # the write arrived, its answer did not
+    ledger.history.add(SPACE, {**SPACE.defaults(), "width": 0.75})
+    ledger.close()
+    again = Ledger(tmp_path, STUDY, optuna=postgres.url)
+    states = [trial.state for trial in again.history._trials["dense"]]
+    expected = ["COMPLETE", "FAIL", "COMPLETE", "RUNNING", "RUNNING"]
+    assert [state.name for state in states] == expected
     again.close()
 
 

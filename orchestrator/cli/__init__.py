@@ -23,6 +23,7 @@ from orchestrator.cli.replay import simulate, table
 from orchestrator.cli.run import plan, run, schema
 from orchestrator.cli.streams import guarded
 from orchestrator.cli.usage import Usage
+from orchestrator.record.address import redact
 
 __all__ = ["app", "main"]
 
@@ -60,6 +61,13 @@ def common(
     """Options of the command itself."""
 
 
+class _Redacted(logging.Formatter):
+    """Log lines, the libraries' own included, without the passwords of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `isoflop` command."""
     with guarded():
@@ -69,11 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _main(arguments: Sequence[str] | None) -> None:
     warnings_only = logging.StreamHandler()
     warnings_only.setLevel(logging.WARNING)
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-        handlers=[warnings_only],
-    )
+    warnings_only.setFormatter(_Redacted("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[warnings_only])
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # what we start imports nothing from this folder
@@ -81,11 +86,11 @@ def _main(arguments: Sequence[str] | None) -> None:
         words = list(arguments) if arguments is not None else None
         status = app(words, prog_name="isoflop", standalone_mode=False)
     except IsoflopError as error:
-        print(f"isoflop: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"isoflop: {redact(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
         if not isinstance(error, Usage):
             raise
-        print(usage.line(error), file=sys.stderr)
+        print(redact(usage.line(error)), file=sys.stderr)
         sys.exit(error.exit_code)
     sys.exit(status if isinstance(status, int) else 0)

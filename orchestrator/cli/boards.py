@@ -1,6 +1,7 @@
 """The board of a study, and methods and studies side by side, from the MLflow store alone."""
 
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from methods.errors import EvidenceError, StudyError
 from orchestrator.cli.console import Out, Store, console, near
+from orchestrator.record.address import Address
 from orchestrator.report.table import number, table
 
 if TYPE_CHECKING:
@@ -119,17 +121,31 @@ def print_board(outcome: "Outcome") -> None:
     from orchestrator.report.terminal import terminal
 
     console.print(terminal(outcome.board, times=outcome.times))
-    console.print(f"\nReport:  {near(outcome.report)}", highlight=False, soft_wrap=True)
-    server = outcome.uri if outcome.uri.startswith("http") else "http://127.0.0.1:5000"
-    if not outcome.uri.startswith("http"):
+    console.print(
+        f"\nReport:  {near(outcome.report)}", highlight=False, markup=False, soft_wrap=True
+    )
+    address = Address(outcome.uri)
+    server = address.page if address.is_server else "http://127.0.0.1:5000"
+    if not address.is_server:
         console.print(
-            f"MLflow:  {near(Path(sys.executable).with_name('mlflow'))} server "
-            f"--backend-store-uri {outcome.uri} --port 5000",
+            f"MLflow:  {_server_command(address)}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
     if outcome.link:
-        console.print(f"   then  {server}/{outcome.link}", highlight=False, soft_wrap=True)
+        console.print(
+            f"   then  {server}/{outcome.link}", highlight=False, markup=False, soft_wrap=True
+        )
+
+
+def _server_command(address: Address) -> str:
+    """The command that shows a store in MLflow's pages, for a shell."""
+    program, where, uri = near(Path(sys.executable).with_name("mlflow")), "", str(address)
+    if address.is_file and {"%", "?"} & set(uri):  # MLflow makes a folder of the quoted name
+        program, uri = program.absolute(), f"sqlite:///{address.file.name}"
+        where = f"cd {shlex.quote(str(near(address.file.parent)))} && "
+    return f"{where}{program} server --backend-store-uri {shlex.quote(uri)} --port 5000"
 
 
 def export(  # noqa: PLR0917

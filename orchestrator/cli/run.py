@@ -13,6 +13,7 @@ from rich.console import Console
 from orchestrator.cli.boards import print_board
 from orchestrator.cli.console import Out, Store, StudyFile, console, near
 from orchestrator.cli.streams import outlive
+from orchestrator.record.address import redact
 
 Database = Annotated[
     str | None,
@@ -77,7 +78,8 @@ def run(  # noqa: PLR0917
         stopped = closed if signals.reason() is signals.HungUp else "Stopped"
         console.print(f"\n{stopped}; nothing is lost. Resume with the same command:")
         words = [str(near(Path(sys.argv[0]).absolute())), *sys.argv[1:]]
-        console.print(f"  {shlex.join(words)}", soft_wrap=True, highlight=False, markup=False)
+        command = redact(shlex.join(words))
+        console.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
         if signals.reason() is signals.Terminated:
             signals.leave(signals.exit_code())
         raise typer.Exit(signals.exit_code()) from None

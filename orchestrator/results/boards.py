@@ -1,5 +1,7 @@
 """Studies as an MLflow store holds them: their boards, at any budget, and side by side."""
 
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pydantic
 
 from methods.errors import StudyError, nearest
+from methods.files import digest
 from orchestrator import store
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
@@ -18,9 +21,11 @@ from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
 from orchestrator.report.publish import Outcome, Source, publish
-from orchestrator.store.place import default_uri, writable
+from orchestrator.store.place import check_folder, default_uri, is_writable
 from orchestrator.study import file as studies
 from orchestrator.study.file import Study
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,13 @@ class StoredStudy:
     provenance: Provenance
     rows: list[Row]
     uri: str
-    cache: Path
+    home: Path
+    """The folder for what is made of it: the study's, or one of the user's cache."""
+
+    @property
+    def cache(self) -> Path:
+        """The folder of what was read from the store before."""
+        return self.home / "cache"
 
     def curves(self, trials: Sequence[Row], *, refresh: bool = False) -> Curves:
         """The learning curves of these trials."""
@@ -47,26 +58,22 @@ def located(study: str, out: Path, uri: str | None) -> tuple[str, str]:
         StudyError: there is no store, or no study file.
     """
     place = uri or default_uri(out)
-    if place.startswith("sqlite:///") and not Path(place.removeprefix("sqlite:///")).exists():
-        raise StudyError(
-            f"{place.removeprefix('sqlite:///')} must be a store of studies, but there is none; "
-            "`isoflop run` makes one, --out or --mlflow names another"
-        )
-    store.check(place)
+    store.check(place, reading=True)
     return place, studies.load(Path(study)).name if study.endswith((".yaml", ".yml")) else study
 
 
 def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = False) -> StoredStudy:
     """A study of this name, or of this file, from its MLflow store alone.
 
-    What was read lies in a cache below `out`; `refresh` reads everything again.
+    What was read is cached in the study's folder, or in the user's cache where that cannot be
+    written; `refresh` reads everything again.
 
     Raises:
         StorageError: the store does not answer.
         StudyError: it holds no study of this name, or one that this version cannot read.
     """
     place, name = located(study, out, uri)
-    writable(out)
+    home = _home(out, name)
     provenance = store.read_study(place, name)
     try:
         declared = Study.model_validate(provenance.study)
@@ -76,9 +83,8 @@ def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = Fal
             f"study {name!r} in this store cannot be read by this version of isoflop: "
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from None
-    cache = out.absolute() / name / "cache"
-    rows = store.read_trials(place, name, cache=cache, refresh=refresh)
-    return StoredStudy(declared, provenance, rows, place, cache)
+    rows = store.read_trials(place, name, cache=home / "cache", refresh=refresh)
+    return StoredStudy(declared, provenance, rows, place, home)
 
 
 def show(
@@ -106,7 +112,7 @@ def show(
             f"got {primary:g}; `isoflop compare {declared.name} --at {primary:g}` compares at any "
             "other"
         )
-    folder = out.absolute() / declared.name
+    folder = source.home
     store.fetch_evidence(source.uri, source.rows, folder)
     published = publish(
         Source(
@@ -186,6 +192,23 @@ def two_studies(
         for source, named in zip(both, names, strict=True)
     )
     return versus(first_side, second_side)
+
+
+def _home(out: Path, name: str) -> Path:
+    """The folder for a study's report, evidence and cache.
+
+    Raises:
+        StorageError: `out` is no folder, or its name cannot be used.
+    """
+    folder = out.absolute() / name
+    existing = folder if folder.is_dir() else folder.parent
+    if not existing.is_dir() or is_writable(existing):
+        check_folder(out, name)
+        return folder
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = cache / "isoflop" / "studies" / f"{name}-{digest(str(folder))[:12]}"
+    logger.warning("%s cannot be written: report and cache lie in %s", existing, home)
+    return home
 
 
 def _methods(source: StoredStudy, wanted: Sequence[str]) -> tuple[str, ...]:

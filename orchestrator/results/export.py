@@ -126,7 +126,9 @@ def export(source: ConfirmedPoint, how: Format, to: Path | None = None) -> Path:
             new.rename(to)
     except OSError as error:
         kind = DiskFull if error.errno in NO_ROOM else StorageError
-        raise kind(f"an export must be written to {to}, but: {error.strerror}") from None
+        raise kind(
+            f"an export must be written to {to}, but: {error.strerror}; --to names another folder"
+        ) from None
     return to
 
 
@@ -223,8 +225,9 @@ def _agreeing(source: ConfirmedPoint, network: nn.Module, images: Images) -> dic
         StorageError: on too few: they are other weights.
     """
     row = source.row
-    store.fetch_evidence(source.stored.uri, [row], source.folder)
-    content = evidence.read(source.folder, row.trial, row.evidence) if row.evidence else None
+    home = source.stored.home
+    store.fetch_evidence(source.stored.uri, [row], home)
+    content = evidence.read(home, row.trial, row.evidence) if row.evidence else None
     if content is None:
         return None
     recorded = evidence.unpacked(content).points[row.point].predictions[: len(images)]

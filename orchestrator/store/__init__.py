@@ -1,6 +1,6 @@
-"""MLflow: a projection of the write-ahead log, and the board read back from it.
+"""MLflow: a projection of the write-ahead log, and studies read back from it.
 
-The only package that imports mlflow.
+This room alone imports mlflow.
 """
 
 from orchestrator.store.mirror import project

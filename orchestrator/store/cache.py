@@ -1,7 +1,7 @@
-"""What a store told before, in one Parquet file, so that only what is new is asked for.
+"""A copy of what was read from a store, in one Parquet file, so that only news is asked for.
 
-A file that is torn, damaged, of another store or of another version is no cache: it is read as
-nothing and written anew.
+A file that is torn, damaged, from another store or from another version counts as empty and is
+replaced.
 """
 
 import json
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 KEY = b"isoflop-cache"
-"""Where the Parquet file's metadata holds ours, as JSON."""
+"""The key of our metadata, as JSON, in the Parquet file's."""
 
 
 class Cache:
-    """One table of one experiment; `facts` are what must be equal for it to be that table."""
+    """One table of one experiment; `facts` identify it."""
 
     def __init__(self, folder: Path, name: str, facts: Mapping[str, Any]) -> None:
         text = json.dumps({**facts, "name": name, "version": VERSION}, sort_keys=True)
@@ -32,21 +32,21 @@ class Cache:
         self._file = folder / f"{name}-{files.digest(place)[:12]}.parquet"
 
     def load(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The rows and the notes that were saved last; nothing where they cannot be trusted."""
+        """The rows and the notes that were saved last; empty where they cannot be trusted."""
         try:
             table = pq.read_table(self._file, page_checksum_verification=True)
-            told = json.loads((table.schema.metadata or {})[KEY])
-            if (told["identity"], told["rows"]) == (self._identity, table.num_rows):
-                return table.to_pylist(), dict(told["notes"])
+            metadata = json.loads((table.schema.metadata or {})[KEY])
+            if (metadata["identity"], metadata["rows"]) == (self._identity, table.num_rows):
+                return table.to_pylist(), dict(metadata["notes"])
         except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
             pass
         return [], {}
 
     def save(self, rows: Mapping[str, list[Any]], notes: Mapping[str, Any]) -> None:
-        """Replace the table by these columns; a disk that refuses them costs a warning."""
+        """Replaces the table by these columns; a disk that refuses them costs a warning."""
         table = pa.table(dict(rows))
-        told = {"identity": self._identity, "rows": table.num_rows, "notes": dict(notes)}
-        table = table.replace_schema_metadata({KEY: json.dumps(told)})
+        metadata = {"identity": self._identity, "rows": table.num_rows, "notes": dict(notes)}
+        table = table.replace_schema_metadata({KEY: json.dumps(metadata)})
         try:
             files.write(
                 self._file, lambda file: pq.write_table(table, file, write_page_checksum=True)

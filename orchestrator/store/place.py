@@ -1,62 +1,102 @@
-"""A place that MLflow keeps runs in: whether it can be used, whose it is, and what it holds."""
+"""A place that MLflow keeps runs in: whether it can be used, and whose it is."""
 
 import contextlib
 import logging
 import os
-import re
 import sqlite3
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-# MLflow's own retries block one write for 246 s, and send what may have arrived a second time.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, ViewType
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
-from methods.errors import DiskFull, StorageError, StudyError, nearest
-from methods.files import NO_ROOM
+from methods.errors import StorageError, StudyError
+from orchestrator.record.address import Address, bounded
+from orchestrator.store.artefacts import FOLDER, folder_of
+from orchestrator.store.client import (
+    SCHEMA,
+    busy,
+    check_schema,
+    connect,
+    experiment_of,
+    file_uri,
+    ping,
+    reason,
+    storage_errors,
+)
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we tell it, in a line
+logger = logging.getLogger(__name__)
 
-LATENCIES = "latencies.json"
-"""The artefact of the report's run that tells how long deployed networks took."""
-SCHEMA = 1
-"""Version of what isoflop writes into an experiment, in its tag `isoflop_schema`; without it, 1."""
-ENDED = ("FINISHED", "FAILED")
-"""States of a run that goes on no more."""
-PAGE = 1000
-"""Runs that one request to MLflow returns."""
+PATIENCE = 30.0
+"""Seconds for which a store may take to give its first answer, names and proxies included."""
+BUSY = 20.0
+"""Seconds for which an SQLite file may be locked; MLflow waits as long."""
+DEEPEST = 200
+"""Bytes of the longest path that a sweep makes below `--out`, but for the study's name twice."""
 
 
-def check(uri: str) -> None:
-    """Refuses a store that cannot be used, within seconds.
+def default_uri(out: Path) -> str:
+    """The SQLite store that the studies of one folder share."""
+    return Address.of_file(out / "mlflow.db").url
+
+
+def check_folder(out: Path, study: str = "") -> None:
+    """Refuses an output folder before anything is written into it.
 
     Raises:
-        StorageError: a folder that cannot be written, a server that does not answer, another kind.
+        StorageError: it cannot be written, or its name cannot be used.
     """
-    if uri.startswith("sqlite:///"):
-        _check_file(Path(uri.removeprefix("sqlite:///")))
-    elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif uri.startswith(("postgresql", "mysql", "mssql")):
-        try:
-            MlflowClient(uri).search_experiments(max_results=1)
-        except Exception as error:  # a driver that is missing, a server that is: each its own way
-            raise StorageError(f"the MLflow store {uri} cannot be used: {_told(error)}") from None
+    path = out.absolute()
+    try:
+        str(path).encode()
+        nearest = next(place for place in (path, *path.parents) if place.exists())
+        limit = os.pathconf(nearest, "PC_PATH_MAX") - DEEPEST - 2 * len(study.encode())
+    except (OSError, UnicodeEncodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise StorageError(
+            f"--out must be a folder that can be written, but {_short(path)} cannot be: {why}"
+        ) from None
+    if len(os.fsencode(path)) > limit:
+        raise StorageError(
+            f"--out must have a path of {limit} bytes at most, but {_short(path)} has "
+            f"{len(os.fsencode(path))}"
+        )
+    longest = os.pathconf(nearest, "PC_NAME_MAX")
+    for part in path.relative_to(nearest).parts:
+        if len(os.fsencode(part)) > longest:
+            raise StorageError(
+                f"--out must have names of {longest} bytes at most, but {_short(Path(part))} has "
+                f"{len(os.fsencode(part))}"
+            )
+    if not is_writable(nearest):
+        raise StorageError(f"--out must be a folder that can be written, but {nearest} is not")
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder."""
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def check(uri: str, *, reading: bool = False) -> None:
+    """Refuses a store that cannot be used, within seconds; `reading` asks for no right to write.
+
+    Raises:
+        StorageError: a file or a folder without the rights, a server that does not answer, or a URI
+            of another kind.
+        StudyError: there is no such file to read.
+    """
+    address = Address(uri)
+    if address.is_file:
+        _check_file(address, reading=reading)
+    elif address.is_server or address.scheme.partition("+")[0] in {"postgresql", "mysql", "mssql"}:
+        _check_server(address)
     else:
         raise StorageError(
-            f"an MLflow URI starts with sqlite:///, http:// or https://, but got {uri!r}"
+            "an MLflow URI starts with sqlite:///, http://, https:// or postgresql://, but got "
+            f"{str(address)!r}"
         )
 
 
@@ -67,9 +107,10 @@ def claim(uri: str, study: str, study_hash: str) -> str:
         StudyError: the name belongs to a study of another hash, or was deleted in MLflow.
         StorageError: the store cannot be used.
     """
-    with storage_errors(uri), _alone(uri):
-        _make_file(uri)
-        client = MlflowClient(uri)
+    address = Address(uri)
+    with storage_errors(uri), _alone(address):
+        _make_file(address)
+        client = connect(uri)
         experiment = client.get_experiment_by_name(study)
         if experiment is None:
             tags = {
@@ -77,175 +118,136 @@ def claim(uri: str, study: str, study_hash: str) -> str:
                 "isoflop_schema": str(SCHEMA),
                 "mlflow.experimentKind": "custom_model_development",
             }
+            place = folder_of(address.file, study).as_uri() if address.is_file else None
             try:
-                return str(client.create_experiment(study, _artifacts(uri, study), tags))
+                return str(client.create_experiment(study, place, tags))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             experiment = experiment_of(client, study)  # another driver was faster
-    _readable(experiment)
-    found = experiment.tags.get("study_hash")
-    if found != study_hash:
-        raise StudyError(
-            f"the name {study!r} is taken in this MLflow store by a different study (hash {found}, "
-            f"this one has {study_hash}); give it another name, or another store with --mlflow"
-        )
-    if experiment.lifecycle_stage != "active":
-        raise StudyError(
-            f"study {study!r} was deleted in this MLflow store; bring it back with `mlflow "
-            f"experiments restore --experiment-id {experiment.experiment_id}`, or give the study "
-            "another name"
-        )
+        _refuse_other(experiment, study_hash)
+        if address.is_file:
+            _move_in(address.file, experiment)
     return str(experiment.experiment_id)
 
 
-def experiment_of(client: MlflowClient, study: str) -> Experiment:
-    """The study's experiment.
-
-    Raises:
-        StudyError: the store holds no study of this name, or one of a newer isoflop.
-    """
-    experiment = client.get_experiment_by_name(study)
-    if experiment is None:
-        held = sorted(e.name for e in client.search_experiments() if "study_hash" in e.tags)
-        hint = nearest(study, held) if held else "it holds none; `isoflop run` makes one"
-        raise StudyError(f"this MLflow store holds no study {study!r}; {hint}")
-    _readable(experiment)
-    return experiment
-
-
-def _readable(experiment: Experiment) -> None:
-    """Refuses what a newer isoflop wrote: tags that it gave another meaning would be misread."""
-    found = experiment.tags.get("isoflop_schema", "1")
-    if not found.isdecimal() or int(found) > SCHEMA:
+def _refuse_other(experiment: Experiment, study_hash: str) -> None:
+    """Refuses an experiment that is not this study's, or that was deleted."""
+    check_schema(experiment)
+    study, its_hash = experiment.name, experiment.tags.get("study_hash")
+    if its_hash != study_hash:
         raise StudyError(
-            f"study {experiment.name!r} must be of schema {SCHEMA} or older, but a newer isoflop "
-            f"wrote it (schema {found}); use that version, or newer"
+            f"the name {study!r} is taken in this MLflow store by a different study (hash "
+            f"{its_hash}, this one has {study_hash}); give it another name, or another store with "
+            "--mlflow"
+        )
+    if experiment.lifecycle_stage != "active":
+        raise StudyError(
+            f"study {study!r} was deleted in this MLflow store; restore it with `mlflow "
+            f"experiments restore --experiment-id {experiment.experiment_id}`, or give the study "
+            "another name"
         )
 
 
-def runs_of(client: MlflowClient, experiment: Experiment, query: str) -> list[Run]:
-    """All active runs that match, oldest first."""
-    return list(each_run(client, experiment, query))
+def _move_in(file: Path, experiment: Experiment) -> None:
+    """Makes MLflow's tables name the folder beside the file, after the store was moved or copied.
 
-
-def each_run(client: MlflowClient, experiment: Experiment, query: str) -> Iterator[Run]:
-    """Active runs that match, oldest first, so that runs that come meanwhile shift no page."""
-    seen: set[str] = set()
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment.experiment_id],
-            query,
-            ViewType.ACTIVE_ONLY,
-            PAGE,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
+    isoflop does not need it, but MLflow's own pages do.
+    """
+    here = folder_of(file, experiment.name).as_uri()
+    there = str(experiment.artifact_location)
+    if there == here or not there.endswith(f"/{FOLDER}/{experiment.name}"):
+        return
+    with contextlib.closing(sqlite3.connect(file, timeout=BUSY)) as database, database:
+        database.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+            (here, int(experiment.experiment_id)),
         )
-        expected = len(seen) + len(page)
-        seen.update(run.info.run_id for run in page)
-        if len(seen) != expected:
-            raise StorageError(f"MLflow gave runs of {experiment.name} twice; read again")
-        yield from page
-        token = page.token
-        if not token:
-            return
+        database.execute(
+            "UPDATE runs SET artifact_uri = ? || '/' || run_uuid || '/artifacts' "
+            "WHERE experiment_id = ?",
+            (here, int(experiment.experiment_id)),
+        )
+    logger.warning("the store was moved here from %s; its files are those beside it", there)
 
 
-def _artifacts(uri: str, study: str) -> str | None:
-    """Artefacts lie beside a local store, and where a server keeps them."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    place = Path(uri.removeprefix("sqlite:///")).absolute().parent
-    return (place / "mlartifacts" / study).as_uri()
-
-
-def _check_file(path: Path) -> None:
-    place = next(folder for folder in path.absolute().parents if folder.exists())
-    written = path if path.exists() else place
-    if not place.is_dir() or not os.access(place, os.W_OK) or not os.access(written, os.W_OK):
-        raise StorageError(f"the MLflow store must be writable, but {written} is not")
-    if path.exists():
-        try:
-            with contextlib.closing(sqlite3.connect(path)) as database:
-                database.execute("SELECT name FROM sqlite_master LIMIT 1")
-        except sqlite3.Error as error:
-            raise StorageError(f"{path} must be an SQLite database, but: {error}") from None
-
-
-def _check_server(uri: str) -> None:
+def _check_file(address: Address, *, reading: bool) -> None:
+    file = address.file
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
-            pass
-        MlflowClient(uri).search_experiments(max_results=1)
-    except (urllib.error.URLError, OSError, ValueError, MlflowException) as error:
+        exists = file.exists()
+        nearest = next(folder for folder in file.parents if folder.exists())
+    except OSError as error:
         raise StorageError(
-            f"the MLflow server must answer, but {uri} does not: {error}; "
-            "start it, or leave --mlflow out for a local store"
+            f"the MLflow store must be a file, but {_short(file)} cannot be: {error.strerror}"
+        ) from None
+    if reading and not exists:
+        raise StudyError(
+            f"{file} must be a store of studies, but there is none; `isoflop run` makes one, --out "
+            "or --mlflow names another"
+        )
+    if reading and not os.access(file, os.R_OK):
+        raise StorageError(f"the MLflow store must be a file that can be read, but {file} is not")
+    if not reading and not (is_writable(nearest) and (not exists or os.access(file, os.W_OK))):
+        place = file if exists and is_writable(nearest) else nearest
+        raise StorageError(f"the MLflow store must be writable, but {place} is not")
+    if exists:
+        _check_tables(address, reading=reading)
+
+
+def _check_tables(address: Address, *, reading: bool) -> None:
+    """Refuses what is no SQLite file, or holds nothing of MLflow's to read."""
+    file, patience = address.file, float(address.query.get("timeout", BUSY))
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=patience)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error as error:
+        if "locked" in str(error):
+            raise busy(address.url) from None
+        raise StorageError(f"{file} must be an SQLite database, but: {error}") from None
+    if reading and "experiments" not in tables:
+        raise StorageError(f"{file} must be a store of MLflow's, but holds no experiments")
+
+
+def _check_server(address: Address) -> None:
+    def ask() -> None:
+        if address.is_server:
+            connect(address.url).search_experiments(max_results=1)
+        else:
+            ping(address)  # an empty database gets its tables when a study claims it
+
+    try:
+        bounded(ask, PATIENCE)
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
+        raise StorageError(
+            f"the MLflow server {address} must answer, but: {reason(error, address.url)}; --mlflow "
+            "names another, and without it the store is a local file"
         ) from None
 
 
 @contextlib.contextmanager
-def _alone(uri: str) -> Iterator[None]:
+def _alone(address: Address) -> Iterator[None]:
     """One process at a time makes a file's tables and experiments; a server sees to it itself."""
-    if not uri.startswith("sqlite:///"):
+    if not address.is_file:
         yield
         return
-    folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
+    folder = address.file.parent
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "mlflow.db.lock"):
         yield
 
 
-def _make_file(uri: str) -> None:
+def _make_file(address: Address) -> None:
     """An empty store, made aside and renamed: MLflow cannot finish tables that a kill cut off."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or path.exists():
+    if not address.is_file or address.file.exists():
         return
-    aside = path.with_name(f"{path.name}.new")
+    aside = address.file.with_name(f"{address.file.name}.new")
     for left in (aside, aside.with_name(f"{aside.name}-journal")):
         left.unlink(missing_ok=True)
-    MlflowClient(f"sqlite:///{aside}").search_experiments(max_results=1)
-    aside.rename(path)
+    MlflowClient(file_uri(Address.of_file(aside))).search_experiments(max_results=1)
+    aside.rename(address.file)
 
 
-@contextlib.contextmanager
-def storage_errors(uri: str) -> Iterator[None]:
-    """What goes wrong with a store, in one line."""
-    try:
-        yield
-    except (MlflowException, OperationalError, OSError) as error:
-        if "disk is full" in str(error) or (isinstance(error, OSError) and error.errno in NO_ROOM):
-            raise DiskFull(
-                f"the MLflow store {uri} must have room, but its disk is full; nothing is lost: "
-                "make room, and the same command goes on"
-            ) from None
-        raise StorageError(f"the MLflow store {uri} cannot be used: {_told(error)}") from None
-
-
-def _told(error: Exception) -> str:
-    """MLflow's own words; but it calls a database of a newer MLflow out of date."""
-    found = re.search(r"found version (\w+), but expected", str(error))
-    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
-    if found and not list(migrations.glob(f"{found[1]}_*.py")):
-        return (
-            f"its tables must be those of MLflow {mlflow.__version__} or older, but a newer MLflow "
-            f"made them (revision {found[1]}); install that version, or newer"
-        )
-    return str(error)
-
-
-def default_uri(out: Path) -> str:
-    """The SQLite store that the studies of one folder share."""
-    return f"sqlite:///{out.absolute() / 'mlflow.db'}"
-
-
-def writable(out: Path) -> None:
-    """Refuse an output folder before anything is written into it.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    nearest = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise StorageError(f"--out must be a folder that can be written, but {nearest} is not")
+def _short(path: Path) -> str:
+    """A path for a message, be it thousands of characters or not of Unicode."""
+    text = str(path).encode(errors="backslashreplace").decode()
+    return text if len(text) <= 200 else f"{text[:90]}...{text[-90:]}"

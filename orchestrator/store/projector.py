@@ -1,7 +1,8 @@
 """The projection in a separate process, so that MLflow takes no time from the driver.
 
-The driver writes words to it (`flush`, `stop`), and it answers with lines of JSON: the offset that
-it has reached, and log messages. Its input ends when the driver dies, however that happens, and the
+The driver writes lines to it: first the store's URI in JSON, which may hold a password and so is no
+argument, then words (`flush`, `stop`). The process answers with lines of JSON: the offset that it
+has reached, and log messages. Its input ends when the driver dies, however that happens, and the
 process ends with it.
 
 It is no `multiprocessing` process: a spawned one imports the user's script again, which fails where
@@ -20,6 +21,7 @@ from typing import IO, Any
 from filelock import FileLock
 
 import orchestrator
+from orchestrator.record.address import Address
 from orchestrator.store.mirror import Projection
 
 logger = logging.getLogger(__name__)
@@ -38,12 +40,13 @@ serve()
 class Projector:
     """Copies the log into MLflow in the background; an unreachable server is tried again.
 
-    Events that the store refuses for good go to `mlflow-refused.jsonl` beside the log.
+    Events that the store refuses for good are written to `mlflow-refused.jsonl` beside the log.
     """
 
     def __init__(self, log: Path, uri: str, study: str) -> None:
         self._log = log
-        self._command = [sys.executable, "-P", "-c", SERVE, str(log), uri, study]
+        self._uri = uri
+        self._command = [sys.executable, "-P", "-c", SERVE, str(log), study]
         self._offset = 0
         self._moved = threading.Condition()
         self._stopping = threading.Event()
@@ -60,49 +63,53 @@ class Projector:
         return None if process is None or process.poll() is not None else process.pid
 
     def start(self) -> None:
-        """Begin with the events that the log already holds."""
+        """Begins with the events that the log already holds."""
         self._thread.start()
 
     def flush(self, timeout: float) -> bool:
         """Whether the store has all that the log holds now, within `timeout` seconds."""
         goal = self._log.stat().st_size
-        self._say("flush")
+        self._send("flush")
         with self._moved:
             return self._moved.wait_for(lambda: self._offset >= goal, timeout)
 
     def stop(self, timeout: float = 30.0) -> None:
-        """End the process; runs of interrupted trials are marked as killed until they resume.
+        """Ends the process; runs of interrupted trials are marked as killed until they resume.
 
         A write that takes longer than `timeout` seconds is left to the next run.
         """
         self._stopping.set()
-        self._say("stop")
+        self._send("stop")
         if self._thread.is_alive() and not self._ended.wait(timeout):
-            logger.warning("MLflow still takes a write; the next run finishes what it leaves open")
+            logger.warning("MLflow has not finished a write; the next run finishes it")
             if self._process is not None:
                 self._process.kill()
 
     def _keep(self) -> None:
-        """Start the process, read its answers, and start it again if it died."""
+        """Starts the process, reads its answers, and starts it again if it died."""
         pause = 0.5
         while not self._stopping.is_set():
-            before = self._offset
+            offset = self._offset
             with subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 env=_environment(),
-                process_group=0,  # a Ctrl-C is the driver's to answer
-            ) as self._process:
+                process_group=0,  # the driver answers a Ctrl-C
+            ) as process:
+                _send(process, json.dumps(self._uri))
+                self._process = process
                 if self._stopping.is_set():
-                    self._say("stop")
-                self._read(self._process)
-            code = self._process.returncode
+                    self._send("stop")
+                self._read(process)
+            code = process.returncode
             if not self._stopping.is_set():
-                logger.warning("the projection to MLflow died (%d), again in %.3g s", code, pause)
+                logger.warning(
+                    "the projection to MLflow died (%d); it starts again in %.3g s", code, pause
+                )
                 self._stopping.wait(pause)
-                pause = 0.5 if self._offset > before else min(2 * pause, 30.0)
+                pause = 0.5 if self._offset > offset else min(2 * pause, 30.0)
         self._ended.set()
 
     def _read(self, process: "subprocess.Popen[str]") -> None:
@@ -119,15 +126,18 @@ class Projector:
                 self._offset, self.refused = answer["offset"], answer["refused"]
                 self._moved.notify_all()
 
-    def _say(self, word: str) -> None:
-        process = self._process
-        if process is None or process.stdin is None:
-            return
-        try:
-            process.stdin.write(f"{word}\n")
-            process.stdin.flush()
-        except (OSError, ValueError):  # it died; it is started again, or was to end anyway
-            logger.debug("the projection to MLflow no longer reads its input")
+    def _send(self, word: str) -> None:
+        if self._process is not None:
+            _send(self._process, word)
+
+
+def _send(process: "subprocess.Popen[str]", line: str) -> None:
+    assert process.stdin is not None, "it is a pipe"
+    try:
+        process.stdin.write(f"{line}\n")
+        process.stdin.flush()
+    except (OSError, ValueError):  # it died; it is started again, or was to end anyway
+        logger.debug("the projection to MLflow does not read its input")
 
 
 def _environment() -> dict[str, str]:
@@ -136,15 +146,20 @@ def _environment() -> dict[str, str]:
     `-P` keeps the user's working folder, and any `methods.py` in it, off the path.
     """
     home = str(Path(orchestrator.__file__).parents[1])
-    known = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (home, known)))}
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (home, path)))}
 
 
 class _ToDriver(logging.Handler):
-    """Sends log records to the driver, which logs them as its own."""
+    """Sends log records to the driver, which logs them as its own; none holds a password."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__()
+        self._address = address
 
     def emit(self, record: logging.LogRecord) -> None:
-        _answer({"level": record.levelno, "message": record.getMessage().partition("\n")[0]})
+        message = self._address.redact(record.getMessage().partition("\n")[0])
+        _answer({"level": record.levelno, "message": message})
 
 
 class _Words:
@@ -166,25 +181,30 @@ class _Words:
 
 
 def serve() -> None:
-    """Run the process; its arguments are the log, the store and the study."""
-    log, uri, study = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    logging.getLogger().addHandler(_ToDriver())
+    """Runs the process; its arguments are the log and the study, its first line the store's URI."""
+    log, study, line = Path(sys.argv[1]), sys.argv[2], sys.stdin.readline()
+    if not line:
+        return  # the driver died
+    uri: str = json.loads(line)
+    logging.getLogger().addHandler(_ToDriver(Address(uri)))
     os.nice(10)  # the sweep has priority; the rest is written at its end
     words = _Words(sys.stdin)
-    with FileLock(log.with_name("mlflow.lock")):  # one that lost its driver may still write
+    with FileLock(log.with_name("mlflow.lock")):  # a process that lost its driver may still write
         follow(Projection(log, uri, study), words)
     sys.stdout.flush()
     os._exit(0)  # the driver waits, and the interpreter's normal exit is slow
 
 
 def follow(projection: Projection, words: _Words) -> None:
-    """Project new events of the log until the driver says to stop."""
+    """Projects new events of the log until the driver asks to stop."""
     pause = 0.5
     while not words.stop.is_set():
         try:
             projection.advance()
         except Exception as error:  # nothing that MLflow does may stop the sweep
-            logger.warning("MLflow did not take a write, again in %.3g s: %s", pause, error)
+            logger.warning(
+                "MLflow did not take a write; it is tried again in %.3g s: %s", pause, error
+            )
             projection.forget()
             words.stop.wait(pause)
             pause = min(2 * pause, 30.0)
@@ -197,7 +217,7 @@ def follow(projection: Projection, words: _Words) -> None:
         projection.mark_interrupted()
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        logger.warning("MLflow was not told which trials are interrupted: %s", reason)
+        logger.warning("MLflow does not show which trials are interrupted: %s", reason)
 
 
 def _answer(content: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """The board in MLflow: its study read back, and itself as runs, artefacts, note and saved view."""
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,15 @@ from orchestrator.board.verdict import verdict
 from orchestrator.record.events import Latency, decode
 from orchestrator.record.provenance import Provenance, decode_provenance
 from orchestrator.store import tags as layout
-from orchestrator.store.place import ENDED, LATENCIES, experiment_of, runs_of, storage_errors
+from orchestrator.store.artefacts import artefacts_of
+from orchestrator.store.client import (
+    ENDED,
+    LATENCIES,
+    connect,
+    experiment_of,
+    runs_of,
+    storage_errors,
+)
 
 
 def read_study(uri: str, study: str) -> Provenance:
@@ -28,15 +35,21 @@ def read_study(uri: str, study: str) -> Provenance:
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        client = MlflowClient(uri)
-        runs = runs_of(client, experiment_of(client, study), "tags.role = 'report'")
+        client = connect(uri)
+        experiment = experiment_of(client, study)
+        runs = runs_of(client, experiment, "tags.role = 'report'")
         if not runs:
             raise StudyError(f"study {study!r} has not begun; `isoflop run` begins it")
-        with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(runs[0].info.run_id, "provenance.json", folder)
-            text = Path(path).read_text()
+        artefacts = artefacts_of(uri, client, experiment)
+        try:
+            content = artefacts.read(runs[0].info.run_id, "provenance.json")
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"the files of study {study!r} must lie beside its store, but {error.filename} is "
+                "missing; the folder mlartifacts belongs to mlflow.db, and moves with it"
+            ) from None
     try:
-        return decode_provenance(json.loads(text))
+        return decode_provenance(json.loads(content))
     except ValueError:
         raise StorageError(
             f"provenance.json of study {study!r} must hold its study as JSON, but does not; "
@@ -45,28 +58,26 @@ def read_study(uri: str, study: str) -> Provenance:
 
 
 def read_latencies(uri: str, study: str) -> list[Latency]:
-    """How long deployed networks took, as the log told it; empty where none was timed.
+    """The latencies of deployed networks, as the log has them; empty where none was timed.
 
     Raises:
         StudyError: the store holds no study of this name.
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        client = MlflowClient(uri)
-        runs = runs_of(client, experiment_of(client, study), "tags.role = 'report'")
-        if not runs or not any(
-            f.path == LATENCIES for f in client.list_artifacts(runs[0].info.run_id)
-        ):
+        client = connect(uri)
+        experiment = experiment_of(client, study)
+        runs = runs_of(client, experiment, "tags.role = 'report'")
+        artefacts = artefacts_of(uri, client, experiment)
+        if not runs or LATENCIES not in artefacts.names(runs[0].info.run_id):
             return []
-        with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(runs[0].info.run_id, LATENCIES, folder)
-            content: dict[str, Any] = json.loads(Path(path).read_text())
+        content: dict[str, Any] = json.loads(artefacts.read(runs[0].info.run_id, LATENCIES))
     events = [decode(line) for line in content["latencies"]]
     return [event for event in events if isinstance(event, Latency)]
 
 
 def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
-    """The board as runs, artefacts, note and saved view; the same board again changes nothing.
+    """Writes the board as runs, artefacts, note and saved view; the same board changes nothing.
 
     Returns the link of the view, from `#` on.
 
@@ -75,23 +86,25 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        client = MlflowClient(uri)
+        client = connect(uri)
         experiment = experiment_of(client, study)
         identity = experiment.experiment_id
-        old = runs_of(client, experiment, "tags.role = 'leaderboard'")
-        runs = _trials_of(client, experiment, board)
-        kept = {
-            _board_run(client, experiment, board, method, old, runs=runs)
+        artefacts = artefacts_of(uri, client, experiment)
+        old_runs = runs_of(client, experiment, "tags.role = 'leaderboard'")
+        trial_runs = _trial_runs(client, experiment, board)
+        board_runs = {
+            _board_run(client, experiment, board, method, old_runs, trial_runs=trial_runs)
             for method in board.methods
         }
-        for run in old:
-            if run.info.run_id not in kept:
+        for run in old_runs:
+            if run.info.run_id not in board_runs:
                 client.delete_run(run.info.run_id)
         report = _report_run(client, experiment)
         files = sorted(set(folder.iterdir()) - set(folder.glob(UNFINISHED)))
-        for file in files:
-            client.log_artifact(report, str(file))
-        digests = {file.name: digest(file.read_bytes()) for file in files}
+        contents = {file.name: file.read_bytes() for file in files}
+        for name, content in contents.items():
+            artefacts.write(report, name, content)
+        digests = {name: digest(content) for name, content in contents.items()}
         client.set_tag(report, "files", json.dumps(digests))
         client.set_tag(report, "mlflow.note.content", verdict(board))
         page = f"#/experiments/{identity}/runs/{report}/artifacts/report.html"
@@ -111,17 +124,17 @@ def link(uri: str, study: str) -> str:
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        return _link(experiment_of(MlflowClient(uri), study).experiment_id)
+        return _link(experiment_of(connect(uri), study).experiment_id)
 
 
-def _trials_of(client: MlflowClient, experiment: Experiment, board: Board) -> dict[str, str]:
-    """Run ids, by trial, of the confirm runs and of what they confirm."""
+def _trial_runs(client: MlflowClient, experiment: Experiment, board: Board) -> dict[str, str]:
+    """Run ids, by trial, of the confirm runs and of the configurations that they confirm."""
     confirm = runs_of(client, experiment, "tags.role = 'trial-confirm'")
-    found = {run.data.tags.get("trial", ""): run.info.run_id for run in confirm}
+    run_ids = {run.data.tags.get("trial", ""): run.info.run_id for run in confirm}
     for config in sorted({cell.choice.config for cell in board.cells if cell.choice}):
         for run in runs_of(client, experiment, f"tags.trial = '{config}'"):
-            found[config] = run.info.run_id
-    return found
+            run_ids[config] = run.info.run_id
+    return run_ids
 
 
 def _board_run(
@@ -129,22 +142,23 @@ def _board_run(
     experiment: Experiment,
     board: Board,
     method: str,
-    old: Sequence[Run],
+    old_runs: Sequence[Run],
     *,
-    runs: Mapping[str, str],
+    trial_runs: Mapping[str, str],
 ) -> str:
     """The id of one method's run of the board; a new one where a number changed."""
     metrics, words = layout.board_run(board, method)
     content = json.dumps([method, metrics, words], sort_keys=True)
-    for run in old:
+    for run in old_runs:
         if run.data.tags.get("content") == content and run.info.status in ENDED:
             return str(run.info.run_id)
+    note = layout.board_note(board, method, experiment.experiment_id, trial_runs)
     tags = {
         "role": "leaderboard",
         "method": method,
         "study": board.rules.study,
         "content": content,
-        "mlflow.note.content": layout.board_note(board, method, experiment.experiment_id, runs),
+        "mlflow.note.content": note,
         "mlflow.runColor": layout.colour(method),
         **words,
     }

@@ -1,7 +1,7 @@
-"""What a trial and a board look like in MLflow: tags, rounded figures and a saved view, as values.
+"""Trials and boards in MLflow's terms: tags, rounded figures and a saved view, as values.
 
-Tags keep every digit, so that the board can be made again from MLflow alone; metrics are rounded
-for the eye, since MLflow's pages print raw floats.
+Tags keep every digit, so that the board can be recomputed from MLflow alone; metrics are rounded
+for the reader, since MLflow's pages print raw floats.
 """
 
 import json
@@ -28,13 +28,13 @@ from orchestrator.report.figures.style import INK, OKABE_ITO
 VIEW = "leaderboard"
 """The saved view's name and key."""
 RUNNING = "RUNNING"
-"""EndState of a row whose trial has no end yet, be it at work or interrupted."""
+"""State of a row whose trial has no end yet: it is running or was interrupted."""
 PIECE = 7_500
-"""Characters of a tag; MLflow cuts off what passes 8,000, with no more than a log line."""
+"""Characters of a tag; MLflow cuts tags at 8,000, and only logs it."""
 
 
 def colour(method: str) -> str:
-    """The method's colour, as the report of a study of all methods has it."""
+    """The method's colour in a report of all methods."""
     others = sorted(name for name in METHODS if name != "dense")
     if method not in others:
         return INK
@@ -42,7 +42,7 @@ def colour(method: str) -> str:
 
 
 def start_tags(start: Start) -> dict[str, str]:
-    """What a trial's start says, exactly."""
+    """A trial's start, with every digit."""
     tags = {
         "role": f"trial-{start.role}",
         "method": start.method,
@@ -59,7 +59,7 @@ def start_tags(start: Start) -> dict[str, str]:
 
 
 def end_tags(end: End) -> dict[str, str]:
-    """What a trial's end says, exactly."""
+    """A trial's end, with every digit."""
     reason = {"reason": end.reason[:PIECE]} if end.reason else {}
     alarms = [f"{point.point}: {point.alarm}" for point in end.points if point.alarm is not None]
     if alarms:
@@ -87,7 +87,7 @@ def data_tags(data: Digest) -> dict[str, str]:
 
 
 def seal(tags: Mapping[str, str]) -> str:
-    """SHA-256 of some tags: a later change of one of them shows."""
+    """SHA-256 of some tags, which shows a later change of one of them."""
     return digest(json.dumps(dict(tags), sort_keys=True))
 
 
@@ -132,20 +132,20 @@ def rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
     try:
         return _rows(study, tags, run_id)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        told = f"no tag {error}" if isinstance(error, KeyError) else str(error)
-    return [_bare(study, tags, run_id, "UNREADABLE", f"run {run_id} in MLflow: {told}")]
+        reason = f"no tag {error}" if isinstance(error, KeyError) else str(error)
+    return [_bare(study, tags, run_id, "UNREADABLE", f"run {run_id} in MLflow: {reason}")]
 
 
 def figures(points: Sequence[Point], chosen: str) -> dict[str, float]:
-    """Rounded figures of the chosen operating point, else of the last; then of each by its name."""
+    """Rounded figures of the chosen operating point, or of the last; then those of each by name."""
     if not points:
         return {}
     main = next((point for point in points if point.point == chosen), points[-1])
-    found = _figures(main)
+    rounded = _figures(main)
     if len(points) > 1:
         for point in points:
-            found |= {f"{point.point}/{name}": v for name, v in _figures(point).items()}
-    return found
+            rounded |= {f"{point.point}/{name}": v for name, v in _figures(point).items()}
+    return rounded
 
 
 def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, str]]:

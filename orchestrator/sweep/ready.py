@@ -7,7 +7,7 @@ from methods.data.survey import Survey, survey
 from orchestrator import store
 from orchestrator.record import contents, journal
 from orchestrator.record.ledger import recorded
-from orchestrator.store.place import default_uri, writable
+from orchestrator.store.place import check_folder, default_uri
 from orchestrator.study.check import Prepared, prepared, reading, slots_here
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
@@ -56,7 +56,7 @@ def ready(study: Study, place: Place) -> Ready:
         slots_here(study.resources)
     folder = place.out.absolute() / study.name
     study = recorded(folder, study)
-    writable(place.out)
+    check_folder(place.out, study.name)
     journal.check(place.optuna)
     store.check(place.store)
     checked = prepared(study, reading(study).load(seed=study.seed), by_method)

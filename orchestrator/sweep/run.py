@@ -19,6 +19,7 @@ from orchestrator import store
 from orchestrator.board import latency
 from orchestrator.board.rules import BASELINE
 from orchestrator.record import contents, evidence
+from orchestrator.record.address import Address
 from orchestrator.record.events import Listener
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import logged, mark_finished
@@ -118,7 +119,8 @@ def run(
     try:
         link = store.write_board(store_uri, study.name, published.board, published.page.parent)
     except Exception as error:  # the board is in the folder; its view can be written again
-        logger.warning("MLflow did not take the board: %s", error)
+        reason = Address(store_uri).redact(str(error))
+        logger.warning("MLflow did not take the board: %s", reason)
         link = None
     return Outcome(published.board, published.page, store_uri, link, fresh, published.times)
 

@@ -36,6 +36,7 @@ def original(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
 @pytest.fixture
 def place(tmp_path: Path, original: Path) -> Iterator[Place]:
     shutil.copy(original / "mlflow.db", tmp_path / "mlflow.db")
+    shutil.copytree(original / "mlartifacts", tmp_path / "mlartifacts")
     return Place(tmp_path)
 
 

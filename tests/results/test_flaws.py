@@ -21,6 +21,7 @@ def bad(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Board:
     """The board of the study with all that no board may show."""
     out = tmp_path_factory.mktemp("bad")
     shutil.copy(original / "mlflow.db", out / "mlflow.db")
+    shutil.copytree(original / "mlartifacts", out / "mlartifacts")
     place = Place(out)
     (one,) = place.runs("tags.trial = 'dense-00000'", "bad")
     place.client.create_run(one.info.experiment_id, tags=one.data.tags)
@@ -131,20 +132,15 @@ def test_a_store_of_a_newer_mlflow_is_refused(
 
 
 def test_a_study_with_fields_of_a_newer_isoflop_is_refused(
-    place: Place, original: Path, capsys: pytest.CaptureFixture[str]
+    place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (report,) = place.runs("tags.role = 'report'")
-    what = json.loads(
-        Path(place.client.download_artifacts(report.info.run_id, "provenance.json")).read_text()
-    )
+    file = place.out / "mlartifacts" / "demo" / report.info.run_id / "artifacts" / "provenance.json"
+    what = json.loads(file.read_text())
     what["study"]["tomorrow"] = 1
-    place.client.log_dict(report.info.run_id, what, "provenance.json")
-    try:
-        line = refusal(["board", "demo", "--out", str(place.out)], capsys)
-        assert "cannot be read by this version of isoflop: tomorrow" in line
-        place.client.log_text(report.info.run_id, "{", "provenance.json")
-        line = refusal(["board", "demo", "--out", str(place.out)], capsys)
-        assert "must hold its study as JSON" in line
-    finally:
-        del what["study"]["tomorrow"]
-        place.client.log_dict(report.info.run_id, what, "provenance.json")
+    file.write_text(json.dumps(what))
+    line = refusal(["board", "demo", "--out", str(place.out)], capsys)
+    assert "cannot be read by this version of isoflop: tomorrow" in line
+    file.write_text("{")
+    line = refusal(["board", "demo", "--out", str(place.out)], capsys)
+    assert "must hold its study as JSON" in line

@@ -15,7 +15,6 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import verdict
-from orchestrator.store import place
 
 
 def test_a_name_belongs_to_one_study(uri: str) -> None:
@@ -50,7 +49,7 @@ def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 def test_more_runs_than_a_page_are_all_read(
     tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "PAGE", 10)
+    monkeypatch.setattr("orchestrator.store.client.PAGE", 10)
     lines = events(trials=1)
     store.project(logged(tmp_path, lines), uri, STUDY)
     client = MlflowClient(uri)

@@ -1,0 +1,187 @@
+"""MLflow's client: bounded in time, with errors in one line, and what a store says of a study."""
+
+import contextlib
+import functools
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+# MLflow's own retries block one write for 246 s, and send what may have arrived a second time.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it prints the password, too
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Run, ViewType
+from mlflow.exceptions import MlflowException
+from sqlalchemy import create_engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from methods.errors import DatabaseAway, DiskFull, StorageError, StudyError, nearest
+from methods.files import NO_ROOM
+from orchestrator.record.address import Address
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # our errors say it in a line
+
+LATENCIES = "latencies.json"
+"""The artefact of the report's run that holds the latencies of deployed networks."""
+SCHEMA = 1
+"""Version of what isoflop writes into an experiment, in its tag `isoflop_schema`; without it, 1."""
+ENDED = ("FINISHED", "FAILED")
+"""States of a run that does not resume."""
+PAGE = 1000
+"""Runs that one request to MLflow returns."""
+WORDS = 300
+"""Characters of a library's error that are worth repeating."""
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of a store; a database that does not answer costs seconds.
+
+    Raises:
+        StorageError: the URI is none of a store.
+        SQLAlchemyError, MlflowException, OSError: for `storage_errors`.
+    """
+    address = Address(uri)
+    if address.is_file:
+        return MlflowClient(file_uri(address))
+    if address.is_database:
+        ping(address)
+    return MlflowClient(address.client)
+
+
+def ping(address: Address) -> None:
+    """Connects to a database once; MLflow itself tries ten times, for 100 s, without a word."""
+    engine = create_engine(address.client, poolclass=NullPool)
+    engine.connect().close()
+
+
+def file_uri(address: Address) -> str:
+    """The URI of an SQLite file for MLflow, which would make a folder of a quoted path's name."""
+    file = address.file
+    folder = str(file.parent)
+    if {"%", "?"} & set(folder):
+        folder = _alias(folder)
+    timeout = f"?timeout={address.query['timeout']}" if "timeout" in address.query else ""
+    return f"sqlite:///{folder.rstrip('/')}/{file.name}{timeout}"
+
+
+@functools.cache
+def _alias(folder: str) -> str:
+    """A path of a folder without the characters of a URL, good for this process."""
+    if not Path("/proc/self/fd").is_dir():
+        raise StorageError(
+            f"a folder of an SQLite store must be without % and ? here, but got {folder!r}"
+        )
+    return f"/proc/self/fd/{os.open(folder, os.O_RDONLY | os.O_DIRECTORY)}"
+
+
+def experiment_of(client: MlflowClient, study: str) -> Experiment:
+    """The study's experiment.
+
+    Raises:
+        StudyError: the store holds no study of this name, or one of a newer isoflop.
+    """
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None:
+        names = sorted(e.name for e in client.search_experiments() if "study_hash" in e.tags)
+        hint = nearest(study, names) if names else "it holds none; `isoflop run` makes one"
+        raise StudyError(f"this MLflow store holds no study {study!r}; {hint}")
+    check_schema(experiment)
+    return experiment
+
+
+def check_schema(experiment: Experiment) -> None:
+    """Refuses what a newer isoflop wrote: tags that it gave another meaning would be misread.
+
+    Raises:
+        StudyError: the schema is newer than this one.
+    """
+    schema = experiment.tags.get("isoflop_schema", "1")
+    if not schema.isdecimal() or int(schema) > SCHEMA:
+        raise StudyError(
+            f"study {experiment.name!r} must be of schema {SCHEMA} or older, but a newer isoflop "
+            f"wrote it (schema {schema}); use that version, or newer"
+        )
+
+
+def runs_of(client: MlflowClient, experiment: Experiment, query: str) -> list[Run]:
+    """All active runs that match, oldest first."""
+    return list(each_run(client, experiment, query))
+
+
+def each_run(client: MlflowClient, experiment: Experiment, query: str) -> Iterator[Run]:
+    """Active runs that match, oldest first, so that runs that come meanwhile shift no page."""
+    run_ids: set[str] = set()
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment.experiment_id],
+            query,
+            ViewType.ACTIVE_ONLY,
+            PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        expected = len(run_ids) + len(page)
+        run_ids.update(run.info.run_id for run in page)
+        if len(run_ids) != expected:
+            raise StorageError(f"MLflow gave runs of {experiment.name} twice; read again")
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+@contextlib.contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Turns what goes wrong with a store into one line, without its password.
+
+    Raises:
+        DiskFull: the store's disk has no room.
+        DatabaseAway: another program holds the store's file.
+        StorageError: anything else.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        text = str(error)
+        if "disk is full" in text or (isinstance(error, OSError) and error.errno in NO_ROOM):
+            raise DiskFull(
+                f"the MLflow store {Address(uri)} must have room, but its disk is full; nothing is "
+                "lost: make room, and the same command resumes"
+            ) from None
+        if "database is locked" in text:
+            raise busy(uri) from None
+        raise StorageError(
+            f"the MLflow store {Address(uri)} cannot be used: {reason(error, uri)}"
+        ) from None
+
+
+def busy(uri: str) -> DatabaseAway:
+    """The error of an SQLite file that another program holds for long."""
+    return DatabaseAway(
+        f"the MLflow store {Address(uri)} must be free, but another program holds its lock; the "
+        "same command works once it is released"
+    )
+
+
+def reason(error: Exception, uri: str) -> str:
+    """A library's words in one line; but MLflow calls a database of a newer MLflow out of date."""
+    revision = re.search(r"found version (\w+), but expected", str(error))
+    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    if revision and not list(migrations.glob(f"{revision[1]}_*.py")):
+        return (
+            f"its tables must be those of MLflow {mlflow.__version__} or older, but a newer MLflow "
+            f"made them (revision {revision[1]}); install that version, or newer"
+        )
+    cause = str(getattr(error, "orig", None) or error).rpartition("Caused by ")[2]
+    text = " ".join(Address(uri).redact(cause).split())
+    return text if len(text) <= WORDS else f"{text[:WORDS]}..."

@@ -1,0 +1,91 @@
+"""PostgreSQL below MLflow and Optuna: it leaves and returns, and its password stays hidden."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from boards import study_rows
+from faults import FILE, Sweep
+from postgres import Postgres
+from stores import events, study
+
+from orchestrator import store
+from orchestrator.record.events import decode
+from orchestrator.record.log import Log
+
+PASSWORD = "hidden-word"
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    server.start()
+    yield server
+    server.close()
+
+
+def test_a_store_that_leaves_and_returns_has_all_and_no_text_has_its_password(
+    tmp_path: Path,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps files, for want of a server
+    what = study("demo", budgets=[2.0], methods={"dense": {}})
+    rows = list(study_rows(seeds=1, methods=("dense",), budgets=(2.0,)))
+    told = events(what, rows)
+    log = Log(tmp_path / "wal.jsonl")
+    log.append(decode(told[0]))
+    store.check(postgres.url)
+    store.claim(postgres.url, "demo", what.hash)
+    projector = store.Projector(tmp_path / "wal.jsonl", postgres.url, "demo")
+    projector.start()
+    assert projector.flush(timeout=150)
+    assert projector.pid is not None
+    assert PASSWORD not in Path(f"/proc/{projector.pid}/cmdline").read_text()
+    postgres.stop()
+    for event in told[1:]:
+        log.append(decode(event))
+    assert not projector.flush(timeout=2)
+    postgres.start()
+    assert projector.flush(timeout=120)
+    projector.stop()
+    log.close()
+    assert [row.trial for row in store.read_rows(postgres.url, "demo")] == sorted(
+        row.trial for row in rows
+    )
+    assert store.read_study(postgres.url, "demo").study["name"] == "demo"
+    assert "did not take a write" in caplog.text
+    assert PASSWORD not in caplog.text
+    assert not holders(tmp_path)
+
+
+def holders(folder: Path) -> list[Path]:
+    """Files that hold the password."""
+    return [
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and PASSWORD.encode() in file.read_bytes()
+    ]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.full
+def test_a_sweep_outlives_its_databases_and_nothing_holds_their_password(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    optuna, mlflow = postgres.database("optuna"), postgres.database("mlflow")
+    sweep = Sweep(tmp_path / "away", FILE, "--optuna", optuna, "--mlflow", mlflow)
+    sweep.start()
+    for ends in (2, 5):
+        sweep.until("end", ends)
+        postgres.stop()
+        time.sleep(5)
+        postgres.start()
+    assert sweep.wait() == 0, sweep.printed()
+    assert "skipnet" in sweep.printed()
+    assert sum(event["event"] == "end" for event in sweep.events()) == 10
+    assert len(store.read_rows(mlflow, "tiny")) == 10
+    assert not holders(tmp_path)

@@ -73,6 +73,7 @@ def holders(folder: Path) -> list[Path]:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.full
+@pytest.mark.timeout(1200)
 def test_a_sweep_outlives_its_databases_and_nothing_holds_their_password(
     tmp_path: Path, postgres: Postgres
 ) -> None:
@@ -80,12 +81,13 @@ def test_a_sweep_outlives_its_databases_and_nothing_holds_their_password(
     sweep = Sweep(tmp_path / "away", FILE, "--optuna", optuna, "--mlflow", mlflow)
     sweep.start()
     for ends in (2, 5):
-        sweep.until("end", ends)
+        sweep.until("end", ends, timeout=300)
         postgres.stop()
         time.sleep(5)
         postgres.start()
-    assert sweep.wait() == 0, sweep.printed()
+    assert sweep.wait(600) == 0, sweep.printed()
     assert "skipnet" in sweep.printed()
-    assert sum(event["event"] == "end" for event in sweep.events()) == 10
-    assert len(store.read_rows(mlflow, "tiny")) == 10
+    ended = sorted(event["trial"] for event in sweep.events() if event["event"] == "end")
+    assert len(ended) == len(set(ended)) > 6
+    assert sorted({row.trial for row in store.read_rows(mlflow, "tiny")}) == ended
     assert not holders(tmp_path)

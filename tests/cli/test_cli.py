@@ -42,7 +42,6 @@ def isoflop(
         (["train", "dense", "--set", "width=[1"], "--set width"),
         (["train", "dense", "--device", "tpu"], "--device must be one of cpu"),
         (["board", "quickstart", "--mlflow", "sqlite:///nowhere.db"], "nowhere.db"),
-        (["run", "studies/quickstart.yaml", "--address", "127.0.0.1:9"], "must answer"),
         (["run", "nowhere.yaml"], "there is none at nowhere.yaml"),
         (["run", "quikstart"], "did you mean 'quickstart'? valid: cifar10, curves, quickstart"),
         (["submit", "quickstart", "--cluster", "gpus"], "did you mean 'gpu'? valid: gpu, local"),
@@ -58,6 +57,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert done.code == 2
     assert sentence in done.err
     assert done.err.startswith("isoflop: ")
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_cluster_that_does_not_answer_is_one_line_and_exit_code_1(
+    isoflop: Callable[..., Called],
+) -> None:
+    done = isoflop("run", "studies/quickstart.yaml", "--address", "127.0.0.1:9")
+    assert done.code == 1
+    assert done.err.startswith("isoflop: a Ray cluster must answer at '127.0.0.1:9'")
     assert len(done.err.splitlines()) == 1
 
 

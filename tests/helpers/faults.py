@@ -52,6 +52,8 @@ class Sweep:
         self.out = folder / "runs"
         self.folder = self.out / self.study.name
         self.output = folder / "output.txt"
+        self.cwd = ROOT
+        """The working folder of the command."""
         self._words = words
         self._main = before + MAIN
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +63,11 @@ class Sweep:
         command = [sys.executable, "-c", self._main, "run", str(self.file), "--out", str(self.out)]
         with self.output.open("ab") as file:
             self._process = subprocess.Popen(
-                [*command, *self._words], stdout=file, stderr=file, cwd=ROOT, start_new_session=True
+                [*command, *self._words],
+                stdout=file,
+                stderr=file,
+                cwd=self.cwd,
+                start_new_session=True,
             )
 
     @property

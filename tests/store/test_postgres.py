@@ -79,6 +79,7 @@ def test_a_sweep_outlives_its_databases_and_nothing_holds_their_password(
 ) -> None:
     optuna, mlflow = postgres.database("optuna"), postgres.database("mlflow")
     sweep = Sweep(tmp_path / "away", FILE, "--optuna", optuna, "--mlflow", mlflow)
+    sweep.cwd = tmp_path  # where MLflow keeps files, for want of a server
     sweep.start()
     for ends in (2, 5):
         sweep.until("end", ends, timeout=300)

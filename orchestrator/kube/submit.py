@@ -17,6 +17,8 @@ from orchestrator.kube.sweeps import Sweep
 
 GONE = 180.0
 """Seconds that KubeRay is given to stop a sweep's driver and take its cluster down."""
+COLLECTED = 60.0
+"""Seconds that Kubernetes is given to delete the ConfigMap of a RayJob that is gone."""
 LOOK = 0.5
 """Seconds between two looks at an object that is to go away."""
 
@@ -98,7 +100,8 @@ def _create(api: Api, rendered: Rendered) -> Json:
             "name": rendered.name,
             "uid": job["metadata"]["uid"],
             "controller": True,
-            "blockOwnerDeletion": True,
+            # True is refused where OwnerReferencesPermissionEnforcement is on (OpenShift)
+            "blockOwnerDeletion": False,
         }
         owned = {"metadata": {"ownerReferences": [owner]}}
         api.patch(CONFIG_MAPS, rendered.namespace, rendered.name, owned)
@@ -112,7 +115,8 @@ class _Taken(Exception):
 def _create_config_map(api: Api, body: Json) -> None:
     """The study's ConfigMap; one that a submit left behind is taken over."""
     name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
-    for _ in range(10):
+    deadline = time.monotonic() + COLLECTED
+    while time.monotonic() < deadline:
         with contextlib.suppress(_Taken):
             _create_or_look_up(api, CONFIG_MAPS, body)
             return

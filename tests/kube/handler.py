@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 COLLECTION = re.compile(r"^(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)/([^/]+)$")
+BLOCKED = (
+    "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set "
+    "finalizers on"
+)
+"""What OwnerReferencesPermissionEnforcement, on in OpenShift, says to the Role sweep-submitter."""
 SLOW = 0.6
 """Seconds by which a slow answer is late."""
 
@@ -102,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
     def _changed(self, path: str, current: Json, body: Json) -> tuple[int, Json]:
         if self.command == "DELETE":
             return self._delete(path, current, body)
+        if _blocks_its_owner(body):
+            return _refusal(403, BLOCKED)
         if self.command == "PATCH":
             return 200, self.server_.put(path, _merged(current, body))
         if body["metadata"].get("resourceVersion") != current["metadata"]["resourceVersion"]:
@@ -114,6 +121,8 @@ class Handler(BaseHTTPRequestHandler):
         unknown = server.known(body)
         if unknown and query.get("fieldValidation") == "Strict":
             return _refusal(400, f'strict decoding error: unknown field "{unknown[0]}"')
+        if _blocks_its_owner(body):
+            return _refusal(403, BLOCKED)
         if query.get("dryRun") == "All":
             return 201, body
         if target in server.store.objects:
@@ -220,6 +229,11 @@ class Handler(BaseHTTPRequestHandler):
 
 def _refusal(code: int, message: str) -> tuple[int, Json]:
     return code, {"kind": "Status", "status": "Failure", "code": code, "message": message}
+
+
+def _blocks_its_owner(body: Json) -> bool:
+    owners = (body.get("metadata") or {}).get("ownerReferences") or []
+    return any(owner.get("blockOwnerDeletion") for owner in owners)
 
 
 def _in(path: str, collection: str, body: Json, query: Json) -> bool:

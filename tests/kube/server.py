@@ -58,6 +58,8 @@ class Server:
         """Whether the last line of a log has no end yet."""
         self.stopping = 0.0
         """Seconds that a deleted RayJob's finalizer takes."""
+        self.collecting = 0.0
+        """Seconds until what a deleted object owns is deleted, too."""
         self.on: dict[str, Callable[[], None]] = {}
         """Called after a request whose `METHOD path` is the key."""
         self.known: Callable[[Json], list[str]] = lambda body: []
@@ -128,7 +130,10 @@ class Server:
                 if uid in [o["uid"] for o in body["metadata"].get("ownerReferences") or []]
             ]
             for other in owned:
-                self.take(other)
+                if self.collecting:
+                    threading.Timer(self.collecting, self.take, (other,)).start()
+                else:
+                    self.take(other)
 
     def claim(self, name: str, *modes: str) -> None:
         """A PersistentVolumeClaim."""

@@ -44,6 +44,7 @@ def test_the_study_travels_as_a_config_map_that_the_job_owns(
     assert [(o["kind"], o["name"], o["uid"]) for o in owner] == [
         ("RayJob", name, job["metadata"]["uid"])
     ]
+    assert owner[0]["blockOwnerDeletion"] is False, "who may submit may set no finalizers"
     assert job["spec"]["submissionMode"] == "HTTPMode"
     posts = [r for r in server.requests if r.startswith("POST")]
     assert all("fieldValidation=Strict" in post for post in posts)
@@ -207,6 +208,7 @@ def test_a_sweep_that_runs_is_left_alone_and_one_that_ended_makes_room(
 
     server.status(name, jobDeploymentStatus="Failed", jobStatus="FAILED")
     server.stopping = 0.3
+    server.collecting = 0.7
     assert isoflop("submit", files[0]) == 0
     job = server.store.objects[f"{JOBS}/{name}"]["metadata"]
     assert job["uid"] != first

@@ -93,7 +93,7 @@ def status(
     api, namespace = _connect(cluster, context)
     from orchestrator.kube.logs import details
     from orchestrator.kube.names import resolve
-    from orchestrator.kube.sweeps import find, sweeps
+    from orchestrator.kube.sweeps import RESUMES, find, sweeps
 
     if sweep is None:
         listed = sweeps(api, namespace)
@@ -106,6 +106,8 @@ def status(
     typer.echo(f"{state.name}  {state.line}\n  since  {state.created}")
     if state.ended and not state.succeeded:
         typer.echo(f"  why    {state.why}")
+        if state.deployment != "ValidationFailed":
+            typer.echo(f"  then   {RESUMES}")
     for detail in details(api, namespace, state):
         typer.echo(f"  {detail}")
     if not state.ended:
@@ -139,12 +141,12 @@ def cancel(
     api, namespace = _connect(cluster, context)
     from orchestrator.kube.names import resolve
     from orchestrator.kube.submit import remove
-    from orchestrator.kube.sweeps import find
+    from orchestrator.kube.sweeps import RESUMES, find
 
     state = find(api, namespace, resolve(sweep))
     with console.status(f"Stopping {state.name}: its driver, then its pods"):
         remove(api, namespace, state)
-    _say(f"{state.name} is cancelled; nothing is lost: the same submit resumes it")
+    _say(f"{state.name} is cancelled; {RESUMES}")
 
 
 def _connect(cluster: str, context: str | None) -> "tuple[Api, str]":

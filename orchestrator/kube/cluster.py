@@ -181,11 +181,14 @@ class Cluster(Strict):
     mode: Literal["http", "k8s-job"] = "http"
     """Who submits the sweep to Ray: KubeRay's operator (`http`), or a pod of its own."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Number of fresh clusters on which a failed sweep resumes."""
+    """Number of fresh clusters on which a failed sweep resumes; KubeRay uses none of them when
+    `hours` are over, or when the head gave no sign for 5 minutes."""
     start_minutes: Annotated[int, Field(ge=1)] = 30
-    """Minutes in which the pods must start, or the sweep fails."""
+    """Minutes in which the pods of one attempt must start, or it fails; there are up to
+    `retries` + 1 attempts."""
     hours: Annotated[float, Field(gt=0)] | None = None
-    """Hours after which the sweep is ended; by default it has no limit."""
+    """Hours after which an attempt is ended, and with it the sweep; each of up to `retries` + 1
+    attempts has as many. By default there is no limit."""
     keep_minutes: Annotated[int, Field(ge=0)] = 10
     """Minutes for which the pods, and so the logs, stay after the end."""
 

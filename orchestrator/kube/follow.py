@@ -1,11 +1,11 @@
-"""How a sweep on Kubernetes goes on and ends, whatever becomes of the watch."""
+"""The states of a sweep on Kubernetes until its end, whatever becomes of the watch."""
 
 import time
 from collections.abc import Iterator
 
 from methods.errors import ServerAway, SweepFailed
 from orchestrator.kube.api import RAY_JOBS, Api, Json, Refused
-from orchestrator.kube.sweeps import Sweep
+from orchestrator.kube.sweeps import RESUMES, Sweep
 
 WATCH = 20.0
 """Seconds of one watch."""
@@ -75,9 +75,7 @@ def _same(jobs: list[Json], name: str, uid: str | None) -> Sweep:
         SweepFailed: there is none, or another one of the same name.
     """
     if not jobs:
-        raise SweepFailed(
-            f"{name} was deleted; its finished trials are kept: the same submit resumes it"
-        )
+        raise SweepFailed(f"{name} was deleted; {RESUMES}")
     sweep = Sweep.of(jobs[0])
     if uid is not None and sweep.uid != uid:
         raise SweepFailed(f"{name} was deleted, and another of the same name was submitted since")

@@ -18,13 +18,13 @@ LOG_CONTAINER = "driver-log"
 """The head's container whose output is the driver's."""
 REPEAT = """\
 trap 'exit 0' TERM
-told=
+followed=
 while :; do
   for log in /tmp/ray/session_latest/logs/job-driver-*.log; do
-    case $told in *"$log"*) continue ;; esac
+    case $followed in *"$log"*) continue ;; esac
     [ -e "$log" ] || continue
     tail -n +1 -F "$log" &
-    told="$told $log"
+    followed="$followed $log"
   done
   sleep 1 &
   wait $!
@@ -42,6 +42,14 @@ HARDENED: Manifest = {
     **PROFILE,
 }
 """A container's security context: Pod Security `restricted`, and a root that cannot be written."""
+LOST_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+"""The taints of a node that no longer answers."""
+EVICTED_AFTER = 30
+"""Seconds until the head leaves such a node; Kubernetes' 300 exceed the patience of KubeRay, which
+fails a sweep for good that shows no job status for 300 s."""
+NO_GPU: Manifest = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+"""Where NVIDIA's runtime is the default, an image may ask for every GPU of the node; a container
+that requests none must see none."""
 TMP: Manifest = {"name": "tmp", "mountPath": "/tmp"}
 HOME: Manifest = {"name": "HOME", "value": "/tmp"}
 
@@ -55,6 +63,7 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
         _secret("MLFLOW_TRACKING_PASSWORD", mlflow.secret, "password", optional=True),
         *([_secret("ISOFLOP_OPTUNA", optuna.secret, optuna.key)] if optuna else []),
     ]
+    env.append(NO_GPU)
     container = _ray_container(cluster, "ray-head", cluster.head.cpu, cluster.head.memory, env)
     ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
     container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
@@ -64,6 +73,7 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
         {"name": LOGS["name"], "emptyDir": {"sizeLimit": "5Gi"}},
         {"name": "study", "configMap": {"name": config_map}},
     ]
+    pod["tolerations"] = [*pod.get("tolerations", []), *_left_soon(cluster.head)]
     pod["serviceAccountName"] = "ray-sweep"
     pod["automountServiceAccountToken"] = cluster.autoscaling
     pod |= _off_spot(cluster)
@@ -87,7 +97,8 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
 
 def workers(cluster: Cluster, group: Workers) -> Manifest:
     """One group of worker pods, where the trials run."""
-    container = _ray_container(cluster, "ray-worker", group.cpu, group.memory, [])
+    env = [] if group.gpu else [NO_GPU]
+    container = _ray_container(cluster, "ray-worker", group.cpu, group.memory, env)
     if group.gpu:
         for kind in ("requests", "limits"):
             container["resources"][kind][group.gpu_resource] = str(group.gpu)
@@ -116,7 +127,7 @@ def workers(cluster: Cluster, group: Workers) -> Manifest:
 def submitter(cluster: Cluster) -> Manifest:
     """The pod of K8sJobMode; KubeRay's own has no security context and no limits."""
     container = _container(
-        cluster, "ray-job-submitter", {"env": [HOME]}, _resources("500m", "1Gi"), [TMP]
+        cluster, "ray-job-submitter", {"env": [HOME, NO_GPU]}, _resources("500m", "1Gi"), [TMP]
     )
     pod = {
         "restartPolicy": "Never",
@@ -136,7 +147,7 @@ def autoscaling() -> Manifest:
             "idleTimeoutSeconds": 120,
             "securityContext": HARDENED,
             "resources": _resources("500m", "512Mi"),
-            "env": [HOME],
+            "env": [HOME, NO_GPU],
             "volumeMounts": [TMP],
         },
     }
@@ -162,9 +173,9 @@ def _ray_container(
 
 def _driver_log(cluster: Cluster) -> Manifest:
     """Repeats the driver's output, so that a pod's log has it: Ray writes it to a file only."""
-    command = {"command": ["/bin/sh", "-c", REPEAT]}
+    process = {"command": ["/bin/sh", "-c", REPEAT], "env": [NO_GPU]}
     mounts = [{**LOGS, "readOnly": True}]
-    return _container(cluster, LOG_CONTAINER, command, _resources("20m", "32Mi"), mounts)
+    return _container(cluster, LOG_CONTAINER, process, _resources("20m", "32Mi"), mounts)
 
 
 def _container(
@@ -213,6 +224,13 @@ def _pod(cluster: Cluster, containers: list[Manifest], volumes: list[Manifest]) 
 
 def _resources(cpu: str, memory: str) -> Manifest:
     return {kind: {"cpu": cpu, "memory": memory} for kind in ("requests", "limits")}
+
+
+def _left_soon(head: Placement) -> list[Manifest]:
+    """Tolerations by which the head leaves a lost node soon, unless the cluster file says when."""
+    keys = [key for key in LOST_NODE if key not in [each.key for each in head.tolerations]]
+    brief = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": EVICTED_AFTER}
+    return [{"key": key, **brief} for key in keys]
 
 
 def _off_spot(cluster: Cluster) -> Manifest:

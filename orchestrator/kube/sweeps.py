@@ -20,6 +20,17 @@ MEANING = {
     "ValidationFailed": "refused by KubeRay",
 }
 """KubeRay's deployment states, for people."""
+CAUSES = {
+    "JobStatusCheckTimeoutExceeded": (
+        "KubeRay could not ask the sweep's head for its state for 5 minutes, and does not retry "
+        "then: the head's node was lost, or a NetworkPolicy keeps KubeRay's operator from port "
+        "8265 of the head"
+    ),
+    "PreRunningDeadlineExceeded": "its pods did not start within `start_minutes`",
+    "DeadlineExceeded": "`hours` are over, and KubeRay does not retry then",
+}
+"""What KubeRay's reasons mean, where that is not plain."""
+RESUMES = "nothing is lost: the same submit resumes it"
 
 
 @dataclass(frozen=True)
@@ -97,14 +108,19 @@ class Sweep:
         """Reason and message of a bad end in a line; the driver's own last word if it had one."""
         lines = [line.strip() for line in self.message.splitlines() if line.strip()]
         last_words = [line for line in lines if line.startswith("isoflop: ")] or lines
-        parts = [self.reason, *(line.removeprefix("isoflop: ") for line in last_words[-1:])]
+        parts = [
+            self.reason,
+            CAUSES.get(self.reason, ""),
+            *(line.removeprefix("isoflop: ") for line in last_words[-1:]),
+        ]
         return ": ".join(part for part in parts if part) or "KubeRay gives no reason"
 
     @property
     def failure(self) -> SweepFailed:
         """The error of a sweep that ended, and not well."""
         state = self.job if self.job == "STOPPED" else (self.deployment or self.job)
-        return SweepFailed(f"{self.name} ended as {state}: {self.why}")
+        outlook = "" if self.deployment == "ValidationFailed" else f"; {RESUMES}"
+        return SweepFailed(f"{self.name} ended as {state}: {self.why}{outlook}")
 
 
 def find(api: Api, namespace: str, name: str) -> Sweep:

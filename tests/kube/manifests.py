@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = ("local", "production")
 Json = dict[str, Any]
+WAITS_WITH = {"cpu": "200m", "memory": "256Mi"}
+"""What KubeRay gives to the container that waits for the head; no RayJob can change it."""
 
 
 def tool(name: str) -> str:
@@ -68,8 +70,9 @@ def ray_pods(job: Json) -> Iterator[tuple[str, Json]]:
     """The pods of a RayJob as KubeRay 1.7.0 makes them, with what it injects.
 
     The autoscaler's container has the context and resources of `autoscalerOptions`, and nothing
-    where there are none; `wait-gcs-ready` those of the Ray container; the submitter of K8sJobMode
-    is a pod without any context where no template is given.
+    where there are none; `wait-gcs-ready` has the Ray container's context and environment, and
+    resources of its own; the submitter of K8sJobMode is a pod without any context where no template
+    is given.
     """
     spec = job["spec"]
     cluster = spec["rayClusterSpec"]
@@ -84,8 +87,10 @@ def ray_pods(job: Json) -> Iterator[tuple[str, Json]]:
     for group in cluster["workerGroupSpecs"]:
         worker = _pod(group["template"], {**labels, "ray.io/node-type": "worker"})
         ray = worker["spec"]["containers"][0]
-        copied = {key: ray[key] for key in ("image", "securityContext", "resources")}
-        worker["spec"]["initContainers"] = [{"name": "wait-gcs-ready", **copied}]
+        copied = {key: ray[key] for key in ("image", "securityContext", "env")}
+        resources = {kind: dict(WAITS_WITH) for kind in ("requests", "limits")}
+        wait = {"name": "wait-gcs-ready", **copied, "resources": resources}
+        worker["spec"]["initContainers"] = [wait]
         yield f"workers/{group['groupName']}", worker
     if spec["submissionMode"] == "K8sJobMode":
         bare = {"spec": {"containers": [{"name": "ray-job-submitter", "image": "any:1"}]}}

@@ -77,7 +77,15 @@ def test_wait_ends_with_success_only_when_complete_and_succeeded(
         ({"jobDeploymentStatus": "Complete", "jobStatus": "FAILED"}, "ended as Complete"),
         (
             {"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded", "message": "30 min"},
-            "DeadlineExceeded: 30 min",
+            "DeadlineExceeded: `hours` are over, and KubeRay does not retry then: 30 min",
+        ),
+        (
+            {
+                "jobDeploymentStatus": "Failed",
+                "jobStatus": "RUNNING",
+                "reason": "JobStatusCheckTimeoutExceeded",
+            },
+            "the head's node was lost, or a NetworkPolicy keeps KubeRay's operator from port 8265",
         ),
     ],
 )
@@ -99,6 +107,8 @@ def test_every_bad_end_is_exit_code_3_with_reason_and_message(
     output = capsys.readouterr().err.splitlines()
     assert output[-1].startswith("isoflop: ")
     assert sentence in output[-1]
+    resumes = "nothing is lost: the same submit resumes it" in output[-1]
+    assert resumes == (status["jobDeploymentStatus"] != "ValidationFailed")
     assert server.asked("rayjobs") < 20
 
 

@@ -59,6 +59,7 @@ def test_the_image_is_slim_locked_not_root_and_gets_all_it_copies() -> None:
     assert len(installs) == 3
     assert all("--constraint requirements.lock" in line for line in installs)
     assert [line for line in lines if line.startswith("USER")] == ["USER 1000:1000"]
+    assert any("NVIDIA_VISIBLE_DEVICES=void" in line for line in lines)
     passed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if "!" in line}
     copied = [
         word

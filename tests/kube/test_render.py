@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 from conftest import CLUSTER, STUDY
-from manifests import crd, flaws, pods, ray_pods
+from manifests import crd, flaws, overlay, pods, ray_pods
 
 from methods.errors import KubernetesError, MethodError, StudyError
 from orchestrator.kube.cluster import Cluster, load
@@ -175,6 +175,39 @@ def test_the_driver_never_stands_on_a_spot_node_and_takes_no_trial(tmp_path: Pat
     assert term["matchExpressions"] == [rule]
     worker = cluster["workerGroupSpecs"][0]["template"]["spec"]
     assert worker["nodeSelector"] == {"zone": "a", "karpenter.sh/capacity-type": "spot"}
+
+
+@pytest.mark.parametrize("own", ["", "node.kubernetes.io/unreachable"])
+def test_the_head_leaves_a_lost_node_before_kuberay_gives_the_sweep_up(
+    tmp_path: Path, own: str
+) -> None:
+    """50 s until a node counts as lost and the eviction: within KubeRay's 300 s without status."""
+    taint = f"head: {{tolerations: [{{key: {own}, effect: NoExecute}}]}}\n" if own else ""
+    cluster = job(tmp_path, CLUSTER + taint)["spec"]["rayClusterSpec"]
+    tolerations = cluster["headGroupSpec"]["template"]["spec"]["tolerations"]
+    seconds = {each["key"]: each.get("tolerationSeconds") for each in tolerations}
+    keys = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
+    assert len(tolerations) == len(seconds)
+    assert seconds == {key: None if key == own else 30 for key in keys}
+    assert all(each["effect"] == "NoExecute" for each in tolerations)
+
+
+def test_who_requests_no_gpu_sees_none_whatever_the_image_says(tmp_path: Path) -> None:
+    gpus = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+    manifest = job(tmp_path, FULL)
+    options = manifest["spec"]["rayClusterSpec"]["autoscalerOptions"]
+    assert gpus in options["env"]
+    objects = [manifest, *overlay("local"), *overlay("production")]
+    containers = [
+        (name, container)
+        for name, pod in pods(objects)
+        for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+        if container["name"] not in ("autoscaler", "postgres", "wait-gcs-ready")
+    ]
+    assert len(containers) == 9
+    for name, container in containers:
+        requested = [key for key in container["resources"]["limits"] if "nvidia" in key]
+        assert (gpus in container["env"]) != bool(requested), name
 
 
 def test_only_the_head_sees_secrets(tmp_path: Path) -> None:

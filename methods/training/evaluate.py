@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int
 from torch import nn
 from torch.nn import functional as F
 
 from methods.api import Network
 from methods.data.load import Split
+from methods.training.figures import figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,20 +60,6 @@ def evaluate(
         predictions=guesses,
         labels=truth,
     )
-
-
-def figures(
-    predictions: Integer[np.ndarray, " samples"],
-    labels: Integer[np.ndarray, " samples"],
-    macs: Float[np.ndarray, " samples"],
-) -> dict[str, float]:
-    """Accuracy (a fraction) and statistics of MACs of an `Evaluation`, from per-sample values."""
-    return {
-        "accuracy": float(np.mean(predictions == labels)),
-        "macs_mean": float(macs.mean()),
-        "macs_p95": float(np.quantile(macs, 0.95, method="higher")),
-        "macs_max": float(macs.max()),
-    }
 
 
 @contextlib.contextmanager

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from jaxtyping import Bool, Float, Integer
 from numpy.typing import NDArray
 
 from methods import files
 from methods.files import digest
-from methods.training.evaluate import Evaluation, figures
+from methods.training.figures import figures
 from orchestrator.record.log import await_room
 from orchestrator.record.provenance import versions
 from orchestrator.record.rows import Row, config_hash
@@ -48,10 +47,6 @@ class Shot:
 
     predictions: Integer[np.ndarray, " images"]
     macs: Float[np.ndarray, " images"]
-
-    @staticmethod
-    def of(evaluation: Evaluation) -> "Shot":
-        return Shot(evaluation.predictions, evaluation.macs)
 
 
 @dataclass(frozen=True)
@@ -225,19 +220,6 @@ def costs(study: Path, rows: Iterable[Row]) -> dict[tuple[str, str], Any]:
         except (ValueError, KeyError):
             continue  # `correctness` says that it cannot be read
     return macs
-
-
-def tensors(points: Mapping[str, Shot]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Operating points as a checkpoint keeps them."""
-    return {
-        name: (torch.from_numpy(shot.predictions), torch.from_numpy(shot.macs))
-        for name, shot in points.items()
-    }
-
-
-def shots(columns: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Shot]:
-    """Operating points from a checkpoint."""
-    return {name: Shot(guesses.numpy(), macs.numpy()) for name, (guesses, macs) in columns.items()}
 
 
 def _column(kind: str, point: str) -> str:

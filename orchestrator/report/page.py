@@ -15,6 +15,7 @@ from orchestrator.report.content import Report
 from orchestrator.report.figures import gains, learning, pareto, style
 from orchestrator.report.figures.costs import costs_panel, varying
 from orchestrator.report.figures.draw import inline_svg
+from orchestrator.report.palette import INK
 
 EXCLUDED_SHOWN = 100
 """Excluded rows listed one by one on the page; provenance.json has them all."""
@@ -185,7 +186,7 @@ def _legend(board: Board) -> list[tuple[str, str, str]]:
     """Name, colour and glyph of each method."""
     table = style.marks(board)
     return [
-        (name, colour if colour != style.INK else "var(--ink)", GLYPHS[marker])
+        (name, colour if colour != INK else "var(--ink)", GLYPHS[marker])
         for name, (colour, marker) in sorted(table.items())
     ]
 

@@ -14,7 +14,7 @@ from orchestrator.report import tables
 from orchestrator.report.content import facts
 from orchestrator.results.findings import Findings
 from orchestrator.store import Stored, StoredRun
-from orchestrator.store import tags as layout
+from orchestrator.store.published import board_run
 
 CLOSE = 1e-12
 """Relative difference of two machines' last digits, where a file holds more than it shows."""
@@ -80,7 +80,7 @@ def _lines(runs: Iterable[StoredRun], board: Board, findings: Findings) -> None:
             stored, expected = ("a run", "no run") if run else ("no run", "a run")
             findings.same(kind, f"board: {method}", "run", stored, expected)
             continue
-        metrics, words = layout.board_run(board, method)
+        metrics, words = board_run(board, method)
         where = f"board: {method} ({run.run_id})"
         for name in sorted(metrics.keys() | run.metrics.keys()):
             findings.same(kind, where, name, run.metrics.get(name), metrics.get(name))

@@ -26,6 +26,9 @@ from orchestrator.store.client import (
     storage_errors,
 )
 
+VIEW = "leaderboard"
+"""The saved view's name and key."""
+
 
 def read_study(uri: str, study: str) -> Provenance:
     """The provenance of a study, with the study as it was run.
@@ -110,9 +113,7 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
         page = f"#/experiments/{identity}/runs/{report}/artifacts/report.html"
         note = f"{verdict(board)}\n\n[The report]({page}) is an artefact of the run `report`."
         client.set_experiment_tag(identity, "mlflow.note.content", note)
-        client.set_experiment_tag(
-            identity, f"mlflow.sharedViewState.{layout.VIEW}", layout.view(board)
-        )
+        client.set_experiment_tag(identity, f"mlflow.sharedViewState.{VIEW}", view(board))
     return _link(identity)
 
 
@@ -125,6 +126,70 @@ def link(uri: str, study: str) -> str:
     """
     with storage_errors(uri):
         return _link(experiment_of(connect(uri), study).experiment_id)
+
+
+def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, str]]:
+    """One method's line of the board: rounded metrics, and a tag per budget in words."""
+    metrics, words = {}, {}
+    for budget in board.budgets:
+        cell, at = board.cell(method, budget), f"at_{budget:g}m"
+        parts = [cell.state, f"group {cell.group}" if cell.group else ""]
+        if cell.choice:
+            parts.append(f"{cell.choice.config} {cell.choice.point}".strip())
+        words[at] = ", ".join(part for part in parts if part)
+        if cell.n and cell.accuracy.mean is not None and cell.macs_mean is not None:
+            metrics[f"acc/{at}"] = round(cell.accuracy.mean, 4)
+            metrics[f"macs/{at}"] = round(cell.macs_mean / 1e6, 4)
+            metrics[f"seeds/{at}"] = float(cell.n)
+    return metrics, words
+
+
+def board_note(board: Board, method: str, experiment: str, runs: Mapping[str, str]) -> str:
+    """The runs behind one method's line, as links; `runs` are run ids by trial."""
+    lines = []
+    for budget in board.budgets:
+        cell = board.cell(method, budget)
+        if cell.choice is None:
+            lines.append(f"- {budget:g} MMACs: {cell.state}")
+            continue
+        seeds = [
+            f"[seed {row.seed}](#/experiments/{experiment}/runs/{runs[row.trial]})"
+            for row in cell.seeds
+            if row.trial in runs
+        ]
+        chosen = cell.choice.config
+        if chosen in runs:
+            chosen = f"[{chosen}](#/experiments/{experiment}/runs/{runs[chosen]})"
+        lines.append(f"- {budget:g} MMACs: {chosen}, {cell.state}: {', '.join(seeds) or '-'}")
+    note = "The runs behind each number:\n\n"
+    for line in lines:
+        if len(note) + len(line) > layout.PIECE:
+            return f"{note}- and more: the tags `config` and `role` find them"
+        note += f"{line}\n"
+    return note
+
+
+def view(board: Board) -> str:
+    """The state of MLflow's run table in which the board is readable; an undocumented format."""
+    columns = [
+        f"metrics.`{kind}/at_{budget:g}m`" for budget in board.budgets for kind in ("acc", "macs")
+    ]
+    state = {
+        "searchFilter": "tags.role = 'leaderboard'",
+        "orderByKey": f"metrics.`acc/at_{board.primary:g}m`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [*columns, f"tags.`at_{board.primary:g}m`"],
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "viewMaximized": True,
+        "runListHidden": False,
+    }
+    return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
 
 
 def _trial_runs(client: MlflowClient, experiment: Experiment, board: Board) -> dict[str, str]:
@@ -147,12 +212,12 @@ def _board_run(
     trial_runs: Mapping[str, str],
 ) -> str:
     """The id of one method's run of the board; a new one where a number changed."""
-    metrics, words = layout.board_run(board, method)
+    metrics, words = board_run(board, method)
     content = json.dumps([method, metrics, words], sort_keys=True)
     for run in old_runs:
         if run.data.tags.get("content") == content and run.info.status in ENDED:
             return str(run.info.run_id)
-    note = layout.board_note(board, method, experiment.experiment_id, trial_runs)
+    note = board_note(board, method, experiment.experiment_id, trial_runs)
     tags = {
         "role": "leaderboard",
         "method": method,
@@ -180,5 +245,5 @@ def _report_run(client: MlflowClient, experiment: Experiment) -> str:
 
 
 def _link(experiment: str) -> str:
-    view = f"workflowType=machine_learning&viewStateShareKey={layout.VIEW}"
+    view = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
     return f"#/experiments/{experiment}/runs?{view}"

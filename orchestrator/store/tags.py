@@ -1,4 +1,4 @@
-"""Trials and boards in MLflow's terms: tags, rounded figures and a saved view, as values.
+"""Trials in MLflow's terms: tags and rounded figures, as values.
 
 Tags keep every digit, so that the board can be recomputed from MLflow alone; metrics are rounded
 for the reader, since MLflow's pages print raw floats.
@@ -12,7 +12,6 @@ from typing import cast, get_args
 from methods import METHODS
 from methods.data.digest import Digest
 from methods.files import digest
-from orchestrator.board.model import Board
 from orchestrator.record.events import (
     End,
     EndState,
@@ -23,10 +22,8 @@ from orchestrator.record.events import (
     encode_points,
 )
 from orchestrator.record.rows import Row, trial_rows
-from orchestrator.report.figures.style import INK, OKABE_ITO
+from orchestrator.report.palette import INK, OKABE_ITO
 
-VIEW = "leaderboard"
-"""The saved view's name and key."""
 RUNNING = "RUNNING"
 """State of a row whose trial has no end yet: it is running or was interrupted."""
 PIECE = 7_500
@@ -146,70 +143,6 @@ def figures(points: Sequence[Point], chosen: str) -> dict[str, float]:
         for point in points:
             rounded |= {f"{point.point}/{name}": v for name, v in _figures(point).items()}
     return rounded
-
-
-def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, str]]:
-    """One method's line of the board: rounded metrics, and a tag per budget in words."""
-    metrics, words = {}, {}
-    for budget in board.budgets:
-        cell, at = board.cell(method, budget), f"at_{budget:g}m"
-        parts = [cell.state, f"group {cell.group}" if cell.group else ""]
-        if cell.choice:
-            parts.append(f"{cell.choice.config} {cell.choice.point}".strip())
-        words[at] = ", ".join(part for part in parts if part)
-        if cell.n and cell.accuracy.mean is not None and cell.macs_mean is not None:
-            metrics[f"acc/{at}"] = round(cell.accuracy.mean, 4)
-            metrics[f"macs/{at}"] = round(cell.macs_mean / 1e6, 4)
-            metrics[f"seeds/{at}"] = float(cell.n)
-    return metrics, words
-
-
-def board_note(board: Board, method: str, experiment: str, runs: Mapping[str, str]) -> str:
-    """The runs behind one method's line, as links; `runs` are run ids by trial."""
-    lines = []
-    for budget in board.budgets:
-        cell = board.cell(method, budget)
-        if cell.choice is None:
-            lines.append(f"- {budget:g} MMACs: {cell.state}")
-            continue
-        seeds = [
-            f"[seed {row.seed}](#/experiments/{experiment}/runs/{runs[row.trial]})"
-            for row in cell.seeds
-            if row.trial in runs
-        ]
-        chosen = cell.choice.config
-        if chosen in runs:
-            chosen = f"[{chosen}](#/experiments/{experiment}/runs/{runs[chosen]})"
-        lines.append(f"- {budget:g} MMACs: {chosen}, {cell.state}: {', '.join(seeds) or '-'}")
-    note = "The runs behind each number:\n\n"
-    for line in lines:
-        if len(note) + len(line) > PIECE:
-            return f"{note}- and more: the tags `config` and `role` find them"
-        note += f"{line}\n"
-    return note
-
-
-def view(board: Board) -> str:
-    """The state of MLflow's run table in which the board is readable; an undocumented format."""
-    columns = [
-        f"metrics.`{kind}/at_{budget:g}m`" for budget in board.budgets for kind in ("acc", "macs")
-    ]
-    state = {
-        "searchFilter": "tags.role = 'leaderboard'",
-        "orderByKey": f"metrics.`acc/at_{board.primary:g}m`",
-        "orderByAsc": False,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": [*columns, f"tags.`at_{board.primary:g}m`"],
-        "runsExpanded": {},
-        "runsPinned": [],
-        "runsHidden": [],
-        "viewMaximized": True,
-        "runListHidden": False,
-    }
-    return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
 
 
 def _rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:

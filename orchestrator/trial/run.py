@@ -79,7 +79,7 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
     device = job.settings.device
     data = load()
     points = list(decode_points(checkpoint["points"])) if checkpoint else []
-    shots = evidence.shots(checkpoint["shots"]) if checkpoint else {}
+    shots = _shots(checkpoint["shots"]) if checkpoint else {}
     seconds = float(checkpoint["seconds"]) if checkpoint else 0.0
     began, saved = time.monotonic(), time.monotonic()
     phases = len(method.phases())
@@ -92,7 +92,9 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
             for measured in measure(method, epoch.points(), name, data, device, test=test):
                 points.append(measured.point)
                 if measured.test:
-                    shots[measured.point.point] = Shot.of(measured.test)
+                    shots[measured.point.point] = Shot(
+                        measured.test.predictions, measured.test.macs
+                    )
             if test and epoch.index < epoch.epochs:
                 save_phase(folder, epoch.phase, epoch.state()["net"])
         seconds, began = seconds + time.monotonic() - began, time.monotonic()
@@ -108,7 +110,7 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
                 "identity": identity,
                 "train": epoch.state(),
                 "points": encode_points(points),
-                "shots": evidence.tensors(shots),
+                "shots": _tensors(shots),
                 "seconds": seconds,
                 "results": [encode_result(earlier) for earlier in past],
             }
@@ -125,6 +127,21 @@ def _testify(job: Job, shots: Mapping[str, Shot], data: Data) -> str:
     subject = Subject.of(job.trial, job.method, job.params, job.seed, data=data_sha256)
     predictions = Evidence(subject, data.test.labels.cpu().numpy(), shots)
     return evidence.write(predictions, job.settings.folder)
+
+
+def _tensors(shots: Mapping[str, Shot]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Operating points as a checkpoint keeps them."""
+    return {
+        point: (torch.from_numpy(shot.predictions), torch.from_numpy(shot.macs))
+        for point, shot in shots.items()
+    }
+
+
+def _shots(columns: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Shot]:
+    """Operating points from a checkpoint."""
+    return {
+        point: Shot(guesses.numpy(), macs.numpy()) for point, (guesses, macs) in columns.items()
+    }
 
 
 def _metrics(epoch: Epoch, validation: Evaluation) -> Metrics:

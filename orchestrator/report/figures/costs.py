@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from orchestrator.board.model import Board
 from orchestrator.board.words import mmacs
-from orchestrator.report.figures.style import INK, Panel, marks
+from orchestrator.report.figures.style import Panel, marks
+from orchestrator.report.palette import INK
 
 Costs = Mapping[tuple[str, str], Any]
 """MACs of every test image, by trial and operating point."""

@@ -19,7 +19,8 @@ from orchestrator.board.model import Board
 from orchestrator.record.rows import Row
 from orchestrator.report.figures.gains import forest_panel
 from orchestrator.report.figures.pareto import attainment_panel, search_panel, test_panel
-from orchestrator.report.figures.style import GREY, INK, RULE, STYLE, Panel, marks
+from orchestrator.report.figures.style import STYLE, Panel, marks
+from orchestrator.report.palette import GREY, INK, RULE
 
 
 def inline_svg(panel: Panel, *, size: tuple[float, float], prefix: str, label: str) -> str:

@@ -7,7 +7,8 @@ from matplotlib.ticker import MaxNLocator
 
 from orchestrator.board.model import Board, Cell
 from orchestrator.board.words import mmacs, points
-from orchestrator.report.figures.style import GREY, INK, RULE, Panel, marks
+from orchestrator.report.figures.style import Panel, marks
+from orchestrator.report.palette import GREY, INK, RULE
 
 
 def forest_panel(board: Board, budget: float) -> Panel:

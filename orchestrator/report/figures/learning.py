@@ -8,7 +8,8 @@ from matplotlib.ticker import MaxNLocator
 from orchestrator.board.model import Board
 from orchestrator.record.log import Curves
 from orchestrator.record.rows import Row
-from orchestrator.report.figures.style import GREY, Panel, marks
+from orchestrator.report.figures.style import Panel, marks
+from orchestrator.report.palette import GREY
 
 SEARCHED = 40
 """Search trials of one method whose curves are shown, evenly spaced; confirm runs are all shown."""

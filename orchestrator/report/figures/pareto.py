@@ -12,7 +12,8 @@ from orchestrator.board.model import Board, Cell
 from orchestrator.board.stats.fronts import Attainment, Surface, front
 from orchestrator.board.words import plural
 from orchestrator.record.rows import Row
-from orchestrator.report.figures.style import GREY, INK, RULE, Panel, marks
+from orchestrator.report.figures.style import Panel, marks
+from orchestrator.report.palette import GREY, INK, RULE
 
 
 def search_panel(board: Board, rows: Iterable[Row]) -> Panel:

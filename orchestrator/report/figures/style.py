@@ -6,9 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from orchestrator.board.model import Board
+from orchestrator.report.palette import GREY, INK, OKABE_ITO, RULE
 
-INK, RULE, GREY = "#1b1c1e", "#d8d9db", "#8f9194"
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SHAPES = ("s", "^", "D", "v", "P", "X")
 STYLE: Any = {
     "svg.hashsalt": "isoflop",

@@ -16,7 +16,8 @@ from scipy.stats import qmc
 
 from methods.errors import StorageError
 from orchestrator.board.stats.intervals import summary
-from orchestrator.report.figures.style import INK, OKABE_ITO, STYLE
+from orchestrator.report.figures.style import STYLE
+from orchestrator.report.palette import INK, OKABE_ITO
 from orchestrator.report.table import number, table
 from orchestrator.search.gaussian import Array
 from orchestrator.search.replay.curves import Table

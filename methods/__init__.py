@@ -40,11 +40,11 @@ class Catalogue(MutableMapping[str, "type[Method]"]):
 METHODS = Catalogue(
     {
         "dense": "methods.dense:Dense",
-        "skipnet": "methods.skipnet:SkipNet",
-        "condensenet": "methods.condensenet:CondenseNet",
-        "condconv": "methods.condconv:CondConv",
-        "dsnet": "methods.dsnet:DSNet",
-        "resrep": "methods.resrep:ResRep",
+        "skipnet": "methods.skipnet.method:SkipNet",
+        "condensenet": "methods.condensenet.method:CondenseNet",
+        "condconv": "methods.condconv.method:CondConv",
+        "dsnet": "methods.dsnet.method:DSNet",
+        "resrep": "methods.resrep.method:ResRep",
     }
 )
 """Every method by the name that studies use; a new method adds one line here."""

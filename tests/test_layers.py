@@ -42,7 +42,7 @@ TOOLS = {
     *("files", "dense"),
 }
 """Modules at the top of methods/; they import nothing but each other."""
-METHODS = {"skipnet", "dsnet", "condensenet", "condconv", "resrep"}
+METHODS = {path.parent.name for path in (ROOT / "methods").glob("*/method.py")}
 WINGS: dict[str, set[str]] = {
     **{method: {"api", "errors", "macs", "fold", "resnet", "schedules"} for method in METHODS},
     "data": TOOLS,

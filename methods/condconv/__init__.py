@@ -1,3 +1,1 @@
 """CondConv: kernels that each image mixes from experts (Yang et al., arXiv 1904.04971)."""
-
-from methods.condconv.method import CondConv as CondConv

@@ -1,3 +1,1 @@
 """CondenseNet: learned group convolutions (Huang et al., arXiv 1711.09224)."""
-
-from methods.condensenet.method import CondenseNet as CondenseNet

@@ -1,3 +1,1 @@
 """DS-Net: a slimmable supernet whose gate picks a width (Li et al., arXiv 2103.13258)."""
-
-from methods.dsnet.method import DSNet as DSNet

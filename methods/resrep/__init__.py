@@ -1,3 +1,1 @@
 """ResRep: compactors that prune channels without loss (Ding et al., arXiv 2007.03260)."""
-
-from methods.resrep.method import ResRep as ResRep

@@ -1,3 +1,1 @@
 """SkipNet: gates that skip residual blocks, image by image (Wang et al., arXiv 1711.09485)."""
-
-from methods.skipnet.method import SkipNet as SkipNet

@@ -11,8 +11,8 @@
 Each name is imported at its first use, so that `import isoflop` itself loads neither torch nor Ray.
 
 >>> import isoflop
->>> sorted(isoflop.METHODS)
-['condconv', 'condensenet', 'dense', 'dsnet', 'resrep', 'skipnet']
+>>> isoflop.METHODS["skipnet"]
+<class 'methods.skipnet.method.SkipNet'>
 """
 
 from importlib import import_module

@@ -20,7 +20,7 @@ from orchestrator.board.racing import planned
 from orchestrator.record.history import History
 from orchestrator.record.result import Ending, Result
 from orchestrator.record.trials import REFUSED, Ticket
-from orchestrator.search.proposals import Sampler, propose, sampled
+from orchestrator.search.samplers import Sampler, propose, sampled
 from orchestrator.search.stopping import Stopping, StopRule
 from orchestrator.study.file import cap
 from orchestrator.study.params import parts

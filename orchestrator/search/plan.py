@@ -18,7 +18,7 @@ from orchestrator.board.model import RANKED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.intervals import detectable
 from orchestrator.board.words import macs_text, mmacs
-from orchestrator.search.proposals import spread_over
+from orchestrator.search.samplers import spread_over
 from orchestrator.study.check import prepared, reading, slots_here
 from orchestrator.study.file import SearchPlan, Study, cap
 from orchestrator.study.params import derive, parts

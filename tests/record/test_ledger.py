@@ -16,7 +16,7 @@ from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Ending, decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda, confirm_plan
-from orchestrator.search.proposals import propose
+from orchestrator.search.samplers import propose
 from orchestrator.study.file import Study
 from orchestrator.study.identity import as_written
 from orchestrator.study.space import spaces

@@ -15,7 +15,7 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda
-from orchestrator.search.proposals import SAMPLERS, propose
+from orchestrator.search.samplers import SAMPLERS, propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space, spaces
 

@@ -25,7 +25,7 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.record.result import Ending
 from orchestrator.search.agenda import confirm_plan
 from orchestrator.search.plan import SAMPLES, Plan, plan, sampled
-from orchestrator.search.proposals import propose
+from orchestrator.search.samplers import propose
 from orchestrator.study.file import Study, load
 from orchestrator.study.params import parts
 from orchestrator.study.space import spaces

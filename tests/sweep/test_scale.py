@@ -20,7 +20,7 @@ from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.search import agenda as agendas
 from orchestrator.search.agenda import Agenda, confirm_plan
-from orchestrator.search.proposals import propose
+from orchestrator.search.samplers import propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
 from orchestrator.sweep import run as sweep

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -15,7 +15,7 @@ from orchestrator.search.agenda import Agenda
 from orchestrator.search.replay.simulate import Searcher
 from orchestrator.search.rungs import Plan
 from orchestrator.search.stopping import Stopping
-from orchestrator.study.file import Study
+from orchestrator.study.file import SearchPlan, Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 
@@ -98,22 +98,26 @@ def _nsga2(seed: int, trials: int) -> BaseSampler:
     return NSGAIISampler(seed=seed, population_size=min(50, max(4, trials // 4)))
 
 
+SAMPLERS: tuple[str, ...] = get_args(SearchPlan.model_fields["sampler"].annotation)
+"""What a study file may ask for."""
+STOCK = (
+    Stock("random", lambda seed, _: RandomSampler(seed=seed)),
+    Stock("nsga2", _nsga2),
+    Stock("tpe", lambda seed, _: TPESampler(seed=seed)),
+)
+OURS = (
+    Strategy("default", "auto"),
+    *(Strategy(name, name) for name in SAMPLERS if name != "auto"),
+    Strategy("ehvi+asha", "ehvi", Plan(rule="asha")),
+    Strategy("ehvi+moasha", "ehvi", Plan(rule="moasha")),
+    Strategy("ehvi+predictive", "ehvi", Plan(rule="predictive")),
+    Strategy("tpe+predictive", "tpe", Plan(rule="predictive")),
+)
 SEARCHERS: dict[str, Searcher] = {
-    searcher.name: searcher
-    for searcher in (
-        Strategy("default", "auto"),
-        Stock("random", lambda seed, _: RandomSampler(seed=seed)),
-        Stock("nsga2", _nsga2),
-        Stock("tpe", lambda seed, _: TPESampler(seed=seed)),
-        Strategy("sobol", "sobol"),
-        Strategy("gp", "gp"),
-        Strategy("ehvi", "ehvi"),
-        Strategy("ehvi+asha", "ehvi", Plan(rule="asha")),
-        Strategy("ehvi+moasha", "ehvi", Plan(rule="moasha")),
-        Strategy("ehvi+predictive", "ehvi", Plan(rule="predictive")),
-        Strategy("tpe+predictive", "tpe", Plan(rule="predictive")),
-    )
+    **{strategy.name: strategy for strategy in OURS},
+    **{stock.name: stock for stock in STOCK},
 }
+"""By name; a stock sampler stands in place of ours of the same name."""
 
 
 def named(names: str) -> list[Searcher]:

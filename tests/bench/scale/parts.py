@@ -23,7 +23,7 @@ from orchestrator.record.provenance import provenance
 from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda, confirm_plan
-from orchestrator.search.proposals import SAMPLERS, propose
+from orchestrator.search.samplers import SAMPLERS, propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space, spaces
 from orchestrator.sweep import cluster

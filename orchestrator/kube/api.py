@@ -32,14 +32,21 @@ PAUSE = 0.5
 """Seconds before the second time; they double."""
 
 
-def _resource(kind: str, group: str = "", version: str = "v1", *, namespaced: bool = True) -> Any:
+def _resource(
+    kind: str,
+    group: str = "",
+    version: str = "v1",
+    *,
+    name: str | None = None,
+    namespaced: bool = True,
+) -> Any:
     return Resource(  # type: ignore[no-untyped-call]
         prefix="apis" if group else "api",
         group=group,
         api_version=version,
         kind=kind,
         namespaced=namespaced,
-        name=f"{kind.lower()}s",
+        name=name or f"{kind.lower()}s",
     )
 
 
@@ -49,6 +56,7 @@ PODS = _resource("Pod")
 SECRETS = _resource("Secret")
 CLAIMS = _resource("PersistentVolumeClaim")
 NAMESPACES = _resource("Namespace", namespaced=False)
+NETWORK_POLICIES = _resource("NetworkPolicy", "networking.k8s.io", name="networkpolicies")
 QUEUES = [_resource("LocalQueue", "kueue.x-k8s.io", version) for version in ("v1beta2", "v1beta1")]
 """Kueue's queues, as its newer and older versions serve them."""
 
@@ -96,8 +104,10 @@ class Api:
         return _unless_missing(self._patiently, "get", resource.path(name, namespace))
 
     def items(self, resource: Any, namespace: str, labels: str) -> list[Json]:
-        """The objects that bear labels; asked for again while the server is away."""
-        answer = self._patiently("get", resource.path(None, namespace), label_selector=labels)
+        """The objects that bear labels, of every namespace where none is given; asked for again
+        while the server is away."""
+        path = resource.path(None, namespace or None)
+        answer = self._patiently("get", path, label_selector=labels or None)
         return list(answer.get("items") or [])
 
     def snapshot(self, resource: Any, namespace: str, name: str, seconds: float) -> Json:

@@ -8,6 +8,7 @@ from methods.errors import KubernetesError
 from orchestrator.kube.api import CLAIMS, NAMESPACES, QUEUES, RAY_JOBS, SECRETS, Api, Refused
 from orchestrator.kube.cluster import Cluster, claim
 from orchestrator.kube.names import GROUP, VERSION
+from orchestrator.kube.operator import check_operator
 from orchestrator.kube.render import Rendered
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def check(api: Api, rendered: Rendered, cluster: Cluster) -> None:
             "kuberay-system --create-namespace` installs it"
         )
     _namespace(api, cluster.namespace)
+    check_operator(api, cluster.namespace)
     _secret(api, cluster.namespace, "mlflow", cluster.mlflow.secret, cluster.mlflow.key)
     if cluster.optuna:
         _secret(api, cluster.namespace, "optuna", cluster.optuna.secret, cluster.optuna.key)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 COLLECTION = re.compile(r"^(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)/([^/]+)$")
+EVERYWHERE = re.compile(r"^/api/v1/pods$")
+"""The pods of all namespaces."""
 BLOCKED = (
     "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set "
     "finalizers on"
@@ -96,7 +98,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self._create(path, query, body)
             if self.command == "GET" and current is not None:
                 return 200, current
-            if self.command == "GET" and COLLECTION.match(path):
+            everywhere = EVERYWHERE.match(path)
+            if self.command == "GET" and (everywhere or COLLECTION.match(path)):
                 items = [objects[p] for p in sorted(objects) if _in(p, path, objects[p], query)]
                 version = str(server.store.version)
                 return 200, {"metadata": {"resourceVersion": version}, "items": items}
@@ -238,7 +241,10 @@ def _blocks_its_owner(body: Json) -> bool:
 
 def _in(path: str, collection: str, body: Json, query: Json) -> bool:
     """Whether an object is of a collection and fits the selectors."""
-    if path.rsplit("/", 1)[0] != collection:
+    place = path.rsplit("/", 1)[0]
+    if EVERYWHERE.match(collection):
+        place = re.sub(r"/namespaces/[^/]+", "", place)
+    if place != collection:
         return False
     metadata = body["metadata"]
     wanted = query.get("fieldSelector", "")

@@ -1,6 +1,7 @@
-"""What the manifest tests share: the overlays as kustomize builds them, pods, and schemas."""
+"""What the manifest tests share: overlays as kustomize builds them, pods, schemas, policies."""
 
 import functools
+import ipaddress
 import json
 import os
 import re
@@ -178,3 +179,63 @@ def _container_flaws(container: Json, pod: Json) -> Iterator[str]:
             yield f"no {kind}"
     if not re.search(r":(?!latest$)[^/]+$", container["image"]):
         yield f"image {container['image']}"
+
+
+# NetworkPolicies, as the cluster would apply them.
+
+
+def fits(selector: Json, labels: Json) -> bool:
+    """Whether a selector of labels holds; only what the policies use is known here."""
+    rules = selector.get("matchExpressions", [])
+    assert all(rule["operator"] == "In" for rule in rules)
+    return all(labels.get(k) == v for k, v in selector.get("matchLabels", {}).items()) and all(
+        labels.get(rule["key"]) in rule["values"] for rule in rules
+    )
+
+
+def rules(overlay_name: str, labels: Json, kind: str) -> list[Json] | None:
+    """What policies let into or out of a pod; None where all may pass."""
+    policies = [o["spec"] for o in overlay(overlay_name) if o["kind"] == "NetworkPolicy"]
+    mine = [p for p in policies if fits(p["podSelector"], labels) and kind in p["policyTypes"]]
+    return [rule for p in mine for rule in p.get(kind.lower(), [])] if mine else None
+
+
+def open_at(rule: Json, port: int, protocol: str = "TCP") -> bool:
+    pairs = [(p["port"], p["protocol"]) for p in rule.get("ports", [])]
+    return not pairs or (port, protocol) in pairs
+
+
+def allowed(
+    overlay_name: str, source: Json, target: Json, port: int, space: str = "isoflop"
+) -> bool:
+    """Whether a pod of labels `source`, in namespace `space`, reaches one of `target` at a port."""
+
+    def passes(labels: Json, other: Json, kind: str, side: str, other_space: str) -> bool:
+        listed = rules(overlay_name, labels, kind)
+        return listed is None or any(
+            "ipBlock" not in peer
+            and (
+                other_space == "isoflop"
+                if "namespaceSelector" not in peer
+                else fits(peer["namespaceSelector"], {"kubernetes.io/metadata.name": other_space})
+            )
+            and fits(peer.get("podSelector", {}), other)
+            for rule in listed
+            if open_at(rule, port)
+            for peer in rule.get(side, [{}])
+        )
+
+    out = space != "isoflop" or passes(source, target, "Egress", "to", "isoflop")
+    return out and passes(target, source, "Ingress", "from", space)
+
+
+def leaves(overlay_name: str, source: Json, address: str, port: int, protocol: str = "TCP") -> bool:
+    """Whether a pod reaches an address, in the cluster or outside it."""
+    place = ipaddress.ip_address(address)
+    return any(
+        place in ipaddress.ip_network(block["cidr"])
+        and not any(place in ipaddress.ip_network(each) for each in block.get("except", []))
+        for rule in rules(overlay_name, source, "Egress") or []
+        if open_at(rule, port, protocol)
+        for block in (peer["ipBlock"] for peer in rule.get("to", []) if "ipBlock" in peer)
+    )

@@ -106,6 +106,7 @@ class Server:
                 **born,
                 **((old or {}).get("metadata") or {}),
                 "name": path.rsplit("/", 1)[-1],
+                **({"namespace": path.split("/")[-3]} if "/namespaces/" in path else {}),
                 **body.get("metadata", {}),
                 "resourceVersion": str(self.store.version),
             }
@@ -150,6 +151,12 @@ class Server:
         """A pod of a RayCluster."""
         labels = {"ray.io/cluster": cluster, "ray.io/node-type": kind}
         self.put(f"{PODS}/{name}", {"metadata": {"labels": labels}, "status": status})
+
+    def operator(self, namespace: str) -> None:
+        """KubeRay's operator, as its chart installs it."""
+        labels = {"app.kubernetes.io/component": "kuberay-operator"}
+        self.put(f"/api/v1/namespaces/{namespace}/pods/operator", {"metadata": {"labels": labels}})
+        self.put(f"/api/v1/namespaces/{namespace}", {"status": {"phase": "Active"}})
 
     def forget(self) -> None:
         """Compact the history: watches from before are answered with 410."""

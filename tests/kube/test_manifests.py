@@ -17,7 +17,23 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from manifests import K8S, OVERLAYS, ROOT, Json, crd, flaws, named, overlay, pods, tool
+from manifests import (
+    K8S,
+    OVERLAYS,
+    ROOT,
+    Json,
+    allowed,
+    crd,
+    fits,
+    flaws,
+    leaves,
+    named,
+    open_at,
+    overlay,
+    pods,
+    rules,
+    tool,
+)
 from packaging.requirements import Requirement
 from postgres import Postgres
 
@@ -201,36 +217,6 @@ def test_ray_has_one_version_everywhere() -> None:
 # NetworkPolicies, as the cluster would apply them.
 
 
-def allowed(
-    overlay_name: str, source: Json, target: Json, port: int, space: str = "isoflop"
-) -> bool:
-    """Whether a pod of labels `source`, in namespace `space`, reaches one of `target` at a port."""
-    policies = [o["spec"] for o in overlay(overlay_name) if o["kind"] == "NetworkPolicy"]
-
-    def fits(selector: Json, labels: Json) -> bool:
-        return all(labels.get(k) == v for k, v in selector.get("matchLabels", {}).items())
-
-    def peers(rule: Json, side: str, labels: Json, own_space: str) -> bool:
-        ports = rule.get("ports")
-        if ports and port not in [p["port"] for p in ports]:
-            return False
-        for peer in rule.get(side, [{}]):
-            where = peer.get("namespaceSelector")
-            name = {"kubernetes.io/metadata.name": own_space}
-            inside = own_space == "isoflop" if where is None else fits(where, name)
-            if "ipBlock" not in peer and inside and fits(peer.get("podSelector", {}), labels):
-                return True
-        return False
-
-    def passes(own: Json, other: Json, kind: str, side: str, other_space: str) -> bool:
-        mine = [p for p in policies if fits(p["podSelector"], own) and kind in p["policyTypes"]]
-        rules = [rule for policy in mine for rule in policy.get(kind.lower(), [])]
-        return not mine or any(peers(rule, side, other, other_space) for rule in rules)
-
-    out = space != "isoflop" or passes(source, target, "Egress", "to", "isoflop")
-    return out and passes(target, source, "Ingress", "from", space)
-
-
 HEAD = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}
 WORKER = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "worker"}
 MLFLOW = {"app.kubernetes.io/name": "mlflow"}
@@ -249,7 +235,9 @@ def test_what_must_talk_may_and_nothing_else(name: str) -> None:
     if name == "local":
         assert allowed(name, MLFLOW, POSTGRES, 5432)
         assert allowed(name, HEAD, POSTGRES, 5432)
-    assert not allowed(name, OPERATOR, HEAD, 8265, "elsewhere")
+    assert allowed(name, OPERATOR, HEAD, 8265, "elsewhere")
+    assert allowed(name, {"app.kubernetes.io/component": "kuberay-operator"}, HEAD, 8265, "ray")
+    assert not allowed(name, {}, HEAD, 8265, "elsewhere")
     assert not allowed(name, OPERATOR, HEAD, 6379, "kuberay-system")
     assert not allowed(name, WORKER, MLFLOW, 5000)
     assert not allowed(name, WORKER, POSTGRES, 5432)
@@ -258,6 +246,52 @@ def test_what_must_talk_may_and_nothing_else(name: str) -> None:
     assert not allowed(name, {}, SUBMITTER, 80, "elsewhere")
     assert not allowed(name, SUBMITTER, MLFLOW, 5000)
     assert not allowed(name, {}, MLFLOW, 5000, "elsewhere")
+
+
+@pytest.mark.parametrize("protocol", ["UDP", "TCP"])
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_pod_resolves_names_wherever_a_cluster_has_its_dns(name: str, protocol: str) -> None:
+    addresses = {
+        "NodeLocal DNSCache": "169.254.20.10",
+        "GKE's Cloud DNS": "169.254.169.254",
+        "kubeadm's Service": "10.96.0.10",
+        "k3s's Service": "10.43.0.10",
+        "EKS's Service": "172.20.0.10",
+        "GKE's Service": "34.118.224.10",
+    }
+    servers = [
+        ("kube-system", {"k8s-app": "kube-dns"}, 53),
+        ("kube-system", {"k8s-app": "node-local-dns"}, 53),
+        ("openshift-dns", {"dns.operator.openshift.io/daemonset-dns": "default"}, 5353),
+    ]
+    for labels in (HEAD, WORKER, MLFLOW, SUBMITTER):
+        for where, address in addresses.items():
+            assert leaves(name, labels, address, 53, protocol), where
+        for space, server, port in servers:
+            assert any(
+                open_at(rule, port, protocol)
+                and fits(peer.get("namespaceSelector"), {"kubernetes.io/metadata.name": space})
+                and fits(peer.get("podSelector", {}), server)
+                for rule in rules(name, labels, "Egress") or []
+                for peer in rule.get("to", [])
+                if "namespaceSelector" in peer
+            ), space
+        assert not leaves(name, labels, "8.8.8.8", 53, protocol)
+
+
+def test_mlflow_alone_reaches_the_metadata_servers_of_workload_identity() -> None:
+    places = [
+        ("169.254.169.254", 80),
+        ("169.254.169.252", 988),
+        ("169.254.170.23", 80),
+        ("fd00:ec2::23", 80),
+    ]
+    for address, port in places:
+        assert leaves("production", MLFLOW, address, port)
+        assert not leaves("local", MLFLOW, address, port)
+        for name in OVERLAYS:
+            assert not any(leaves(name, labels, address, port) for labels in (HEAD, WORKER))
+            assert not leaves(name, HEAD, address, 443)
 
 
 def test_the_pods_bear_the_labels_that_the_walls_go_by() -> None:

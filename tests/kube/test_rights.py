@@ -12,10 +12,11 @@ LABELS = {"app.kubernetes.io/managed-by": "isoflop"}
 
 
 def asked(request: str) -> tuple[str, str, str, str] | None:
-    """Group, resource, name and verb of a request; None for discovery, which all may."""
+    """Group, resource, name and verb of a request; None for discovery, which all may, and for
+    what may be refused."""
     method, path = request.split(" ")
     place, _, query = path.partition("?")
-    if re.fullmatch(r"/apis/[^/]+/[^/]+", place):
+    if re.fullmatch(r"/apis/[^/]+/[^/]+", place) or place == "/api/v1/pods":
         return None
     match = re.fullmatch(
         r"/(?:api|apis/(?P<group>[^/]+))/[^/]+/namespaces/isoflop"
@@ -38,6 +39,7 @@ def test_the_role_allows_what_is_asked_and_no_more(
         file.write("queue: sweeps\noptuna: {secret: isoflop-optuna}\n")
     queues = "/apis/kueue.x-k8s.io/v1beta2/namespaces/isoflop/localqueues"
     server.put(f"{queues}/sweeps", {"spec": {}})
+    server.fail("GET", r"^/api/v1/pods\?", "403", times=99)  # a Role grants nothing elsewhere
 
     def operator() -> None:
         server.until(lambda: server.asked("watch=true") > 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from manifests import OVERLAYS, overlay
 from server import JOBS, MAPS, Server, running
 
 from orchestrator.kube.cluster import load
@@ -122,6 +123,71 @@ def test_a_queue_must_be_there(
     assert "LocalQueue 'sweeps'" in error(capsys)
     queues = "/apis/kueue.x-k8s.io/v1beta1/namespaces/isoflop/localqueues"
     server.put(f"{queues}/sweeps", {"spec": {}})
+    assert isoflop("submit", files[0]) == 0
+
+
+POLICIES = "/apis/networking.k8s.io/v1/namespaces/isoflop/networkpolicies"
+
+
+@pytest.mark.parametrize(
+    ("place", "spaces", "admitted"),
+    [
+        (
+            "kuberay-system",
+            {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}},
+            True,
+        ),
+        ("ray-system", {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}}, False),
+        ("ray-system", {}, True),
+        ("ray-system", None, False),
+        ("isoflop", None, True),
+        (
+            "ray-system",
+            {
+                "matchExpressions": [
+                    {
+                        "key": "kubernetes.io/metadata.name",
+                        "operator": "NotIn",
+                        "values": ["ray-system"],
+                    }
+                ]
+            },
+            False,
+        ),
+    ],
+)
+def test_policies_that_shut_the_operator_out_are_told_before_anything_is_made(
+    *,
+    server: Server,
+    isoflop: Call,
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    place: str,
+    spaces: dict[str, object] | None,
+    admitted: bool,
+) -> None:
+    source = {} if spaces is None else {"namespaceSelector": spaces}
+    source["podSelector"] = {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
+    head = {"podSelector": {"matchLabels": {"ray.io/node-type": "head"}}}
+    rule = {"from": [source], "ports": [{"protocol": "TCP", "port": 8265}]}
+    deny = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    server.put(f"{POLICIES}/default-deny", {"spec": deny})
+    server.put(f"{POLICIES}/ray-jobs", {"spec": {**head, "ingress": [rule]}})
+    server.operator(place)
+    assert isoflop("submit", files[0]) == (0 if admitted else 2)
+    if not admitted:
+        assert f"it runs in namespace {place}, and no NetworkPolicy of 'isoflop'" in error(capsys)
+        assert left(server) == []
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_shipped_policies_admit_an_operator_wherever_it_runs(
+    server: Server, isoflop: Call, files: tuple[str, str], name: str
+) -> None:
+    for each in overlay(name):
+        if each["kind"] == "NetworkPolicy":
+            server.put(f"{POLICIES}/{each['metadata']['name']}", {"spec": each["spec"]})
+    server.operator("somewhere-else")
     assert isoflop("submit", files[0]) == 0
 
 

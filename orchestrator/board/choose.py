@@ -95,7 +95,7 @@ def _flaw(row: Row) -> str | None:
     if row.role not in ("search", "confirm"):
         return f"role must be search or confirm, got {row.role!r}"
     if row.state != "COMPLETE":
-        return f"{row.state}: {row.reason}" if row.reason else row.state
+        return str(row.outcome)
     if row.role == "search":
         return (
             accuracy_flaw("val_acc", row.val_acc)

@@ -16,6 +16,7 @@ from orchestrator.board.reach import area, fronts, levels, means, reach
 from orchestrator.board.rules import Rules
 from orchestrator.board.stats.fronts import attainment
 from orchestrator.record.evidence import Correctness
+from orchestrator.record.result import OVER_BUDGET, REFUSED
 from orchestrator.record.rows import Row
 
 
@@ -90,16 +91,16 @@ def _effort(method: str, rows: Sequence[Row]) -> Effort:
     trials = {(r.study, r.role, r.trial): r for r in rows if r.method == method}.values()
     search = [t for t in trials if t.role == "search"]
     confirm = [t for t in trials if t.role == "confirm"]
-    refused = [t for t in search if t.state == "FAIL" and (t.reason or "").startswith("refused")]
-    states = [t.state for t in search]
+    outcomes = [t.outcome.word for t in search]
     return Effort(
         method=method,
         search=len(search),
-        complete=states.count("COMPLETE"),
-        pruned=states.count("PRUNED"),
-        failed=states.count("FAIL") - len(refused),
-        refused=len(refused),
-        running=states.count("RUNNING"),
+        complete=outcomes.count("COMPLETE"),
+        pruned=outcomes.count("PRUNED"),
+        failed=outcomes.count("FAIL"),
+        refused=outcomes.count(REFUSED),
+        over_budget=outcomes.count(OVER_BUDGET),
+        running=outcomes.count("RUNNING"),
         confirm=len(confirm),
         confirm_failed=sum(t.state == "FAIL" for t in confirm),
         epochs=sum(t.epochs for t in trials),

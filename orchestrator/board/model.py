@@ -83,7 +83,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Effort:
-    """What a method was given. Failed, pruned and refused trials stay in the denominator."""
+    """What a method was given. All trials stay in the denominator, whatever their outcome."""
 
     method: str
     search: int
@@ -91,11 +91,17 @@ class Effort:
     pruned: int
     failed: int
     refused: int
+    over_budget: int
     running: int
     confirm: int
     confirm_failed: int
     epochs: int
     seconds: float
+
+    @property
+    def trained(self) -> int:
+        """Search trials that took a worker."""
+        return self.search - self.refused - self.over_budget
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ def _control(board: Board) -> Iterable[str]:
 
 def _uneven(board: Board) -> Iterable[str]:
     """Search effort that differs by more than a fifth between methods."""
-    trials = [effort.search - effort.refused for effort in board.effort]
+    trials = [effort.trained for effort in board.effort]
     if max(trials) > 1.2 * min(trials):
         yield (
             f"Effort is uneven: {min(trials)} to {max(trials)} search trials per method; "

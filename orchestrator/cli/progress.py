@@ -14,7 +14,7 @@ from rich.text import Text
 from orchestrator.board.words import macs_text, percent, plural
 from orchestrator.cli.console import TABLE_WIDTH
 from orchestrator.record.events import End, Epoch, Lost, News, Planned, Resumed, Start
-from orchestrator.record.trials import REFUSED
+from orchestrator.record.result import OVER_BUDGET, REFUSED, Outcome
 from orchestrator.report.table import number, table
 from orchestrator.study.file import Study
 
@@ -25,7 +25,8 @@ class _Counts:
 
     running: dict[str, int] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
+    unfit: Counter[str] = field(default_factory=Counter)
+    """Trials that took no worker, by their outcome."""
     best: float | None = None
     best_macs: float = 0.0
 
@@ -93,11 +94,12 @@ class Progress:
     def _end(self, end: End) -> None:
         counts = self._counts_of(end.trial)
         counts.running.pop(end.trial, None)
-        if (end.reason or "").startswith(REFUSED):
-            counts.refused += 1
-        else:
-            counts.ended[end.state] += 1
+        outcome = Outcome.of(end.state, end.reason)
+        if outcome.took_a_worker:
+            counts.ended[outcome.word] += 1
             self._searched += "-seed" not in end.trial
+        else:
+            counts.unfit[outcome.word] += 1
         for point in end.points:
             if counts.best is None or point.val.accuracy > counts.best:
                 counts.best, counts.best_macs = point.val.accuracy, point.val.macs_mean
@@ -111,7 +113,10 @@ class Progress:
             self._console.print(text, highlight=False, soft_wrap=True)
 
     def _line(self, end: End) -> Text:
-        figures = end.reason or "; ".join(
+        if end.reason:
+            text = str(Outcome.of(end.state, end.reason))
+            return Text(f"[{self._where()}] {end.trial} {text}")
+        figures = "; ".join(
             f"{point.point + ': ' if point.point else ''}"
             f"{percent(point.val.accuracy, 1)} % validation at "
             f"{macs_text(point.val.macs_mean)} MMACs"
@@ -151,7 +156,7 @@ class Progress:
 
     def _table(self) -> Group:
         with self._lock:
-            heads = map(number, ("done", "running", "failed", "refused"))
+            heads = map(number, ("done", "running", "failed", REFUSED, OVER_BUDGET))
             title = f"{self._study.name}: trials"
             grid = table("method", *heads, "best on validation", title=title)
             for method, counts in self._counts.items():
@@ -160,7 +165,8 @@ class Progress:
                     best = f"{percent(counts.best, 1)} % at {macs_text(counts.best_macs)} MMACs"
                 failed = counts.ended["FAIL"]
                 done = sum(counts.ended.values()) - failed
-                numbers = (done, len(counts.running), failed, counts.refused)
+                unfit = (counts.unfit[REFUSED], counts.unfit[OVER_BUDGET])
+                numbers = (done, len(counts.running), failed, *unfit)
                 grid.add_row(method, *(f"{count:,}" for count in numbers), best)
             foot = f"{self._where()} trials, {self._left()}"
             return Group(grid, Text(foot))

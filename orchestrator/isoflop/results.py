@@ -144,7 +144,9 @@ class Results:
         from orchestrator.results.boards import stored
 
         rows = stored(self.study, self._out, uri=self._mlflow).rows
-        frame = pd.DataFrame([vars(row) for row in rows])
+        frame = pd.DataFrame(
+            [{**vars(row), "state": row.outcome.word, "reason": row.outcome.reason} for row in rows]
+        )
         params = pd.DataFrame([dict(row.params) for row in rows]).add_prefix("params.")
         return pd.concat([frame.drop(columns="params"), params], axis="columns")
 

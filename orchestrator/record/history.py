@@ -102,7 +102,7 @@ class History:
     ) -> Ticket:
         """Commit one new search trial, before anything runs.
 
-        One that is to be refused lies `over` the largest budget, as a fraction of it.
+        One that will take no worker lies `over` the largest budget, as a fraction of it.
         """
         params = {name: _stored(value, space.free[name]) for name, value in searched.items()}
         trial = running(params, space.free, {} if over is None else {OVER: over})
@@ -196,7 +196,7 @@ class History:
         ]
 
     def numbers(self, method: str) -> int:
-        """How many search trials a method has, refused ones included."""
+        """How many search trials a method has, those that took no worker included."""
         return len(self._trials[method])
 
     def trials(self, method: str, before: int) -> list[FrozenTrial] | None:
@@ -240,10 +240,10 @@ class History:
         """Whether a trial has an end."""
         return trial in self.records and self.records[trial].end is not None
 
-    def refused(self, method: str, number: int) -> bool:
-        """Whether a search trial ended before it took a worker."""
+    def took_a_worker(self, method: str, number: int) -> bool:
+        """False for a search trial that ended as over budget or refused."""
         record = self.records.get(trial_name(method, number))
-        return record is not None and record.refused
+        return record is None or record.took_a_worker
 
     def doomed(self, trial: str) -> str | None:
         """Why a trial is not started again, or None where it may be."""

@@ -1,8 +1,13 @@
-"""What a worker says: a result per epoch, and with the last one how the trial ended."""
+"""What a worker says: a result per epoch, and with the last one how the trial ended.
 
+The log, Optuna and MLflow know three states. A trial that took no worker is in state FAIL there,
+and its reason tells why; `Outcome` is what users see instead.
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.record.events import (
     EndState,
@@ -12,6 +17,36 @@ from orchestrator.record.events import (
     decode_points,
     encode_points,
 )
+
+OVER_BUDGET, REFUSED = "over budget", "refused"
+"""How a trial ended that took no worker: it costs too much, or its values do not go together."""
+OVER_BUDGET_BEFORE = re.compile(r"refused: costs \S+ MMACs at least, the largest budget is \S+")
+"""The reason of a trial over budget in logs of earlier versions."""
+
+
+class Outcome(NamedTuple):
+    """How a trial ended, as users see it; as text with its reason."""
+
+    word: str
+    """'over budget', 'refused', or the state."""
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, state: str, reason: str | None) -> "Outcome":
+        """The outcome that a state and a reason in the log, or in MLflow's tags, stand for."""
+        if state == "FAIL" and reason:
+            word, _, rest = reason.partition(": ")
+            if word in (OVER_BUDGET, REFUSED):
+                return cls(OVER_BUDGET if OVER_BUDGET_BEFORE.fullmatch(reason) else word, rest)
+        return cls(state, reason)
+
+    @property
+    def took_a_worker(self) -> bool:
+        """Whether the trial was begun by a worker, and not turned away before."""
+        return self.word not in (OVER_BUDGET, REFUSED)
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.reason}" if self.reason else self.word
 
 
 @dataclass(frozen=True)
@@ -26,6 +61,11 @@ class Ending:
     device: str = ""
     evidence: str = ""
     """SHA-256 of the file with what each test image gave."""
+
+    @classmethod
+    def without_a_worker(cls, outcome: Outcome) -> "Ending":
+        """The end of a trial that is over budget or refused."""
+        return cls("FAIL", str(outcome))
 
 
 @dataclass(frozen=True)

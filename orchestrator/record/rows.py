@@ -8,6 +8,7 @@ from typing import Any
 
 from methods.files import digest
 from orchestrator.record.events import SPLITS, End, Point, Role, Start
+from orchestrator.record.result import Outcome
 
 FIGURES = tuple(
     f"{split}_{figure}"
@@ -49,6 +50,11 @@ class Row:
     run_id: str | None = None
     evidence: str = ""
     """SHA-256 of the file with what each test image gave; '' where there is none."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the trial ended, as users see it."""
+        return Outcome.of(self.state, self.reason)
 
 
 def trial_rows(study: str, start: Start, end: End, run_id: str | None = None) -> list[Row]:

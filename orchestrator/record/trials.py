@@ -5,15 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.record.events import End, Epoch, Role, Start
+from orchestrator.record.result import Outcome
 from orchestrator.record.rows import config_hash
 from orchestrator.study.params import PREFIX
 
 EPOCHS = PREFIX + "epochs"
 """A trial's length, among its parameters."""
 OVER = "over"
-"""Attribute of a refused trial in the journal: the fraction that it lies over all budgets."""
-REFUSED = "refused: "
-"""How the reason of a trial that took no worker begins."""
+"""Attribute in the journal of a trial that took no worker: by which fraction it is over budget."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,10 @@ class Record:
         assert self.end is not None, "only what ended has a price"
         if self.end.state == "COMPLETE":
             return self.length
-        failed = self.end.state == "FAIL" and not self.refused
+        failed = self.end.state == "FAIL" and self.took_a_worker
         return max(self.step, -(-self.length // 4) if failed else 0)
 
     @property
-    def refused(self) -> bool:
-        """Whether the trial ended before it took a worker."""
-        return self.end is not None and (self.end.reason or "").startswith(REFUSED)
+    def took_a_worker(self) -> bool:
+        """False for a trial that ended as over budget or refused."""
+        return self.end is None or Outcome.of(self.end.state, self.end.reason).took_a_worker

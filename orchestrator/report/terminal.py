@@ -11,6 +11,7 @@ from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Cell, Comparison
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.board.versus import Versus
+from orchestrator.record.result import OVER_BUDGET, REFUSED
 from orchestrator.report.table import number, table, text
 
 
@@ -100,11 +101,23 @@ def _cells(board: Board, primary: float | None) -> Table:
 
 
 def _effort(board: Board) -> Table:
-    heads = ("trials", "done", "pruned", "failed", "refused", "confirm", "epochs", "time")
-    grid = table(text("effort", wrap=False), *map(number, heads))
-    for e in board.effort:
-        counts = (e.search, e.complete, e.pruned, e.failed, e.refused, e.confirm, e.epochs)
-        grid.add_row(e.method, *(f"{count:,}" for count in counts), words.duration(e.seconds))
+    """What each method was given, with a column for every outcome that a trial had."""
+    outcomes = {
+        "pruned": [e.pruned for e in board.effort],
+        "failed": [e.failed for e in board.effort],
+        REFUSED: [e.refused for e in board.effort],
+        OVER_BUDGET.replace(" ", "\n"): [e.over_budget for e in board.effort],
+    }
+    counts = {
+        "trials": [e.search for e in board.effort],
+        "done": [e.complete for e in board.effort],
+        **{name: column for name, column in outcomes.items() if any(column)},
+        "confirm": [e.confirm for e in board.effort],
+        "epochs": [e.epochs for e in board.effort],
+    }
+    grid = table(text("effort", wrap=False), *map(number, counts), number("time", wrap=True))
+    for e, *row in zip(board.effort, *counts.values(), strict=True):
+        grid.add_row(e.method, *(f"{count:,}" for count in row), words.duration(e.seconds))
     return grid
 
 
@@ -192,18 +205,19 @@ def _differences(versus: Versus) -> Table:
 
 def _efforts(versus: Versus) -> Table:
     sides = (versus.first, versus.second)
-    heads = ("trials", "failed", "confirm", "epochs", "time")
+    heads = ("trials", "no result", "confirm", "epochs", "time")
     grid = table(
         text("effort", wrap=False),
         *(number(head, wrap=True) for head in heads),
-        caption=f"{versus.first.study.name} / {versus.second.study.name}; failed or refused.",
+        caption=f"{versus.first.study.name} / {versus.second.study.name}. "
+        "No result: failed, refused or over budget.",
     )
     for name in versus.methods:
         efforts = [next(e for e in side.board.effort if e.method == name) for side in sides]
         grid.add_row(
             name,
             " / ".join(f"{e.search:,}" for e in efforts),
-            " / ".join(f"{e.failed + e.refused:,}" for e in efforts),
+            " / ".join(f"{e.failed + e.refused + e.over_budget:,}" for e in efforts),
             " / ".join(f"{e.confirm:,}" for e in efforts),
             " / ".join(f"{e.epochs:,}" for e in efforts),
             " / ".join(words.duration(e.seconds) for e in efforts),

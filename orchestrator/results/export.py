@@ -202,8 +202,7 @@ def _trial(source: StoredStudy, trial: str, point: str | None) -> Row:
             f"{hint}"
         )
     if rows[0].state != "COMPLETE":
-        why = f": {rows[0].reason}" if rows[0].reason else ""
-        raise StudyError(f"export takes a run that ended well, but {trial} is {rows[0].state}{why}")
+        raise StudyError(f"export takes a run that ended well, but {trial} is {rows[0].outcome}")
     by_point = {row.point: row for row in rows}
     if point is None and len(rows) == 1:
         return rows[0]

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.board.model import Board
+from orchestrator.record.result import OVER_BUDGET, REFUSED
 from orchestrator.report import tables
 from orchestrator.report.content import facts
 from orchestrator.results.findings import Findings
@@ -34,9 +35,29 @@ def check_board(stored: Stored, board: Board, findings: Findings) -> None:
         _parquet(content, frames["leaderboard.csv"][0], findings)
     published = json.loads(stored.files["provenance.json"].decode(errors="replace")).get("board")
     recomputed = json.loads(json.dumps(facts(board), default=str))
+    if _precedes_outcomes(published):
+        _rename_outcomes(recomputed)
     for path, one, other in _leaves(published, recomputed, "board"):
         findings.same("board: words and effort", "report/provenance.json", path, one, other)
     _lines(stored.boards, board, findings)
+
+
+def _precedes_outcomes(published: Any) -> bool:
+    """Whether a version published this that counted a trial over budget as refused."""
+    effort = published.get("effort") if isinstance(published, dict) else None
+    return isinstance(effort, list) and all(
+        isinstance(one, dict) and "refused" in one and "over_budget" not in one for one in effort
+    )
+
+
+def _rename_outcomes(content: Any) -> None:
+    """Puts the outcomes into that version's words."""
+    for effort in content["effort"]:
+        effort["refused"] += effort.pop("over_budget")
+    for excluded in content["excluded"]:
+        word, colon, reason = excluded["reason"].partition(": ")
+        if word in (OVER_BUDGET, REFUSED):
+            excluded["reason"] = f"FAIL: {REFUSED}{colon}{reason}"
 
 
 def _csv(name: str, content: bytes, recomputed: bytes, keys: int, findings: Findings) -> None:

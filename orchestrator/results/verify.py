@@ -139,7 +139,9 @@ def _trial(run: StoredRun, study: Study, findings: Findings) -> tuple[Start, End
     )
     seed = str(derive(study, start.config, start.seed))
     findings.same(kind, where, "torch_seed", run.tags.get("torch_seed", ""), seed)
-    status = "FAILED" if end.state == "FAIL" else "FINISHED"
+    status = layout.status(end)
+    if end.state == "FAIL" and run.status == "FAILED":
+        status = "FAILED"  # also where earlier versions wrote a trial over budget, or refused
     findings.same(kind, where, "status", run.status, status)
     params = {name: str(value) for name, value in start.params.items()}
     for name in sorted(params.keys() | run.params.keys()):

@@ -18,8 +18,8 @@ from methods.errors import MethodError
 from orchestrator.board.choose import choose
 from orchestrator.board.racing import planned
 from orchestrator.record.history import History
-from orchestrator.record.result import Ending, Result
-from orchestrator.record.trials import REFUSED, Ticket
+from orchestrator.record.result import OVER_BUDGET, REFUSED, Ending, Outcome, Result
+from orchestrator.record.trials import Ticket
 from orchestrator.search.samplers import Sampler, propose, sampled
 from orchestrator.search.stopping import Stopping, StopRule
 from orchestrator.study.file import cap
@@ -27,8 +27,8 @@ from orchestrator.study.params import parts
 
 logger = logging.getLogger(__name__)
 
-REFUSALS = 20
-"""Trials, as a multiple of the planned ones, after which a search ends that is mostly refused."""
+UNFIT = 20
+"""Trials, as a multiple of the planned ones, after which a search ends: most of them are unfit."""
 
 
 class Turn(enum.Enum):
@@ -162,10 +162,10 @@ class Agenda:
             ticket = self._again.pop(0)
             if self._given_up(ticket):
                 continue
-            refusal = self._refusal(ticket.method, ticket.params)
-            if refusal is None:
+            unfit = self._unfit(ticket.method, ticket.params)
+            if unfit is None:
                 return ticket
-            self._refuse(ticket, refusal.reason)
+            self._turn_away(ticket, unfit)
         methods = [method for method in self._study.methods if not self._searched(method)]
         for method in sorted(methods, key=self.history.effort):
             if proposed := self._propose(method):
@@ -189,34 +189,36 @@ class Agenda:
                 *self._warm.get(method, ()),
                 *(self._stopping.shown(method, trial) for trial in ended),
             ]
-            spread = self.history.refused(method, number - 1)
+            spread = not self.history.took_a_worker(method, number - 1)
             searched = propose(
                 space, shown, self._study, number, spread=spread, sample=self._sample
             )
-            refusal = self._refusal(method, space.params(searched))
-            ticket = self.history.add(space, searched, over=refusal and refusal.over)
-            if refusal is None:
+            unfit = self._unfit(method, space.params(searched))
+            ticket = self.history.add(space, searched, over=unfit and unfit.over)
+            if unfit is None:
                 return ticket
-            self._refuse(ticket, refusal.reason)
+            self._turn_away(ticket, unfit)
         if not self._spent(method):
-            logger.warning("%s: the search ended early, too many trials were refused", method)
+            logger.warning(
+                "%s: the search ended early: too many trials were over budget or refused", method
+            )
         return None
 
-    def _refusal(self, method: str, params: Mapping[str, Any]) -> "_Refusal | None":
+    def _unfit(self, method: str, params: Mapping[str, Any]) -> "_Unfit | None":
         """Why a trial cannot be, or cannot hold any budget: known before it takes a worker."""
         try:
             floor = parts(method, params)[0].floor(self._task)
         except MethodError as error:
-            return _Refusal(str(error), 1.0)
+            return _Unfit(Outcome(REFUSED, str(error)), 1.0)
         largest = self._study.budgets[-1]
         if floor <= cap(largest):
             return None
         reason = f"costs {floor / 1e6:.4g} MMACs at least, the largest budget is {largest:g}"
-        return _Refusal(reason, floor / cap(largest) - 1)
+        return _Unfit(Outcome(OVER_BUDGET, reason), floor / cap(largest) - 1)
 
-    def _refuse(self, ticket: Ticket, reason: str) -> None:
+    def _turn_away(self, ticket: Ticket, unfit: "_Unfit") -> None:
         self.history.start(ticket)
-        self.history.end(ticket.trial, Ending("FAIL", REFUSED + reason))
+        self.history.end(ticket.trial, Ending.without_a_worker(unfit.outcome))
 
     def _searching(self) -> bool:
         return any(ticket.role == "search" for ticket in self._running.values())
@@ -231,7 +233,7 @@ class Agenda:
         return self.history.effort(method) >= share
 
     def _hopeless(self, method: str) -> bool:
-        return self.history.numbers(method) >= self._study.search.trials * REFUSALS
+        return self.history.numbers(method) >= self._study.search.trials * UNFIT
 
     def _unconfirmed(self) -> list[Ticket]:
         return [
@@ -249,10 +251,10 @@ class Agenda:
         return self._planned[1]
 
 
-class _Refusal(NamedTuple):
+class _Unfit(NamedTuple):
     """Why a trial takes no worker, and by which fraction it lies over the largest budget."""
 
-    reason: str
+    outcome: Outcome
     over: float
 
 

@@ -297,8 +297,7 @@ class Projection:
     def _close(self, end: End) -> None:
         if end.evidence:
             self._guarded(encode(end), partial(self._attach_evidence, end))
-        status = "FAILED" if end.state == "FAIL" else "FINISHED"
-        self._finish(end.trial, status, end.time)
+        self._finish(end.trial, layout.status(end), end.time)
 
     def _attach_evidence(self, end: End) -> None:
         name = evidence.file_name(end.trial, end.evidence)
@@ -379,8 +378,8 @@ def _entities(
         case End():
             figures = layout.figures(event.points, point)
             metrics = [Metric(name, value, event.time, 0) for name, value in figures.items()]
-            tags = [RunTag(name, value) for name, value in layout.end_tags(event).items()]
-            return metrics, [], tags
+            tags = {**layout.end_tags(event), **layout.outcome_tag(event)}
+            return metrics, [], [RunTag(name, value) for name, value in tags.items()]
 
 
 def _curve(epoch: Epoch) -> Iterator[Metric]:

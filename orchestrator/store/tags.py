@@ -21,6 +21,7 @@ from orchestrator.record.events import (
     decode_points,
     encode_points,
 )
+from orchestrator.record.result import Outcome
 from orchestrator.record.rows import Row, trial_rows
 from orchestrator.report.palette import INK, OKABE_ITO
 
@@ -71,6 +72,16 @@ def end_tags(end: End) -> dict[str, str]:
         **_pieces("points", json.dumps(encode_points(end.points), sort_keys=True)),
     }
     return {**tags, "end_sha256": seal(tags)}
+
+
+def outcome_tag(end: End) -> dict[str, str]:
+    """How a trial ended in a user's words; `state` has the log's, which the seal covers."""
+    return {"outcome": Outcome.of(end.state, end.reason).word}
+
+
+def status(end: End) -> str:
+    """MLflow's status of a trial's run: FAILED is only what failed in a worker."""
+    return "FAILED" if Outcome.of(end.state, end.reason).word == "FAIL" else "FINISHED"
 
 
 def data_tags(data: Digest) -> dict[str, str]:

@@ -92,6 +92,10 @@ def test_choice_looks_at_validation_alone():
         ({"val_macs_mean": 1.797e308}, "val_macs_mean must lie in"),
         ({"val_macs_max": math.inf}, "val_macs_max must lie in"),
         ({"state": "FAIL", "reason": "loss is nan at epoch 3"}, "FAIL: loss is nan at epoch 3"),
+        (
+            {"state": "FAIL", "reason": "over budget: costs 9 MMACs at least, the largest is 1"},
+            "over budget: costs 9 MMACs",
+        ),
         ({"state": "PRUNED"}, "PRUNED"),
         ({"state": "RUNNING"}, "RUNNING"),
         ({"role": "sweep"}, "role must be search or confirm"),
@@ -241,7 +245,8 @@ def test_macs_to_reach_are_the_least_confirmed():
 
 def test_effort_counts_what_came_to_nothing():
     effort = next(e for e in leaderboard(study_rows(), Rules(budgets=BUDGETS, primary=2)).effort)
-    assert (effort.search, effort.complete, effort.failed, effort.refused) == (14, 12, 1, 1)
+    assert (effort.search, effort.complete, effort.failed) == (16, 12, 1)
+    assert (effort.refused, effort.over_budget, effort.trained) == (1, 2, 13)
 
 
 def test_uneven_effort_is_said():

@@ -21,6 +21,7 @@ STUDY = Study.model_validate(
 )
 
 
+DEAR = "costs 2.3 MMACs at least, the largest budget is 1"
 POINT = Point("", Figures(0.9, 5e5))
 
 
@@ -50,7 +51,9 @@ def test_lines_tell_only_what_is_new() -> None:
         started("skipnet-00000"),
         ended("skipnet-00000", "FAIL", "diverged: [nan]"),
         started("skipnet-00001"),
-        ended("skipnet-00001", "FAIL", "refused: too dear"),
+        ended("skipnet-00001", "FAIL", "refused: 3 blocks must divide by 2"),
+        ended("skipnet-00002", "FAIL", f"over budget: {DEAR}"),
+        ended("skipnet-00003", "FAIL", f"refused: {DEAR}"),  # as earlier versions wrote it
         Planned(2),
         ended("dense-00001"),
         terminal=False,
@@ -58,7 +61,9 @@ def test_lines_tell_only_what_is_new() -> None:
     assert text.splitlines() == [
         "Resuming after 1 trial",
         "[2 of at most 6] skipnet-00000 FAIL: diverged: [nan]",
-        "[2 of at most 6] skipnet-00001 FAIL: refused: too dear",
+        "[2 of at most 6] skipnet-00001 refused: 3 blocks must divide by 2",
+        f"[2 of at most 6] skipnet-00002 over budget: {DEAR}",
+        f"[2 of at most 6] skipnet-00003 over budget: {DEAR}",
         "[3 of 6] dense-00001 COMPLETE: 90.0 % validation at 0.500 MMACs",
     ]
 

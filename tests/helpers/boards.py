@@ -62,7 +62,12 @@ def study_rows(
             trial = f"{method}-{i:05d}"
             rows.append(row(method=method, trial=trial, val_acc=accuracy, val_macs_mean=macs))
         failure = {"state": "FAIL", "val_acc": None, "val_macs_mean": None, "epochs": 2}
-        reasons = ("loss is nan at epoch 3", "refused: 88 MMACs is over every budget")
+        reasons = (
+            "loss is nan at epoch 3",
+            "refused: costs 88 MMACs at least, the largest budget is 4",  # earlier versions
+            "over budget: costs 99 MMACs at least, the largest budget is 4",
+            "refused: 3 blocks must divide by 2",
+        )
         for i, reason in enumerate(reasons, start=12):
             rows.append(row(method=method, trial=f"{method}-{i:05d}", reason=reason, **failure))
     found = {row.trial: row for row in rows}

@@ -205,10 +205,10 @@ def nothing_lost(sweep: Sweep, uri: str) -> None:
     starts = {event["trial"] for event in events if event["event"] == "start"}
     assert set(ends.values()) == {1}, [name for name, count in ends.items() if count > 1]
     assert set(ends) == starts
-    refused = {row.trial for row in rows if (row.reason or "").startswith("refused: ")}
+    unfit = {row.trial for row in rows if not row.outcome.took_a_worker}
     for method in study.methods:
         searched = [row.trial for row in rows if row.method == method and row.role == "search"]
-        assert len(set(searched) - refused) >= study.search.trials, sorted(searched)
+        assert len(set(searched) - unfit) >= study.search.trials, sorted(searched)
 
     ledger = Ledger(sweep.folder, study)
     for method in study.methods:

@@ -21,7 +21,7 @@ Event = dict[str, Any]
 
 
 def events(trials: int = 4, epochs: int = 3) -> list[Event]:
-    """A small study: searched, confirmed, one diverged, one refused, one still running."""
+    """A small study: searched, confirmed, one diverged, one over budget, one running."""
     clock = iter(range(1_700_000_000_000, 1_800_000_000_000, 7))
     draw = random.Random(3)
     facts = {"study": {"name": STUDY}, "study_hash": "ab12", "classes": 10, "image": [1, 8, 8]}
@@ -97,7 +97,7 @@ def events(trials: int = 4, epochs: int = 3) -> list[Event]:
     start("dense-00090")
     end("dense-00090", [], "FAIL", "diverged: loss is nan at epoch 1")
     start("dense-00091")
-    end("dense-00091", [], "FAIL", "refused: costs 9 MMACs at least, the largest budget is 1")
+    end("dense-00091", [], "FAIL", "over budget: costs 9 MMACs at least, the largest budget is 1")
     start("dense-00092")
     curve("dense-00092")
     return found

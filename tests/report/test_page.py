@@ -122,7 +122,7 @@ def test_provenance_lists_every_row_left_out(report):
     board, page = report
     evidence = json.loads((page.parent / "provenance.json").read_text())
     assert evidence["study_hash"] == "ab12"
-    assert len(evidence["board"]["excluded"]) == len(board.excluded) == 6
+    assert len(evidence["board"]["excluded"]) == len(board.excluded) == 12
 
 
 def test_the_page_stands_alone(report):

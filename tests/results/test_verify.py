@@ -1,6 +1,7 @@
 """An honest study follows from its evidence; one altered byte or number does not, and is named."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,18 +21,20 @@ from orchestrator.record.events import decode_metrics, decode_points
 from orchestrator.record.evidence import Evidence, Shot, Subject
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
-from orchestrator.record.result import Ending
+from orchestrator.record.result import Ending, Outcome
 from orchestrator.record.trials import Ticket
 from orchestrator.report.publish import Source, publish
 from orchestrator.results.boards import show
 from orchestrator.results.verify import verified, verify
 from orchestrator.search.agenda import confirm_plan
 from orchestrator.store import Stored, StoredRun
+from orchestrator.store import tags as layout
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import spaces
 
 IMAGES = 200
+DEAR = "costs 1.3 MMACs at least, the largest budget is 1"
 STUDY = Study.model_validate(
     {
         "name": "kept",
@@ -116,6 +119,10 @@ def made(out: Path) -> Place:
         points = [{"point": n, **validated(0.8, 3e5), **kept.figures(n)} for n in shots]
         sha256 = evidence.write(kept, folder)
         ended(ledger, ticket, points, sha256)
+    for outcome in (Outcome("over budget", DEAR), Outcome("refused", "they do not go together")):
+        ticket = ledger.history.add(spaces(STUDY)["dense"], {"width": 1.0}, over=0.3)
+        ledger.history.start(ticket)
+        ledger.history.end(ticket.trial, Ending.without_a_worker(outcome))
     rows = ledger.history.rows()
     ledger.close()
     store.project(folder / "wal.jsonl", uri, STUDY.name)
@@ -169,6 +176,16 @@ def with_trial(
 def with_file(stored: Stored, name: str, content: bytes) -> Stored:
     """Another file of the report."""
     return replace(stored, files={**stored.files, name: content})
+
+
+def with_facts(stored: Stored, facts: dict[str, Any]) -> Stored:
+    """Another provenance.json, and its digest."""
+    assert stored.report is not None
+    content = json.dumps(facts).encode()
+    digests = {**json.loads(stored.report.tags["files"]), "provenance.json": digest(content)}
+    tags = {**stored.report.tags, "files": json.dumps(digests)}
+    forged = with_file(stored, "provenance.json", content)
+    return replace(forged, report=replace(stored.report, tags=tags))
 
 
 def with_evidence(stored: Stored, change: Callable[[Evidence], Evidence]) -> Stored:
@@ -275,21 +292,10 @@ def a_published_digit(stored: Stored) -> Stored:
     return with_file(stored, "leaderboard.csv", forged.encode())
 
 
-def a_page(stored: Stored) -> Stored:
-    return with_file(stored, "report.html", stored.files["report.html"] + b" ")
-
-
 def another_verdict(stored: Stored) -> Stored:
-    """The file and its digest, both."""
-    assert stored.report is not None
     facts = json.loads(stored.files["provenance.json"])
     facts["board"]["verdict"] = "skipnet is best."
-    content = json.dumps(facts).encode()
-    digests = json.loads(stored.report.tags["files"])
-    digests["provenance.json"] = digest(content)
-    tags = {**stored.report.tags, "files": json.dumps(digests)}
-    forged = with_file(stored, "provenance.json", content)
-    return replace(forged, report=replace(stored.report, tags=tags))
+    return with_facts(stored, facts)
 
 
 def no_table(stored: Stored) -> Stored:
@@ -311,7 +317,7 @@ ALTERED: list[tuple[Callable[[Stored], Stored], str, list[str]]] = [
     (a_lost_run, "report/provenance.json", ["board.effort[0].search"]),
     (a_board_number, "board: dense", ["acc/at_1m"]),
     (a_published_digit, "report/leaderboard.csv", ["SHA-256", "mean"]),
-    (a_page, "report/report.html", ["SHA-256"]),
+    (lambda s: with_file(s, "report.html", b"<html>"), "report/report.html", ["SHA-256"]),
     (another_verdict, "report/provenance.json", ["board.verdict"]),
     (no_table, "report/pairs.csv", ["SHA-256"]),
 ]
@@ -334,6 +340,22 @@ def test_one_altered_byte_or_number_is_named(
     named = {flaw.what for flaw in flaws if where in flaw.where}
     assert set(what) <= named, flaws
     assert all(flaw.stored != flaw.recomputed for flaw in flaws)
+
+
+def test_a_board_of_an_earlier_version_is_verified(honest: Stored) -> None:
+    """A trial over budget was FAILED in MLflow, and counted and listed as refused."""
+    old, facts = trial(honest, "dense-00002"), json.loads(honest.files["provenance.json"])
+    tags = {**old.tags, "reason": f"refused: {DEAR}"}
+    sealed = layout.end_tags(layout.events(tags)[1]).keys() - {"end_sha256"}
+    tags["end_sha256"] = layout.seal({name: tags[name] for name in sealed})
+    trials = [run for run in honest.trials if run is not old]
+    trials.append(replace(old, tags=tags, status="FAILED"))
+    for effort in facts["board"]["effort"]:
+        effort["refused"] += effort.pop("over_budget")
+    for excluded in facts["board"]["excluded"]:
+        reason = excluded["reason"]
+        excluded["reason"] = re.sub("^(over budget|refused): ", "FAIL: refused: ", reason)
+    assert verified("kept", replace(with_facts(honest, facts), trials=tuple(trials))).flaws == []
 
 
 def test_without_what_a_board_is_made_from_nothing_is_verified(

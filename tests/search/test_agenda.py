@@ -90,7 +90,7 @@ def test_effort_stays_equal_at_every_moment(tmp_path: Path) -> None:
     ledger = searched(tmp_path, study(), lambda _: (EPOCHS, "COMPLETE"))
     begun: Counter[str] = Counter()
     for record in ledger.history.records.values():
-        begun[record.start.method] += 0 if record.refused else EPOCHS
+        begun[record.start.method] += EPOCHS if record.took_a_worker else 0
         spread = [begun[method] for method in ledger.study.methods]
         assert max(spread) - min(spread) <= EPOCHS
     ledger.close()
@@ -111,7 +111,7 @@ def test_methods_of_any_speed_and_fate_get_equal_device_seconds_where_a_study_sa
         spent = sum(r.end.seconds for r in records if r.end is not None)
         assert asked <= spent < asked + EPOCHS * pace, method
         assert ledger.history.effort(method) == pytest.approx(spent)
-    trials = Counter(r.start.method for r in ledger.history.records.values() if not r.refused)
+    trials = Counter(r.start.method for r in ledger.history.records.values() if r.took_a_worker)
     assert trials["resrep"] > trials["dense"] > trials["skipnet"]
     ledger.close()
 
@@ -120,7 +120,7 @@ def test_running_trials_count_at_their_methods_pace(tmp_path: Path) -> None:
     plan = study(search={"trials": 6, "sampler": "random", "seconds": 60})
     ledger = searched(tmp_path, plan, lambda _: (EPOCHS, "COMPLETE"))
     begun = dict.fromkeys(PACE, 0.0)
-    for place, record in enumerate(r for r in ledger.history.records.values() if not r.refused):
+    for place, record in enumerate(r for r in ledger.history.records.values() if r.took_a_worker):
         begun[record.start.method] += EPOCHS * PACE[record.start.method]
         if place >= 2 * len(PACE):  # until then a method's pace is not known
             assert max(begun.values()) - min(begun.values()) <= EPOCHS * max(PACE.values())
@@ -140,7 +140,7 @@ def test_a_method_that_always_fails_ends_its_search(tmp_path: Path) -> None:
         lambda ticket: (0, "FAIL") if ticket.method == "dense" else (EPOCHS, "COMPLETE"),
     )
     started = [r for r in ledger.history.records.values() if r.start.method == "dense"]
-    assert sum(not record.refused for record in started) == 4 * 6
+    assert sum(record.took_a_worker for record in started) == 4 * 6
     assert efforts(ledger) == dict.fromkeys(ledger.study.methods, 6 * EPOCHS)
     ledger.close()
 
@@ -249,7 +249,7 @@ def test_refusals_teach_a_sampler(tmp_path: Path, name: str) -> None:
         return EPOCHS, "COMPLETE"
 
     ledger = searched(tmp_path, found, outcome)
-    refused = sum(record.refused for record in ledger.history.records.values())
+    refused = sum(not r.took_a_worker for r in ledger.history.records.values())
     assert ledger.history.effort("dense") == 20 * EPOCHS
     assert 1 <= refused <= 30
     ledger.close()

@@ -31,6 +31,9 @@ def test_everything_arrives_and_comes_back(tmp_path: Path, uri: str) -> None:
     assert by_key["dense-00000"].info.status == "FINISHED"
     assert by_key["dense-00090"].info.status == "FAILED"
     assert by_key["dense-00090"].data.tags["reason"] == "diverged: loss is nan at epoch 1"
+    assert by_key["dense-00091"].info.status == "FINISHED"
+    outcomes = [by_key[f"dense-{n:05d}"].data.tags.get("outcome") for n in (0, 90, 91, 92)]
+    assert outcomes == ["COMPLETE", "FAIL", "over budget", None]
     assert by_key["dense-00092"].info.status == "RUNNING"
     confirm = by_key["skipnet-00000-seed1"]
     parent = by_key["sweep/skipnet"]

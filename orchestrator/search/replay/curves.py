@@ -23,7 +23,8 @@ from orchestrator.record.provenance import (
     decode_provenance,
     encode_provenance,
 )
-from orchestrator.record.trials import EPOCHS, REFUSED
+from orchestrator.record.result import Outcome
+from orchestrator.record.trials import EPOCHS
 from orchestrator.study.file import Study
 from orchestrator.study.params import parts
 from orchestrator.study.space import Space, spaces
@@ -76,7 +77,7 @@ class Table:
 def export(folder: Path) -> Table:
     """The curves that a study's folder holds by now; its driver may be running.
 
-    Refused trials took no worker and have no curve; a trial that has no end yet is left out.
+    Trials that took no worker have no curve; a trial that has no end yet is left out.
 
     Raises:
         StorageError: no study began in this folder.
@@ -177,7 +178,7 @@ def _ended(events: Iterable[Event]) -> Iterator[_Trial]:
             case End():
                 trials[event.trial].end = event
     for _, trial in sorted(trials.items()):
-        if trial.end and not (trial.end.reason or "").startswith(REFUSED):
+        if trial.end and Outcome.of(trial.end.state, trial.end.reason).took_a_worker:
             yield trial
 
 

@@ -337,7 +337,7 @@ def test_the_mlflow_server_starts_as_told_and_knows_its_own_names(
     plain = {v["name"]: v.get("value") or values[v["name"]] for v in container["env"]}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, **plain, "HOME": str(tmp_path), "PATH": path}
-    subprocess.run(upgrade["command"], env=environment, check=True, capture_output=True)
+    _upgrade_in_two_pods_at_once(upgrade["command"], environment)
     port = _free_port()
     changes = {"5000": str(port), "0.0.0.0": "127.0.0.1", "workers=2": "workers=1"}
     words = list(container["args"])
@@ -358,6 +358,16 @@ def test_the_mlflow_server_starts_as_told_and_knows_its_own_names(
     finally:
         process.terminate()
         process.wait()
+
+
+def _upgrade_in_two_pods_at_once(command: list[str], environment: dict[str, str]) -> None:
+    """Two replicas of the production overlay start on an empty database at the same moment."""
+    assert named(overlay("production"), "Deployment", "mlflow")["spec"]["replicas"] == 2
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
+    for process in processes:
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
 
 
 def _free_port() -> int:

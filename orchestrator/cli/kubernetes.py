@@ -1,7 +1,9 @@
 """The commands for Kubernetes: submit, status, logs, cancel."""
 
 import contextlib
+import shlex
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +28,24 @@ ClusterFile = Annotated[
         "--cluster",
         help="The cluster file (YAML), or the name of one that isoflop ships.",
         envvar="ISOFLOP_CLUSTER",
+    ),
+]
+NamespaceOf = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="A cluster file whose namespace is meant.",
+        envvar="ISOFLOP_CLUSTER",
+        show_default="none",
+    ),
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="The namespace of the sweep.",
+        show_default="the cluster file's, else the context's, else isoflop",
     ),
 ]
 Context = Annotated[
@@ -73,89 +93,113 @@ def submit(  # noqa: PLR0917
         raise KubernetesError(
             f"{rendered.name} was not submitted: stopped by hand; nothing was created"
         ) from None
+    options = Options(rendered.namespace, context)
     state = "is running already" if submitted.was_running else "submitted"
     _say(f"{rendered.name} {state} in namespace {rendered.namespace}")
     if wait:
-        _follow(api, rendered.namespace, submitted.sweep, timeout)
+        _follow(api, submitted.sweep, options, timeout)
         _say(f"  The board:  isoflop board {rendered.study} --mlflow URI")
     else:
-        _say(_next(rendered.name))
+        _say(_next(rendered.name, options))
 
 
-def status(
+def status(  # noqa: PLR0917
     sweep: Annotated[str | None, Name] = None,
-    cluster: ClusterFile = "local",
+    namespace: Namespace = None,
+    cluster: NamespaceOf = None,
     wait: Wait = False,
     timeout: Timeout = None,
     context: Context = None,
 ) -> None:
     """Show the state of a sweep on Kubernetes, or list all of them."""
-    api, namespace = _connect(cluster, context)
+    api, space = _connect(namespace, cluster, context)
     from orchestrator.kube.logs import details
     from orchestrator.kube.names import resolve
     from orchestrator.kube.sweeps import RESUMES, find, sweeps
 
     if sweep is None:
-        listed = sweeps(api, namespace)
-        answers.print(_listing(listed) if listed else f"No sweep is in namespace {namespace}.")
+        listed = sweeps(api, space)
+        answers.print(_listing(listed) if listed else f"No sweep is in namespace {space}.")
         return
-    state = find(api, namespace, resolve(sweep))
+    state = find(api, space, resolve(sweep))
+    options = Options(space, context)
     if wait:
-        _follow(api, namespace, state, timeout)
+        _follow(api, state, options, timeout)
         return
     typer.echo(f"{state.name}  {state.line}\n  since  {state.created}")
     if state.ended and not state.succeeded:
         typer.echo(f"  why    {state.why}")
         if state.deployment != "ValidationFailed":
             typer.echo(f"  then   {RESUMES}")
-    for detail in details(api, namespace, state):
+    for detail in details(api, space, state):
         typer.echo(f"  {detail}")
     if not state.ended:
-        _say(_next(state.name))
+        _say(_next(state.name, options))
 
 
 def logs(
     sweep: Annotated[str, Name],
-    cluster: ClusterFile = "local",
+    namespace: Namespace = None,
+    cluster: NamespaceOf = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print new lines until the sweep ends.")
     ] = False,
     context: Context = None,
 ) -> None:
     """Print what a sweep's driver printed; its pods must still be there."""
-    api, namespace = _connect(cluster, context)
+    api, space = _connect(namespace, cluster, context)
     from orchestrator.kube.logs import driver_log
     from orchestrator.kube.names import resolve
     from orchestrator.kube.sweeps import find
 
-    name = find(api, namespace, resolve(sweep)).name
+    name = find(api, space, resolve(sweep)).name
     with contextlib.suppress(KeyboardInterrupt):
-        for line in driver_log(api, namespace, name, follow=follow):
+        for line in driver_log(api, space, name, follow=follow):
             typer.echo(line)
 
 
 def cancel(
-    sweep: Annotated[str, Name], cluster: ClusterFile = "local", context: Context = None
+    sweep: Annotated[str, Name],
+    namespace: Namespace = None,
+    cluster: NamespaceOf = None,
+    context: Context = None,
 ) -> None:
     """Stop a sweep and delete its pods. Submitting the same study again resumes it."""
-    api, namespace = _connect(cluster, context)
+    api, space = _connect(namespace, cluster, context)
     from orchestrator.kube.names import resolve
     from orchestrator.kube.submit import remove
     from orchestrator.kube.sweeps import RESUMES, find
 
-    state = find(api, namespace, resolve(sweep))
+    state = find(api, space, resolve(sweep))
     with console.status(f"Stopping {state.name}: its driver, then its pods"):
-        remove(api, namespace, state)
+        remove(api, space, state)
     _say(f"{state.name} is cancelled; {RESUMES}")
 
 
-def _connect(cluster: str, context: str | None) -> "tuple[Api, str]":
-    """The API server, and the namespace of a cluster file."""
-    from isoflop.shipped import cluster_file
-    from orchestrator.kube.cluster import load
+@dataclass(frozen=True)
+class Options:
+    """What a command about a sweep must say to mean the same one."""
 
-    namespace = load(cluster_file(cluster)).namespace
-    return _api(context), namespace
+    namespace: str
+    context: str | None
+
+    def __str__(self) -> str:
+        context = f" --context {shlex.quote(self.context)}" if self.context else ""
+        return f"--namespace {self.namespace}{context}"
+
+
+def _connect(namespace: str | None, cluster: str | None, context: str | None) -> "tuple[Api, str]":
+    """The API server, and the namespace to look into; a cluster file is read only for that."""
+    from orchestrator.kube.names import namespace_of
+
+    if namespace is None and cluster is not None:
+        from isoflop.shipped import cluster_file
+        from orchestrator.kube.cluster import load
+
+        namespace = load(cluster_file(cluster)).namespace
+    namespace_of(namespace, None)  # a wrong name is refused before the server is asked
+    api = _api(context)
+    return api, namespace_of(namespace, api.namespace)
 
 
 def _api(context: str | None) -> "Api":
@@ -169,7 +213,7 @@ def _api(context: str | None) -> "Api":
     return Api(context)
 
 
-def _follow(api: "Api", namespace: str, sweep: "Sweep", timeout: float | None) -> None:
+def _follow(api: "Api", sweep: "Sweep", options: Options, timeout: float | None) -> None:
     """Show a sweep until it ends.
 
     Raises:
@@ -182,20 +226,21 @@ def _follow(api: "Api", namespace: str, sweep: "Sweep", timeout: float | None) -
     view, looked, lines = _View(sweep.name), 0.0, list[str]()
     try:
         with view.live():
-            for state in follow(api, namespace, sweep.name, uid=sweep.uid, timeout=timeout):
+            states = follow(api, options.namespace, sweep.name, uid=sweep.uid, timeout=timeout)
+            for state in states:
                 if isinstance(state, ServerAway):
                     view.show(f"{sweep.line}, when last seen", [f"{state}; asking again"])
                     continue
                 if state.line != sweep.line or time.monotonic() - looked > LOOK:
-                    looked, lines = time.monotonic(), details(api, namespace, state)
+                    looked, lines = time.monotonic(), details(api, options.namespace, state)
                 sweep = state
                 view.show(sweep.line, lines)
     except KeyboardInterrupt:
-        _say(f"\nDetached; {sweep.name} continues ({sweep.line}).\n{_next(sweep.name)}")
+        _say(f"\nDetached; {sweep.name} continues ({sweep.line}).\n{_next(sweep.name, options)}")
         raise typer.Exit(130) from None
     except TimeoutError:
         _say(f"isoflop: {sweep.name} continues ({sweep.line}), --timeout is over")
-        _say(_next(sweep.name))
+        _say(_next(sweep.name, options))
         raise typer.Exit(124) from None
     if sweep.succeeded:
         _say(f"{sweep.name} is complete")
@@ -247,11 +292,11 @@ def _listing(sweeps: "list[Sweep]") -> Table:
     return grid
 
 
-def _next(name: str) -> str:
+def _next(name: str, options: Options) -> str:
     return (
-        f"  Follow it:  isoflop status {name} --wait\n"
-        f"  Its log:    isoflop logs {name} --follow\n"
-        f"  Cancel it:  isoflop cancel {name}"
+        f"  Follow it:  isoflop status {name} {options} --wait\n"
+        f"  Its log:    isoflop logs {name} {options} --follow\n"
+        f"  Cancel it:  isoflop cancel {name} {options}"
     )
 
 

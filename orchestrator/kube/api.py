@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -28,6 +29,8 @@ ANSWER_SECONDS = 30.0
 """Seconds for an answer; a server under load takes some."""
 TRIES = 5
 """Times that a reading is asked for."""
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""Where a pod finds the name of its namespace."""
 PAUSE = 0.5
 """Seconds before the second time; they double."""
 
@@ -81,12 +84,18 @@ class Api:
     def __init__(self, context: str | None = None) -> None:
         settings = client.Configuration()
         load: Any = config  # its functions bear no types
+        self.namespace: str | None = None
+        """The namespace that the context names; inside a cluster, the pod's own."""
         try:
             if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
                 load.load_incluster_config(client_configuration=settings)
+                self.namespace = POD_NAMESPACE.read_text().strip() or None
             else:
                 file = os.environ.get("KUBECONFIG")
                 load.load_kube_config(file, context, client_configuration=settings)
+                contexts, current = load.list_kube_config_contexts(file)
+                chosen = next((each for each in contexts if each["name"] == context), current)
+                self.namespace = chosen["context"].get("namespace")
         except (ConfigException, OSError) as error:
             raise KubernetesError(
                 f"a kubeconfig must name a cluster, but: {_one_line(error)}; set KUBECONFIG, or "

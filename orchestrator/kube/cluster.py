@@ -9,6 +9,7 @@ import pydantic
 from pydantic import AfterValidator, Field
 
 from methods.errors import KubernetesError
+from orchestrator.kube.names import NAMESPACE
 from orchestrator.study.document import read
 from orchestrator.study.file import Resources
 from orchestrator.study.reading import Matching, Misfit, Strict, validated
@@ -145,7 +146,7 @@ class Cluster(Strict):
 
     version: Literal[1] = 1
     """Version of this format."""
-    namespace: Name = "isoflop"
+    namespace: Name = NAMESPACE
     """Namespace of everything."""
     image: Annotated[str, Field(min_length=1, examples=["registry/isoflop:0.1.0-ray2.60.0"])]
     """Image of every pod; its tag ends in Ray's version (`-ray2.60.0`), or `ray` gives it."""

@@ -49,7 +49,7 @@ def driver_log(api: Api, namespace: str, name: str, *, follow: bool) -> Iterator
                 raise
         if not follow or sweep.ended or sweep.deleting:
             if not printed and not pod:
-                raise _no_log(sweep)
+                raise _no_log(sweep, namespace)
             return
         time.sleep(PAUSE)
 
@@ -97,7 +97,7 @@ def _head(api: Api, namespace: str, cluster: str) -> str:
     return str(pods[-1]["metadata"]["name"]) if pods else ""
 
 
-def _no_log(sweep: Sweep) -> KubernetesError:
+def _no_log(sweep: Sweep, namespace: str) -> KubernetesError:
     if sweep.ended:
         why = "" if sweep.succeeded else f": {sweep.why}"
         return KubernetesError(
@@ -105,6 +105,6 @@ def _no_log(sweep: Sweep) -> KubernetesError:
             f"{why}); what was measured stands in MLflow: `isoflop board`"
         )
     return KubernetesError(
-        f"{sweep.name} has no log yet ({sweep.line}); `isoflop logs {sweep.name} --follow` waits "
-        "for it"
+        f"{sweep.name} has no log yet ({sweep.line}); `isoflop logs {sweep.name} --namespace "
+        f"{namespace} --follow` waits for it"
     )

@@ -1,5 +1,6 @@
 """What a sweep and its objects are called in a cluster."""
 
+import re
 from pathlib import Path
 
 from methods.errors import KubernetesError
@@ -7,6 +8,8 @@ from orchestrator.study.file import Study, load
 
 GROUP, VERSION = "ray.io", "v1"
 """KubeRay's API."""
+NAMESPACE = "isoflop"
+"""The namespace of sweeps where nothing names another."""
 MANAGED_BY, MANAGER = "app.kubernetes.io/managed-by", "isoflop"
 """The label, and its value, of every object that `submit` creates."""
 STUDY_LABEL = "isoflop.dev/study"
@@ -30,6 +33,20 @@ def sweep_name(study: Study) -> str:
             f"but {study.name!r} has {len(study.name)}; give it a shorter one"
         )
     return name
+
+
+def namespace_of(option: str | None, context: str | None) -> str:
+    """The namespace to look into: as the option says, else as the kubeconfig's context does.
+
+    Raises:
+        KubernetesError: no namespace can be called so.
+    """
+    if option is not None and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", option):
+        raise KubernetesError(
+            "--namespace must be lower-case letters, digits and dashes between them, at most 63, "
+            f"but got {option!r}"
+        )
+    return option or context or NAMESPACE
 
 
 def resolve(sweep: str) -> str:

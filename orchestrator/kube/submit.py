@@ -91,8 +91,8 @@ def _create(api: Api, rendered: Rendered) -> Json:
             job = _create_or_look_up(api, RAY_JOBS, _marked(rendered.ray_job, token))
         except _Taken:
             raise KubernetesError(
-                f"someone else submitted it at the same moment, `isoflop status {rendered.name}` "
-                "shows that one"
+                f"someone else submitted it at the same moment, `isoflop status {rendered.name} "
+                f"--namespace {rendered.namespace}` shows that one"
             ) from None
         owner = {
             "apiVersion": rendered.ray_job["apiVersion"],

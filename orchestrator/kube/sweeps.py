@@ -136,8 +136,9 @@ def find(api: Api, namespace: str, name: str) -> Sweep:
     if of_the_study:
         return max(of_the_study, key=lambda sweep: sweep.created)
     raise KubernetesError(
-        f"no sweep is called {name!r} in namespace {namespace!r}; `isoflop status` lists all. One "
-        "that is over and cleared away stands in MLflow: `isoflop board`"
+        f"no sweep is called {name!r} in namespace {namespace!r}; `isoflop status` lists all, "
+        "--namespace names another. One that is over and cleared away stands in MLflow: `isoflop "
+        "board`"
     )
 
 

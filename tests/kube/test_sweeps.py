@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from server import JOBS, PODS, Server, running
 
 from orchestrator.kube import logs, submit
@@ -54,6 +55,74 @@ def test_status_finds_a_sweep_by_file_study_or_name_and_lists_all(
     server.take(f"{JOBS}/{sweep}")
     assert isoflop("status") == 0
     assert "No sweep is in namespace isoflop" in capsys.readouterr().out
+
+
+def plain(*words: str) -> int:
+    """The command without the cluster file of the tests."""
+    from orchestrator.cli import main
+
+    try:
+        main(list(words))
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_namespace_is_the_options_else_the_cluster_files_else_the_contexts(
+    server: Server,
+    files: tuple[str, str],
+    sweep: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for space in ("by-option", "by-file", "by-context"):
+        job = server.store.objects[f"{JOBS}/{sweep}"]
+        path = f"{JOBS}/{sweep}".replace("/isoflop/", f"/{space}/")
+        metadata = {**job["metadata"], "creationTimestamp": space, "namespace": space}
+        server.put(path, {**job, "metadata": metadata})
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    config["contexts"][0]["context"]["namespace"] = "by-context"
+    config["contexts"].append({**config["contexts"][0], "name": "other"})
+    config["contexts"][1]["context"] = {**config["contexts"][0]["context"], "namespace": "nowhere"}
+    server.kubeconfig.write_text(yaml.safe_dump(config))
+    file = Path(files[1]).with_name("team.yaml")
+    file.write_text(Path(files[1]).read_text() + "namespace: by-file\n")
+    capsys.readouterr()
+
+    def place(*words: str) -> str:
+        assert plain("status", sweep, *words) == 0
+        output = capsys.readouterr()
+        (since,) = [line.split()[1] for line in output.out.splitlines() if "since" in line]
+        assert f"isoflop cancel {sweep} --namespace {since}" in output.err
+        return since
+
+    assert place() == "by-context"
+    assert place("--cluster", str(file)) == "by-file"
+    assert place("--cluster", str(file), "-n", "by-option") == "by-option"
+    monkeypatch.setenv("ISOFLOP_CLUSTER", str(file))
+    assert place() == "by-file"
+    monkeypatch.setenv("ISOFLOP_CLUSTER", "no-such-file.yaml")
+    assert place("--namespace", "by-option") == "by-option"
+    monkeypatch.delenv("ISOFLOP_CLUSTER")
+
+    assert plain("status", "--context", "other") == 0
+    assert "No sweep is in namespace nowhere" in capsys.readouterr().out
+    asked = len(server.requests)
+    assert plain("cancel", sweep, "--namespace", "Team/1") == 2
+    assert "--namespace must be lower-case letters" in capsys.readouterr().err
+    assert len(server.requests) == asked
+    assert plain("cancel", sweep) == 0
+    assert plain("logs", sweep, "-n", "by-option") == 2
+    assert f"isoflop logs {sweep} --namespace by-option" in capsys.readouterr().err
+    left = [
+        path.split("/")[-3] for path in server.store.objects if path.endswith(f"rayjobs/{sweep}")
+    ]
+    assert sorted(left) == ["by-file", "by-option", "isoflop"]
+
+    del config["contexts"][0]["context"]["namespace"]
+    server.kubeconfig.write_text(yaml.safe_dump(config))
+    assert plain("status", "tiny") == 0, "isoflop, where nothing names one"
+    assert "--namespace isoflop" in capsys.readouterr().err
 
 
 def test_cancel_waits_until_the_driver_was_stopped(

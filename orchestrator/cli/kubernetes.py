@@ -245,6 +245,8 @@ def _follow(api: "Api", sweep: "Sweep", options: Options, timeout: float | None)
     if sweep.succeeded:
         _say(f"{sweep.name} is complete")
         return
+    if causes := details(api, options.namespace, sweep):
+        _say("\n  ".join(["What Kubernetes says of it:", *causes]))
     lines = [line for line in sweep.message.splitlines() if line.strip()]
     if len(lines) > 1:
         _say("\n  ".join(["The last lines of its driver:", *lines[-15:]]))

@@ -60,8 +60,12 @@ SECRETS = _resource("Secret")
 CLAIMS = _resource("PersistentVolumeClaim")
 NAMESPACES = _resource("Namespace", namespaced=False)
 NETWORK_POLICIES = _resource("NetworkPolicy", "networking.k8s.io", name="networkpolicies")
-QUEUES = [_resource("LocalQueue", "kueue.x-k8s.io", version) for version in ("v1beta2", "v1beta1")]
-"""Kueue's queues, as its newer and older versions serve them."""
+RAY_CLUSTERS = _resource("RayCluster", GROUP, VERSION)
+EVENTS = _resource("Event")
+KUEUE, KUEUE_VERSIONS = "kueue.x-k8s.io", ("v1beta2", "v1beta1")
+"""Kueue's API, as its newer and older versions serve it."""
+QUEUES = [_resource("LocalQueue", KUEUE, version) for version in KUEUE_VERSIONS]
+WORKLOADS = [_resource("Workload", KUEUE, version) for version in KUEUE_VERSIONS]
 
 
 class Refused(KubernetesError):
@@ -112,11 +116,13 @@ class Api:
         """One object, None where there is none; asked for again while the server is away."""
         return _unless_missing(self._patiently, "get", resource.path(name, namespace))
 
-    def items(self, resource: Any, namespace: str, labels: str) -> list[Json]:
-        """The objects that bear labels, of every namespace where none is given; asked for again
-        while the server is away."""
-        path = resource.path(None, namespace or None)
-        answer = self._patiently("get", path, label_selector=labels or None)
+    def items(
+        self, resource: Any, namespace: str, labels: str = "", fields: str = ""
+    ) -> list[Json]:
+        """The objects with these labels and fields, of every namespace where none is given; asked
+        for again while the server is away."""
+        selectors: Json = {"label_selector": labels or None, "field_selector": fields or None}
+        answer = self._patiently("get", resource.path(None, namespace or None), **selectors)
         return list(answer.get("items") or [])
 
     def snapshot(self, resource: Any, namespace: str, name: str, seconds: float) -> Json:

@@ -1,26 +1,19 @@
-"""What a sweep's driver prints, and what keeps its pods from running."""
+"""What a sweep's driver prints, and what else there is to say of a sweep."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 
 from methods.errors import KubernetesError, ServerAway
-from orchestrator.kube.api import PODS, Api, Json, Refused
+from orchestrator.kube.api import PODS, Api, Refused
 from orchestrator.kube.pods import LOG_CONTAINER
 from orchestrator.kube.sweeps import Sweep, find
+from orchestrator.kube.troubles import troubles
 
 PAUSE = 2.0
 """Seconds between two looks for a pod that is not there yet."""
-TROUBLES = (
-    "ImagePullBackOff",
-    "ErrImagePull",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "CrashLoopBackOff",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-)
-"""Why a container waits, where it will not stop waiting by itself."""
+MOST = 6
+"""Troubles that are told at once."""
 
 
 def driver_log(api: Api, namespace: str, name: str, *, follow: bool) -> Iterator[str]:
@@ -55,32 +48,18 @@ def driver_log(api: Api, namespace: str, name: str, *, follow: bool) -> Iterator
 
 
 def details(api: Api, namespace: str, sweep: Sweep) -> list[str]:
-    """What else there is to say of a sweep that runs: pods in trouble, else the last log line.
+    """What else there is to say of a sweep: its troubles, and of one that runs the last log line.
 
     Nothing where the server does not say it: the sweep's state matters more.
     """
-    if sweep.ended or sweep.deleting or not sweep.cluster:
+    if sweep.succeeded or sweep.deleting:
         return []
-    try:
-        pods = api.items(PODS, namespace, labels=f"ray.io/cluster={sweep.cluster}")
-        troubles = [line for pod in pods for line in _troubles(pod)]
-        if troubles or sweep.job != "RUNNING":
-            return troubles[:5]
-        return list(_lines(api, namespace, _head(api, namespace, sweep.cluster), tailLines="1"))
-    except KubernetesError:
-        return []
-
-
-def _troubles(pod: Json) -> Iterator[str]:
-    name, status = pod["metadata"]["name"], pod.get("status", {})
-    for condition in status.get("conditions") or []:
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            yield f"{name}: {condition.get('reason')}: {condition.get('message')}"
-    for kind in ("initContainerStatuses", "containerStatuses"):
-        for container in status.get(kind) or []:
-            waiting = container.get("state", {}).get("waiting") or {}
-            if waiting.get("reason") in TROUBLES:
-                yield f"{name}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+    lines = troubles(api, namespace, sweep)[:MOST]
+    if sweep.job == "RUNNING" and not sweep.ended:
+        with contextlib.suppress(KubernetesError):
+            head = _head(api, namespace, sweep.cluster)
+            lines += _lines(api, namespace, head, tailLines="1")
+    return lines
 
 
 def _lines(api: Api, namespace: str, pod: str, **query: str) -> Iterator[str]:

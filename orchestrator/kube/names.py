@@ -14,6 +14,8 @@ MANAGED_BY, MANAGER = "app.kubernetes.io/managed-by", "isoflop"
 """The label, and its value, of every object that `submit` creates."""
 STUDY_LABEL = "isoflop.dev/study"
 HASH_LABEL = "isoflop.dev/hash"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""The label by which Kueue takes a sweep into a queue."""
 SUBMISSION = "isoflop.dev/submission"
 """The annotation that distinguishes this submit's objects from those of a concurrent one."""
 LONGEST = 47

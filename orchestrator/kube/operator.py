@@ -32,7 +32,7 @@ def check_operator(api: Api, namespace: str) -> None:
         places = sorted({str(pod["metadata"].get("namespace")) for pod in operators})
         if not places:
             return
-        policies = [each["spec"] for each in api.items(NETWORK_POLICIES, namespace, labels="")]
+        policies = [each["spec"] for each in api.items(NETWORK_POLICIES, namespace)]
         spaces = {place: _labels(api.find(NAMESPACES, "", place), place) for place in places}
     except Refused as refusal:
         if refusal.status != 403:

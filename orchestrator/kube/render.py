@@ -20,6 +20,7 @@ from orchestrator.kube.names import (
     HASH_LABEL,
     MANAGED_BY,
     MANAGER,
+    QUEUE_LABEL,
     STUDY_LABEL,
     VERSION,
     sweep_name,
@@ -119,7 +120,7 @@ def _queued(labels: dict[str, str], cluster: Cluster) -> Manifest:
     """Labels and annotations by which Kueue takes a sweep; nothing more where there is no queue."""
     if not cluster.queue:
         return {"labels": labels}
-    queued = {"labels": {**labels, "kueue.x-k8s.io/queue-name": cluster.queue}}
+    queued = {"labels": {**labels, QUEUE_LABEL: cluster.queue}}
     elastic = {"annotations": {"kueue.x-k8s.io/elastic-job": "true"}}
     return {**queued, **(elastic if cluster.autoscaling else {})}
 

@@ -247,11 +247,18 @@ def _in(path: str, collection: str, body: Json, query: Json) -> bool:
     if place != collection:
         return False
     metadata = body["metadata"]
-    wanted = query.get("fieldSelector", "")
-    if wanted and wanted != f"metadata.name={metadata['name']}":
+    field, _, wanted = query.get("fieldSelector", "").partition("=")
+    if field and _value(body, field) != wanted:
         return False
     pairs = [pair.split("=", 1) for pair in query.get("labelSelector", "").split(",") if pair]
     return all((metadata.get("labels") or {}).get(key) == value for key, value in pairs)
+
+
+def _value(body: Json, field: str) -> Any:
+    value: Any = body
+    for part in field.split("."):
+        value = value.get(part)
+    return value
 
 
 def _merged(old: Any, new: Any) -> Any:

@@ -152,6 +152,13 @@ class Server:
         labels = {"ray.io/cluster": cluster, "ray.io/node-type": kind}
         self.put(f"{PODS}/{name}", {"metadata": {"labels": labels}, "status": status})
 
+    def event(self, name: str, reason: str, message: str, kind: str = "Warning") -> None:
+        """What a controller says of an object."""
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        path = PODS.replace("/pods", "/events/") + f"{name}.{len(self.store.events)}"
+        body = {"reason": reason, "message": message, "type": kind, "lastTimestamp": now}
+        self.put(path, {**body, "involvedObject": {"name": name}})
+
     def operator(self, namespace: str) -> None:
         """KubeRay's operator, as its chart installs it."""
         labels = {"app.kubernetes.io/component": "kuberay-operator"}

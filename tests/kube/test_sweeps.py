@@ -36,6 +36,133 @@ def test_pods_in_trouble_are_named(
     assert "other" not in output
 
 
+CLUSTERS = "/apis/ray.io/v1/namespaces/isoflop/rayclusters"
+WORKLOADS = "/apis/kueue.x-k8s.io/v1beta1/namespaces/isoflop/workloads"
+QUOTA = 'pods "x" is forbidden: exceeded quota: isoflop, requested: limits.cpu=4, limited: 2'
+PENDING = "couldn't assign flavors to pod set head: insufficient unused quota for cpu"
+
+
+def _over_quota(server: Server, sweep: str) -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateHeadPod"}
+    ready = {"type": "HeadPodReady", "status": "False", "reason": "HeadPodNotFound"}
+    conditions = [{**ready, "message": "no head"}, {**failure, "message": QUOTA}]
+    server.put(f"{CLUSTERS}/tiny-abc", {"status": {"conditions": conditions}})
+
+
+def _refused_by_admission(server: Server, sweep: str) -> None:
+    server.event("tiny-abc", "FailedToCreateHeadPod", "violates PodSecurity restricted:latest")
+    server.event("tiny-abc", "FailedToCreateHeadPod", "violates PodSecurity restricted:latest")
+    server.event("other-abc", "FailedToCreateHeadPod", "of another sweep")
+    server.event("tiny-abc", "CreatedService", "all is well", kind="Normal")
+
+
+def _no_volume(server: Server, sweep: str) -> None:
+    server.pod("worker-1", "tiny-abc", "worker")
+    server.pod("worker-2", "tiny-abc", "worker", conditions=[{"type": "Ready", "status": "True"}])
+    server.event("worker-1", "FailedMount", "volume runs: timed out")
+    server.event("worker-2", "Unhealthy", "of a pod that is ready by now")
+
+
+def _refused_as_a_whole(server: Server, sweep: str) -> None:
+    server.event(sweep, "InvalidRayJobSpec", "The RayJob spec is invalid")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "sentence"),
+    [
+        (_over_quota, f"tiny-abc: FailedCreateHeadPod: {QUOTA}"),
+        (_refused_by_admission, "tiny-abc: FailedToCreateHeadPod: violates PodSecurity"),
+        (_no_volume, "worker-1: FailedMount: volume runs: timed out"),
+        (_refused_as_a_whole, "InvalidRayJobSpec: The RayJob spec is invalid"),
+    ],
+)
+def test_status_tells_why_a_sweep_does_not_start(
+    *,
+    server: Server,
+    isoflop: Call,
+    sweep: str,
+    capsys: pytest.CaptureFixture[str],
+    prepare: Callable[[Server, str], None],
+    sentence: str,
+) -> None:
+    server.status(sweep, jobDeploymentStatus="Initializing", rayClusterName="tiny-abc")
+    prepare(server, sweep)
+    capsys.readouterr()
+    assert isoflop("status", sweep) == 0
+    output = capsys.readouterr().out
+    assert output.count(sentence) == 1
+    assert len(output.splitlines()) == 3, output
+    server.status(sweep, jobDeploymentStatus="Failed", reason="PreRunningDeadlineExceeded")
+    assert isoflop("status", sweep, "--wait") == 3
+    output = capsys.readouterr().err
+    assert sentence in output, "what kept it from starting is told with its end"
+    assert "did not start within `start_minutes`; nothing is lost" in output.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "sentence"),
+    [
+        (
+            [{"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": PENDING}],
+            f"queue sweeps: Pending: {PENDING}",
+        ),
+        (
+            [
+                {
+                    "type": "Evicted",
+                    "status": "True",
+                    "reason": "Preempted",
+                    "message": "by team b",
+                },
+                {"type": "Admitted", "status": "False", "reason": "NoReservation"},
+            ],
+            "queue sweeps: Preempted: by team b",
+        ),
+        ([{"type": "Admitted", "status": "True", "reason": "Admitted"}], ""),
+    ],
+)
+def test_status_tells_why_kueue_lets_a_sweep_wait(
+    *,
+    server: Server,
+    isoflop: Call,
+    files: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    conditions: list[dict[str, str]],
+    sentence: str,
+) -> None:
+    with Path(files[1]).open("a") as file:
+        file.write("queue: sweeps\n")
+    server.put(f"{WORKLOADS.replace('workloads', 'localqueues')}/sweeps", {"spec": {}})
+    assert isoflop("submit", files[0]) == 0
+    (name,) = server.names(JOBS)
+    server.status(name, jobDeploymentStatus="Suspended")
+    uid = server.store.objects[f"{JOBS}/{name}"]["metadata"]["uid"]
+    for owner, status in ((uid, conditions), ("another", [])):
+        labels = {"kueue.x-k8s.io/job-uid": owner}
+        workload = {"metadata": {"labels": labels}, "status": {"conditions": status}}
+        server.put(f"{WORKLOADS}/{owner}", workload)
+    server.fail("GET", "v1beta2/namespaces/isoflop/workloads", "404", times=9)
+    assert isoflop("status", name) == 0
+    output = capsys.readouterr().out
+    assert f"{name}  queued" in output
+    assert sentence in output
+    assert ("queue sweeps" in output) == bool(sentence)
+
+
+def test_who_may_not_read_one_source_is_told_by_the_others(
+    server: Server, isoflop: Call, sweep: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with the Role of an earlier version."""
+    server.status(sweep, jobDeploymentStatus="Initializing", rayClusterName="tiny-abc")
+    server.event(sweep, "FailedToCreateRayCluster", "denied the request")
+    server.fail("GET", "/rayclusters/|/pods", "403", times=9)
+    assert isoflop("status", sweep) == 0
+    assert "FailedToCreateRayCluster: denied the request" in capsys.readouterr().out
+    server.fail("GET", "/events", "403", times=9)
+    assert isoflop("status", sweep) == 0
+    assert "denied" not in capsys.readouterr().out
+
+
 def test_status_finds_a_sweep_by_file_study_or_name_and_lists_all(
     server: Server,
     isoflop: Call,

@@ -67,7 +67,10 @@ def submit(  # noqa: PLR0917
     study: StudyFile,
     cluster: ClusterFile = "local",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the objects as YAML; this needs no cluster.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the objects as YAML, and what they need; asks no cluster."
+        ),
     ] = False,
     wait: Wait = False,
     timeout: Timeout = None,
@@ -76,12 +79,12 @@ def submit(  # noqa: PLR0917
     """Run a study's sweep on Kubernetes, as a RayJob. The same command again resumes it."""
     from isoflop.shipped import cluster_file, study_file
     from orchestrator.kube.cluster import load
-    from orchestrator.kube.render import dump, render
+    from orchestrator.kube.render import dump, preface, render
 
     place = load(cluster_file(cluster))
     rendered = render(study_file(study), place)
     if dry_run:
-        typer.echo(dump(rendered.objects), nl=False)
+        typer.echo(preface(rendered, place) + dump(rendered.objects), nl=False)
         return
     api = _api(context)
     from orchestrator.kube.submit import submit as create

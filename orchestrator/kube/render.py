@@ -6,6 +6,7 @@ namespace with Pod Security `restricted` admits it.
 
 import importlib.metadata
 import shlex
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 
 from methods.errors import KubernetesError, StudyError
 from orchestrator.kube import pods
-from orchestrator.kube.cluster import Cluster
+from orchestrator.kube.cluster import Cluster, claim
 from orchestrator.kube.names import (
     GROUP,
     HASH_LABEL,
@@ -29,6 +30,8 @@ from orchestrator.kube.pods import DATA, RUNS, STUDY, Manifest
 from orchestrator.study.document import is_text, read
 from orchestrator.study.file import Resources, Study, load
 
+KUBERAY = "1.6"
+"""The oldest KubeRay that knows every field that is rendered; the tests hold them against 1.7.0."""
 PATIENCE = 900
 """Seconds for which a driver waits for the one before it to let go of the study's folder."""
 
@@ -42,6 +45,8 @@ class Rendered:
     study: str
     config_map: Manifest
     ray_job: Manifest
+    slots: int
+    """How many trials run at once when all pods are there."""
 
     @property
     def objects(self) -> list[Manifest]:
@@ -106,7 +111,7 @@ def render(file: Path, cluster: Cluster) -> Rendered:
             ),
         },
     }
-    return Rendered(name, cluster.namespace, study.name, config_map, ray_job)
+    return Rendered(name, cluster.namespace, study.name, config_map, ray_job, slots)
 
 
 def dump(objects: list[Manifest]) -> str:
@@ -114,6 +119,75 @@ def dump(objects: list[Manifest]) -> str:
     return yaml.dump_all(
         objects, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=100, allow_unicode=True
     )
+
+
+def preface(rendered: Rendered, cluster: Cluster) -> str:
+    """What must be there for a sweep, and what it takes, as comments above its YAML."""
+    mode = "ReadWriteOnce or ReadWriteMany" if cluster.one_node else "ReadWriteMany"
+    objects = [
+        "ServiceAccount ray-sweep (k8s/base has it)",
+        f"PersistentVolumeClaim {claim(cluster.storage)}, {mode}",
+        *_data_claim(cluster, mode),
+        f"Secret {cluster.mlflow.secret}, key {cluster.mlflow.key}; keys username and password "
+        "where MLflow asks for them",
+        *([f"Secret {cluster.optuna.secret}, key {cluster.optuna.key}"] if cluster.optuna else []),
+        *([f"Secret {cluster.pull_secret}, of the registry"] if cluster.pull_secret else []),
+        *([f"LocalQueue {cluster.queue}, of Kueue"] if cluster.queue else []),
+    ]
+    attempts = _count(cluster.retries + 1, "attempt")
+    ends = f", {cluster.hours:g} h until it is ended" if cluster.hours else ""
+    lines = [
+        f"Must be installed: KubeRay {KUBERAY} or newer{' and Kueue' if cluster.queue else ''}.",
+        f"Namespace {rendered.namespace} must exist, and in it:",
+        *(f"  {each}" for each in objects),
+        f"Takes at most {_totals(rendered.ray_job)}.",
+        f"Runs {_count(rendered.slots, 'trial')} at once when all pods are there.",
+        f"Makes at most {attempts}; each has {cluster.start_minutes} min to start{ends}.",
+    ]
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _data_claim(cluster: Cluster, mode: str) -> list[str]:
+    if not cluster.datasets:
+        return []
+    return [f"PersistentVolumeClaim {claim(cluster.datasets)}, {mode} or ReadOnlyMany"]
+
+
+def _totals(ray_job: Manifest) -> str:
+    """Pods and what they request, with every group at its largest."""
+    spec = ray_job["spec"]
+    cluster = spec["rayClusterSpec"]
+    sets = [(cluster["headGroupSpec"]["template"], 1)]
+    sets += [(group["template"], group["maxReplicas"]) for group in cluster["workerGroupSpecs"]]
+    if "submitterPodTemplate" in spec:
+        sets.append((spec["submitterPodTemplate"], 1))
+    requests = [
+        (container["resources"]["requests"], copies)
+        for template, copies in sets
+        for container in template["spec"]["containers"]
+    ]
+    if "autoscalerOptions" in cluster:
+        requests.append((cluster["autoscalerOptions"]["resources"]["requests"], 1))
+    amounts: defaultdict[str, float] = defaultdict(float)
+    for request, copies in requests:
+        for resource, amount in request.items():
+            amounts[resource] += copies * _amount(amount)
+    gpus = [f"{amounts[key]:g} {key}" for key in sorted(set(amounts) - {"cpu", "memory"})]
+    memory = amounts["memory"] / _amount("1Gi")
+    parts = [_count(sum(copies for _, copies in sets), "pod"), f"{amounts['cpu']:g} CPUs"]
+    return ", ".join([*parts, f"{memory:.4g} GiB of memory", *(gpus or ["no GPUs"])])
+
+
+def _amount(text: str) -> float:
+    """Kubernetes' quantities, as far as they are rendered here."""
+    for suffix, factor in {"m": 1e-3, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}.items():
+        if text.endswith(suffix):
+            return float(text.removesuffix(suffix)) * factor
+    return float(text)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _queued(labels: dict[str, str], cluster: Cluster) -> Manifest:

@@ -12,7 +12,7 @@ from manifests import crd, flaws, overlay, pods, ray_pods
 
 from methods.errors import KubernetesError, MethodError, StudyError
 from orchestrator.kube.cluster import Cluster, load
-from orchestrator.kube.render import Rendered, dump, render
+from orchestrator.kube.render import Rendered, dump, preface, render
 
 WORKERS = "  - {name: cpu, replicas: 2, cpu: 2, memory: 4Gi}\n"
 
@@ -114,6 +114,41 @@ def test_what_a_trial_takes_here_stands_in_the_study_that_travels(tmp_path: Path
     study = yaml.safe_load(changed.config_map["data"]["study.yaml"])
     assert study["resources"] == {"cpu": 2, "gpu": 0.5}
     assert changed.name == plain.name, "resources are no part of a study's hash"
+
+
+def test_a_dry_run_begins_with_what_must_exist_and_what_is_taken(tmp_path: Path) -> None:
+    text = CLUSTER + "optuna: {secret: optuna, key: url}\ndatasets: pvc://flowers\n"
+    objects = rendered(tmp_path, text)
+    lines = preface(objects, load(tmp_path / "cluster.yaml")).splitlines()
+    assert all(line.startswith("# ") for line in lines)
+    for line in (
+        "# Must be installed: KubeRay 1.6 or newer.",
+        "#   PersistentVolumeClaim isoflop-runs, ReadWriteMany",
+        "#   PersistentVolumeClaim flowers, ReadWriteMany or ReadOnlyMany",
+        "#   Secret optuna, key url",
+        "# Takes at most 3 pods, 6.02 CPUs, 14.03 GiB of memory, no GPUs.",
+        "# Runs 4 trials at once when all pods are there.",
+        "# Makes at most 3 attempts; each has 30 min to start.",
+    ):
+        assert line in lines
+    objects = rendered(tmp_path, FULL + "retries: 0\n")
+    lines = preface(objects, load(tmp_path / "cluster.yaml")).splitlines()
+    for line in (
+        "# Must be installed: KubeRay 1.6 or newer and Kueue.",
+        "#   Secret registry, of the registry",
+        "#   LocalQueue sweeps, of Kueue",
+        "# Takes at most 8 pods, 43.02 CPUs, 153.5 GiB of memory, 8 nvidia.com/mig-1g.10gb.",
+        "# Makes at most 1 attempt; each has 30 min to start, 1.5 h until it is ended.",
+    ):
+        assert line in lines, lines
+    secrets = {
+        source["name"]
+        for _, pod in pods([objects.ray_job])
+        for container in pod["spec"]["containers"]
+        for variable in container.get("env", [])
+        if (source := variable.get("valueFrom", {}).get("secretKeyRef"))
+    }
+    assert all(any(f"Secret {name}" in line for line in lines) for name in secrets)
 
 
 def test_what_is_printed_is_what_is_sent(tmp_path: Path) -> None:

@@ -108,7 +108,8 @@ class Labelled:
             role: Encoded(labels, cells, rendering, _census(headers[role]))
             for role, (cells, labels) in self.splits.items()
         }
-        notes = (*self.notes, *_header_notes(every), *depth_notes, *background_notes)
+        sampled = _sample_notes(len(every), sum(len(labels) for _, labels in self.splits.values()))
+        notes = (*self.notes, *sampled, *_header_notes(every), *depth_notes, *background_notes)
         if size is not None:
             notes += (f"images come to {size}x{size} pixels by {fit}",)
         return Source(
@@ -218,6 +219,8 @@ def _depth(kind: str, low: float, high: float) -> tuple[Depth, str]:
     limits = f"values of mode {kind} lie in {low:g} to {high:g}"
     if kind != "F" and low >= 0:
         bits = next(bits for bits in BITS if high < 2**bits)
+        if bits == 8:
+            return Depth(0.0, 255.0, 1.0), f"{limits}: they are taken as they are"
         return Depth(0.0, 2.0**bits - 1, 2.0 ** (8 - bits)), f"{limits}: {bits} bits become 8"
     if low >= 0 and 1 / 16 < high <= 1:
         return Depth(0.0, 1.0, 255.0, 0.5), f"{limits}: 0 to 1 becomes 0 to 255"
@@ -253,10 +256,21 @@ def _census(headers: Sequence[Header]) -> Census:
     )
 
 
+def _sample_notes(probed: int, images: int) -> tuple[str, ...]:
+    if probed == images:
+        return ()
+    return (f"sizes, modes and depths are those of {probed:,} of {images:,} images, evenly spaced",)
+
+
 def _header_notes(headers: Sequence[Header]) -> tuple[str, ...]:
     turned = sum(header.turned for header in headers)
     animated = sum(header.animated for header in headers)
+    shortened = sum(header.shortened for header in headers)
     notes = []
+    if shortened:
+        notes.append(
+            f"{shortened} of {len(headers)} images have 16 bits a channel: the upper 8 are read"
+        )
     if turned:
         notes.append(f"{turned} of {len(headers)} images are turned upright by EXIF orientation")
     if animated:

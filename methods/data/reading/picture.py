@@ -14,6 +14,7 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageFile
 
 from methods.data.parts import Fit
+from methods.data.reading import libtiff
 from methods.data.reading.fit import RESIZES
 from methods.errors import DataError
 
@@ -78,7 +79,10 @@ class BrokenImage(DataError):
     """An image that cannot be read."""
 
     def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"every image must be readable, but {name} is not: {why}")
+        super().__init__(
+            f"every image must be readable, but {name} is not: {why}; `isoflop data --broken PATH` "
+            "lists all such images"
+        )
         self.name, self.why = name, why
 
     def __reduce__(self) -> tuple[type["BrokenImage"], tuple[str, str]]:
@@ -121,6 +125,8 @@ class Header:
     turned: bool
     """Whether its EXIF orientation turns or mirrors it."""
     animated: bool
+    shortened: bool = False
+    """Whether Pillow reads the upper 8 of 16 bits of each channel."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +202,7 @@ def header(cell: Cell) -> Header:
             transparent=image.has_transparency_data and image.mode not in DEEP_MODES,
             turned=orientation > 1,
             animated=animated,
+            shortened=image.mode not in DEEP_MODES and any(";16" in str(t) for t in image.tile),
         )
 
 
@@ -311,6 +318,7 @@ def _identified(stream: Stream, suffix: str) -> ImageFile.ImageFile:
 @functools.cache
 def _formats() -> tuple[str, ...]:
     Image.init()
+    libtiff.silence()
     return tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
 
 

@@ -130,7 +130,8 @@ def read(folder: Path) -> tuple[Contents, Digest]:
 def _refusal(study: str, phrases: str) -> str:
     return (
         f"the data of study {study!r} must be those that it began with, but differ: {phrases}; "
-        "restore the data, or give the study another name"
+        "restore the data, which `isoflop data PATH` shows as they are now, or give the study "
+        "another name"
     )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -136,12 +135,12 @@ def machine() -> Machine:
     """The machine of this process."""
     import torch  # noqa: PLC0415, a provenance is read without it
 
-    from methods.machine import device_name  # noqa: PLC0415
+    from methods.machine import cores, device_name  # noqa: PLC0415
 
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
         processor=device_name("cpu"),
-        cores=os.cpu_count(),
+        cores=cores(),
         gpus=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
     )
 

@@ -19,7 +19,7 @@ from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.intervals import detectable
 from orchestrator.board.words import macs_text, mmacs
 from orchestrator.search.samplers import spread_over
-from orchestrator.study.check import prepared, reading, slots_here
+from orchestrator.study.check import images, prepared, reading, slots_here
 from orchestrator.study.file import SearchPlan, Study, cap
 from orchestrator.study.params import derive, parts
 from orchestrator.study.space import Space, ranged, spaces
@@ -130,7 +130,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     slots, untimed = _slots(study)
     average = os.getloadavg()[0]
     device = "cuda" if study.resources.gpu and slots else "cpu"
-    data = reading(study).load(seed=study.seed, device=device)
+    data = images(study, device)
     with quiet():  # what preflight would warn of stands in the plan
         prepared(study, data, opened)
     if steps == 0:

@@ -37,7 +37,17 @@ def prepare(study: Study) -> Prepared:
         StudyError, MethodError, DataError: what must hold and does not.
     """
     by_method = spaces(study)  # a mistake in the file is reported before the data are read
-    return prepared(study, reading(study).load(seed=study.seed), by_method)
+    return prepared(study, images(study), by_method)
+
+
+def images(study: Study, device: str = "cpu") -> Data:
+    """The data of a study, its pixels on a device.
+
+    Raises:
+        DataError: they cannot be read as the study asks.
+    """
+    with study.lines("data"):
+        return reading(study).load(seed=study.seed, device=device)
 
 
 def reading(study: Study) -> Reading:
@@ -51,7 +61,7 @@ def prepared(study: Study, data: Data, by_method: Mapping[str, Space]) -> Prepar
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
     """
-    with study.lines():
+    with study.lines("data"):
         for space in by_method.values():
             _trainable(space, data)
         _affordable(study, by_method, data.task)
@@ -85,7 +95,8 @@ def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
         raise ClusterError(
             f"a trial must fit one node, but it asks for {resources.cpu:g} CPUs and "
             f"{resources.gpu:g} GPUs and the largest node has {cpus:g} CPUs and {gpus:g} GPUs; "
-            "lower `resources` in the study"
+            "lower `resources` in the study",
+            at=("resources",),
         )
     return min(most, resources.concurrency or most)
 

@@ -350,15 +350,19 @@ class Study(Strict):
         return study
 
     @contextlib.contextmanager
-    def lines(self) -> Iterator[None]:
-        """Puts file and line before the message of an error that says where in a study it is."""
+    def lines(self, *at: str) -> Iterator[None]:
+        """Puts file and line before the message of an error: of where it says that it is, or `at`.
+
+        An error that says nothing of a place is left as it is where no `at` is given.
+        """
         try:
             yield
         except IsoflopError as error:
+            error.at = error.at or at
             prefix = self._places.prefix(error.at) if error.at else ""
-            if not prefix or str(error).startswith(self._places.file):
-                raise
-            raise type(error)(f"{prefix}{error}", at=error.at) from None
+            if prefix and not str(error).startswith(self._places.file):
+                error.args = (f"{prefix}{error}",)
+            raise
 
     @classmethod
     def read(cls, path: Path) -> Self:

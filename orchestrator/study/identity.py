@@ -1,6 +1,7 @@
 """The hash by which a study is known: equal for equal values, and unchanged for earlier studies."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ from methods.files import digest
 
 EXACT = 2**53
 """Whole numbers below it are the same as integers and as floats."""
+WHOLE = re.compile("0|[1-9][0-9]{0,14}")
+"""A whole number as text."""
 EARLIER: Mapping[str, str] = {
     "ff850432eb52": "4fc9ddf50cf1",  # cifar10
     "c15b0fcd0a81": "4c2c92f35889",  # claim-condconv
@@ -26,8 +29,12 @@ that its folder records; see `Study.known_as`.
 
 
 def canonical(content: Mapping[str, Any]) -> str:
-    """Twelve hex digits of a study's content, in which 1 and 1.0 are one value."""
+    """Twelve hex digits of a study's content, in which 1 and 1.0 are one value.
+
+    So are 1 and "1" as the value of a field: a field takes text or numbers, and not both.
+    """
     merged = {**content, **{part: _whole(content[part]) for part in ("recipe", "methods")}}
+    merged["methods"] = {name: _numbers(fields) for name, fields in merged["methods"].items()}
     merged["search"] = {**content["search"], "points": _whole(content["search"]["points"])}
     name = as_written(merged)
     return EARLIER.get(name, name)
@@ -36,6 +43,14 @@ def canonical(content: Mapping[str, Any]) -> str:
 def as_written(content: Mapping[str, Any]) -> str:
     """Twelve hex digits of a study's content, in which 1 and 1.0 differ, as in earlier versions."""
     return digest(json.dumps(content, sort_keys=True))[:12]
+
+
+def _numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's fields, with whole numbers that are written as text as integers."""
+    return {
+        name: int(value) if isinstance(value, str) and WHOLE.fullmatch(value) else value
+        for name, value in fields.items()
+    }
 
 
 def _whole(value: Any) -> Any:

@@ -19,6 +19,7 @@ from ray.job_config import JobConfig
 from methods.errors import ClusterDown, ClusterError
 from methods.files import NO_ROOM
 from methods.machine import cores
+from orchestrator.record.address import bounded
 from orchestrator.study.check import slots, slots_here
 from orchestrator.study.file import Resources
 from orchestrator.sweep import signals
@@ -30,6 +31,8 @@ for _name in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
 
 ANSWER = 5.0
 """Seconds that a cluster has to answer."""
+REPLY = 20.0
+"""Seconds for what speaks gRPC to answer as Ray does, which else asks it for minutes."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 """The first bytes of a client of HTTP/2: the fixed greeting, and empty settings (RFC 9113, 3.4)."""
 SETTINGS = b"\x04"
@@ -192,6 +195,14 @@ def _check(address: str) -> None:
             f"a Ray cluster must answer at {address!r}, but the server there is no Ray; "
             "`ray status` on the cluster's head prints its address"
         )
+    try:
+        bounded(lambda: ray._raylet.GcsClient(address=address), REPLY)
+    except (ray.exceptions.RpcError, TimeoutError) as error:
+        raise ClusterDown(
+            f"a Ray cluster must answer at {address!r}, but the server there is no Ray: "
+            f"{' '.join(str(error).split())[:200]}; `ray status` on the cluster's head prints its "
+            "address"
+        ) from None
 
 
 def _explained(error: Exception, address: str) -> Exception:

@@ -8,7 +8,7 @@ from orchestrator import store
 from orchestrator.record import contents, journal
 from orchestrator.record.ledger import recorded
 from orchestrator.store.place import check_folder, default_uri
-from orchestrator.study.check import Prepared, prepared, reading, slots_here
+from orchestrator.study.check import Prepared, images, prepared, slots_here
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
 from orchestrator.sweep import warm
@@ -53,15 +53,18 @@ def ready(study: Study, place: Place) -> Ready:
     """
     by_method = spaces(study)  # a mistake in the file is reported before anything else
     if place.here:
-        slots_here(study.resources)
+        with study.lines():
+            slots_here(study.resources)
     folder = place.out.absolute() / study.name
     study = recorded(folder, study)
     check_folder(place.out, study.name)
     journal.check(place.optuna)
     store.check(place.store)
-    checked = prepared(study, reading(study).load(seed=study.seed), by_method)
+    checked = prepared(study, images(study), by_method)
     content = survey(checked.data)
-    contents.refuse_other_data(folder, content)
-    earlier = warm.taken(study, place.store, folder, content.digest)
+    with study.lines("data"):
+        contents.refuse_other_data(folder, content)
+    with study.lines("search", "from"):
+        earlier = warm.taken(study, place.store, folder, content.digest)
     known = replace(checked, warm=warm.within(by_method, earlier))
     return Ready(known, content, folder, earlier)

@@ -18,11 +18,10 @@ from methods.files import NO_ROOM
 from orchestrator import store
 from orchestrator.board import latency
 from orchestrator.board.rules import BASELINE
-from orchestrator.record import contents, evidence
+from orchestrator.record import contents, evidence, log
 from orchestrator.record.address import Address
-from orchestrator.record.events import Listener
+from orchestrator.record.events import Finished, Listener
 from orchestrator.record.ledger import Ledger
-from orchestrator.record.log import logged, mark_finished
 from orchestrator.record.provenance import Provenance, provenance
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.search.agenda import Agenda
@@ -67,8 +66,12 @@ def run(
     """
     local = address == "local"
     checked = ready(study, Place(out=out, mlflow=uri, optuna=optuna, here=local))
+    finished = log.finished(checked.folder / "wal.jsonl", checked.prepared.study.hash)
+    if finished and listener:
+        listener(Finished())
     if not local:
-        cluster.preflight(study.resources, address, slots)
+        with study.lines():
+            cluster.preflight(study.resources, address, slots)
     prepared, folder, earlier = checked.prepared, checked.folder, checked.earlier
     study, store_uri, read = prepared.study, uri or default_uri(out), checked.survey
     origin = provenance(study, prepared.data.task, len(prepared.data.test), read.digest)
@@ -85,7 +88,7 @@ def run(
         try:
             start = partial(cluster.started, study.resources, address, slots)
             fresh = _train(ledger, prepared, origin, start, listener, trainable=trainable)
-            mark_finished(ledger.wal, study.hash)
+            log.mark_finished(ledger.wal, study.hash)
             time_left = 120.0
         except KeyboardInterrupt:
             ledger.history.pause()
@@ -113,7 +116,7 @@ def run(
         provenance=origin,
         correct=evidence.correctness(folder, rows),
         latencies=ledger.history.latencies,
-        curves=partial(logged, ledger.wal),
+        curves=partial(log.logged, ledger.wal),
     )
     published = publish(source, folder)
     try:

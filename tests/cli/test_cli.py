@@ -13,7 +13,9 @@ import jsonschema
 import pytest
 import yaml
 from command import Called, called
+from toy import Toy
 
+from methods import METHODS
 from orchestrator.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +62,26 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert len(done.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--set", "blow_up=true"], "loss is inf at epoch 1"),
+        ([], "the deployed network executes"),
+    ],
+)
+def test_a_training_that_fails_is_one_line_and_exit_code_1(
+    isoflop: Callable[..., Called],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.setitem(METHODS, "toy", Toy)
+    done = isoflop("train", "toy", "--epochs", "2", *words)
+    assert done.code == 1
+    assert sentence in done.err
+    assert len(done.err.splitlines()) == 1
+
+
 def test_a_cluster_that_does_not_answer_is_one_line_and_exit_code_1(
     isoflop: Callable[..., Called],
 ) -> None:
@@ -86,8 +108,6 @@ def test_a_method_trains_by_hand(isoflop: Callable[..., Called]) -> None:
 
 
 def test_methods_shows_every_field(isoflop: Callable[..., Called]) -> None:
-    from methods import METHODS
-
     listed = isoflop("methods").out
     assert all(name in listed for name in METHODS)
     card = isoflop("methods", "skipnet").out

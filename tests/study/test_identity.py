@@ -74,6 +74,15 @@ def test_a_whole_number_has_one_hash_wherever_it_stands(number: int, part: str) 
     assert at(number).hash != at(number + 0.5).hash or abs(number) > 2**52
 
 
+@pytest.mark.parametrize("number", [0, 1, 12, 123])
+def test_a_field_of_digits_has_one_hash_as_text_and_as_a_number(number: int) -> None:
+    def at(value: object) -> str:
+        return study(methods={"condconv": {"placement": value}}).hash
+
+    assert at(number) == at(str(number)) != at(number + 1)
+    assert at(f"0{number}") != at(number)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [(1, True), (0, False), (1, "1"), (0.5, "0.5"), (8, 14), (True, False)],

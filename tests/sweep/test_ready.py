@@ -31,9 +31,14 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("more", "options", "sentence"),
     [
-        ("resources: {cpu: 5000}", "", "a trial must fit one node, but it asks for 5000 CPUs"),
+        (
+            "resources: {cpu: 5000}",
+            "",
+            "study.yaml:8: a trial must fit one node, but it asks",
+        ),
         ("resources: {gpu: 64}", "", "a trial must fit one node"),
-        ("search: {from: nowhere}", "", "search.from"),
+        ("search: {from: nowhere}", "", "study.yaml:7: search.from"),
+        ("recipe: {batch_size: 5000}", "", "study.yaml:2: a batch must not exceed"),
         ("", "--optuna nonsense", "database or a server must be a URL"),
         ("", "--optuna nosuch://host/name", "nosuch"),
         ("", "--optuna sqlite://", "the path of a file"),
@@ -41,7 +46,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("", "--mlflow ftp://host", "MLflow"),
         ("", "--mlflow http://127.0.0.1:9", "MLflow"),
         ("", "--out study.yaml", "--out must be a folder"),
-        ("data: nowhere", "", "data must be a known name"),
+        ("data: nowhere", "", "study.yaml:7: data must be a known name"),
         ("budgets: [0.0001]", "", "a budget must hold one configuration"),
     ],
 )

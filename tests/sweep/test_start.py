@@ -4,8 +4,11 @@ import contextlib
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 
+import grpc
 import pytest
 
 from methods.errors import ClusterDown, ClusterError
@@ -62,6 +65,17 @@ def test_what_answers_and_is_no_ray_is_told_apart(answer: Answer) -> None:
     with server(answer) as address, pytest.raises(ClusterDown, match="must answer") as caught:
         preflight(Resources(), address)
     assert "`ray" in str(caught.value)
+
+
+def test_a_server_of_grpc_that_is_no_ray_is_told_apart() -> None:
+    other = grpc.server(futures.ThreadPoolExecutor(1))
+    address = f"127.0.0.1:{other.add_insecure_port('127.0.0.1:0')}"
+    other.start()
+    start = time.monotonic()
+    with pytest.raises(ClusterDown, match="the server there is no Ray"):
+        preflight(Resources(), address)
+    assert time.monotonic() - start < 30
+    other.stop(None)
 
 
 def test_what_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

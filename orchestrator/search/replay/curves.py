@@ -133,6 +133,11 @@ def read(path: Path) -> Table:
     Raises:
         StorageError: no such file, or none that `isoflop table` wrote.
     """
+    if path.is_dir():
+        raise StorageError(
+            f"{path} must be a file that `isoflop table` wrote, but is a folder; `isoflop table "
+            "STUDY` writes the file"
+        )
     try:
         content = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:

@@ -90,6 +90,8 @@ def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="nothing ran"):
         curves.export(tmp_path)
+    with pytest.raises(StorageError, match="is a folder; `isoflop table STUDY` writes"):
+        curves.read(tmp_path)
     (tmp_path / "x.parquet").write_text("no table")
     with pytest.raises(StorageError, match="must be a table of curves"):
         curves.read(tmp_path / "x.parquet")

@@ -50,6 +50,15 @@ fails a sweep for good that shows no job status for 300 s."""
 NO_GPU: Manifest = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
 """Where NVIDIA's runtime is the default, an image may ask for every GPU of the node; a container
 that requests none must see none."""
+NO_MONITOR: Manifest = {"name": "RAY_memory_monitor_refresh_ms", "value": "0"}
+"""For the head, where Ray's memory monitor could end the driver alone, and with it the sweep."""
+MEMORY: list[Manifest] = [
+    {"name": "ISOFLOP_MEMORY_SHARE", "value": "0.85"},
+    {"name": "RAY_memory_monitor_refresh_ms", "value": "100"},
+    {"name": "RAY_memory_usage_threshold", "value": "0.95"},
+]
+"""Of a worker pod's memory: where its largest trial fails, and where Ray ends its youngest workers.
+At the whole of it Kubernetes ends all processes of the container."""
 TMP: Manifest = {"name": "tmp", "mountPath": "/tmp"}
 HOME: Manifest = {"name": "HOME", "value": "/tmp"}
 
@@ -63,7 +72,7 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
         _secret("MLFLOW_TRACKING_PASSWORD", mlflow.secret, "password", optional=True),
         *([_secret("ISOFLOP_OPTUNA", optuna.secret, optuna.key)] if optuna else []),
     ]
-    env.append(NO_GPU)
+    env += [NO_GPU, NO_MONITOR]
     container = _ray_container(cluster, "ray-head", cluster.head.cpu, cluster.head.memory, env)
     ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
     container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
@@ -97,7 +106,7 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
 
 def workers(cluster: Cluster, group: Workers) -> Manifest:
     """One group of worker pods, where the trials run."""
-    env = [] if group.gpu else [NO_GPU]
+    env = [*MEMORY, *([] if group.gpu else [NO_GPU])]
     container = _ray_container(cluster, "ray-worker", group.cpu, group.memory, env)
     if group.gpu:
         for kind in ("requests", "limits"):
@@ -161,7 +170,6 @@ def _ray_container(
         "HF_HOME": f"{RUNS}/.huggingface",
         "MPLCONFIGDIR": "/tmp/matplotlib",
         "PYTHONUNBUFFERED": "1",
-        "RAY_memory_monitor_refresh_ms": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     variables = [*({"name": key, "value": value} for key, value in plain.items()), *env]

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -148,8 +149,9 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         if self._idle:  # Tune has no setting for this
-            cache = tune_controller._tune_controller._actor_cache
-            cache.increase_max(trial.placement_group_factory, self._idle)
+            controller = tune_controller._tune_controller
+            controller._actor_cache.increase_max(trial.placement_group_factory, self._idle)
+            _survive_memory_monitor(controller._actor_manager)
             self._idle = 0
         super().on_trial_add(tune_controller, trial)
 
@@ -250,6 +252,22 @@ class _Watch(_Stateless, Callback):  # type: ignore[misc]
                 continue
             self._overdue.add(start)
             ray.kill(actor)
+
+
+def _survive_memory_monitor(manager: Any) -> None:
+    """Let Tune take a worker that Ray's memory monitor ended as one that died.
+
+    Tune knows Ray's other errors; by this one it would end the whole run.
+    """
+    failed = manager._actor_task_failed
+
+    def failed_or_died(task: Any, error: Exception) -> None:
+        if isinstance(error, OutOfMemoryError):
+            words = " ".join(str(error).split())[:200]
+            error = RayActorError(error_msg=f"The actor died for want of memory: {words}")
+        failed(task, error)
+
+    manager._actor_task_failed = failed_or_died
 
 
 def _name(trial: Any) -> str:

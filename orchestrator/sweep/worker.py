@@ -10,6 +10,7 @@ from ray import tune
 
 from methods.machine import tune_allocator
 from orchestrator.record.result import encode_result
+from orchestrator.sweep.memory import watched
 from orchestrator.sweep.shared import get
 from orchestrator.trial.job import decode_job
 from orchestrator.trial.run import results
@@ -37,7 +38,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """The next epoch's result, as text: Tune flattens what is nested."""
-        result = next(self._results)
+        with watched():
+            result = next(self._results)
         return {"done": result.done, RESULT: json.dumps(encode_result(result))}
 
     def train_buffered(

@@ -13,6 +13,7 @@ from manifests import crd, flaws, overlay, pods, ray_pods
 from methods.errors import KubernetesError, MethodError, StudyError
 from orchestrator.kube.cluster import Cluster, load
 from orchestrator.kube.render import Rendered, dump, preface, render
+from orchestrator.sweep.memory import SHARE
 
 WORKERS = "  - {name: cpu, replicas: 2, cpu: 2, memory: 4Gi}\n"
 
@@ -243,6 +244,21 @@ def test_who_requests_no_gpu_sees_none_whatever_the_image_says(tmp_path: Path) -
     for name, container in containers:
         requested = [key for key in container["resources"]["limits"] if "nvidia" in key]
         assert (gpus in container["env"]) != bool(requested), name
+
+
+def test_a_worker_pod_that_fills_up_ends_a_trial_before_kubernetes_ends_all(tmp_path: Path) -> None:
+    cluster = job(tmp_path, FULL)["spec"]["rayClusterSpec"]
+    variables = [
+        {v["name"]: v.get("value") for v in group["template"]["spec"]["containers"][0]["env"]}
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    ]
+    head, *workers = variables
+    assert head["RAY_memory_monitor_refresh_ms"] == "0", "it would end the driver"
+    assert SHARE not in head
+    for each in workers:
+        assert float(each["RAY_memory_monitor_refresh_ms"] or 0) > 0
+        shares = float(each[SHARE] or 0), float(each["RAY_memory_usage_threshold"] or 1)
+        assert 0.5 < shares[0] < shares[1] < 1, "the largest trial, before Ray's youngest worker"
 
 
 def test_only_the_head_sees_secrets(tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def trained(folder: Path, method: str) -> tuple[dict[str, Any], tuple[Point, ...
     return params, ending.points
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize(
+    "name", ["skipnet", *(pytest.param(n, marks=pytest.mark.full) for n in SMALL if n != "skipnet")]
+)
 def test_every_point_of_a_confirm_run_is_found_again(tmp_path: Path, name: str) -> None:
     params, points = trained(tmp_path, name)
     data = load("digits", seed=0, device="cpu")

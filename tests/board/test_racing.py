@@ -141,11 +141,12 @@ def test_the_comparison_that_needs_the_fewest_comes_first() -> None:
     assert not allotted([*hopeless, comparison("b", "c", 1, noise=True)], have, 4)
 
 
-def test_a_race_claims_no_more_than_it_may() -> None:
-    """Two methods that are one, 300 times: any claim is false, and 5 % of them may be made."""
+@pytest.mark.parametrize("races", [100, pytest.param(300, marks=pytest.mark.full)])
+def test_a_race_claims_no_more_than_it_may(races: int) -> None:
+    """Two methods that are one: any claim is false, and 5 % of them may be made."""
     what = study("dense", "skipnet", budget=10)
     claims, held = 0, 0
-    for seed in range(300):
+    for seed in range(races):
         rows = raced(what, {"dense": 0.8, "skipnet": 0.8}, seed=seed)
         board = leaderboard(rows, Rules(budgets=(1,), primary=1, seeds=5, extra=10))
         gain = board.gain("skipnet", 1)
@@ -156,8 +157,8 @@ def test_a_race_claims_no_more_than_it_may() -> None:
         claims += gain.p_holm < 0.05
         held += gain.result.lo <= 0 <= gain.result.hi
         assert (gain.p_holm < 0.05) == (not gain.result.lo <= 0 <= gain.result.hi)
-    assert claims <= 15
-    assert held >= 285
+    assert claims <= 0.05 * races
+    assert held >= 0.95 * races
 
 
 def test_a_board_says_what_the_race_left_open() -> None:

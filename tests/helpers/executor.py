@@ -3,9 +3,9 @@
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from methods.data.load import load
+from methods.data.survey import survey
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Result
@@ -14,7 +14,7 @@ from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
-from orchestrator.trial.job import decode_job
+from orchestrator.trial.job import Job, Settings
 from orchestrator.trial.run import results
 
 Worker = Callable[[Ticket], Iterator[Result]]
@@ -37,29 +37,20 @@ def execute(agenda: Agenda, worker: Worker, *, at_once: int = 1, seed: int = 0) 
 def rows_without_ray(study: Study, folder: Path, *, lag: int) -> list[Row]:
     """The rows of a sweep of `lag` trials at once, or of what it has left to run in `folder`."""
     data = load(study.data, seed=study.seed)
+    digest = survey(data).digest
     ledger = Ledger(folder, study)
-    facts = provenance(study, data.task, len(data.test))
+    facts = provenance(study, data.task, len(data.test), digest)
     lag = ledger.history.begin(facts, lag=lag, device="cpu")
     agenda = Agenda(ledger.history, data.task, lag=lag)
-    execute(
-        agenda, lambda ticket: results(decode_job(wire(study, ticket, ledger.folder)), lambda: data)
-    )
+    sha256 = digest.sha256
+    execute(agenda, lambda ticket: results(job(study, ticket, folder, sha256), lambda: data))
     rows = ledger.history.rows()
     ledger.close()
     return rows
 
 
-def wire(study: Study, ticket: Ticket, folder: Path) -> dict[str, Any]:
+def job(study: Study, ticket: Ticket, folder: Path, data_sha256: str = "") -> Job:
     """What a worker is sent of a trial."""
-    return {
-        "trial": ticket.trial,
-        "method": ticket.method,
-        "params": dict(ticket.params),
-        "role": ticket.role,
-        "seed": derive(study, ticket.config, ticket.seed),
-        "data": study.data,
-        "data_seed": study.seed,
-        "folder": str(folder),
-        "device": "cpu",
-        "threads": 1,
-    }
+    settings = Settings(study.data, study.seed, folder, "cpu", 1, data_sha256=data_sha256)
+    seed = derive(study, ticket.config, ticket.seed)
+    return Job(ticket.trial, ticket.method, ticket.params, ticket.role, seed, settings)

@@ -11,7 +11,7 @@ STUDY = """
 name: quickstart
 data: digits
 budgets: [0.25, 0.5]
-recipe: {epochs: 3, batch_size: 64}
+recipe: {epochs: 2, batch_size: 64}
 methods:
   dense: {depth: 8, width: {choices: [0.25, 0.5]}}
   skipnet: {depth: 8, width: 0.25, gate: rnn}

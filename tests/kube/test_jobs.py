@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ data: digits
 budgets: [1]
 recipe: {epochs: 24, batch_size: 64}
 methods: {skipnet: {depth: 8, width: {choices: [0.25, 0.5]}, gate: rnn, policy_share: 0.75}}
-search: {trials: 4}
+search: {trials: 2}
 confirm: {seeds: 1}
 """
 TOKEN = "0123456789abcdef" * 2
@@ -116,16 +117,19 @@ def running(sweep: Sweep) -> dict[str, bool]:
     return trials
 
 
+@pytest.mark.full
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_submitted_sweep_outlives_a_stop_and_the_death_of_a_node(
-    tmp_path: Path, files: tuple[str, str]
+    tmp_path: Path, files: tuple[str, str], template: Path
 ) -> None:
     from ray.job_submission import JobSubmissionClient
 
     sweep = Sweep(tmp_path / "sweep", FILE)
     uri = f"sqlite:///{sweep.out / 'mlflow.db'}"
+    sweep.out.mkdir()
+    shutil.copy(template, sweep.out)
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
     cluster = subprocess.Popen(
         [sys.executable, "-c", NODES],

@@ -16,7 +16,7 @@ from methods.macs import executed_macs
 from methods.shipping.load import load as load_export
 
 QUICK = {
-    *(("dense", how) for how in FORMATS),
+    ("dense", "torch"),
     *(("skipnet", "torch"), ("skipnet", "onnx")),
     *(("resrep", "torch"), ("resrep", "pt2")),
     ("condensenet", "onnx"),

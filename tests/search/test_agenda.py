@@ -188,12 +188,13 @@ def test_what_breaks_the_largest_budget_draws_no_sampler(name: str) -> None:
     for trial in history:
         lr = trial.params["recipe.lr"]
         trial.values = [0.5 * lr, 1e6 * (9 if lr < 0.6 else 1)]
-    proposed = [propose(space, history, found, 60 + n)["recipe.lr"] for n in range(20)]
+    count = 8 if name == "gp" else 20  # each of its proposals takes half a second
+    proposed = [propose(space, history, found, 60 + n)["recipe.lr"] for n in range(count)]
     within = sum(lr > 0.55 for lr in proposed)
     if name == "random":
-        assert within < 13, proposed
+        assert within < 0.65 * count, proposed
     else:
-        assert within >= 15, proposed
+        assert within >= 0.75 * count, proposed
 
 
 def test_a_learning_sampler_begins_where_sobol_does() -> None:

@@ -169,17 +169,25 @@ class Case(NamedTuple):
 CASES = [
     Case("random", 48, 200),
     Case("sobol", 48, 200, warm=True),
-    Case("nsga2", 80, 190, warm=True),
-    Case("tpe", 80, 190, warm=True),
+    Case("nsga2", 20, 40, warm=True),
     Case("tpe", 16, 40, stop="predictive"),
-    Case("ehvi", 92, 190),
     Case("ehvi", 16, 40, stop="predictive", warm=True),
     Case("gp", 6, 15, warm=True),
+]
+LONG = [
+    Case("nsga2", 80, 190),
+    Case("tpe", 80, 190, warm=True),
+    Case("ehvi", 92, 190),
     Case("auto", 6, 15),
 ]
+"""What takes longer; its samplers are among the others, too."""
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.sampler}-{case.stop}")
+@pytest.mark.parametrize(
+    "case",
+    [*CASES, *(pytest.param(case, marks=pytest.mark.full) for case in LONG)],
+    ids=lambda case: f"{case.sampler}-{case.stop}-{case.trials}",
+)
 def test_a_sweep_and_a_simulation_propose_refuse_and_stop_alike(tmp_path: Path, case: Case) -> None:
     what = study(case.sampler, case.trials, case.stop)
     before = {method: earlier(space) for method, space in spaces(what).items()} if case.warm else {}

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executor import rows_without_ray, wire
+from executor import job, rows_without_ray
 
 from methods.data.load import load as load_data
 from orchestrator.record.events import encode_points
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.trials import Ticket
 from orchestrator.study.file import Study, load
-from orchestrator.trial.job import decode_job
 from orchestrator.trial.run import results
 
 RECORDED = Path(__file__).parents[1] / "data" / "halfdone"
@@ -50,6 +49,6 @@ def trained_again(study: Study, folder: Path, trial: str) -> list[dict[str, Any]
     ledger.close()
     ticket = Ticket(trial, start.method, "search", start.config, start.seed, start.params)
     data = load_data(study.data, seed=study.seed)
-    *_, last = results(decode_job(wire(study, ticket, folder / "again")), lambda: data)
+    *_, last = results(job(study, ticket, folder / "again"), lambda: data)
     assert last.ending is not None
     return encode_points(last.ending.points)

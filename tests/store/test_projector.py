@@ -84,7 +84,7 @@ def server(tmp_path: Path, template: Path) -> Iterator[Server]:
 def test_a_server_that_dies_and_returns_loses_and_doubles_nothing(
     tmp_path: Path, server: Server
 ) -> None:
-    lines = events(trials=6, epochs=8)
+    lines = events(trials=3, epochs=4)
     log = Log(tmp_path / "wal.jsonl")
     log.append(decode(lines[0]))
     store.check(server.uri)

@@ -2,12 +2,14 @@
 
 import logging
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from executor import rows_without_ray
 from faults import (
     PROJECTOR,
     RAYLET,
@@ -24,6 +26,7 @@ from faults import (
 from stores import Server
 
 from orchestrator.record.rows import Row
+from orchestrator.study.file import load
 from orchestrator.trial.run import INTERVAL
 
 logger = logging.getLogger(__name__)
@@ -40,7 +43,7 @@ methods:
   dense: {depth: 8, width: {choices: [0.25, 0.5]}}
   skipnet: {depth: 8, width: {choices: [0.25, 0.5]}, gate: rnn}
 """
-SHORT = "search: {trials: 3}\nconfirm: {seeds: 1}\n"
+SHORT = "search: {trials: 2}\nconfirm: {seeds: 1}\n"
 LONG = "search: {trials: 4}\nconfirm: {seeds: 3}\n"
 INNOCENT = "resources: {concurrency: 2, retries: 40}\n"
 """The drill may hit a trial more often than a poisonous one may start."""
@@ -49,22 +52,23 @@ INNOCENT = "resources: {concurrency: 2, retries: 40}\n"
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_kill_of_each_kind_loses_nothing(tmp_path: Path) -> None:
-    equal_undisturbed(tmp_path, FILE + SHORT + INNOCENT, FEW)
+def test_a_kill_of_each_kind_loses_nothing(tmp_path: Path, template: Path) -> None:
+    """Against the same trials without Ray, one after the other in this process."""
+    text = FILE + SHORT + INNOCENT
+    rows = drilled(tmp_path / "drill", text, FEW, template)
+    study = load(tmp_path / "drill" / "study.yaml")
+    assert different(rows, rows_without_ray(study, tmp_path / "whole", lag=2)) == []
 
 
 @pytest.mark.full
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_many_kills_at_random_instants_lose_nothing(tmp_path: Path) -> None:
-    equal_undisturbed(tmp_path, FILE + LONG + INNOCENT, MANY)
-
-
-def equal_undisturbed(folder: Path, text: str, kills: Mapping[str, int]) -> None:
-    """A study's sweep through all these kills ends in the rows of one that nobody touched."""
-    rows = drilled(folder / "drill", text, kills)
-    whole = Sweep(folder / "whole", text)
+def test_many_kills_at_random_instants_lose_nothing(tmp_path: Path, template: Path) -> None:
+    """Against a real sweep that nobody touched."""
+    text = FILE + LONG + INNOCENT
+    rows = drilled(tmp_path / "drill", text, MANY, template)
+    whole = Sweep(tmp_path / "whole", text)
     whole.start()
     try:
         assert whole.wait(600) == 0, whole.printed()
@@ -73,10 +77,11 @@ def equal_undisturbed(folder: Path, text: str, kills: Mapping[str, int]) -> None
     assert different(rows, whole.rows()) == []
 
 
-def drilled(folder: Path, text: str, kills: Mapping[str, int]) -> list[Row]:
+def drilled(folder: Path, text: str, kills: Mapping[str, int], template: Path) -> list[Row]:
     """The rows of a sweep through all these kills, which lost nothing."""
     place = folder / "server"
     place.mkdir(parents=True)
+    shutil.copy(template, place)
     server = Server(place)
     server.start()
     sweep = Sweep(folder, text, "--mlflow", server.uri, before=REPEATS)

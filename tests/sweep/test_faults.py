@@ -1,18 +1,27 @@
-"""Faults that a real sweep meets: another driver, a stop by hand, poison, a full disk, time."""
+"""Faults that a real sweep meets, one after the other: no trial is blamed, nothing is lost.
 
+Another driver, a terminal that closes, a pipe without a reader, no Unicode, a clock that jumps, a
+poisonous trial, a frozen worker, a full disk.
+"""
+
+import itertools
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from command import called
 from faults import (
     FILE,
     RAYLET,
     ROOT,
+    STUDY,
     WORKER,
     Ballast,
     Sweep,
@@ -24,38 +33,91 @@ from faults import (
     strike,
     unmount,
 )
+from mirrored import forked
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
+from methods.errors import StorageError
+from methods.files import write
 from orchestrator import store
-from orchestrator.cli import main
 from orchestrator.record import evidence
+from orchestrator.record.ledger import Ledger
 
 POISON = "dense-00001"
 """The trial whose workers are killed as often as it starts."""
-PATIENCE = "from orchestrator.record import log; log.PATIENCE = 4.0\n"
+MINUTES = 0.3
+"""Longer than any epoch of the sweep takes, on a busy machine too."""
+HASTE = """
+from orchestrator.record import log; log.PATIENCE = 4.0
+from orchestrator.sweep import tune; tune.SILENCE = 0
+"""
+JUMPING = """
+import time
+from pathlib import Path
+file, real, state = Path(__file__).with_name("hours"), time.time_ns, [0.0, 0]
+def jumped():
+    if time.monotonic() - state[0] > 0.5:
+        state[:] = time.monotonic(), int(file.read_text())
+    return real() + state[1] * 3600 * 10**9
+time.time_ns = jumped
+time.time = lambda: jumped() / 1e9
+"""
+"""What each Python process of the sweep imports first: a clock that jumps when a file says so."""
 
 
+class Piped(Sweep):
+    """The command before a pipe whose reader leaves after a line, without input or Unicode."""
+
+    def start(self) -> None:
+        clock = self.file.parent / "clock"
+        clock.mkdir(exist_ok=True)
+        (clock / "sitecustomize.py").write_text(JUMPING)
+        self.jump(0)
+        surroundings = {"PYTHONIOENCODING": "ascii", "TERM": "dumb", "COLUMNS": "40"}
+        command = [sys.executable, "-c", self._main, "run", str(self.file), "--out", str(self.out)]
+        with self.output.open("ab") as errors:
+            self._process = subprocess.Popen(
+                ["env", "--default-signal=HUP", "sh", "-c", 'exec "$@" <&-', "sh", *command],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=ROOT,
+                start_new_session=True,
+                env={**os.environ, **surroundings, "PYTHONPATH": str(clock)},
+            )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().startswith(b"Study tiny on digits")
+        self._process.stdout.close()
+
+    def jump(self, hours: int) -> None:
+        """The wall clock is now wrong by so much."""
+        write(self.file.parent / "clock" / "hours", str(hours))
+
+
+@pytest.mark.full
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_sweep_that_meets_all_but_kills_loses_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, template: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One sweep, one fault after the other: each needs a sweep that has begun, none its end."""
     place = tmp_path / "sweep"
-    both = [Sweep(place, FILE + "resources: {concurrency: 1}\n", before=PATIENCE) for _ in "ab"]
+    text = FILE + f"resources: {{concurrency: 1, timeout: {MINUTES}}}\n"
+    both = [Piped(place, text, before=HASTE) for _ in "ab"]
     both[1].output = place / "second.txt"
     unmounted = mount(both[0].out, "48m")
     uri = f"sqlite:///{both[0].out / 'mlflow.db'}"
+    shutil.copy(template, both[0].out)
     try:
         sweep = the_one_that_runs(both)
-        stop_by_hand(sweep, uri)
+        close_the_terminal(sweep, uri)
         sweep.start()
         poison(sweep)
+        freeze_a_worker(sweep)
         if not unmounted:
             fill_the_disk(sweep)
             sweep.start()
         assert sweep.wait(400) == 0, sweep.printed()
-        assert "Report:" in sweep.printed()
         clean(sweep.printed())
         nothing_lost(sweep, uri)
         rows = {row.trial: row for row in sweep.rows()}
@@ -79,7 +141,7 @@ def test_a_sweep_that_meets_all_but_kills_loses_nothing(
         pytest.skip(f"all but the full disk was shown: {unmounted}")
 
 
-def the_one_that_runs(both: list[Sweep]) -> Sweep:
+def the_one_that_runs(both: list[Piped]) -> Piped:
     """Of two commands at once one runs, and the other says why it does not."""
     for sweep in both:
         sweep.start()
@@ -90,23 +152,43 @@ def the_one_that_runs(both: list[Sweep]) -> Sweep:
     assert loser.code == 2, loser.printed()
     assert "one driver runs a study at a time" in loser.printed().splitlines()[-1]
     clean(loser.printed())
-    winner.until("epoch", 3)
-    assert winner.code is None
     return winner
 
 
-def stop_by_hand(sweep: Sweep, uri: str) -> None:
-    while started_last(sweep) is None:
+def close_the_terminal(sweep: Piped, uri: str) -> None:
+    """All of its processes hear that; the driver stops, and no worker dies of it."""
+    sweep.until("epoch", 1)
+    sweep.jump(1)
+    sweep.until("epoch", 3)
+    while sweep.events()[-1]["event"] != "start":
+        assert sweep.code is None, sweep.printed()
         time.sleep(0.02)
-    os.kill(sweep.pid, signal.SIGINT)
-    assert sweep.wait(60) == 130, sweep.printed()
-    assert "Stopped; nothing is lost" in sweep.printed()
+    os.killpg(sweep.pid, signal.SIGHUP)
+    assert sweep.wait(120) == 128 + signal.SIGHUP, sweep.printed()
+    said = "standard output has no reader any more; the sweep continues"
+    assert sweep.printed().count(said) == 1
     assert "RUNNING" not in {run.info.status for run in runs(uri, sweep.study)}
     assert sweep.events()[-1]["event"] == "paused"
+    assert not [event for event in sweep.events() if event["event"] == "lost"]
+
+
+def freeze_a_worker(sweep: Piped) -> None:
+    """As a disk does that hangs, or SIGSTOP: its trial is served again."""
+    sweep.until("epoch", 1 + sum(event["event"] == "epoch" for event in sweep.events()))
+    workers: list[int] = []
+    while not workers:
+        assert sweep.code is None, sweep.printed()
+        workers = below(sweep.pid, WORKER)
+        time.sleep(0.02)
+    os.kill(workers[0], signal.SIGSTOP)
+    sweep.jump(-1)
+    sweep.until("lost", 1 + sum(event["event"] == "lost" for event in sweep.events()))
+    lost = [event for event in sweep.events() if event["event"] == "lost"][-1]
+    assert lost["reason"].startswith("its worker gave no sign for 0."), lost
 
 
 def poison(sweep: Sweep) -> None:
-    """A trial that kills its workers fails alone, and the sweep goes on."""
+    """A trial that kills its workers fails alone, and the sweep continues."""
     killed: set[int] = set()
     while not any(e["event"] == "end" and e["trial"] == POISON for e in sweep.events()):
         assert sweep.code is None, sweep.printed()
@@ -155,113 +237,39 @@ def assert_verified(swept: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"SHA-256 of the evidence: stored {rows[0].evidence}, recomputed" in out
 
 
-def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """The command in this process: its exit code and what it printed."""
-    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
-    capsys.readouterr()
-    try:
-        main(list(words))
-        code = 0
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    finally:
-        for number, handler in handlers:
-            signal.signal(number, handler)
-    out, err = capsys.readouterr()
-    return code, out, err
+def race(folder: Path, way: Connection) -> None:
+    """Opens one ledger after another, beside others that do; says what came of each."""
+    for number in iter(way.recv, None):
+        try:
+            ledger = Ledger(folder / str(number), STUDY)
+        except StorageError as error:
+            way.send("refused" if "another one holds" in str(error) else str(error))
+            way.recv()
+        else:
+            way.send("won")
+            way.recv()
+            ledger.close()
 
 
-@pytest.mark.ray
-@pytest.mark.timeout(300)
-def test_what_takes_too_long_fails_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    text = """
-name: slow
-data: digits
-budgets: [1]
-recipe: {epochs: 400, batch_size: 64}
-methods: {dense: {depth: 8, width: {choices: [0.25, 0.5]}}}
-search: {trials: 1}
-resources: {concurrency: 1, timeout: 0.02}
-"""
-    sweep = Sweep(tmp_path, text)
-    sweep.start()
-    try:
-        assert sweep.wait(280) == 0, sweep.printed()
-    finally:
-        sweep.close()
-    clean(sweep.printed())
-    rows = sweep.rows()
-    assert len(rows) == 4, "each counts for a quarter of its length"
-    assert {(row.state, row.reason) for row in rows} == {("FAIL", "took longer than 0.02 minutes")}
-    nothing_lost(sweep, f"sqlite:///{sweep.out / 'mlflow.db'}")
-
-
-RACER = """
-import sys
-from pathlib import Path
-from methods.errors import StorageError
-from orchestrator.record.ledger import Ledger
-from orchestrator.study.file import load
-
-study, folder = load(Path(sys.argv[1])), Path(sys.argv[2])
-print("ready", flush=True)
-for number, _ in enumerate(sys.stdin):
-    try:
-        ledger = Ledger(folder / str(number), study)
-    except StorageError as error:
-        assert "another one holds" in str(error)
-        print("refused", flush=True)
-        next(sys.stdin)
-        continue
-    print("won", flush=True)
-    next(sys.stdin)
-    ledger.close()
-"""
-
-
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_of_many_drivers_at_once_one_has_the_folder(tmp_path: Path) -> None:
-    study = tmp_path / "study.yaml"
-    study.write_text(FILE)
-    command = [sys.executable, "-c", RACER, str(study), str(tmp_path / "runs")]
-    racers = [
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        for _ in range(3)
-    ]
-    ways = [(racer.stdin, racer.stdout) for racer in racers]
-    assert [output.readline() for _, output in ways if output] == ["ready\n"] * 3
+    fork = multiprocessing.get_context("fork")
+    ways, racers = [], []
+    for _ in range(3):
+        way, its = fork.Pipe()
+        racers.append(fork.Process(target=race, args=(tmp_path, its)))
+        racers[-1].start()
+        ways.append(way)
     for number in range(40):
-        for line in ("go", "close"):
-            for way, _ in ways:
-                assert way is not None
-                way.write(f"{line}\n")
-                way.flush()
-            if line == "go":
-                words = sorted(output.readline().strip() for _, output in ways if output)
-                assert words == ["refused", "refused", "won"], (number, words)
-    for racer in racers:
-        racer.communicate(timeout=60)
-    assert [racer.returncode for racer in racers] == [0, 0, 0]
-
-
-DYING = """
-import os, signal, sys
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from orchestrator import store
-
-left = int(sys.argv[2])
-
-@event.listens_for(Engine, "after_cursor_execute")
-def count(*arguments):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-store.claim(sys.argv[1], "demo", "ab12")
-"""
+        for way in ways:
+            way.send(number)
+        assert sorted(way.recv() for way in ways) == ["refused", "refused", "won"], number
+        for way in ways:
+            way.send("close")
+    for way, racer in zip(ways, racers, strict=True):
+        way.send(None)
+        racer.join(60)
+        assert racer.exitcode == 0
 
 
 @pytest.mark.parametrize("statements", [40, 400])
@@ -269,8 +277,17 @@ def test_a_kill_while_mlflow_makes_its_tables_breaks_nothing(
     tmp_path: Path, statements: int
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    command = [sys.executable, "-c", DYING, uri, str(statements)]
-    assert subprocess.run(command, check=False, cwd=ROOT).returncode == -signal.SIGKILL
+    left = itertools.count(statements - 1, -1)
+
+    def die(*_: object) -> None:
+        if next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def claim() -> None:
+        event.listen(Engine, "after_cursor_execute", die)
+        store.claim(uri, "demo", "ab12")
+
+    assert forked(claim) == -signal.SIGKILL
     identity = store.claim(uri, "demo", "ab12")
     assert store.claim(uri, "demo", "ab12") == identity
 

@@ -115,6 +115,19 @@ def test_who_takes_drivers_down_fails_and_who_ran_beside_it_does_not(tmp_path: P
     driver.dies()
 
 
+def test_each_trial_that_takes_too_long_counts_for_a_quarter_of_its_length(tmp_path: Path) -> None:
+    driver = Driver(tmp_path)
+    for number in range(4):  # two trials of two epochs were planned
+        trial = f"dense-{number:05d}"
+        assert driver.ask() == trial
+        driver.agenda.overdue(trial, "took longer than 1 minutes")
+        driver.loses(trial)
+    assert driver.ask() is DONE
+    ends = {(row.state, row.reason) for row in driver.ledger.history.rows()}
+    assert ends == {("FAIL", "took longer than 1 minutes")}
+    driver.dies()
+
+
 def test_a_stop_by_hand_blames_no_trial(tmp_path: Path) -> None:
     for _ in range(2 * STUDY.resources.retries + 2):
         driver = Driver(tmp_path)

@@ -1,7 +1,9 @@
 """What a trial costs does not depend on how many came before: counted, never timed."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from orchestrator.record.events import Lost, decode_metrics
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
+from orchestrator.report.publish import Outcome
 from orchestrator.search import agenda as agendas
 from orchestrator.search.agenda import Agenda, confirm_plan
 from orchestrator.search.samplers import propose
@@ -177,17 +180,29 @@ def test_slices_of_a_log_are_the_whole_log(tmp_path: Path, size: int) -> None:
     assert (tmp_path / "wal.jsonl").stat().st_size == end
 
 
+def in_a_thread(call: Callable[[], Outcome]) -> Outcome:
+    """The result of a call in another thread, under an asyncio loop that runs there."""
+
+    async def under_a_loop() -> Outcome:
+        return call()
+
+    with ThreadPoolExecutor() as pool:
+        return pool.submit(lambda: asyncio.run(under_a_loop())).result()
+
+
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_long_sweep_is_a_row_of_tuners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "LEG", 5)
+    monkeypatch.setattr(tune, "LEG", 4)
     monkeypatch.setattr(tune, "ROUNDS", 1)
     calls = Calls(monkeypatch)
     calls.of(tune.Tuner, "fit")
-    found = study(8, "random")
-    outcome = sweep.run(found, tmp_path, trainable=Noop)
+    plan = study(4, "random")
+    plan = plan.model_copy(update={"confirm": plan.confirm.model_copy(update={"seeds": 1})})
+    outcome = in_a_thread(lambda: sweep.run(plan, tmp_path, trainable=Noop))
     rows = store.read_rows(outcome.uri, "scale")
-    assert sum(row.role == "search" for row in rows) == 8
+    assert sum(row.role == "search" for row in rows) == 4
     assert {row.state for row in rows} == {"COMPLETE"}
-    assert calls.taken()["fit"] == 1 + len(rows) // 5 - (len(rows) % 5 == 0)
-    again = sweep.run(found, tmp_path, trainable=Noop)
+    assert calls.taken()["fit"] == 1 + len(rows) // 4 - (len(rows) % 4 == 0)
+    again = sweep.run(plan, tmp_path, trainable=Noop)
     assert not again.fresh

@@ -48,6 +48,7 @@ def test_the_fewest_trials_that_reach_nearly_the_best(
     assert choose(throughput) == trials
 
 
+@pytest.mark.full
 def test_trials_are_trained_beside_each_other() -> None:
     found = packing(TRIAL, "cpu", at_once=(1, 2), seconds=0.1)
     assert found is not None

@@ -277,7 +277,9 @@ def test_every_parameter_has_one_group_and_the_published_settings() -> None:
     assert (prune.lr, prune.schedule) == (0.01, "cosine")
 
 
-@pytest.mark.parametrize(("target", "strength"), [(0.3, 3.0), (0.471, 20.0)])
+@pytest.mark.parametrize(
+    ("target", "strength"), [(0.3, 3.0), pytest.param(0.471, 20.0, marks=pytest.mark.full)]
+)
 def test_three_epochs_reach_the_target_in_the_deployed_network(
     target: float, strength: float
 ) -> None:
@@ -318,6 +320,7 @@ def test_a_unit_too_large_for_the_target_is_refused() -> None:
     )
 
 
+@pytest.mark.full
 def test_the_published_gradient_reaches_it_too_at_a_lower_momentum() -> None:
     method = ResRep(
         depth=8, width=0.25, proximal=False, compactor_momentum=0.9, prune_lr=0.1, strength=4

@@ -334,6 +334,7 @@ def test_alpha_below_zero_is_refused() -> None:
         SkipNet.of({"alpha": -1})
 
 
+@pytest.mark.full
 def test_more_alpha_skips_more() -> None:
     """The published direction, on a short training."""
     from methods.data.load import load

@@ -1,10 +1,12 @@
 """The commands for Kubernetes: submit, status, logs, cancel."""
 
 import contextlib
+import os
 import shlex
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -206,6 +208,7 @@ def _connect(namespace: str | None, cluster: str | None, context: str | None) ->
 
 
 def _api(context: str | None) -> "Api":
+    _check_kubeconfig()  # importing the client takes half a second
     try:
         from orchestrator.kube.api import Api
     except ModuleNotFoundError as error:
@@ -214,6 +217,21 @@ def _api(context: str | None) -> "Api":
             "`pip install 'isoflop[k8s]'` installs it"
         ) from None
     return Api(context)
+
+
+def _check_kubeconfig() -> None:
+    """Refuses what no kubeconfig names.
+
+    Raises:
+        KubernetesError: there is no file, and this is no pod of a cluster.
+    """
+    named = os.environ.get("KUBECONFIG", "~/.kube/config")
+    files = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+    if not in_cluster and not any(file.exists() for file in files):
+        raise KubernetesError(
+            f"a kubeconfig must name a cluster, but there is none at {named}; set KUBECONFIG"
+        )
 
 
 def _follow(api: "Api", sweep: "Sweep", options: Options, timeout: float | None) -> None:

@@ -4,10 +4,8 @@ import re
 from typing import Any, Protocol, runtime_checkable
 
 import typer
-from pydantic import ValidationError
 
 from methods.names import similar
-from methods.values import joined, mistake
 
 
 @runtime_checkable
@@ -37,6 +35,8 @@ def explained(error: Usage) -> str:
 def _sentence(  # noqa: PLR0911  # a return for each kind of mistake
     error: Usage, context: typer.Context | None, command: str
 ) -> str:
+    from methods.values import joined
+
     name, words = _named(getattr(error, "param", None)), error.message
     option = str(getattr(error, "option_name", ""))[:60]
     match type(error).__name__:
@@ -75,6 +75,10 @@ def _options(context: typer.Context | None) -> list[str]:
 
 def _bad(error: Usage) -> str:
     """What is wrong with a value: Typer has it from pydantic, or from Click."""
+    from pydantic import ValidationError
+
+    from methods.values import mistake
+
     cause = getattr(error, "__cause__", None)
     words = mistake(cause.errors()[0]) if isinstance(cause, ValidationError) else error.message
     if other := re.fullmatch(r"(.*) is not (?:one of|in the range) (.*?)\.?", words, re.DOTALL):

@@ -2,9 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from methods.errors import KubernetesError
-from orchestrator.study.file import Study, load
+
+if TYPE_CHECKING:
+    from orchestrator.study.file import Study
 
 GROUP, VERSION = "ray.io", "v1"
 """KubeRay's API."""
@@ -22,7 +25,7 @@ LONGEST = 47
 """Characters of a RayJob's name at most; KubeRay derives longer names from it."""
 
 
-def sweep_name(study: Study) -> str:
+def sweep_name(study: "Study") -> str:
     """The RayJob's name: the study's, and the hash of all that decides its numbers.
 
     Raises:
@@ -53,4 +56,8 @@ def namespace_of(option: str | None, context: str | None) -> str:
 
 def resolve(sweep: str) -> str:
     """The name to look up: a study file's sweep, or the name of a sweep or study as it is."""
-    return sweep_name(load(Path(sweep))) if sweep.endswith((".yaml", ".yml")) else sweep
+    if not sweep.endswith((".yaml", ".yml")):
+        return sweep
+    from orchestrator.study.file import load  # noqa: PLC0415, most calls name no file
+
+    return sweep_name(load(Path(sweep)))

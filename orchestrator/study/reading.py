@@ -25,7 +25,7 @@ M = TypeVar("M", bound=pydantic.BaseModel)
 class Strict(Plain):
     """A frozen part of a file that refuses what it does not know."""
 
-    model_config = pydantic.ConfigDict(serialize_by_alias=True)
+    model_config = pydantic.ConfigDict(serialize_by_alias=True, defer_build=True)
 
 
 @dataclass(frozen=True)

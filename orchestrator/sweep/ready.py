@@ -56,8 +56,8 @@ def ready(study: Study, place: Place) -> Ready:
         with study.lines():
             slots_here(study.resources)
     folder = place.out.absolute() / study.name
-    study = recorded(folder, study)
     check_folder(place.out, study.name)
+    study = recorded(folder, study)
     journal.check(place.optuna)
     store.check(place.store)
     checked = prepared(study, images(study), by_method)

@@ -19,7 +19,17 @@ from methods import METHODS
 from orchestrator.cli import app
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "scipy", "pandas", "optuna", "ray", "mlflow", "matplotlib", "sklearn"}
+HEAVY = {
+    "kubernetes",
+    "torch",
+    "scipy",
+    "pandas",
+    "optuna",
+    "ray",
+    "mlflow",
+    "matplotlib",
+    "sklearn",
+}
 """Libraries that take a good part of a second each."""
 
 

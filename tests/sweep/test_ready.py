@@ -46,6 +46,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("", "--mlflow ftp://host", "MLflow"),
         ("", "--mlflow http://127.0.0.1:9", "MLflow"),
         ("", "--out study.yaml", "--out must be a folder"),
+        ("", f"--out {'a' * 300}", "cannot be: File name too long"),
         ("data: nowhere", "", "study.yaml:7: data must be a known name"),
         ("budgets: [0.0001]", "", "a budget must hold one configuration"),
     ],

@@ -13,7 +13,7 @@ from orchestrator.kube.troubles import troubles
 PAUSE = 2.0
 """Seconds between two looks for a pod that is not there yet."""
 MOST = 6
-"""Troubles that are told at once."""
+"""The most troubles that are printed at once."""
 
 
 def driver_log(api: Api, namespace: str, name: str, *, follow: bool) -> Iterator[str]:

@@ -1,6 +1,10 @@
 """A study and a cluster file as a RayJob: what is refused, what Ray makes of it."""
 
 import copy
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 from conftest import CLUSTER, STUDY
-from manifests import crd, flaws, overlay, pods, ray_pods
+from manifests import WAITS_WITH, crd, flaws, overlay, pods, ray_pods
 
 from methods.errors import KubernetesError, MethodError, StudyError
 from orchestrator.kube.cluster import Cluster, load
@@ -259,6 +263,28 @@ def test_a_worker_pod_that_fills_up_ends_a_trial_before_kubernetes_ends_all(tmp_
         assert float(each["RAY_memory_monitor_refresh_ms"] or 0) > 0
         shares = float(each[SHARE] or 0), float(each["RAY_memory_usage_threshold"] or 1)
         assert 0.5 < shares[0] < shares[1] < 1, "the largest trial, before Ray's youngest worker"
+
+
+@pytest.mark.full
+def test_the_container_that_waits_for_the_head_has_memory_enough() -> None:
+    """KubeRay gives it 256 MiB; Ray's health check needs half of that, caches of files aside."""
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "health-check",
+        "--address",
+        "127.0.0.1:1",
+    ]
+    peak, grew = 0, time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as check:
+        while check.poll() is None and time.monotonic() - grew < 4:
+            status = Path(f"/proc/{check.pid}/status").read_text()
+            pages = int((re.search(r"RssAnon:\s+(\d+) kB", status) or ["", "0"])[1])
+            if pages > peak:
+                peak, grew = pages, time.monotonic()
+            time.sleep(0.02)
+        check.kill()
+    limit = int(WAITS_WITH["memory"].removesuffix("Mi"))
+    assert 32 < peak / 1024 < 0.75 * limit
 
 
 def test_only_the_head_sees_secrets(tmp_path: Path) -> None:

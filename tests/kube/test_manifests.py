@@ -175,7 +175,7 @@ def test_no_secret_is_written_down() -> None:
         for name, pod in pods([each]):
             for container in pod["spec"]["containers"]:
                 for variable in container.get("env", []):
-                    if re.search("PASSWORD|SECRET|TOKEN|ISOFLOP_", variable["name"]):
+                    if re.search("PASSWORD|SECRET|TOKEN|_MLFLOW|_OPTUNA", variable["name"]):
                         assert "secretKeyRef" in variable.get("valueFrom", {}), (name, variable)
 
 

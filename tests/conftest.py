@@ -28,7 +28,7 @@ SWITCHES = """
 headless=new no-sandbox disable-gpu disable-quic no-first-run disable-sync
 disable-background-networking disable-component-update window-size=1600,900
 """
-SHARING = ("tests/results/",)
+SHARING = ("tests/results/", "tests/store/")
 """Rooms whose test files share fixtures that take long to make."""
 
 
@@ -76,6 +76,17 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             MlflowClient(f"sqlite:///{made}").search_experiments()
             made.rename(file)
     return file
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boards without figures, which take most of a report's time and are drawn in tests/report."""
+    from orchestrator.report import page
+    from orchestrator.report.figures import draw
+
+    monkeypatch.setattr(page, "inline_svg", lambda *_, **__: "<svg></svg>")
+    monkeypatch.setattr(draw, "pareto_files", lambda *_: {})
+    monkeypatch.setattr(draw, "forest_file", lambda _: b"")
 
 
 @pytest.fixture(scope="session")

@@ -324,6 +324,7 @@ def test_all_that_is_named_is_there_or_said_to_be_made(name: str) -> None:
     assert bound == (["ReadWriteOnce"] if name == "local" else ["ReadWriteMany"])
 
 
+@pytest.mark.full
 @pytest.mark.timeout(180)
 def test_the_mlflow_server_starts_as_told_and_knows_its_own_names(
     tmp_path: Path, postgres: Postgres

@@ -33,6 +33,11 @@ def original(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def without_figures(undrawn: None) -> None:
+    """No board of these tests is looked at."""
+
+
 @pytest.fixture
 def place(tmp_path: Path, original: Path) -> Iterator[Place]:
     shutil.copy(original / "mlflow.db", tmp_path / "mlflow.db")

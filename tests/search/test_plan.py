@@ -186,7 +186,8 @@ def test_holms_first_step_is_over_the_methods_compared(untimed: Plan) -> None:
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_is_timed_in_all_its_phases(name: str) -> None:
-    small = {"depth": 8, "width": 0.25, "stages": "1-1-1"}
+    small: dict[str, Any] = {"depth": 8, "width": 0.25, "stages": "1-1-1", "choices": 4}
+    small |= {"routing_start": 0, "routing_size": 2}
     fields: dict[str, Any] = {key: small[key] for key in small if key in METHODS[name].model_fields}
     space = spaces(study(methods={name: fields}, recipe={"epochs": 8, "batch_size": 16}))[name]
     method, recipe = parts(name, {**space.fixed, **space.defaults()})

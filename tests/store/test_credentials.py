@@ -58,18 +58,14 @@ class Gate(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def guarded(tmp_path: Path, template: Path) -> Iterator[str]:
+def guarded(shared_server: Server) -> Iterator[str]:
     """Host and port of a server of MLflow's behind a password."""
-    (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
-    server = Server(tmp_path)
-    server.start()
-    handler = type("Handler", (Gate,), {"target": server.uri})
+    handler = type("Handler", (Gate,), {"target": shared_server.uri})
     gate = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=gate.serve_forever, daemon=True).start()
     yield f"127.0.0.1:{gate.server_port}"
     gate.shutdown()
     gate.server_close()
-    server.kill()
 
 
 @pytest.mark.slow
@@ -79,34 +75,36 @@ def test_a_password_in_the_url_opens_the_server_and_is_never_repeated(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    out, what = tmp_path / "runs", study("demo", budgets=[2.0], methods={"dense": {}})
+    out, what = tmp_path / "runs", study("hidden", budgets=[2.0], methods={"dense": {}})
     uri = f"http://ann:{PASSWORD}@{guarded}"
     store.check(uri)
-    store.claim(uri, "demo", what.hash)
+    store.claim(uri, "hidden", what.hash)
     held(uri, out, what, study_rows(seeds=1, methods=("dense",), budgets=(2.0,)))
     again = {
         "event": "start",
-        **json.loads((out / "demo" / "wal.jsonl").read_text().split("\n")[1]),
+        **json.loads((out / "hidden" / "wal.jsonl").read_text().split("\n")[1]),
     }
     again |= {"params": {"depth": 99}, "attempt": 2}  # which MLflow refuses: a new value
-    with (out / "demo" / "wal.jsonl").open("a") as log:
+    with (out / "hidden" / "wal.jsonl").open("a") as log:
         log.write(json.dumps({**again, "trial": "dense-77777"}) + "\n")
         log.write(json.dumps({**again, "trial": "dense-77777", "params": {"depth": 98}}) + "\n")
-    store.project(out / "demo" / "wal.jsonl", uri, "demo")
-    assert (out / "demo" / "mlflow-refused.jsonl").exists()
+    store.project(out / "hidden" / "wal.jsonl", uri, "hidden")
+    assert (out / "hidden" / "mlflow-refused.jsonl").exists()
     with pytest.raises(SystemExit) as ended:
-        main(["board", "demo", "--out", str(out), "--mlflow", uri])
+        main(["board", "hidden", "--out", str(out), "--mlflow", uri])
     assert not ended.value.code
     printed = capsys.readouterr().out
     assert f"http://{guarded}/#/experiments" in printed
-    for words in (["board", "other"], ["verify", "demo"], ["export", "demo/dense"]):
+    for words in (["board", "other"], ["verify", "hidden"], ["export", "hidden/dense"]):
         with pytest.raises(SystemExit):
             main([*words, "--out", str(out), "--mlflow", uri])
     with pytest.raises(SystemExit):
-        main(["board", "demo", "--mlflow", f"http://ann:{WRONG}@{guarded}"])
+        main(["board", "hidden", "--mlflow", f"http://ann:{WRONG}@{guarded}"])
     with pytest.raises(StorageError) as caught:
         store.check(f"http://ann:{WRONG}@{guarded}")
-    projector = store.Projector(out / "demo" / "wal.jsonl", f"http://ann:{WRONG}@{guarded}", "demo")
+    projector = store.Projector(
+        out / "hidden" / "wal.jsonl", f"http://ann:{WRONG}@{guarded}", "hidden"
+    )
     projector.start()
     deadline = time.monotonic() + 150
     while "did not take a write" not in caplog.text and time.monotonic() < deadline:

@@ -1,8 +1,6 @@
 """What a reviewer sees in MLflow's own pages, in a real browser against a real server."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,10 @@ METHODS = ("dense", "skipnet")
 
 @pytest.fixture(scope="module")
 def pages(
-    tmp_path_factory: pytest.TempPathFactory, template: Path
-) -> Iterator[tuple[Server, Board, Path]]:
-    """A server on SQLite that holds a study and its board."""
-    folder = tmp_path_factory.mktemp("pages")
-    shutil.copy(template, folder)
-    server = Server(folder)
-    server.start()
+    tmp_path_factory: pytest.TempPathFactory, shared_server: Server
+) -> tuple[Server, Board, Path]:
+    """A server that holds a study and its board."""
+    folder, server = tmp_path_factory.mktemp("pages"), shared_server
     rows = [r for r in study_rows(methods=METHODS) if r.role == "confirm" or r.trial[-1] in "369"]
     what = study(methods={name: {} for name in METHODS})
     held(server.uri, folder, what, rows)
@@ -36,8 +31,7 @@ def pages(
     source = Source(study=what, rows=rows, provenance=provenance)
     published = publish(source, folder / "demo")
     store.write_board(server.uri, what.name, published.board, published.page.parent)
-    yield server, published.board, folder
-    server.kill()
+    return server, published.board, folder
 
 
 def seen(browser: Any, address: str, *words: str) -> str:

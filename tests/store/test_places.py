@@ -44,6 +44,9 @@ def published(out: Path, template: Path) -> str:
     return uri
 
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
     """A folder of runs to copy."""

@@ -32,7 +32,8 @@ from orchestrator.trial.run import INTERVAL
 logger = logging.getLogger(__name__)
 
 SEED = 7
-FEW = dict.fromkeys(("driver", "worker", "raylet", "server", "projector"), 1)
+FEW = dict.fromkeys(("driver", "worker", "raylet", "projector"), 1)
+"""A server that dies is shown by tests/store/test_projector.py, and by the many kills."""
 MANY = {"driver": 6, "worker": 7, "raylet": 2, "server": 3, "projector": 2}
 FILE = """
 name: drill

@@ -334,17 +334,22 @@ def test_following_a_log_outlives_a_broken_stream_and_a_new_head(
     assert capsys.readouterr().out.split() == ["one", "two", "three", "four", "again", "end"]
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [(("submit", "quickstart", "--dry-run"), 0), (("status",), 2)]
+)
 def test_without_the_client_the_commands_say_what_to_install(
-    files: tuple[str, str],
-    isoflop: Call,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    server: Server, words: tuple[str, ...], code: int
 ) -> None:
-    monkeypatch.setitem(sys.modules, "kubernetes", None)
-    monkeypatch.delitem(sys.modules, "orchestrator.kube.api", raising=False)
-    assert isoflop("submit", files[0], "--dry-run") == 0
-    assert isoflop("status") == 2
-    assert "pip install 'isoflop[k8s]'" in capsys.readouterr().err
+    program = "import sys; sys.modules['kubernetes'] = None; from orchestrator.cli import main"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; main({list(words)})"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == code, done.stderr
+    assert ("pip install 'isoflop[k8s]'" in done.stderr) == (code == 2)
 
 
 @pytest.mark.parametrize("command", ["status", "cancel"])

@@ -11,7 +11,6 @@ import ctypes
 import functools
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ class ContainerFull(MemoryError):
 
 
 class Watch:
-    """Looks at the container's memory from a thread of its own, as long as the process lives."""
+    """Looks at the container's memory from a thread, until it is stopped or the process ends."""
 
     def __init__(
         self, share: float, memory: Callable[[], tuple[int, int] | None] = get_cgroup_mem_stats
@@ -43,7 +42,12 @@ class Watch:
         self._trial: int | None = None
         self._trimmed = False
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
         threading.Thread(target=self._run, daemon=True, name="memory").start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped.set()
 
     @contextlib.contextmanager
     def over(self) -> Iterator[None]:
@@ -57,8 +61,7 @@ class Watch:
                 self._trial = None
 
     def _run(self) -> None:
-        while True:
-            time.sleep(EVERY)
+        while not self._stopped.wait(EVERY):
             used, limit = self._memory() or (0, 1)
             if used <= self._share * limit:
                 self._trimmed = False

@@ -77,7 +77,7 @@ class Piped(Sweep):
         command = [sys.executable, "-c", self._main, "run", str(self.file), "--out", str(self.out)]
         with self.output.open("ab") as errors:
             self._process = subprocess.Popen(
-                ["env", "--default-signal=HUP", "sh", "-c", 'exec "$@" <&-', "sh", *command],
+                ["sh", "-c", 'exec "$@" <&-', "sh", *command],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,

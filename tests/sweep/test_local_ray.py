@@ -16,6 +16,10 @@ import pytest
 import ray
 import torch
 from ray import tune
+from ray.air.execution import FixedResourceManager
+from ray.air.execution._internal import RayActorManager, TrackedActor
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -26,6 +30,7 @@ from orchestrator.record.result import decode_result
 from orchestrator.study.file import Resources
 from orchestrator.sweep import cluster, shared
 from orchestrator.sweep.cluster import driver_path
+from orchestrator.sweep.tune import _death, _survive_memory_monitor
 from orchestrator.sweep.worker import RESULT, Trial
 from orchestrator.trial.job import decode_job
 
@@ -258,3 +263,21 @@ def test_without_a_handle_the_data_set_is_read_and_kept(tmp_path: Path) -> None:
     first = shared.get(decode_job(settings(tmp_path)).settings, None)
     assert shared.get(decode_job(settings(tmp_path)).settings, None) is first
     assert torch.equal(first.train.labels, load("digits").train.labels)
+
+
+@pytest.mark.ray
+def test_what_rays_memory_monitor_ends_is_a_lost_worker_to_tune(work: Path) -> None:
+    """Fails when Tune's `_actor_task_failed` goes, or when Tune knows the error by itself."""
+    errors: list[Exception] = []
+    actor = TrackedActor(1, on_error=lambda actor, error: errors.append(error))
+    task = TrackedActorTask(actor, on_error=lambda actor, error: errors.append(error))
+    killed = OutOfMemoryError("Task was killed due to the node running low on memory.\nMemory ...")
+    manager = RayActorManager(resource_manager=FixedResourceManager({"CPU": 1}))
+    manager._cleanup_actor = lambda tracked_actor: None
+    with pytest.raises(RuntimeError, match="unexpected exception"):
+        manager._actor_task_failed(task, killed)
+    _survive_memory_monitor(manager)
+    manager._actor_task_failed(task, killed)
+    assert [type(error) for error in errors] == [RayActorError, RayActorError]
+    reason = "its worker died: The actor died for want of memory: Task was killed due to the node"
+    assert _death(str(errors[0])).startswith(reason)

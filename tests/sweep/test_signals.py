@@ -13,9 +13,8 @@ from orchestrator.sweep import signals
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """The handlers of these tests are gone after each; none is inherited from a `nohup`."""
+    """The handlers of these tests are gone after each."""
     before = {number: signal.getsignal(number) for number in signals.REASONS}
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from orchestrator.board.words import macs_text, percent, plural
 from orchestrator.cli.console import TABLE_WIDTH
-from orchestrator.record.events import End, Epoch, Finished, Lost, News, Planned, Resumed, Start
+from orchestrator.record.events import End, Epoch, Lost, News, Planned, Resumed, Start
 from orchestrator.record.result import OVER_BUDGET, REFUSED, Outcome
 from orchestrator.report.table import number, table
 from orchestrator.study.file import Study
@@ -46,16 +46,11 @@ class Progress:
         wide = console.width > TABLE_WIDTH
         self._live = wide and console.is_terminal and not console.is_dumb_terminal
         self._prints = False
-        self.finished = False
-        """Whether the study was finished before."""
 
     def __call__(self, news: News) -> None:
         """Takes one event, or one announcement."""
         with self._lock:
             match news:
-                case Finished():
-                    self.finished = True
-                    self._console.print("Everything is done already; its board follows.")
                 case Resumed():
                     self._resumed()
                 case Planned():

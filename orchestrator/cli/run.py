@@ -48,11 +48,15 @@ def run(  # noqa: PLR0917
 ) -> None:
     """Search, confirm and print the board; the same command resumes it after any interruption."""
     from isoflop import Study
+    from orchestrator.record.log import finished
 
     outlive("the sweep continues")
     what = Study.load(study)
     console.print(f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False)
     _print_what_starts()
+    done = finished(out / what.name / "wal.jsonl", what.hash)
+    if done:
+        console.print("Everything is done already; the data are compared, then the board follows.")
     from orchestrator.cli.progress import Progress
     from orchestrator.sweep import signals
 
@@ -80,7 +84,7 @@ def run(  # noqa: PLR0917
             signals.leave(signals.exit_code())
         raise typer.Exit(signals.exit_code()) from None
     outcome = results.outcome()
-    if not outcome.fresh and not progress.finished:
+    if not outcome.fresh and not done:
         console.print("Everything is done already; this is the board.")
     print_board(outcome)
 

@@ -171,14 +171,8 @@ class Resumed:
     """All events so far happened in an earlier run; told to listeners, no part of the record."""
 
 
-@dataclass(frozen=True)
-class Finished:
-    """Nothing is left to run, and the data are as they were; told to listeners, no part of the
-    record."""
-
-
 Event = Begun | Start | Epoch | Lost | Paused | End | Latency
-News = Event | Planned | Resumed | Finished
+News = Event | Planned | Resumed
 Listener = Callable[[News], None]
 
 KINDS: Mapping[str, type[Event]] = {

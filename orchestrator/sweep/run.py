@@ -20,7 +20,7 @@ from orchestrator.board import latency
 from orchestrator.board.rules import BASELINE
 from orchestrator.record import contents, evidence, log
 from orchestrator.record.address import Address
-from orchestrator.record.events import Finished, Listener
+from orchestrator.record.events import Listener
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import Provenance, provenance
 from orchestrator.report.publish import Outcome, Source, publish
@@ -66,9 +66,6 @@ def run(
     """
     local = address == "local"
     checked = ready(study, Place(out=out, mlflow=uri, optuna=optuna, here=local))
-    finished = log.finished(checked.folder / "wal.jsonl", checked.prepared.study.hash)
-    if finished and listener:
-        listener(Finished())
     if not local:
         with study.lines():
             cluster.preflight(study.resources, address, slots)

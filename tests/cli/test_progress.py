@@ -10,7 +10,6 @@ from orchestrator.record.events import (
     End,
     EndState,
     Figures,
-    Finished,
     News,
     Planned,
     Point,
@@ -76,10 +75,6 @@ def test_lines_tell_only_what_is_new() -> None:
         f"[2 of at most 6] skipnet-00003 over budget: {DEAR}",
         "[3 of 6] dense-00001 COMPLETE: 90.0 % validation at 0.500 MMACs",
     ]
-
-
-def test_a_finished_study_is_said_to_be_done() -> None:
-    assert shown(Finished(), terminal=False) == "Everything is done already; its board follows.\n"
 
 
 def test_a_terminal_shows_a_table_per_method() -> None:

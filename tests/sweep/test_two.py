@@ -1,4 +1,4 @@
-"""Two machines on one folder: one of them has the study, and the other is told which one."""
+"""Two drivers on one folder: of one study one is told of the other; two studies do not mix."""
 
 import os
 import shutil
@@ -7,11 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults import ROOT, STUDY
+from faults import ROOT, STUDY, Sweep, clean, nothing_lost
 
 from methods.errors import StorageError
 from orchestrator.record.ledger import Ledger
 
+SMALL = """
+name: {name}
+data: digits
+seed: {seed}
+budgets: [0.5]
+recipe: {{epochs: 2, batch_size: 64}}
+methods: {{dense: {{depth: 8, width: {{choices: [0.25, 0.5]}}}}}}
+search: {{trials: 3}}
+confirm: {{seeds: 1}}
+"""
 HOLDS = """
 import json, subprocess, sys
 from pathlib import Path
@@ -62,3 +72,22 @@ def test_a_file_system_without_locks_is_refused(
     monkeypatch.setattr("fcntl.flock", no_locks)
     with pytest.raises(StorageError, match="on a file system with locks"):
         Ledger(tmp_path, STUDY)
+
+
+@pytest.mark.full
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_studies_at_once_share_a_folder_and_a_store(tmp_path: Path) -> None:
+    sweeps = [
+        Sweep(tmp_path / name, SMALL.format(name=name, seed=seed))
+        for seed, name in enumerate(("one", "two"))
+    ]
+    for sweep in sweeps:
+        sweep.out = tmp_path / "runs"
+        sweep.folder = sweep.out / sweep.study.name
+        sweep.start()
+    assert [sweep.wait(600) for sweep in sweeps] == [0, 0], [s.printed() for s in sweeps]
+    for sweep in sweeps:
+        clean(sweep.printed())
+        nothing_lost(sweep, f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")

@@ -261,11 +261,11 @@ def _survive_memory_monitor(manager: Any) -> None:
     """
     failed = manager._actor_task_failed
 
-    def failed_or_died(task: Any, error: Exception) -> None:
-        if isinstance(error, OutOfMemoryError):
-            words = " ".join(str(error).split())[:200]
-            error = RayActorError(error_msg=f"The actor died for want of memory: {words}")
-        failed(task, error)
+    def failed_or_died(tracked_actor_task: Any, exception: Exception) -> None:  # Ray's own names
+        if isinstance(exception, OutOfMemoryError):
+            words = " ".join(str(exception).split())[:200]
+            exception = RayActorError(error_msg=f"The actor died for want of memory: {words}")
+        failed(tracked_actor_task, exception)
 
     manager._actor_task_failed = failed_or_died
 

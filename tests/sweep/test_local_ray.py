@@ -275,9 +275,9 @@ def test_what_rays_memory_monitor_ends_is_a_lost_worker_to_tune(work: Path) -> N
     manager = RayActorManager(resource_manager=FixedResourceManager({"CPU": 1}))
     manager._cleanup_actor = lambda tracked_actor: None
     with pytest.raises(RuntimeError, match="unexpected exception"):
-        manager._actor_task_failed(task, killed)
+        manager._actor_task_failed(tracked_actor_task=task, exception=killed)
     _survive_memory_monitor(manager)
-    manager._actor_task_failed(task, killed)
+    manager._actor_task_failed(tracked_actor_task=task, exception=killed)
     assert [type(error) for error in errors] == [RayActorError, RayActorError]
     reason = "its worker died: The actor died for want of memory: Task was killed due to the node"
     assert _death(str(errors[0])).startswith(reason)

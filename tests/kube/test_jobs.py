@@ -183,23 +183,19 @@ def test_a_submitted_sweep_outlives_a_stop_and_the_death_of_a_node(
 
 
 def repeated(sweep: Sweep, trial: str) -> bool:
-    """Whether a lost trial's new start began with its checkpoint: its epochs have their own times.
+    """Whether a lost trial's new start began with its checkpoint.
 
-    But the first ones may have been heard before another start, which trained them again.
+    The epochs of a checkpoint come with the times at which an earlier start trained them.
     """
-    times = {
-        (event["trial"], event["step"]): event["time"]
-        for event in sweep.events()
-        if event["event"] == "epoch"
-    }
-    lines = [line.split() for line in (sweep.folder / "repeats.txt").read_text().splitlines()]
-    starts = sum(event["event"] == "start" and event["trial"] == trial for event in sweep.events())
-    repeats = [
-        (int(step), int(when))
-        for name, start, step, when in lines
-        if (name, int(start)) == (trial, starts)
-    ]
-    return any(times[trial, step] == when for step, when in repeats)
+    events = [event for event in sweep.events() if event.get("trial") == trial]
+    starts = sum(event["event"] == "start" for event in events)
+    known = {(event["step"], event["time"]) for event in events if event["event"] == "epoch"}
+    last = set()
+    for line in (sweep.folder / "repeats.txt").read_text().splitlines():
+        name, start, step, when = line.split()
+        if name == trial:
+            (last if int(start) == starts else known).add((int(step), int(when)))
+    return bool(last & known)
 
 
 class Sidecar:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from methods.errors import MethodError, StorageError
 from methods.machine import avoid_faulty_kernels
-from methods.values import Plain, explain
+from methods.values import Params, Plain, Scalar, explain
 
 avoid_faulty_kernels()  # every network imports this module before its first convolution
 
@@ -126,14 +126,14 @@ class Search:
     high: int | float | None = None
     log: bool = False
     step: int | float | None = None
-    choices: tuple[Any, ...] | None = None
+    choices: tuple[Scalar, ...] | None = None
 
 
 class Settings(Plain):
     """A frozen value whose fields are checked, documented and finite."""
 
     @classmethod
-    def of(cls: type[S], params: Mapping[str, Any]) -> S:
+    def of(cls: type[S], params: Params) -> S:
         """The settings with these values, and defaults for the other fields.
 
         Raises:

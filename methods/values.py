@@ -12,6 +12,11 @@ from pydantic_core import ErrorDetails
 
 from methods.names import similar
 
+Scalar = bool | int | float | str
+"""The value of one hyperparameter or training setting."""
+Params = Mapping[str, Scalar]
+"""A trial's parameters, flat: name -> value."""
+
 LARGEST = 2**63 - 1
 """The largest whole number that any field takes."""
 FLAG = "true or false"

@@ -1,10 +1,10 @@
 """Which rows count, and which configuration of a method stands at a budget."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from methods.values import Params
 from orchestrator.board.stats.fronts import accuracy_flaw, macs_flaw
 from orchestrator.record.rows import Row
 from orchestrator.study.file import cap
@@ -28,7 +28,7 @@ class Choice:
     config: str
     config_hash: str
     point: str
-    params: Mapping[str, Any]
+    params: Params
     val_acc: float
     val_macs_mean: float
 

@@ -7,10 +7,10 @@ is its measured speed-up over the baseline at the same budget, divided by the sp
 predict: 1 where the clock agrees with the count.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from methods.values import Params
 from orchestrator.board.choose import choose, clean
 from orchestrator.record.events import Latency
 from orchestrator.record.rows import Row
@@ -23,7 +23,7 @@ class Network:
     method: str
     trial: str
     point: str
-    params: Mapping[str, Any]
+    params: Params
 
     @classmethod
     def of(cls, row: Row) -> "Network":

@@ -1,8 +1,7 @@
 """One method trained by hand, without Ray, a study or a store."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from methods import METHODS
 from methods.api import Method
@@ -12,12 +11,13 @@ from methods.errors import MethodError, nearest
 from methods.training.loop import Epoch
 from methods.training.loop import train as epochs_of
 from methods.training.recipe import Recipe
+from methods.values import Params
 
 
 def train(
     method: str | Method,
     data: str | Path,
-    recipe: Recipe | Mapping[str, Any],
+    recipe: Recipe | Params,
     *,
     seed: int = 0,
     device: str = "cpu",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from methods.values import Params
 from orchestrator.record.provenance import Provenance, decode_provenance, encode_provenance
 
 Role = Literal["search", "confirm"]
@@ -79,7 +80,7 @@ class Start:
     trial: str
     role: Role
     method: str
-    params: Mapping[str, Any]
+    params: Params
     seed: int
     """Index of the seed: 0 in the search."""
     attempt: int

@@ -12,7 +12,6 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from methods import files
 from methods.files import digest
 from methods.training.figures import figures
+from methods.values import Params
 from orchestrator.record.log import await_room
 from orchestrator.record.provenance import versions
 from orchestrator.record.rows import Row, config_hash
@@ -39,6 +39,8 @@ Correct = NDArray[np.bool_]
 """Whether each seed (axis 0) is right on each test image (axis 1)."""
 Correctness = Mapping[tuple[str, str], NDArray[np.bool_]]
 """By trial and operating point: whether the run is right on each test image."""
+Costs = Mapping[tuple[str, str], Float[np.ndarray, " images"]]
+"""By trial and operating point: the MACs of each test image."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Subject:
 
     trial: str
     method: str
-    params: Mapping[str, Any]
+    params: Params
     config_hash: str
     seed: int
     """What the run's randomness was drawn from."""
@@ -66,9 +68,7 @@ class Subject:
     """SHA-256 of the data set; empty in the files of earlier versions."""
 
     @classmethod
-    def of(
-        cls, trial: str, method: str, params: Mapping[str, Any], seed: int, *, data: str = ""
-    ) -> "Subject":
+    def of(cls, trial: str, method: str, params: Params, seed: int, *, data: str = "") -> "Subject":
         """The subject of a run in this process."""
         identity = config_hash(method, params)
         python = platform.python_version()
@@ -210,9 +210,9 @@ def correctness(study: Path, rows: Iterable[Row]) -> Correctness:
     return correct
 
 
-def costs(study: Path, rows: Iterable[Row]) -> dict[tuple[str, str], Any]:
+def costs(study: Path, rows: Iterable[Row]) -> Costs:
     """What every test image cost at the operating points of these rows, where that is recorded."""
-    macs = {}
+    macs: dict[tuple[str, str], Float[np.ndarray, " images"]] = {}
     for row in rows:
         content = read(study, row.trial, row.evidence) if row.evidence else None
         try:

@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from methods.errors import StudyError
+from methods.values import Params
 from orchestrator.record.events import (
     Begun,
     End,
@@ -97,9 +98,7 @@ class History:
         self._record(Begun(self.study.name, self.study.hash, provenance, lag, device))
         return lag
 
-    def add(
-        self, space: Space, searched: Mapping[str, Any], *, over: float | None = None
-    ) -> Ticket:
+    def add(self, space: Space, searched: Params, *, over: float | None = None) -> Ticket:
         """Commit one new search trial, before anything runs.
 
         One that will take no worker lies `over` the largest budget, as a fraction of it.
@@ -364,7 +363,7 @@ def objectives(end: End) -> list[float] | None:
 
 
 def running(
-    params: Mapping[str, Any],
+    params: Params,
     distributions: Mapping[str, BaseDistribution],
     attributes: Mapping[str, Any],
 ) -> FrozenTrial:

@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from methods.files import digest
+from methods.values import Params
 from orchestrator.record.events import SPLITS, End, Point, Role, Start
 from orchestrator.record.result import Outcome
 
@@ -35,7 +36,7 @@ class Row:
     seed: int
     state: str
     reason: str | None
-    params: Mapping[str, Any]
+    params: Params
     epochs: int
     seconds: float
     val_acc: float | None
@@ -84,7 +85,7 @@ def trial_rows(study: str, start: Start, end: End, run_id: str | None = None) ->
     ]
 
 
-def config_hash(method: str, params: Mapping[str, Any]) -> str:
+def config_hash(method: str, params: Params) -> str:
     """Twelve hex digits of a method and all its parameters."""
     content = json.dumps([method, dict(params)], sort_keys=True)
     return digest(content)[:12]

@@ -1,9 +1,8 @@
 """One trial as it is planned (`Ticket`) and as the log tells it (`Record`)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from methods.values import Params
 from orchestrator.record.events import End, Epoch, Role, Start
 from orchestrator.record.result import Outcome
 from orchestrator.record.rows import config_hash
@@ -24,7 +23,7 @@ class Ticket:
     role: Role
     config: str
     seed: int
-    params: Mapping[str, Any]
+    params: Params
     budgets: tuple[float, ...] = ()
     point: str = ""
 

@@ -8,10 +8,10 @@ from orchestrator.board.model import Board
 from orchestrator.board.stats import bootstrap
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.board.words import mmacs
+from orchestrator.record.evidence import Costs
 from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
-from orchestrator.report.figures.costs import Costs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,13 @@ numbered at least `lag` before it; so the same study makes the same trials, howe
 import enum
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from optuna.trial import FrozenTrial
 
 from methods.api import Task
 from methods.errors import MethodError
+from methods.values import Params
 from orchestrator.board.choose import choose
 from orchestrator.board.racing import planned
 from orchestrator.record.history import History
@@ -204,7 +205,7 @@ class Agenda:
             )
         return None
 
-    def _unfit(self, method: str, params: Mapping[str, Any]) -> "_Unfit | None":
+    def _unfit(self, method: str, params: Params) -> "_Unfit | None":
         """Why a trial cannot be, or cannot hold any budget: known before it takes a worker."""
         try:
             floor = parts(method, params)[0].floor(self._task)

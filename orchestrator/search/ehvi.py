@@ -7,15 +7,15 @@ configuration nearly without noise, so the expectation is over the error alone, 
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import moocore
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
+from methods.values import Params, Scalar
 from orchestrator.search.gaussian import Array, Cube, Process, learn
 from orchestrator.search.rungs import SMALLEST
 from orchestrator.study.space import Space
@@ -32,7 +32,7 @@ LEARNED, SHOWN = 100, 200
 
 def improving(
     space: Space, history: Sequence[FrozenTrial], budget: float, random: np.random.Generator
-) -> dict[str, Any]:
+) -> dict[str, Scalar]:
     """Free parameters of highest expected gain; `budget` are the MACs above which nothing counts.
 
     Spread over the space where fewer than two trials of the history have values.
@@ -110,7 +110,7 @@ def gain(
 
 @dataclass(frozen=True)
 class _Data:
-    params: Sequence[Mapping[str, Any]]
+    params: Sequence[Params]
     places: Array
     outputs: Array
     """Log error and log MACs, one row per trial."""

@@ -13,6 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from methods.values import Params
+
 Array = NDArray[np.float64]
 
 LENGTH, LENGTH_SPREAD = np.log(0.7), 1.0
@@ -34,7 +36,7 @@ class Cube:
         """1 where a parameter is a choice, 0 where it is a number."""
         return np.array([isinstance(d, CategoricalDistribution) for d in self.free.values()], float)
 
-    def place(self, params: Mapping[str, Any]) -> Array:
+    def place(self, params: Params) -> Array:
         """The coordinates of one configuration."""
         return np.array([_coordinate(params[name], d) for name, d in self.free.items()])
 
@@ -43,7 +45,7 @@ class Cube:
         columns = zip(units.T, self.free.values(), strict=True)
         return np.column_stack([_snapped(u, distribution) for u, distribution in columns])
 
-    def places(self, many: Sequence[Mapping[str, Any]]) -> Array:
+    def places(self, many: Sequence[Params]) -> Array:
         """The coordinates of configurations, one a row."""
         return np.array([self.place(params) for params in many]).reshape(-1, len(self.free))
 

@@ -4,16 +4,15 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from optuna.distributions import CategoricalDistribution
 
 from methods.api import Images, Method, Task
 from methods.data.load import Data
 from methods.errors import ClusterError, Diverged, MethodError
 from methods.machine import cores
+from methods.values import Params, Scalar
 from orchestrator.board.model import RANKED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.intervals import detectable
@@ -22,7 +21,7 @@ from orchestrator.search.samplers import spread_over
 from orchestrator.study.check import images, prepared, reading, slots_here
 from orchestrator.study.file import SearchPlan, Study, cap
 from orchestrator.study.params import derive, parts
-from orchestrator.study.space import Space, ranged, spaces
+from orchestrator.study.space import Space, ends, ranged, spaces
 from orchestrator.trial.packing import Packing, Trial, packing
 from orchestrator.trial.timing import Timing, quiet, threads, time_trial
 
@@ -136,7 +135,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     if steps == 0:
         untimed = "left out, as asked for"
 
-    def timed(space: Space, searched: Mapping[str, Any]) -> Timing | None:
+    def timed(space: Space, searched: Params) -> Timing | None:
         if untimed:
             return None
         method, recipe = parts(space.method, {**space.fixed, **searched})
@@ -171,7 +170,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     )
 
 
-def sampled(study: Study, space: Space) -> list[dict[str, Any]]:
+def sampled(study: Study, space: Space) -> list[dict[str, Scalar]]:
     """Points spread over a space: those that its search starts from, and those that follow them."""
     return spread_over(space, study, 0, SAMPLES)
 
@@ -193,7 +192,7 @@ def _slots(study: Study) -> tuple[int | None, str | None]:
 
 @dataclass(frozen=True)
 class _Sample:
-    searched: Mapping[str, Any]
+    searched: Params
     method: Method
     floor: int
 
@@ -203,7 +202,7 @@ def _method(
     space: Space,
     data: Data,
     device: str,
-    timed: Callable[[Space, Mapping[str, Any]], Timing | None],
+    timed: Callable[[Space, Params], Timing | None],
 ) -> MethodPlan:
     places = sampled(study, space)
     accepted = _accepted(space, places, data.task)
@@ -249,7 +248,7 @@ def _trials(search: SearchPlan, opening: Timing | None, typical: Timing | None) 
     return 1 + math.ceil(max(0.0, search.seconds - opening.seconds) / typical.seconds)
 
 
-def _accepted(space: Space, places: Sequence[Mapping[str, Any]], task: Task) -> list[_Sample]:
+def _accepted(space: Space, places: Sequence[Params], task: Task) -> list[_Sample]:
     """The places that the method takes, cheapest first."""
     samples = []
     for searched in places:
@@ -282,10 +281,8 @@ def _epochs(space: Space) -> tuple[int, int]:
     if distribution is None:
         epochs = parts(space.method, {**space.fixed, **space.defaults()})[1].epochs
         return epochs, epochs
-    if isinstance(distribution, CategoricalDistribution):
-        choices = [int(choice) for choice in distribution.choices if choice is not None]
-        return min(choices), max(choices)
-    return distribution.low, distribution.high  # type: ignore[attr-defined]
+    numbers = [int(epochs) for epochs in ends(distribution)]
+    return min(numbers), max(numbers)
 
 
 def _detectable(study: Study, compared: int) -> tuple[Detectable, ...]:

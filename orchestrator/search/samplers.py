@@ -4,13 +4,13 @@ import copy
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
+from methods.values import Params, Scalar
 from orchestrator.record.trials import OVER
 from orchestrator.search.ehvi import condensed, improving
 from orchestrator.study.file import SearchPlan, Study, cap
@@ -25,7 +25,7 @@ MEMORY = 300
 LEARNING = ("ehvi", "gp", "tpe")
 """Samplers that start from points spread over the space."""
 
-Sampler = Callable[[Space, Sequence[FrozenTrial], Study, int], Mapping[str, Any]]
+Sampler = Callable[[Space, Sequence[FrozenTrial], Study, int], Params]
 """The free parameters of a trial, from what was tried before it and from its number."""
 
 
@@ -37,7 +37,7 @@ def propose(
     *,
     spread: bool = False,
     sample: Sampler | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Scalar]:
     """Free parameters of trial `number`; the space names the first ones.
 
     `spread` takes the next Sobol point where the study's sampler learns: its choice was
@@ -55,7 +55,7 @@ def propose(
 
 def sampled(
     space: Space, history: Sequence[FrozenTrial], study: Study, number: int
-) -> dict[str, Any]:
+) -> dict[str, Scalar]:
     """The choice of the study's sampler: a fresh one, seeded by study, method and number."""
     name = _named(study.search)
     seed = derive(study, f"{space.method}/sampler", number)
@@ -68,7 +68,7 @@ def sampled(
     return dict(memory.ask(dict(space.free)).params)
 
 
-def spread_over(space: Space, study: Study, first: int, count: int = 1) -> list[dict[str, Any]]:
+def spread_over(space: Space, study: Study, first: int, count: int = 1) -> list[dict[str, Scalar]]:
     """Points `first` and following of the scrambled Sobol sequence that spreads over a space."""
     if not space.free:
         return [{}]

@@ -11,12 +11,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from methods.errors import IsoflopError, StudyError
 from methods.names import same
-from methods.values import shown
+from methods.values import Scalar, shown
 from orchestrator.study import identity
 from orchestrator.study.document import CONTROL, Places, read
 from orchestrator.study.reading import Matching, Misfit, Strict, validated
 
-Scalar = bool | int | float | str
 LONGEST_NAME = 47
 """Characters of a study's name, and of a control's; folders and Kubernetes objects have them."""
 MOST_STEPS = 1_000_000

@@ -1,12 +1,11 @@
 """A trial's flat parameters and their meaning: all that a worker needs from a space."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 from methods import METHODS
 from methods.api import Method
 from methods.training.recipe import Recipe
+from methods.values import Params, Scalar
 from orchestrator.study.file import Study
 
 PREFIX = "recipe."
@@ -15,7 +14,7 @@ ALIAS = "method"
 """A parameter of a control's trials: the method that they are, under another name."""
 
 
-def parts(method: str, params: Mapping[str, Any]) -> tuple[Method, Recipe]:
+def parts(method: str, params: Params) -> tuple[Method, Recipe]:
     """A trial's flat parameters as its method and its recipe.
 
     Raises:
@@ -25,12 +24,12 @@ def parts(method: str, params: Mapping[str, Any]) -> tuple[Method, Recipe]:
     return model_of(method, params).of(fields), Recipe.of(settings)
 
 
-def model_of(method: str, params: Mapping[str, Any]) -> type[Method]:
+def model_of(method: str, params: Params) -> type[Method]:
     """The method of this name, or the one that a control's parameters name."""
-    return METHODS[params.get(ALIAS, method)]
+    return METHODS[str(params.get(ALIAS, method))]
 
 
-def split(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(params: Params) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
     """A trial's flat parameters as its method's and its recipe's."""
     fields = {
         name: value

@@ -22,9 +22,12 @@ from methods.api import Method, Search, Task
 from methods.errors import MethodError, StudyError, nearest
 from methods.names import same
 from methods.training.loop import Recipe
-from methods.values import shown
+from methods.values import Params, Scalar, shown
 from orchestrator.study.file import Choices, Narrowing, Range, Study
 from orchestrator.study.params import ALIAS, PREFIX, model_of, parts, split
+
+Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+"""Where a value may lie."""
 
 CORNERS = 256
 """Configurations that are priced to find a space's cheapest one."""
@@ -35,13 +38,13 @@ class Space:
     """What a method's trials may be: fixed parameters, and distributions of the others."""
 
     method: str
-    fixed: Mapping[str, Any]
-    free: Mapping[str, BaseDistribution]
-    points: Sequence[Mapping[str, Any]] = ()
+    fixed: Params
+    free: Mapping[str, Distribution]
+    points: Sequence[Params] = ()
     """Places that the study wants tried first; the defaults come before them."""
 
     @property
-    def first(self) -> list[dict[str, Any]]:
+    def first(self) -> list[dict[str, Scalar]]:
         """The free parameters of the first trials: the defaults, then the study's own places."""
         defaults = self.defaults()
         return [defaults, *({**defaults, **point} for point in self.points)]
@@ -52,9 +55,9 @@ class Space:
         distribution = self.free.get(PREFIX + "epochs")
         if distribution is None:
             return Recipe.of(split(self.fixed)[1]).epochs
-        return int(max(getattr(distribution, "choices", [getattr(distribution, "high", 0)])))
+        return max(int(epochs) for epochs in ends(distribution))
 
-    def params(self, searched: Mapping[str, Any]) -> dict[str, Any]:
+    def params(self, searched: Params) -> dict[str, Scalar]:
         """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix.
 
         Values that do not go together stand as they are: they are a trial too, to be refused.
@@ -64,14 +67,14 @@ class Space:
             method, recipe = parts(self.method, given)
         except MethodError:
             fields, settings = split(given)
-            method = model_of(self.method, self.fixed).model_construct(**fields)
-            recipe = Recipe.model_construct(**settings)
+            method = model_of(self.method, self.fixed).model_construct(None, **fields)
+            recipe = Recipe.model_construct(None, **settings)
         flat = method.model_dump(mode="json", warnings=False)
         flat |= {ALIAS: self.fixed[ALIAS]} if ALIAS in self.fixed else {}
         flat |= {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
         return flat
 
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> dict[str, Scalar]:
         """The published values of the free parameters, moved into the space where they lie out."""
         method, recipe = model_of(self.method, self.fixed), Recipe
         values = {}
@@ -81,23 +84,21 @@ class Space:
             values[name] = _inside(default, distribution)
         return values
 
-    def holds(self, searched: Mapping[str, Any]) -> bool:
+    def holds(self, searched: Params) -> bool:
         """Whether values lie in their distributions."""
         try:
-            distributions = {name: self.free[name] for name in searched}
-            create_trial(params=dict(searched), distributions=distributions, values=[0])
+            space: dict[str, BaseDistribution] = {name: self.free[name] for name in searched}
+            create_trial(params=dict(searched), distributions=space, values=[0])
         except (ValueError, TypeError):
             return False
         return True
 
-    def at(self, place: Sequence[float]) -> dict[str, Any]:
+    def at(self, place: Sequence[float]) -> dict[str, Scalar]:
         """The free parameters at a place of the unit cube, one coordinate each, in [0, 1)."""
-        return {
-            name: _spread(u, distribution)
-            for u, (name, distribution) in zip(place, self.free.items(), strict=True)
-        }
+        pairs = zip(place, self.free.items(), strict=True)
+        return {name: _spread(u, distribution) for u, (name, distribution) in pairs}
 
-    def cube(self, searched: Mapping[str, Any]) -> list[float]:
+    def cube(self, searched: Params) -> list[float]:
         """A place of the unit cube at which `at` gives these free parameters."""
         return [_rank(searched[name], distribution) for name, distribution in self.free.items()]
 
@@ -111,7 +112,7 @@ class Space:
         floors = [floor for corner in corners if (floor := self._floor(corner, task)) is not None]
         return min(floors) if floors else self.method_at(self.defaults()).floor(task)
 
-    def method_at(self, searched: Mapping[str, Any]) -> Method:
+    def method_at(self, searched: Params) -> Method:
         """The method at one place in the space.
 
         Raises:
@@ -119,18 +120,18 @@ class Space:
         """
         return parts(self.method, {**self.fixed, **searched})[0]
 
-    def _floor(self, corner: Mapping[str, Any], task: Task) -> int | None:
+    def _floor(self, corner: Params, task: Task) -> int | None:
         try:
             return self.method_at(corner).floor(task)
         except MethodError:
             return None
 
-    def _corners(self) -> Iterator[dict[str, Any]]:
-        ends = [
-            d.choices if isinstance(d, CategoricalDistribution) else (d.low,)  # type: ignore[attr-defined]
+    def _corners(self) -> Iterator[dict[str, Scalar]]:
+        lowest = [
+            ends(d) if isinstance(d, CategoricalDistribution) else ends(d)[:1]
             for d in self.free.values()
         ]
-        for corner in itertools.product(*ends):
+        for corner in itertools.product(*lowest):
             yield dict(zip(self.free, corner, strict=True))
 
 
@@ -196,13 +197,13 @@ def _space(
     method: str,
     fields: Mapping[str, Narrowing],
     recipe: Mapping[str, Narrowing],
-    points: Sequence[Mapping[str, Any]],
+    points: Sequence[Params],
 ) -> Space:
     model = METHODS[method]
     _known(f"method {method!r}", model, fields, ("methods", method))
     _known("the recipe", Recipe, recipe, ("recipe",))
-    fixed: dict[str, Any] = {}
-    free: dict[str, BaseDistribution] = {}
+    fixed: dict[str, Scalar] = {}
+    free: dict[str, Distribution] = {}
     for name, field in model.model_fields.items():
         with _at("methods", method, name):
             _place(name, field, fields.get(name, _default_range(field)), fixed, free)
@@ -248,33 +249,31 @@ def _default_range(field: FieldInfo) -> Search | None:
 def _place(
     name: str,
     field: FieldInfo,
-    narrowing: Range | Choices | Search | Any | None,
-    fixed: dict[str, Any],
-    free: dict[str, BaseDistribution],
+    narrowing: Narrowing | Search | None,
+    fixed: dict[str, Scalar],
+    free: dict[str, Distribution],
 ) -> None:
     if narrowing is None:
         return
     if isinstance(narrowing, Search) and narrowing.choices is None and narrowing.low is None:
         narrowing = Choices(choices=list(_closed(field)))
-    choices = getattr(narrowing, "choices", None)
-    if choices:
-        free[name] = CategoricalDistribution(tuple(choices))
+    if isinstance(narrowing, Choices | Search) and narrowing.choices:
+        free[name] = CategoricalDistribution(tuple(narrowing.choices))
     elif isinstance(narrowing, Range | Search):
         free[name] = _numbers(name, field, narrowing)
-    else:
+    elif not isinstance(narrowing, Choices):
         fixed[name] = narrowing
     if name in free and free[name].single():
-        value = free.pop(name)
-        fixed[name] = value.choices[0] if isinstance(value, CategoricalDistribution) else value.low  # type: ignore[attr-defined]
+        fixed[name] = ends(free.pop(name))[0]
 
 
-def _closed(field: FieldInfo) -> tuple[Any, ...]:
+def _closed(field: FieldInfo) -> tuple[Scalar, ...]:
     if get_origin(field.annotation) is Literal:
         return get_args(field.annotation)
     return (False, True)
 
 
-def _numbers(name: str, field: FieldInfo, span: Range | Search) -> BaseDistribution:
+def _numbers(name: str, field: FieldInfo, span: Range | Search) -> Distribution:
     default = _default_range(field)
     low, high = span.low, span.high
     if field.annotation not in (int, float):
@@ -301,12 +300,7 @@ def _in_bounds(space: Space) -> None:
     """Every end of every range is a value that the method takes."""
     base = {**space.fixed, **space.defaults()}
     for name, distribution in space.free.items():
-        ends = (
-            distribution.choices
-            if isinstance(distribution, CategoricalDistribution)
-            else (distribution.low, distribution.high)  # type: ignore[attr-defined]
-        )
-        for end in ends:
+        for end in ends(distribution):
             _takes(space.method, {**base, name: end})
     _takes(space.method, base)
 
@@ -331,7 +325,7 @@ def _reachable(space: Space) -> None:
         _takes(space.method, {**space.fixed, **space.defaults(), **point})
 
 
-def _takes(method: str, params: Mapping[str, Any]) -> None:
+def _takes(method: str, params: Params) -> None:
     fields, settings = split(params)
     try:
         chosen = model_of(method, params).of(fields)
@@ -351,23 +345,30 @@ def _takes(method: str, params: Mapping[str, Any]) -> None:
         )
 
 
-def ranged(distribution: BaseDistribution) -> str:
+def ends(distribution: Distribution) -> tuple[Scalar, ...]:
+    """Every choice of a distribution, or its least and its largest number."""
+    if isinstance(distribution, CategoricalDistribution):
+        return tuple(choice for choice in distribution.choices if choice is not None)
+    return distribution.low, distribution.high
+
+
+def ranged(distribution: Distribution) -> str:
     """A distribution in words."""
     if isinstance(distribution, CategoricalDistribution):
         return " | ".join(str(choice) for choice in distribution.choices)
-    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
-    log, whole = distribution.log, isinstance(distribution.low, int)  # type: ignore[attr-defined]
+    low, high, step = distribution.low, distribution.high, distribution.step
+    log, whole = distribution.log, isinstance(distribution.low, int)
     stepped = step is not None and not log and not (whole and step == 1)
     return f"{low:g} to {high:g}" + (", log" if log else f", step {step:g}" if stepped else "")
 
 
-def _spread(u: float, distribution: BaseDistribution) -> Any:
+def _spread(u: float, distribution: Distribution) -> Scalar:
     """The value below which a fraction `u` of a distribution lies; choices count alike."""
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[int(u * len(distribution.choices))]
-    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
-    if distribution.log:  # type: ignore[attr-defined]
-        value = low * (high / low) ** u
+        return ends(distribution)[int(u * len(distribution.choices))]
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log:
+        value = float(low * (high / low) ** u)
         return min(round(value), high) if isinstance(distribution, IntDistribution) else value
     if step is None:
         return low + u * (high - low)
@@ -375,12 +376,12 @@ def _spread(u: float, distribution: BaseDistribution) -> Any:
     return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
-def _rank(value: Any, distribution: BaseDistribution) -> float:
+def _rank(value: Any, distribution: Distribution) -> float:
     """The middle of what `_spread` sends to a value."""
     if isinstance(distribution, CategoricalDistribution):
         return (distribution.choices.index(value) + 0.5) / len(distribution.choices)
-    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
-    if distribution.log:  # type: ignore[attr-defined]
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log:
         return math.log(value / low) / math.log(high / low)
     if step is None:
         return float((value - low) / (high - low))
@@ -388,11 +389,11 @@ def _rank(value: Any, distribution: BaseDistribution) -> float:
     return float((math.floor((value - low) / step + 0.5) + 0.5) / count)
 
 
-def _inside(value: Any, distribution: BaseDistribution) -> Any:
+def _inside(value: Any, distribution: Distribution) -> Scalar:
     if isinstance(distribution, CategoricalDistribution):
-        return value if value in distribution.choices else distribution.choices[0]
-    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+        return value if value in distribution.choices else ends(distribution)[0]
+    low, high, step = distribution.low, distribution.high, distribution.step
     clipped = min(max(value, low), high)
-    if step and not distribution.log:  # type: ignore[attr-defined]
+    if step and not distribution.log:
         clipped = min(low + math.floor((clipped - low) / step + 0.5) * step, high)
     return int(clipped) if isinstance(distribution, IntDistribution) else float(clipped)

@@ -5,13 +5,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial, create_trial
 
 from methods import files
 from methods.data.digest import Digest
 from methods.errors import StudyError
+from methods.values import Params, Scalar
 from orchestrator import store
 from orchestrator.board.stats.fronts import accuracy_flaw, macs_flaw
 from orchestrator.study.file import Study
@@ -26,7 +26,7 @@ class Earlier:
     """A complete search trial of an earlier study, by its last operating point."""
 
     method: str
-    params: Mapping[str, Any]
+    params: Params
     val_acc: float | None
     """Fraction."""
     val_macs_mean: float | None
@@ -106,9 +106,13 @@ def _lies_in(space: Space, trial: Earlier) -> bool:
     if accuracy_flaw("val_acc", trial.val_acc) or macs_flaw("macs", trial.val_macs_mean):
         return False
     params = trial.params
-    searched = {name: params.get(name) for name in space.free}
-    return space.holds(searched) and _named_alike(space.params(searched)) == dict(params)
+    searched = {name: params[name] for name in space.free if name in params}
+    return (
+        len(searched) == len(space.free)
+        and space.holds(searched)
+        and _named_alike(space.params(searched)) == dict(params)
+    )
 
 
-def _named_alike(params: Mapping[str, Any]) -> dict[str, Any]:
+def _named_alike(params: Params) -> dict[str, Scalar]:
     return {name: value for name, value in params.items() if name != ALIAS}

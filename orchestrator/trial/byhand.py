@@ -1,7 +1,6 @@
 """One method trained by hand, without Ray, a study or a store."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -11,6 +10,7 @@ from methods.errors import ClusterError, DataError, MethodError, nearest
 from methods.machine import tune_allocator
 from methods.training.evaluate import evaluate
 from methods.training.loop import Recipe, train
+from methods.values import Scalar, shown
 from orchestrator.board.words import macs_text, percent
 from orchestrator.record.events import Point
 from orchestrator.study.document import parsed
@@ -34,7 +34,7 @@ def by_hand(
     if method not in METHODS:
         raise MethodError(f"no method is called {method!r}; {nearest(method, list(METHODS))}")
     recipe_fields = [PREFIX + field for field in Recipe.model_fields]
-    params = {f"{PREFIX}epochs": epochs, f"{PREFIX}batch_size": BATCH}
+    params: dict[str, Scalar] = {f"{PREFIX}epochs": epochs, f"{PREFIX}batch_size": BATCH}
     params |= _settings(settings, list(METHODS[method].model_fields) + recipe_fields)
     chosen, recipe = parts(method, params)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -60,8 +60,8 @@ def by_hand(
                 yield _point(measured.point)
 
 
-def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:
-    params = {}
+def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Scalar]:
+    params: dict[str, Scalar] = {}
     for setting in settings:
         field, equals, value = setting.partition("=")
         if not equals:
@@ -69,9 +69,12 @@ def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Any]:
         if field not in valid:
             raise MethodError(f"no field is called {field!r}; {nearest(field, valid)}")
         try:
-            params[field] = parsed(value)
+            parameter = parsed(value)
         except ValueError as error:
             raise MethodError(f"--set {field} must be a value, but: {error}") from None
+        if not isinstance(parameter, Scalar):
+            raise MethodError(f"--set {field} must be one value, but got {shown(parameter)}")
+        params[field] = parameter
     return params
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from methods.data.load import Data, Reading
 from methods.data.parts import Fit
+from methods.values import Params
 from orchestrator.record.events import Role
 
 
@@ -40,7 +41,7 @@ class Job:
 
     trial: str
     method: str
-    params: Mapping[str, Any]
+    params: Params
     role: Role
     seed: int
     """What the trial's randomness is drawn from."""

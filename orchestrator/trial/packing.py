@@ -17,6 +17,7 @@ import torch
 from methods.data.load import Reading
 from methods.machine import device_name, tune_allocator
 from methods.training.loop import train
+from methods.values import Params
 from orchestrator.study.params import parts
 from orchestrator.trial.timing import small
 
@@ -52,7 +53,7 @@ class Trial(NamedTuple):
     """The trial that is trained, as names and numbers that can be sent to other processes."""
 
     method: str
-    params: Mapping[str, Any]
+    params: Params
     data: Reading
     seed: int
 

@@ -1,19 +1,15 @@
 """What each test image cost: the spread behind a dynamic method's mean."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from orchestrator.board.model import Board
 from orchestrator.board.words import mmacs
+from orchestrator.record.evidence import Costs
 from orchestrator.report.figures.style import Panel, marks
 from orchestrator.report.palette import INK
 
-Costs = Mapping[tuple[str, str], Any]
-"""MACs of every test image, by trial and operating point."""
 BINS = 24
 
 
@@ -46,7 +42,7 @@ def costs_panel(board: Board, method: str, budget: float, costs: Costs) -> Panel
     return draw
 
 
-def _macs(board: Board, method: str, budget: float, costs: Costs) -> list[Any]:
+def _macs(board: Board, method: str, budget: float, costs: Costs) -> list[np.ndarray]:
     cell = board.cell(method, budget)
     keys = [(row.trial, row.point) for row in cell.seeds]
     return [costs[key] for key in keys if key in costs]

@@ -5,17 +5,17 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from optuna.distributions import BaseDistribution
 
 from methods import files
 from methods.api import Task
 from methods.errors import MethodError, StorageError
+from methods.values import Params
 from orchestrator.record import log
 from orchestrator.record.events import Begun, End, Epoch, Event, Metrics, Start
 from orchestrator.record.provenance import (
@@ -27,7 +27,7 @@ from orchestrator.record.result import Outcome
 from orchestrator.record.trials import EPOCHS
 from orchestrator.study.file import Study
 from orchestrator.study.params import parts
-from orchestrator.study.space import Space, spaces
+from orchestrator.study.space import Distribution, Space, spaces
 
 KEY = b"isoflop"
 """Where the Parquet file's metadata holds ours, as JSON."""
@@ -64,9 +64,9 @@ class Table:
     rows: pd.DataFrame
     """As `COLUMNS` says, ordered by trial and epoch."""
     study: Study
-    free: Mapping[str, Mapping[str, BaseDistribution]]
+    free: Mapping[str, Mapping[str, Distribution]]
     """The searched distributions of each method."""
-    fixed: Mapping[str, Mapping[str, Any]]
+    fixed: Mapping[str, Params]
     provenance: Provenance
 
     def space(self, method: str) -> Space:
@@ -152,7 +152,10 @@ def read(path: Path) -> Table:
         Study.model_validate(facts["study"]),
         {
             method: {
-                name: optuna.distributions.json_to_distribution(json.dumps(distribution))
+                name: cast(
+                    "Distribution",
+                    optuna.distributions.json_to_distribution(json.dumps(distribution)),
+                )
                 for name, distribution in free.items()
             }
             for method, free in facts["free"].items()
@@ -221,7 +224,7 @@ def _written(figure: float) -> float | None:
     return None if math.isnan(figure) else figure
 
 
-def _floor(method: str, params: Mapping[str, Any], task: Task) -> float | None:
+def _floor(method: str, params: Params, task: Task) -> float | None:
     try:
         return float(parts(method, params)[0].floor(task))
     except MethodError:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import get_args
 
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 
 from methods.api import Task
 from methods.errors import StudyError, nearest
+from methods.values import Params
 from orchestrator.record.history import History
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.replay.simulate import Searcher
@@ -52,7 +53,7 @@ class Stock:
 
         def sample(
             space: Space, history: Sequence[FrozenTrial], study: Study, number: int
-        ) -> Mapping[str, Any]:
+        ) -> Params:
             return samples[space.method](space, history, study, number)
 
         return Agenda(in_memory(study, spaces, self.name), task, lag=lag, sample=sample)
@@ -69,7 +70,7 @@ class _AskAndTell:
 
     def __call__(
         self, space: Space, history: Sequence[FrozenTrial], study: Study, number: int
-    ) -> Mapping[str, Any]:
+    ) -> Params:
         if self._study is None:
             seed = derive(study, f"{space.method}/{study.search.sampler}", 0)
             sampler = self.make(seed, study.search.trials)

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import moocore
 import numpy as np
@@ -17,6 +17,7 @@ import optuna
 
 from methods.api import Task
 from methods.errors import StudyError
+from methods.values import Params
 from orchestrator.record.events import Figures, Metrics, Point
 from orchestrator.record.history import History, number_of
 from orchestrator.record.result import Ending, Result
@@ -44,7 +45,7 @@ class Searcher(Protocol):
 class Courses(Protocol):
     """What a method's trials would show."""
 
-    def course(self, params: Mapping[str, Any], random: np.random.Generator) -> tuple[Course, bool]:
+    def course(self, params: Params, random: np.random.Generator) -> tuple[Course, bool]:
         """A trial's course, and whether it was recorded."""
 
 

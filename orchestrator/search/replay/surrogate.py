@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from methods.errors import StudyError
+from methods.values import Params, Scalar
 from orchestrator.search.gaussian import Array, Cube, Process
 from orchestrator.search.replay.curves import Table
 from orchestrator.search.rungs import SMALLEST
@@ -83,7 +84,7 @@ class Surrogate:
         """The full length of a trial."""
         return len(self.profile)
 
-    def course(self, params: Mapping[str, Any], random: np.random.Generator) -> tuple[Course, bool]:
+    def course(self, params: Params, random: np.random.Generator) -> tuple[Course, bool]:
         """A trial's course, and whether the table holds it; unseen ones come with noise."""
         place = self.cube.place(params)
         recorded = self.recorded.get(tuple(place))
@@ -97,7 +98,7 @@ class Surrogate:
         errors = np.exp(np.minimum(log_errors + noise, 0.0))
         return Course(errors, macs, seconds, expected), False
 
-    def expected(self, many: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
+    def expected(self, many: Sequence[Params]) -> tuple[Array, Array]:
         """Noise-free MACs and error at full length, one per configuration."""
         places = self.cube.places(many)
         errors = np.exp(np.minimum(self.curves.at(places)[0][:, -1], 0.0))
@@ -155,7 +156,7 @@ def _surrogate(table: Table, method: str) -> Surrogate:
     )
 
 
-def _recorded(trial: Any) -> tuple[dict[str, Any], Course] | None:
+def _recorded(trial: Any) -> tuple[dict[str, Scalar], Course] | None:
     """A whole trial's parameters and course; None where it did not run to its end."""
     first = trial.iloc[0]
     if first["state"] != "COMPLETE" or len(trial) != first["epochs"]:

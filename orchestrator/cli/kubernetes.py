@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from methods.errors import KubernetesError, ServerAway
@@ -278,6 +277,8 @@ class _View:
     """The line with a sweep's state: live in a terminal, printed on each change elsewhere."""
 
     def __init__(self, name: str) -> None:
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
         self._name = name
         self._printed = ""
         self._progress = Progress(

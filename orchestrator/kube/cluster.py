@@ -10,9 +10,8 @@ from pydantic import AfterValidator, Field
 
 from methods.errors import KubernetesError
 from orchestrator.kube.names import NAMESPACE
-from orchestrator.study.document import read
 from orchestrator.study.file import Resources
-from orchestrator.study.reading import Matching, Misfit, Strict, validated
+from orchestrator.study.reading import Matching, Misfit, Strict, read_as
 
 
 def _claim_uri(uri: str) -> str:
@@ -228,7 +227,4 @@ def load(path: Path) -> Cluster:
         KubernetesError: no such file, no YAML, or a field that cannot be as written.
     """
     hint = "; name one with --cluster, k8s/clusters/ has some to begin with"
-    document = read(path, "a cluster file", KubernetesError, hint)
-    return validated(
-        Cluster, document.fields, document.places, what="a cluster file", error=KubernetesError
-    )
+    return read_as(Cluster, path, what="a cluster", error=KubernetesError, hint=hint)[0]

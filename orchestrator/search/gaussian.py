@@ -27,7 +27,10 @@ NOISE_SPREAD = 1.5
 
 @dataclass(frozen=True)
 class Cube:
-    """A space as the unit cube; a choice is its index, and two choices are 1 apart."""
+    """A space as the unit cube; a choice is its index, and two choices are 1 apart.
+
+    `Space.cube` gives all choices and steps equal widths instead, to draw from them: other places.
+    """
 
     free: Mapping[str, BaseDistribution]
 

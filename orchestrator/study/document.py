@@ -7,7 +7,7 @@ ruamel.yaml parses; what its events mean is decided here, by the core schema of 
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,13 @@ from ruamel.yaml.events import (
 )
 
 from methods.errors import IsoflopError
+from orchestrator.study.places import CONTROL, DEEPEST, Location, Places
 
-Location = tuple[int | str, ...]
-"""Where in a file a value stands: keys and positions, outermost first."""
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 """What a file can hold."""
 
 LARGEST = 128 * 1024
 """Bytes of a file, at most: a study takes some 2,000."""
-DEEPEST = 12
-"""Lists and fields within each other, at most."""
 MOST = 20_000
 """Values of a file, at most; what an alias repeats counts each time."""
 LONGEST_NUMBER = 40
@@ -45,7 +42,6 @@ WHOLE = re.compile(r"[-+]?[0-9]+")
 BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 BOUNDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
 SYNTAX = (
     ("'\\t'", "a tab stands where spaces must; write spaces"),
@@ -65,35 +61,7 @@ class Document:
     """The fields of a file, and where they stand."""
 
     fields: Mapping[str, Any]
-    places: "Places"
-
-
-@dataclass(frozen=True, eq=False)
-class Places:
-    """The lines of a file's values; empty for what was written in Python."""
-
-    file: str = ""
-    lines: Mapping[Location, int] = field(default_factory=dict)
-    texts: Mapping[Location, str] = field(default_factory=dict)
-    """The characters of numbers and flags."""
-
-    def __eq__(self, other: object) -> bool:
-        """Two studies are equal wherever they were written."""
-        return isinstance(other, Places)
-
-    __hash__ = object.__hash__
-
-    def prefix(self, at: Location) -> str:
-        """`FILE:LINE: ` of the value, or of the nearest that it lies in; empty without a file."""
-        if not self.file:
-            return ""
-        while at and at not in self.lines:
-            at = at[:-1]
-        return f"{self.file}:{self.lines.get(at, 1)}: "
-
-
-NOWHERE = Places()
-"""The places of what was written in Python."""
+    places: Places
 
 
 def read(path: Path, what: str, error: type[IsoflopError], hint: str = "") -> Document:

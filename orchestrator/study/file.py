@@ -13,8 +13,8 @@ from methods.errors import IsoflopError, StudyError
 from methods.names import same
 from methods.values import Scalar, shown
 from orchestrator.study import identity
-from orchestrator.study.document import CONTROL, Places, read
-from orchestrator.study.reading import Matching, Misfit, Strict, validated
+from orchestrator.study.places import CONTROL, Places
+from orchestrator.study.reading import Matching, Misfit, Strict, read_as
 
 LONGEST_NAME = 47
 """Characters of a study's name, and of a control's; folders and Kubernetes objects have them."""
@@ -370,12 +370,9 @@ class Study(Strict):
         Raises:
             StudyError: no such file, no YAML, or a field that cannot be as written.
         """
-        document = read(path, "a study file", StudyError)
-        read_study = validated(
-            Study, document.fields, document.places, what="a study", error=StudyError
-        )
-        study = cls.model_construct(read_study.model_fields_set, **dict(read_study))
-        study._places = document.places
+        fields, places = read_as(Study, path, what="a study", error=StudyError)
+        study = cls.model_construct(fields.model_fields_set, **dict(fields))
+        study._places = places
         return study
 
 

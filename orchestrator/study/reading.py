@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -15,7 +16,7 @@ from pydantic_core.core_schema import CoreSchema, no_info_after_validator_functi
 from methods.errors import IsoflopError, nearest
 from methods.names import same
 from methods.values import Plain, joined, mistake, shown
-from orchestrator.study.document import DEEPEST, NOWHERE, Location, Places
+from orchestrator.study.places import DEEPEST, NOWHERE, Location, Places
 
 TAGS = ("range", "choices", "fixed")
 """Parts of pydantic's locations that tell which form a hyperparameter has; files have none."""
@@ -59,21 +60,22 @@ class Misfit(ValueError):
         self.at = at
 
 
-def validated(
-    model: type[M],
-    fields: Mapping[str, Any],
-    places: Places,
-    *,
-    what: str,
-    error: type[IsoflopError],
-) -> M:
-    """The model of a file's fields.
+def read_as(
+    model: type[M], path: Path, *, what: str, error: type[IsoflopError], hint: str = ""
+) -> tuple[M, Places]:
+    """The model of the fields in a YAML file, and where they stand in it.
+
+    `what` is what the file describes; `hint` ends the message where there is no file.
 
     Raises:
         IsoflopError: of the kind `error`: file, line, what must hold, what was found.
     """
+    from orchestrator.study.document import read  # noqa: PLC0415  # a schema needs no parser
+
+    document = read(path, f"{what} file", error, hint)
+    fields, places = document.fields, document.places
     try:
-        return model.model_validate(fields)
+        return model.model_validate(fields), places
     except pydantic.ValidationError as reason:
         at, sentence = explained(model, fields, reason, places, what)
         raise error(f"{places.prefix(at)}{sentence}", at=at) from None

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from methods.errors import StudyError
-from orchestrator.study.document import LARGEST, Places, is_text, parsed, read, scalar
+from orchestrator.study.document import LARGEST, is_text, parsed, read, scalar
+from orchestrator.study.places import Places
 
 
 def fields(tmp_path: Path, text: str | bytes) -> dict[str, object]:

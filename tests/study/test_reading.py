@@ -220,12 +220,12 @@ def test_a_mapping_that_holds_itself_is_refused() -> None:
     [
         ("replicas: 1", "replicas: yes", ":6: workers.0.replicas must be a whole number, but got 'yes'"),
         ("replicas: 1", "replicas: 1, replicas: 2", ":6: workers.0.replicas must stand once"),
-        ("replicas: 1", "replica: 1", ":6: workers.0.replica is no field of a cluster file; did you mean 'replicas'?"),
+        ("replicas: 1", "replica: 1", ":6: workers.0.replica is no field of a cluster; did you mean 'replicas'?"),
         ("pvc://runs", "s3://runs", ":3: storage must be pvc://CLAIM" ),
         ("memory: 4Gi", "memory: 4 GB", ":6: workers.0.memory must be a number and Mi, Gi or Ti, as in 6Gi, but got '4 GB'"),
         ("mlflow:", "retries: 010\nmlflow:", ":4: a number must not begin with 0"),
         ("namespace: lab", "namespace: My_Lab", ":1: namespace must be lower-case letters"),
-        ("namespace: lab", "gpu: 1", ":1: gpu is no field of a cluster file; gpu stands under `trial`"),
+        ("namespace: lab", "gpu: 1", ":1: gpu is no field of a cluster; gpu stands under `trial`"),
     ],
 )  # fmt: skip
 def test_a_cluster_file_is_read_alike(tmp_path: Path, old: str, new: str, sentence: str) -> None:

@@ -32,11 +32,14 @@ def check_board(stored: Stored, board: Board, findings: Findings) -> None:
         if name in stored.files:
             _csv(name, stored.files[name], tables.csv(frame), keys, findings)
     if (content := stored.files.get("leaderboard.parquet")) is not None:
-        _parquet(content, frames["leaderboard.csv"][0], findings)
+        _parquet(content, *frames["leaderboard.csv"], findings)
     published = json.loads(stored.files["provenance.json"].decode(errors="replace")).get("board")
     recomputed = json.loads(json.dumps(facts(board), default=str))
     if _precedes_outcomes(published):
         _rename_outcomes(recomputed)
+    if isinstance(published, dict):
+        fields = _present("report/provenance.json, board", published, recomputed, 0, findings)
+        recomputed = {name: recomputed[name] for name in fields}
     for path, one, other in _leaves(published, recomputed, "board"):
         findings.same("board: words and effort", "report/provenance.json", path, one, other)
     _lines(stored.boards, board, findings)
@@ -62,52 +65,82 @@ def _rename_outcomes(content: Any) -> None:
 
 def _csv(name: str, content: bytes, recomputed: bytes, keys: int, findings: Findings) -> None:
     """Cell by cell, as text: the digits that are published."""
-    old, new = (
-        list(csv.DictReader(io.StringIO(text.decode(errors="replace"))))
-        for text in (content, recomputed)
-    )
+    tables = [
+        csv.DictReader(io.StringIO(text.decode(errors="replace"))) for text in (content, recomputed)
+    ]
+    heads, expected = ([*(table.fieldnames or ())] for table in tables)
+    old, new = (list(table) for table in tables)
     where = f"report/{name}"
+    columns = _present(where, heads, expected, keys, findings)
     findings.same("board: tables", where, "rows", len(old), len(new))
     for one, other in zip(old, new, strict=False):
         at = " ".join(list(other.values())[:keys])
-        for column in other:
+        for column in columns:
             findings.same("board: tables", f"{where}, {at}", column, one.get(column), other[column])
 
 
-def _parquet(content: bytes, recomputed: pd.DataFrame, findings: Findings) -> None:
+def _parquet(content: bytes, recomputed: pd.DataFrame, keys: int, findings: Findings) -> None:
     where = "report/leaderboard.parquet"
     try:
         old = pd.read_parquet(io.BytesIO(content))
     except (OSError, ValueError) as error:
         findings.same("board: tables", where, "table", "a table", f"cannot be read: {error}")
         return
-    findings.same("board: tables", where, "columns", list(old.columns), list(recomputed.columns))
+    columns = _present(where, old.columns, recomputed.columns, keys, findings)
+    findings.same("board: tables", where, "columns", list(old.columns), columns)
     findings.same("board: tables", where, "rows", len(old), len(recomputed))
-    keys = list(zip(recomputed["method"], recomputed["budget_mmac"], strict=True))
-    for column in [name for name in recomputed if name in old]:
-        pairs = zip(keys, old[column].tolist(), recomputed[column].tolist(), strict=False)
+    cells = list(zip(recomputed["method"], recomputed["budget_mmac"], strict=True))
+    for column in [name for name in columns if name in old]:
+        pairs = zip(cells, old[column].tolist(), recomputed[column].tolist(), strict=False)
         for (method, budget), one, other in pairs:
             at = f"{where}, {method} {budget:g}"
             value = other if _close(one, other) else one
             findings.same("board: tables", at, str(column), value, other)
 
 
+def _present(
+    where: str, stored: Iterable[str], recomputed: Iterable[str], keys: int, findings: Findings
+) -> list[str]:
+    """The columns, or fields, to compare: an earlier version wrote fewer, but always the keys."""
+    stored, recomputed = set(stored), list(recomputed)
+    absent = [name for name in recomputed[keys:] if name not in stored]
+    if absent:
+        findings.notes.append(
+            f"{where} was published before it had {', '.join(absent)}: not compared."
+        )
+    return [name for name in recomputed if name not in absent]
+
+
 def _lines(runs: Iterable[StoredRun], board: Board, findings: Findings) -> None:
     """The runs of the board in MLflow: a line per method."""
     kind, lines = "board: runs in MLflow", {run.tags.get("method", ""): run for run in runs}
+    computed = {method: board_run(board, method) for method in board.methods if method in lines}
+    figures = _present(
+        "the board in MLflow",
+        {_figure(metric) for run in lines.values() for metric in run.metrics},
+        sorted({_figure(metric) for metrics, _ in computed.values() for metric in metrics}),
+        0,
+        findings,
+    )
     for method in sorted({*board.methods, *lines}):
         run = lines.get(method)
         if run is None or method not in board.methods:
             stored, expected = ("a run", "no run") if run else ("no run", "a run")
             findings.same(kind, f"board: {method}", "run", stored, expected)
             continue
-        metrics, words = board_run(board, method)
+        metrics, words = computed[method]
+        metrics = {name: value for name, value in metrics.items() if _figure(name) in figures}
         where = f"board: {method} ({run.run_id})"
         for name in sorted(metrics.keys() | run.metrics.keys()):
             findings.same(kind, where, name, run.metrics.get(name), metrics.get(name))
         tags = {name: value for name, value in run.tags.items() if name.startswith("at_")}
         for name in sorted(words.keys() | tags.keys()):
             findings.same(kind, where, name, tags.get(name), words.get(name))
+
+
+def _figure(metric: str) -> str:
+    """What a metric is a figure of: the part of its name before the budget."""
+    return metric.partition("/")[0]
 
 
 def _leaves(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:

@@ -25,6 +25,7 @@ import filelock
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
+from postgres import Postgres
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -94,6 +95,15 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "inline_svg", lambda *_, **__: "<svg></svg>")
     monkeypatch.setattr(draw, "pareto_files", lambda *_: {})
     monkeypatch.setattr(draw, "forest_file", lambda _: b"")
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that runs; the test may stop it and start it again."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from postgres import Postgres
 from server import JOBS, Server
 
 from orchestrator.kube import api
@@ -69,11 +68,3 @@ def sweep(files: tuple[str, str], server: Server, isoflop: Callable[..., int]) -
     server.requests.clear()
     (name,) = server.names(JOBS)
     return name
-
-
-@pytest.fixture
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    server.start()
-    yield server
-    server.close()

@@ -1,7 +1,6 @@
 """PostgreSQL below MLflow and Optuna: it leaves and returns, and its password stays hidden."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,6 @@ from orchestrator.record.events import decode
 from orchestrator.record.log import Log
 
 PASSWORD = "hidden-word"
-
-
-@pytest.fixture
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    server.start()
-    yield server
-    server.close()
 
 
 def test_a_store_that_leaves_and_returns_has_all_and_no_text_has_its_password(

@@ -125,7 +125,7 @@ def explain(model: type[pydantic.BaseModel], error: pydantic.ValidationError) ->
 
 
 def joined(subject: str, predicate: str) -> str:
-    """A sentence about a field; a predicate with a subject of its own follows a colon."""
+    """A sentence about a field; a predicate with its own subject follows a colon."""
     return f"{subject}{' ' if predicate.startswith('must ') else ': '}{predicate}"
 
 

@@ -249,7 +249,7 @@ def _follow(api: "Api", sweep: "Sweep", options: Options, timeout: float | None)
             states = follow(api, options.namespace, sweep.name, uid=sweep.uid, timeout=timeout)
             for state in states:
                 if isinstance(state, ServerAway):
-                    view.show(f"{sweep.line}, when last seen", [f"{state}; asking again"])
+                    view.show(f"{sweep.line}, by the last answer", [f"{state}; asking again"])
                     continue
                 if state.line != sweep.line or time.monotonic() - looked > LOOK:
                     looked, lines = time.monotonic(), details(api, options.namespace, state)

@@ -97,7 +97,7 @@ class Results:
         >>> list(board.columns[:3])
         ['method', 'budget_mmac', 'primary']
         """
-        from orchestrator.report.tables import board_table
+        from orchestrator.report.frames import board_table
 
         return board_table(self.outcome(primary=primary).board)
 
@@ -119,7 +119,7 @@ class Results:
         Raises:
             StudyError: no such study, a method that is none of the study's, or nothing in common.
         """
-        from orchestrator.report.tables import pairs_table
+        from orchestrator.report.frames import pairs_table
         from orchestrator.results import boards
 
         if other is None:

@@ -179,7 +179,7 @@ class Cluster(Strict):
     autoscaling: bool = False
     """Whether groups grow to `max_replicas` and shrink; a fixed size is the safer choice."""
     mode: Literal["http", "k8s-job"] = "http"
-    """Who submits the sweep to Ray: KubeRay's operator (`http`), or a pod of its own."""
+    """Who submits the sweep to Ray: KubeRay's operator (`http`), or a separate pod."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Number of fresh clusters on which a failed sweep resumes; KubeRay uses none of them when
     `hours` are over, or when the head gave no sign for 5 minutes."""
@@ -203,13 +203,13 @@ class Cluster(Strict):
         names = [group.name for group in self.workers]
         if len(set(names)) < len(names):
             raise Misfit(
-                f"workers must have names of their own, but got {', '.join(names)}", "workers"
+                f"workers must have different names, but got {', '.join(names)}", "workers"
             )
         if not self.autoscaling and any(group.max_replicas for group in self.workers):
             raise Misfit("`max_replicas` needs `autoscaling: true`; write both, or none", "workers")
         if self.image.endswith(":latest") or not re.search(r"[:@][^/]+$", self.image):
             raise Misfit(
-                f"`image` needs a tag or digest of its own, `latest` is none, but got {self.image}",
+                f"`image` must have a digest or a tag other than `latest`, but got {self.image}",
                 "image",
             )
         return self

@@ -27,7 +27,7 @@ def driver_log(api: Api, namespace: str, name: str, *, follow: bool) -> Iterator
         sweep = find(api, namespace, name)
         head = _head(api, namespace, sweep.cluster)
         if head and head != pod:
-            printed, pod = 0, head  # a head that was evicted: its successor has a log of its own
+            printed, pod = 0, head  # a head that was evicted: its successor has another log
         try:
             query = {"follow": "true"} if follow else {}
             for number, line in enumerate(_lines(api, namespace, head, **query), start=1):

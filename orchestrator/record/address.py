@@ -215,7 +215,7 @@ def bounded(
     every: float = float("inf"),
     still_waiting: Callable[[float], None] | None = None,
 ) -> T:
-    """What a function returns, if it does so in time; a thread of its own is left behind if not.
+    """What a function returns, if it does so in time; its thread is left behind if not.
 
     `still_waiting` is called `every` so many seconds, with the seconds that have passed.
 

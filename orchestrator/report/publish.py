@@ -16,7 +16,7 @@ from orchestrator.record.evidence import Correctness
 from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance, encode_provenance
 from orchestrator.record.rows import Row
-from orchestrator.report import tables
+from orchestrator.report import frames
 from orchestrator.report.content import Report, facts
 from orchestrator.report.figures import draw
 from orchestrator.report.figures.learning import shown
@@ -99,16 +99,16 @@ def write_report(report: Report, folder: Path) -> Path:
 
 def _files(report: Report) -> dict[str, bytes]:
     board = report.board
-    cells = tables.board_table(board)
+    cells = frames.board_table(board)
     return {
-        "leaderboard.csv": tables.csv(cells),
-        "leaderboard.parquet": tables.parquet(cells),
-        "seeds.csv": tables.csv(tables.seeds_table(board)),
-        "pairs.csv": tables.csv(tables.pairs_table(board)),
+        "leaderboard.csv": frames.csv(cells),
+        "leaderboard.parquet": frames.parquet(cells),
+        "seeds.csv": frames.csv(frames.seeds_table(board)),
+        "pairs.csv": frames.csv(frames.pairs_table(board)),
         **draw.pareto_files(board, report.rows),
         "forest.png": draw.forest_file(board),
         "provenance.json": _json({**encode_provenance(report.provenance), "board": facts(board)}),
-        "latency.csv": tables.csv(tables.latency_table(report.times)),
+        "latency.csv": frames.csv(frames.latency_table(report.times)),
         "report.html": page(report).encode(),
     }
 

@@ -22,10 +22,10 @@ from orchestrator.record.events import End, Start, encode_points
 from orchestrator.record.evidence import Evidence, Subject
 from orchestrator.record.provenance import Provenance, decode_provenance
 from orchestrator.record.rows import Row, config_hash, trial_rows
+from orchestrator.results.board_check import check_board
 from orchestrator.results.boards import located
 from orchestrator.results.contents import Reader, check_data, digest_here
 from orchestrator.results.findings import Findings
-from orchestrator.results.published import check_board
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
 from orchestrator.study.file import Study

@@ -120,7 +120,7 @@ def _arithmetic(study: Study) -> None:
     """Warns of a processor that only emulates the precision that the study asks for."""
     emulated = not study.resources.gpu and not native_bf16(torch.device("cpu"))
     if study.recipe.get("precision") == "bf16" and emulated:
-        logger.warning("this machine's processor has no bf16 of its own: precision fp32 is faster")
+        logger.warning("this machine's processor has no native bf16: precision fp32 is faster")
 
 
 def _affordable(study: Study, by_method: Mapping[str, Space], task: Task) -> None:

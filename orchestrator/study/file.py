@@ -249,7 +249,7 @@ class Study(Strict):
         Field(min_length=1, max_length=100, examples=[{"dense": {}, "skipnet": {}}]),
     ]
     """Per method, the fields to fix or narrow; the rest has the method's own ranges. `dense-again:
-    {method: dense}` is an A/A control: `dense` once more, with a search and seeds of its own."""
+    {method: dense}` is an A/A control: `dense` once more, with its own search and seeds."""
     targets: Annotated[
         list[Annotated[float, Field(gt=0, lt=1)]], Field(exclude_if=lambda targets: not targets)
     ] = Field(default_factory=list)

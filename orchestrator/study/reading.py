@@ -167,7 +167,7 @@ def _example(owner: type[pydantic.BaseModel], name: str) -> str:
 
 
 def _sections(model: type[pydantic.BaseModel]) -> Iterator[tuple[str, Sequence[str]]]:
-    """The parts of a file that have fields of their own; a study's recipe is loaded last."""
+    """The parts of a file that have fields; a study's recipe is loaded last."""
     for name, field in model.model_fields.items():
         for part in _flat(field.annotation):
             if isinstance(part, type) and issubclass(part, pydantic.BaseModel):

@@ -84,7 +84,7 @@ def started(resources: Resources, address: str, at_once: int | None = None) -> I
     _check(address)
     if ray.is_initialized():
         raise ClusterError(
-            "a sweep starts a Ray of its own, but this process is connected to one already; "
+            "a sweep starts its own Ray, but this process is connected to one already; "
             "`ray.shutdown()` disconnects it"
         )
     if address == "local":
@@ -115,7 +115,7 @@ def started(resources: Resources, address: str, at_once: int | None = None) -> I
         raise
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_stop)  # Ray sets one of its own
+            signal.signal(signal.SIGTERM, on_stop)  # Ray sets its own
     ray._private.worker._worker_logs_enabled = False  # raylets' dumps; we report what matters
     hurried = False
     try:
@@ -126,7 +126,7 @@ def started(resources: Resources, address: str, at_once: int | None = None) -> I
         ]
         yield at_once or slots(resources, nodes)
     except KeyboardInterrupt:
-        # a cluster of its own notices that we leave
+        # the Ray that we started notices that we leave
         hurried = address != "local" and signals.reason() is signals.Terminated
         raise
     finally:

@@ -1,7 +1,7 @@
 """What it takes to read a board from a store of many runs: `python -m tests.bench.reading`.
 
 One real study is projected into an MLflow on SQLite; its search trials are then copied, row by row
-of the tables, until there are as many as asked for. Each command runs in a process of its own.
+of the tables, until there are as many as asked for. Each command runs in a separate process.
 """
 
 import argparse

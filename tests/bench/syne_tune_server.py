@@ -1,6 +1,6 @@
 """Syne Tune's MO-ASHA behind a pipe: one JSON object a line, any number of sessions.
 
-Runs in an environment of its own that holds syne-tune; nothing of isoflop is imported. A session
+Runs in a separate environment that holds syne-tune; nothing of isoflop is imported. A session
 begins with its space, its seed and the length of a trial. `ask` is answered with a configuration,
 `tell` with whether the trial stops.
 """

@@ -258,7 +258,7 @@ def parsed(path: Path) -> list[Event]:
 
 
 def mount(folder: Path, size: str) -> str:
-    """Give a folder a small file system of its own; why that cannot be, or nothing."""
+    """Give a folder its own small file system; why that cannot be, or nothing."""
     folder.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     try:

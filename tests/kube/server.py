@@ -199,7 +199,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(work: Callable[[], object]) -> Iterator[threading.Thread]:
-    """Something in a thread of its own, joined at the end."""
+    """Something in a separate thread, joined at the end."""
     thread = threading.Thread(target=work)
     thread.start()
     try:

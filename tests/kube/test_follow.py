@@ -170,7 +170,7 @@ def test_waiting_outlives_every_fault_of_the_server(
     with running(operator):
         assert isoflop("status", sweep, "--wait") == 0
     output = capsys.readouterr().err
-    assert "when last seen" in output
+    assert "by the last answer" in output
     assert "asking again" in output
     assert output.splitlines()[-1] == f"{sweep} is complete"
     assert server.asked("GET") < 80, "asked, not stormed"

@@ -21,7 +21,7 @@ from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import verdict
 from orchestrator.record.events import Latency
 from orchestrator.record.provenance import Provenance
-from orchestrator.report import tables
+from orchestrator.report import frames
 from orchestrator.report.content import Report
 from orchestrator.report.figures.learning import shown
 from orchestrator.report.page import SECTIONS, page
@@ -209,7 +209,7 @@ def test_noise_and_the_control_are_said_in_words():
     assert '<span class="sub">noise</span>' in html
     assert "differ by up to 1.00 points" in html
     assert "the seeds and the 500 test images for each seed, binomially" in html
-    pairs = tables.pairs_table(board)
+    pairs = frames.pairs_table(board)
     assert set(pairs[pairs.noise].method + pairs[pairs.noise].other) >= {"densedense-again"}
     text = text_of(terminal(board))
     assert "~" in text

@@ -58,7 +58,7 @@ Points = list[dict[str, Any]]
 
 
 class Place(NamedTuple):
-    """A study in a store of its own."""
+    """A study in a separate store."""
 
     out: Path
     uri: str

@@ -80,7 +80,7 @@ COURSES = {"dense": Falling(), "condensenet": Falling()}
 
 
 def simulated(what: Study, warm: Mapping[str, Sequence[FrozenTrial]]) -> History:
-    """As `isoflop simulate` drives the agenda: in memory, by a clock of its own."""
+    """As `isoflop simulate` drives the agenda: in memory, by a virtual clock."""
     agenda = Agenda(History(what, spaces(what)), TASK, lag=LAG, warm=warm)
     Simulation(agenda, COURSES, LAG).run()
     return agenda.history

@@ -222,7 +222,7 @@ def test_the_command_prints_the_quickstart(tmp_path: Path) -> None:
 
 
 def printed(path: Path, folder: Path) -> str:
-    """What the command says of a study, in a process of its own, with single spaces."""
+    """What the command says of a study, in a separate process, with single spaces."""
     code = (
         "import sys; from orchestrator.cli import main\n"
         "try: main()\n"

@@ -32,7 +32,7 @@ SECRET = "hunter@2x"
 
 
 def published(out: Path, template: Path) -> str:
-    """A study with its board in a store of its own; the store's URI."""
+    """A study with its board in a separate store; the store's URI."""
     what, uri = study("demo", budgets=[1.0, 2.0], methods={"dense": {}, "skipnet": {}}), ""
     out.mkdir(parents=True)
     (out / "mlflow.db").write_bytes(template.read_bytes())

@@ -85,4 +85,4 @@ def test_bf16_that_would_be_emulated_is_told_of_before_a_worker_is_taken(
     )
     with caplog.at_level(logging.WARNING):
         prepared(study, load("digits"), spaces(study))
-    assert ("no bf16 of its own" in caplog.text) is warned
+    assert ("no native bf16" in caplog.text) is warned

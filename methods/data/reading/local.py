@@ -54,7 +54,7 @@ def _is_table(top: Folder, files: list[Path]) -> bool:
     """Whether Parquet files among images are the data set, whose paths name those images.
 
     Raises:
-        DataError: the Parquet files hold images of their own.
+        DataError: the Parquet files hold images, too.
     """
     tables = [file for file in files if parquet.refers_to_images(file)]
     for file in tables:

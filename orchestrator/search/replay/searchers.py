@@ -37,7 +37,7 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Stock:
-    """One of Optuna's samplers by ask and tell, in a study of its own; stops nothing.
+    """One of Optuna's samplers by ask and tell, in a separate study; stops nothing.
 
     Starts, refusals and effort are the agenda's. NSGA-II counts its generations in the study that
     asked: our own way, a fresh study per proposal, would make it a random search.

@@ -1,4 +1,4 @@
-"""Measures each part in a process of its own, prints a table and writes JSON."""
+"""Measures each part in a separate process, prints a table and writes JSON."""
 
 import argparse
 import json

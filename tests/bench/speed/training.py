@@ -1,6 +1,6 @@
 """Training a plain ResNet-8: samples per second of CPU, loaders' workers included (goals 1 and 2).
 
-Each side runs in a process of its own, one after the other, since what the allocator learns stays.
+Each side runs in a separate process, one after the other, since what the allocator learns stays.
 `python -m tests.bench.speed.training SIDE PIXELS DEVICE` is one such process.
 """
 

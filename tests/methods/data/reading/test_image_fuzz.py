@@ -147,7 +147,7 @@ def fuzz_tables(examples: int, folder: Path) -> None:
 
 
 def in_little_memory(work: Callable[[], None]) -> None:
-    """Runs in a process of its own, whose memory is then known."""
+    """Runs in a separate process, whose memory is then known."""
     work()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < LIMIT_MB << 10
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from orchestrator.board.model import Board
 from orchestrator.record.result import OVER_BUDGET, REFUSED
-from orchestrator.report import tables
+from orchestrator.report import frames
 from orchestrator.report.content import facts
 from orchestrator.results.findings import Findings
 from orchestrator.store import Stored, StoredRun
@@ -23,16 +23,16 @@ CLOSE = 1e-12
 
 def check_board(stored: Stored, board: Board, findings: Findings) -> None:
     """Compares the tables, the words and the runs of the published board with `board`."""
-    frames = {
-        "leaderboard.csv": (tables.board_table(board), 2),
-        "seeds.csv": (tables.seeds_table(board).drop(columns="run_id"), 3),
-        "pairs.csv": (tables.pairs_table(board), 3),
+    expected = {
+        "leaderboard.csv": (frames.board_table(board), 2),
+        "seeds.csv": (frames.seeds_table(board).drop(columns="run_id"), 3),
+        "pairs.csv": (frames.pairs_table(board), 3),
     }
-    for name, (frame, keys) in frames.items():
+    for name, (frame, keys) in expected.items():
         if name in stored.files:
-            _csv(name, stored.files[name], tables.csv(frame), keys, findings)
+            _csv(name, stored.files[name], frames.csv(frame), keys, findings)
     if (content := stored.files.get("leaderboard.parquet")) is not None:
-        _parquet(content, *frames["leaderboard.csv"], findings)
+        _parquet(content, *expected["leaderboard.csv"], findings)
     published = json.loads(stored.files["provenance.json"].decode(errors="replace")).get("board")
     recomputed = json.loads(json.dumps(facts(board), default=str))
     if _precedes_outcomes(published):

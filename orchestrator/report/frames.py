@@ -1,4 +1,4 @@
-"""The board as long tables: a row per cell, per seed, per pair."""
+"""The board as data frames: a row per cell, per seed, per pair."""
 
 import io
 import json

@@ -14,10 +14,10 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
 from orchestrator.board.rules import Rules
 from orchestrator.record.provenance import provenance
-from orchestrator.report import tables
+from orchestrator.report import frames
 from orchestrator.report.content import facts
+from orchestrator.results.board_check import check_board
 from orchestrator.results.findings import Findings
-from orchestrator.results.published import check_board
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store.published import board_run
 
@@ -32,10 +32,10 @@ def board() -> Board:
 def published(board: Board) -> Stored:
     """What a store holds of the board, as far as the board's check reads it."""
     files = {
-        "leaderboard.csv": tables.csv(tables.board_table(board)),
-        "leaderboard.parquet": tables.parquet(tables.board_table(board)),
-        "seeds.csv": tables.csv(tables.seeds_table(board)),
-        "pairs.csv": tables.csv(tables.pairs_table(board)),
+        "leaderboard.csv": frames.csv(frames.board_table(board)),
+        "leaderboard.parquet": frames.parquet(frames.board_table(board)),
+        "seeds.csv": frames.csv(frames.seeds_table(board)),
+        "pairs.csv": frames.csv(frames.pairs_table(board)),
         "provenance.json": json.dumps({"board": facts(board)}, default=str).encode(),
     }
     runs = []
@@ -69,8 +69,8 @@ def earlier(stored: Stored, column: str) -> Stored:
     parquet = pd.read_parquet(io.BytesIO(stored.files["leaderboard.parquet"]))
     return with_files(
         stored,
-        leaderboard_csv=tables.csv(table(stored, "leaderboard.csv").drop(columns=column)),
-        leaderboard_parquet=tables.parquet(parquet.drop(columns=column)),
+        leaderboard_csv=frames.csv(table(stored, "leaderboard.csv").drop(columns=column)),
+        leaderboard_parquet=frames.parquet(parquet.drop(columns=column)),
     )
 
 
@@ -94,13 +94,13 @@ def test_a_column_that_an_earlier_version_lacked_is_a_note(
 def test_the_other_columns_of_such_a_board_are_compared(board: Board, published: Stored) -> None:
     old = table(earlier(published, "p_best"), "leaderboard.csv")
     old.loc[1, "mean"] = "0.5"
-    forged = with_files(earlier(published, "p_best"), leaderboard_csv=tables.csv(old))
+    forged = with_files(earlier(published, "p_best"), leaderboard_csv=frames.csv(old))
     assert [(flaw.what, flaw.stored) for flaw in checked(forged, board).flaws] == [("mean", "0.5")]
 
 
 def test_a_column_that_names_its_row_is_never_missing(board: Board, published: Stored) -> None:
     keyless = table(published, "pairs.csv").drop(columns="other")
-    findings = checked(with_files(published, pairs_csv=tables.csv(keyless)), board)
+    findings = checked(with_files(published, pairs_csv=frames.csv(keyless)), board)
     assert {flaw.what for flaw in findings.flaws} == {"other"}
 
 

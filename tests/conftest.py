@@ -88,13 +88,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boards without figures, which take most of a report's time and are drawn in tests/report."""
-    from orchestrator.report import page
-    from orchestrator.report.figures import draw
+    """Boards without figures, which are drawn in tests/report."""
+    from boards import undraw
 
-    monkeypatch.setattr(page, "inline_svg", lambda *_, **__: "<svg></svg>")
-    monkeypatch.setattr(draw, "pareto_files", lambda *_: {})
-    monkeypatch.setattr(draw, "forest_file", lambda _: b"")
+    undraw(monkeypatch)
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
-"""Rows with a known truth, for the tests of the board and its report."""
+"""Rows with a known truth, for the tests of the board and its report; and boards undrawn."""
 
 import random
 from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 from orchestrator.board.choose import choose
 from orchestrator.record.rows import Row
@@ -88,3 +90,13 @@ def study_rows(
             for seed in range(1, seeds + 1)
         )
     return rows
+
+
+def undraw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the figures out of boards: they take most of a report's time."""
+    from orchestrator.report import page
+    from orchestrator.report.figures import draw
+
+    monkeypatch.setattr(page, "inline_svg", lambda *_, **__: "<svg></svg>")
+    monkeypatch.setattr(draw, "pareto_files", lambda *_: {})
+    monkeypatch.setattr(draw, "forest_file", lambda _: b"")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from boards import undraw
 from mlflow import MlflowClient
 
 from methods.api import Task
@@ -35,20 +36,15 @@ from orchestrator.study.space import spaces
 
 IMAGES = 200
 DEAR = "costs 1.3 MMACs at least, the largest budget is 1"
+WIDTH = {"low": 0.25, "high": 1.0}
 STUDY = Study.model_validate(
     {
         "name": "kept",
         "data": "digits",
         "budgets": [0.5, 1],
         "methods": {
-            "dense": {"depth": 8, "width": {"low": 0.25, "high": 1.0}},
-            "skipnet": {
-                "depth": 8,
-                "width": {"low": 0.25, "high": 1.0},
-                "gate": "rnn",
-                "alpha": 1,
-                "policy_lr": 0.01,
-            },
+            "dense": {"depth": 8, "width": WIDTH},
+            "skipnet": {"depth": 8, "width": WIDTH, "gate": "rnn", "alpha": 1, "policy_lr": 0.01},
         },
         "search": {"trials": 2},
         "confirm": {"seeds": 3},
@@ -142,7 +138,9 @@ def made(out: Path) -> Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return made(tmp_path_factory.mktemp("store") / "runs")
+    with pytest.MonkeyPatch.context() as changed:
+        undraw(changed)
+        return made(tmp_path_factory.mktemp("store") / "runs")
 
 
 @pytest.fixture(scope="module")

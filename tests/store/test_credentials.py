@@ -69,6 +69,7 @@ def guarded(shared_server: Server) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_password_in_the_url_opens_the_server_and_is_never_repeated(
     tmp_path: Path,
     guarded: str,

@@ -12,7 +12,7 @@ from stores import Server, held, study
 from orchestrator import store
 from orchestrator.board.model import Board
 from orchestrator.cli import main
-from orchestrator.report.publish import Source, publish
+from orchestrator.results import boards
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 METHODS = ("dense", "skipnet")
@@ -22,16 +22,17 @@ METHODS = ("dense", "skipnet")
 def pages(
     tmp_path_factory: pytest.TempPathFactory, shared_server: Server
 ) -> tuple[Server, Board, Path]:
-    """A server that holds a study and its board."""
+    """A server that holds a study and its board, without a report."""
     folder, server = tmp_path_factory.mktemp("pages"), shared_server
-    rows = [r for r in study_rows(methods=METHODS) if r.role == "confirm" or r.trial[-1] in "369"]
-    what = study(methods={name: {} for name in METHODS})
+    rows = study_rows(methods=METHODS, budgets=(2.0,))
+    chosen = {row.config for row in rows if row.role == "confirm"}
+    rows = [row for row in rows if row.config in chosen or row.trial[-1] in "36"]
+    what = study(budgets=[2.0], methods={name: {} for name in METHODS})
     held(server.uri, folder, what, rows)
-    provenance = store.read_study(server.uri, what.name)
-    source = Source(study=what, rows=rows, provenance=provenance)
-    published = publish(source, folder / "demo")
-    store.write_board(server.uri, what.name, published.board, published.page.parent)
-    return server, published.board, folder
+    board = boards.at_budgets(what.name, [], folder, uri=server.uri)
+    (folder / "files").mkdir()
+    store.write_board(server.uri, what.name, board, folder / "files")
+    return server, board, folder
 
 
 def seen(browser: Any, address: str, *words: str) -> str:
@@ -48,6 +49,7 @@ def text_of(browser: Any) -> str:
     return str(browser.execute_script("return document.body.innerText"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_printed_link_shows_the_board_sorted(
     pages: tuple[Server, Board, Path], browser: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from boards import study_rows
+from boards import study_rows, undraw
 from mlflow import MlflowClient
 from stores import held, study
 
@@ -29,16 +29,19 @@ from orchestrator.store.place import default_uri
 ODD = ("q?m", "50%25off", "50%", "a#b", "[x]*", "two  words", "l\nne", "日本", ".dot")
 """Names of a folder that URLs, shells or globs read otherwise."""
 SECRET = "hunter@2x"
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def published(out: Path, template: Path) -> str:
     """A study with its board in a separate store; the store's URI."""
-    what, uri = study("demo", budgets=[1.0, 2.0], methods={"dense": {}, "skipnet": {}}), ""
+    what = study("demo", budgets=[2.0], methods={"dense": {}, "skipnet": {}})
     out.mkdir(parents=True)
     (out / "mlflow.db").write_bytes(template.read_bytes())
     uri = default_uri(out)
     store.claim(uri, "demo", what.hash)
-    held(uri, out, what, study_rows(seeds=2, methods=("dense", "skipnet"), budgets=(1.0, 2.0)))
+    rows = study_rows(seeds=2, methods=("dense", "skipnet"), budgets=(2.0,))
+    chosen = {row.config for row in rows if row.role == "confirm"}
+    held(uri, out, what, [row for row in rows if row.config in chosen])
     outcome = boards.show("demo", out)
     store.write_board(uri, "demo", outcome.board, outcome.report.parent)
     return uri
@@ -51,7 +54,9 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 def finished(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
     """A folder of runs to copy."""
     out = tmp_path_factory.mktemp("finished") / "runs"
-    published(out, template)
+    with pytest.MonkeyPatch.context() as changed:
+        undraw(changed)
+        published(out, template)
     return out
 
 
@@ -130,7 +135,12 @@ def test_a_folder_without_rights_is_read_and_not_changed(tmp_path: Path, finishe
     with without_rights(out) as prefix:
         done = subprocess.run(
             [*prefix, sys.executable, "-c", code],
-            env={**os.environ, "XDG_CACHE_HOME": str(cache), "COLUMNS": "200"},
+            env={
+                **os.environ,
+                "XDG_CACHE_HOME": str(cache),
+                "COLUMNS": "200",
+                "PYTHONPATH": str(HELPERS),
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -146,9 +156,12 @@ def test_a_folder_without_rights_is_read_and_not_changed(tmp_path: Path, finishe
 
 READING = """
 from pathlib import Path
+from boards import undraw
+from pytest import MonkeyPatch
 from methods.errors import StorageError
 from orchestrator.cli import main
 from orchestrator.store.place import check, check_folder, default_uri
+undraw(MonkeyPatch())
 try:
     main(["board", "demo", "--out", {out!r}])
 except SystemExit as ended:
@@ -211,7 +224,7 @@ def test_a_folder_of_any_name_holds_a_store_and_nothing_is_made_beside_it(
     what, uri = study("demo", budgets=[2.0], methods={"dense": {}}), default_uri(out)
     store.check(uri)
     store.claim(uri, "demo", what.hash)
-    held(uri, out, what, study_rows(seeds=1, methods=("dense",), budgets=(2.0,)))
+    held(uri, out, what, study_rows(seeds=1, methods=("dense",), budgets=(2.0,))[-2:])
     store.check(uri, reading=True)
     assert store.read_study(uri, "demo").study["name"] == "demo"
     assert names(Path()) == [name]

@@ -24,10 +24,13 @@ from methods.shipping.load import load as load_export
 from orchestrator.cli import main
 from orchestrator.results.export import export, find
 
+SHIPPED = {"torch": "dense", "pt2": "resrep", "onnx": "skipnet"}
+"""Format -> the method whose export `test_export.py` makes, too."""
+
 
 @pytest.mark.parametrize("how", FORMATS)
 def test_an_altered_file_is_not_loaded(shipped: Any, how: str, tmp_path: Path) -> None:
-    folder = shutil.copytree(shipped("dense", how), tmp_path / "export")
+    folder = shutil.copytree(shipped(SHIPPED[how], how), tmp_path / "export")
     name = json.loads((folder / "card.json").read_text())["file"]
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -71,7 +74,7 @@ class _Trap:
 def test_nothing_is_unpickled_even_where_the_card_agrees(
     shipped: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(shipped("dense", "pt2"), tmp_path / "export")
+    folder = shutil.copytree(shipped(SHIPPED["pt2"], "pt2"), tmp_path / "export")
     with zipfile.ZipFile(folder / "model.pt2") as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     (inputs,) = (name for name in files if name.endswith("sample_inputs/model.pt"))

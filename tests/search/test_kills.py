@@ -24,18 +24,19 @@ from orchestrator.study.params import derive
 from orchestrator.study.space import spaces
 
 TASK = Task("digits", 1, 8, 8, 10)
-EPOCHS = 6
 LAG = 2
 
 
-def study(sampler: str, stop: str = "none", trials: int = 4, **confirm: Any) -> Study:
+def study(
+    sampler: str, stop: str = "none", trials: int = 4, epochs: int = 4, **confirm: Any
+) -> Study:
     """Wide networks of `dense` are over the budget, and are refused."""
     return Study.model_validate(
         {
             "name": "killed",
             "data": "digits",
             "budgets": [0.3, 0.6],
-            "recipe": {"epochs": EPOCHS, "lr": {"low": 0.001, "high": 1, "log": True}},
+            "recipe": {"epochs": epochs, "lr": {"low": 0.001, "high": 1, "log": True}},
             "methods": {
                 "dense": {"depth": 8, "width": {"low": 0.25, "high": 1.0}},
                 "skipnet": {"depth": 8, "width": {"low": 0.25, "high": 0.5}},
@@ -79,14 +80,14 @@ def worker(what: Study, ticket: Ticket) -> Iterator[Result]:
     """A trial whose figures follow from its seed; one of them diverges. It has no checkpoint."""
     draw = np.random.default_rng(derive(what, ticket.config, ticket.seed))
     level = 0.02 + 0.3 * abs(np.log10(ticket.params["recipe.lr"]) + 1) + draw.uniform(0, 0.01)
-    macs = 2e5 * ticket.params["width"]
-    for step in range(1, EPOCHS + 1):
+    macs, epochs = 2e5 * ticket.params["width"], ticket.params["recipe.epochs"]
+    for step in range(1, epochs + 1):
         accuracy = float(1.0 - min(level + 0.6 * np.exp(-step), 0.95))
         metrics = {"curve/val_acc": accuracy, "curve/macs_mean_m": macs / 1e6}
         ending = None
         if ticket.trial == "skipnet-00001" and step == 3:
             ending = Ending("FAIL", "diverged: loss is nan at epoch 3", 3.0)
-        elif step == EPOCHS:
+        elif step == epochs:
             figures = Figures(accuracy, macs, macs_p95=macs, macs_max=macs)
             test = figures if ticket.role == "confirm" else None
             ending = Ending("COMPLETE", None, 6.0, (Point("", figures, test),), "cpu")
@@ -102,7 +103,7 @@ def finished(what: Study, history: History, seed: int) -> list[Row]:
 STUDIES = {
     "random": (study("random"), 1),
     "nsga2, raced": (study("nsga2", seeds=3, race=True, budget=4), 1),
-    "tpe, stopped early": (study("tpe", "predictive", trials=9), 8),
+    "tpe, stopped early": (study("tpe", "predictive", trials=9, epochs=6), 8),
 }
 """Each with how many entries lie between two kills."""
 

@@ -1,9 +1,9 @@
 """The house: which room may import which, who opens the door to a library, how large files are."""
 
 import ast
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,14 +71,17 @@ Import = tuple[str, int]
 """A dotted name, and the line that imports it."""
 
 
-def imports(path: Path) -> Iterator[Import]:
+@functools.cache
+def imports(path: Path) -> list[Import]:
     """What a file imports, wherever in it: modules, and names in modules as module.name."""
+    imported: list[Import] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            imported += ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
-            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+            imported += ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+    return imported
 
 
 def sources(package: str) -> list[Path]:

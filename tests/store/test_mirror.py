@@ -122,7 +122,7 @@ def test_what_is_refused_for_good_is_set_aside(tmp_path: Path, uri: str) -> None
 
 
 def test_what_alone_fails_again_and_again_holds_up_nothing(tmp_path: Path, uri: str) -> None:
-    lines = events(trials=2)
+    lines = events(trials=1)
     epoch = next(event for event in lines if event["event"] == "epoch")
     epoch["metrics"]["curve/lr"] = 0.5
     store.claim(uri, STUDY, "ab12")

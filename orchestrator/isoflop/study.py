@@ -80,7 +80,8 @@ class Study(file.Study):
         from orchestrator.search.plan import plan
         from orchestrator.sweep.ready import Place, ready
 
-        ready(self, Place(out=Path(out), mlflow=mlflow, optuna=optuna, here=not elsewhere))
+        address = None if elsewhere else "local"
+        ready(self, Place(out=Path(out), mlflow=mlflow, optuna=optuna, address=address))
         return plan(self, steps=steps)
 
     def run(
@@ -114,15 +115,8 @@ class Study(file.Study):
         """
         from isoflop.results import Results
         from orchestrator.sweep import run as sweep
+        from orchestrator.sweep.ready import Place
 
-        outcome = sweep.run(
-            self,
-            Path(out),
-            uri=mlflow,
-            address=address,
-            listener=listener,
-            slots=slots,
-            optuna=optuna,
-            patience=patience,
-        )
+        place = Place(out=Path(out), mlflow=mlflow, optuna=optuna, address=address)
+        outcome = sweep.run(self, place, slots=slots, patience=patience, listener=listener)
         return Results(self.name, out, mlflow=mlflow, outcome=outcome)

@@ -24,8 +24,13 @@ class Place:
     """MLflow's tracking URI; by default an SQLite store in `out`."""
     optuna: str | None = None
     """Optuna's database; by default a journal file in the study's folder."""
-    here: bool = True
-    """Whether trials run on this machine, which then must hold one."""
+    address: str | None = "local"
+    """A Ray cluster; "local" is this machine, which then must hold a trial, None is not known."""
+
+    @property
+    def here(self) -> bool:
+        """Whether trials run on this machine."""
+        return self.address == "local"
 
     @property
     def store(self) -> str:

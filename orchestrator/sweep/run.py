@@ -25,7 +25,6 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import Provenance, provenance
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.search.agenda import Agenda
-from orchestrator.store.place import default_uri
 from orchestrator.study.check import Prepared
 from orchestrator.study.file import Study
 from orchestrator.sweep import cluster, shared, signals, warm
@@ -43,39 +42,35 @@ Start = Callable[[], contextlib.AbstractContextManager[int]]
 
 def run(
     study: Study,
-    out: Path,
+    place: Place,
     *,
-    uri: str | None = None,
-    address: str = "local",
+    slots: int | None = None,
+    patience: float = 0,
     listener: Listener | None = None,
     trainable: type[tune.Trainable] = Trial,
-    slots: int | None = None,
-    optuna: str | None = None,
-    patience: float = 0,
 ) -> Outcome:
     """Runs what a study has left to run, and makes its board; `trainable` runs the trials.
 
-    `slots` trials run at once, by default as many as the nodes hold now. `optuna` is the URL of a
-    database to use instead of a journal file. Where another driver runs the study, this one waits
-    `patience` seconds for its end.
+    `slots` trials run at once, by default as many as the nodes hold now. Where another driver runs
+    the study, this one waits `patience` seconds for its end.
 
     Raises:
         IsoflopError: the study, the data, the folder, the store or the resources cannot be used.
         DiskFull, ClusterDown, ClusterLost: the machine failed; the same call resumes.
         KeyboardInterrupt: the sweep was stopped by a signal; the same call resumes.
     """
-    local = address == "local"
-    checked = ready(study, Place(out=out, mlflow=uri, optuna=optuna, here=local))
-    if not local:
+    address = "local" if place.address is None else place.address
+    checked = ready(study, place)
+    if not place.here:
         with study.lines():
             cluster.preflight(study.resources, address, slots)
     prepared, folder, earlier = checked.prepared, checked.folder, checked.earlier
-    study, store_uri, read = prepared.study, uri or default_uri(out), checked.survey
+    study, store_uri, read = prepared.study, place.store, checked.survey
     origin = provenance(study, prepared.data.task, len(prepared.data.test), read.digest)
     with _disk_full_in_a_line(), contextlib.ExitStack() as stack:
-        _make(out)
+        _make(place.out)
         store.claim(store_uri, study.name, study.hash)
-        ledger = Ledger(folder, study, optuna=optuna, patience=patience)
+        ledger = Ledger(folder, study, optuna=place.optuna, patience=patience)
         stack.callback(ledger.close)
         contents.keep(folder, read, ledger.history.begun)
         warm.keep(earlier, folder)

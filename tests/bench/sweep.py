@@ -37,6 +37,7 @@ from orchestrator.record.events import End, Epoch, News, Start, encode
 from orchestrator.study.file import Study
 from orchestrator.study.params import parts
 from orchestrator.sweep import run as sweep
+from orchestrator.sweep.ready import Place
 
 SLOTS = 2
 GOAL = 0.9
@@ -126,7 +127,7 @@ def swept() -> tuple[dict[str, float | None], list[Trial]]:
                 pace.end()
 
     with tempfile.TemporaryDirectory(prefix="pace-") as folder:
-        sweep.run(Study.model_validate(STUDY), Path(folder), listener=hear)
+        sweep.run(Study.model_validate(STUDY), Place(out=Path(folder)), listener=hear)
     return pace.figures(), trials
 
 

@@ -12,6 +12,7 @@ from orchestrator.record import contents, log
 from orchestrator.record.ledger import Ledger
 from orchestrator.study.check import reading
 from orchestrator.study.file import Study
+from orchestrator.sweep.ready import Place
 from orchestrator.sweep.run import run
 
 
@@ -49,7 +50,7 @@ def test_a_changed_set_is_refused(
     before = {path: path.stat().st_mtime_ns for path in (out / "s").rglob("*")}
     change(root)
     with pytest.raises(StudyError) as refused:
-        run(study, out)
+        run(study, Place(out=out))
     assert words in str(refused.value)
     assert "isoflop data" in str(refused.value)
     assert {path: path.stat().st_mtime_ns for path in (out / "s").rglob("*")} == before

@@ -28,6 +28,7 @@ from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
 from orchestrator.sweep import run as sweep
 from orchestrator.sweep import tune
+from orchestrator.sweep.ready import Place
 from tests.bench.scale.noop import Noop, noop_result, study
 from tests.bench.scale.parts import searched
 
@@ -199,10 +200,10 @@ def test_a_long_sweep_is_a_row_of_tuners(tmp_path: Path, monkeypatch: pytest.Mon
     calls.of(tune.Tuner, "fit")
     plan = study(4, "random")
     plan = plan.model_copy(update={"confirm": plan.confirm.model_copy(update={"seeds": 1})})
-    outcome = in_a_thread(lambda: sweep.run(plan, tmp_path, trainable=Noop))
+    outcome = in_a_thread(lambda: sweep.run(plan, Place(out=tmp_path), trainable=Noop))
     rows = store.read_rows(outcome.uri, "scale")
     assert sum(row.role == "search" for row in rows) == 4
     assert {row.state for row in rows} == {"COMPLETE"}
     assert calls.taken()["fit"] == 1 + len(rows) // 4 - (len(rows) % 4 == 0)
-    again = sweep.run(plan, tmp_path, trainable=Noop)
+    again = sweep.run(plan, Place(out=tmp_path), trainable=Noop)
     assert not again.fresh

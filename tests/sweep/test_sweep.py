@@ -8,6 +8,7 @@ from faults import FILE
 from methods.errors import ClusterError, DataError, StorageError, StudyError
 from orchestrator.study.file import load
 from orchestrator.sweep import run as sweep
+from orchestrator.sweep.ready import Place
 
 
 def written(folder: Path, text: str = FILE) -> Path:
@@ -31,7 +32,7 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
 ) -> None:
     study = load(written(tmp_path, FILE.replace(*change)))
     with pytest.raises(error) as caught:
-        sweep.run(study, tmp_path / "runs")
+        sweep.run(study, Place(out=tmp_path / "runs"))
     assert sentence in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
@@ -39,5 +40,5 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
 def test_a_store_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     study = load(written(tmp_path))
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:9"):
-        sweep.run(study, tmp_path / "runs", uri="http://127.0.0.1:9")
+        sweep.run(study, Place(out=tmp_path / "runs", mlflow="http://127.0.0.1:9"))
     assert not (tmp_path / "runs").exists()

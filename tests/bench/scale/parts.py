@@ -28,6 +28,7 @@ from orchestrator.study.file import Study
 from orchestrator.study.space import Space, spaces
 from orchestrator.sweep import cluster
 from orchestrator.sweep import run as sweep
+from orchestrator.sweep.ready import Place
 from tests.bench.scale.meter import MARKS, Meter, consumed, exponent, resident
 from tests.bench.scale.noop import Noop, Plain, noop_result, study
 
@@ -102,7 +103,7 @@ def whole(trials: int, folder: Path, sampler: str) -> dict[str, Any]:
     if store.Projector is not Unheard:  # type: ignore[comparison-overlap]
         store.Projector = Metered  # type: ignore[misc]
     meter = Meter(trials)
-    outcome = sweep.run(study(trials, sampler), folder, listener=meter, trainable=Noop)
+    outcome = sweep.run(study(trials, sampler), Place(out=folder), listener=meter, trainable=Noop)
     rows = store.read_rows(outcome.uri, "scale")
     return {**meter.summary(), "rows": len(rows), "projector_cpu": Metered.spent}
 

@@ -86,6 +86,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def drilled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished sweep with a kill of each kind behind it; its tests have `timeout(900)`."""
+    from drill import drilled_in_shadows
+
+    return drilled_in_shadows(tmp_path_factory.mktemp("drilled"))
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boards without figures, which are drawn in tests/report."""

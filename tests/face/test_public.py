@@ -2,14 +2,11 @@
 
 import doctest
 import importlib
-import os
-import signal
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from installed import ISOFLOP, shadowed, until_mirrored
+from faults import Sweep
 
 import isoflop
 from methods.data.load import load
@@ -17,70 +14,51 @@ from methods.data.survey import survey
 from methods.errors import MethodError, StudyError
 from orchestrator.record import contents
 from orchestrator.record.evidence import unpacked
-from orchestrator.record.log import read_lines
 from orchestrator.store import read_stored, read_study
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a finished sweep whose mirror was killed on the way; and what it printed."""
-    folder = shadowed(tmp_path_factory.mktemp("work"))
-    command = [str(ISOFLOP), "run", "study.yaml"]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        os.kill(until_mirrored(process), signal.SIGKILL)
-        output, _ = process.communicate(timeout=280)
-    assert process.returncode == 0, output
-    return folder, output
-
-
 @pytest.mark.ray
-def test_files_in_the_working_folder_disturb_no_sweep(finished: tuple[Path, str]) -> None:
-    folder, output = finished
-    assert "working folder" not in output, output
-    assert "Traceback" not in output, output
-    events = read_lines(folder / "runs" / "quickstart" / "wal.jsonl")[0]
-    ends = {event["trial"]: event["state"] for event in events if event["event"] == "end"}
+@pytest.mark.timeout(900)
+def test_files_in_the_working_folder_disturb_no_sweep(drilled: Sweep) -> None:
+    printed = drilled.printed()
+    assert "working folder" not in printed, printed
+    assert "Traceback" not in printed, printed
+    ends = {event["trial"]: event["state"] for event in drilled.events() if event["event"] == "end"}
     assert set(ends.values()) == {"COMPLETE"}
-    trials = isoflop.open("quickstart", out=folder / "runs").trials()
+    trials = isoflop.open("quickstart", out=drilled.out).trials()
     assert set(trials["trial"]) == set(ends), "the mirror that was started again wrote them all"
 
 
 @pytest.mark.ray
-def test_the_command_says_what_it_waits_for(finished: tuple[Path, str]) -> None:
-    first, second, *_ = finished[1].splitlines()
+@pytest.mark.timeout(900)
+def test_the_command_says_what_it_waits_for(drilled: Sweep) -> None:
+    first, second, *_ = drilled.printed().splitlines()
     assert first.startswith("Study quickstart on digits")
     assert second == "Starting Ray on this machine"
 
 
 @pytest.mark.ray
-def test_the_data_stand_in_all_that_a_sweep_leaves(finished: tuple[Path, str]) -> None:
-    runs = finished[0] / "runs"
+@pytest.mark.timeout(900)
+def test_the_data_stand_in_all_that_a_sweep_leaves(drilled: Sweep) -> None:
     digest = survey(load("digits")).digest
-    assert contents.read(runs / "quickstart")[1] == digest
-    uri = f"sqlite:///{runs / 'mlflow.db'}"
+    assert contents.read(drilled.folder)[1] == digest
+    uri = f"sqlite:///{drilled.out / 'mlflow.db'}"
     assert read_study(uri, "quickstart").data == digest
-    files = sorted((runs / "quickstart" / "evidence").glob("*.parquet"))
+    files = sorted((drilled.folder / "evidence").glob("*.parquet"))
     assert {unpacked(file.read_bytes()).subject.data for file in files} == {digest.sha256}
     stored = read_stored(uri, "quickstart")
     assert stored.report is not None
     assert stored.report.tags["data_test_sha256"] == digest.splits["test"]
-    findings = isoflop.open("quickstart", out=runs).verify()
+    findings = isoflop.open("quickstart", out=drilled.out).verify()
     assert (findings.checked["data"], findings.flaws, findings.notes) == (2, [], [])
 
 
 @pytest.mark.ray
-def test_results_are_tables(finished: tuple[Path, str]) -> None:
-    folder, _ = finished
-    for place in (str(folder / "runs" / "quickstart"), folder / "runs" / "quickstart"):
+@pytest.mark.timeout(900)
+def test_results_are_tables(drilled: Sweep) -> None:
+    for place in (str(drilled.folder), drilled.folder):
         results = isoflop.open(place)
         assert repr(results) == "Results('quickstart')"
     board = results.board()
@@ -95,10 +73,10 @@ def test_results_are_tables(finished: tuple[Path, str]) -> None:
 
 
 @pytest.mark.ray
-def test_an_export_is_a_network(finished: tuple[Path, str], tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_an_export_is_a_network(drilled: Sweep, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
-    folder, _ = finished
-    results = isoflop.open("quickstart", out=str(folder / "runs"))
+    results = isoflop.open("quickstart", out=str(drilled.out))
     shipped = results.export("skipnet", to=str(tmp_path / "shipped"))
     for place in (shipped, str(shipped)):
         assert isoflop.load(place) is not None
@@ -106,10 +84,11 @@ def test_an_export_is_a_network(finished: tuple[Path, str], tmp_path: Path) -> N
 
 @pytest.mark.ray
 @pytest.mark.parametrize("name", ["isoflop.results"])
-def test_examples_on_results(name: str, finished: tuple[Path, str], tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_examples_on_results(name: str, drilled: Sweep, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     module = importlib.import_module(name)
-    names = {"RUNS": finished[0] / "runs", "TO": tmp_path / "shipped"}
+    names = {"RUNS": drilled.out, "TO": tmp_path / "shipped"}
     outcome = doctest.testmod(module, extraglobs=names)
     assert outcome.attempted > 8
     assert outcome.failed == 0

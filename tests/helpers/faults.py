@@ -54,16 +54,17 @@ class Sweep:
         self.output = folder / "output.txt"
         self.cwd = ROOT
         """The working folder of the command."""
+        self.program = [sys.executable, "-c", before + MAIN]
+        """The command before its words."""
         self._words = words
-        self._main = before + MAIN
+        self._read: tuple[int, list[Event]] = (-1, [])
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """The same command, once more."""
-        command = [sys.executable, "-c", self._main, "run", str(self.file), "--out", str(self.out)]
         with self.output.open("ab") as file:
             self._process = subprocess.Popen(
-                [*command, *self._words],
+                [*self.program, "run", str(self.file), "--out", str(self.out), *self._words],
                 stdout=file,
                 stderr=file,
                 cwd=self.cwd,
@@ -104,8 +105,12 @@ class Sweep:
         raise AssertionError(f"the log never held {count} {what}:\n{self.printed()[-3000:]}")
 
     def events(self) -> list[Event]:
-        """The log."""
-        return read_lines(self.folder / "wal.jsonl")[0]
+        """The log, read again where it has grown."""
+        file = self.folder / "wal.jsonl"
+        size = file.stat().st_size if file.exists() else 0
+        if size != self._read[0]:
+            self._read = (size, read_lines(file)[0])
+        return self._read[1]
 
     def printed(self) -> str:
         """All that the command printed."""

@@ -74,7 +74,7 @@ class Piped(Sweep):
         (clock / "sitecustomize.py").write_text(JUMPING)
         self.jump(0)
         surroundings = {"PYTHONIOENCODING": "ascii", "TERM": "dumb", "COLUMNS": "40"}
-        command = [sys.executable, "-c", self._main, "run", str(self.file), "--out", str(self.out)]
+        command = [*self.program, "run", str(self.file), "--out", str(self.out)]
         with self.output.open("ab") as errors:
             self._process = subprocess.Popen(
                 ["sh", "-c", 'exec "$@" <&-', "sh", *command],

@@ -193,17 +193,19 @@ def in_a_thread(call: Callable[[], Outcome]) -> Outcome:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_long_sweep_is_a_row_of_tuners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_sweep_is_a_row_of_tuners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
+) -> None:
     monkeypatch.setattr(tune, "LEG", 4)
     monkeypatch.setattr(tune, "ROUNDS", 1)
     calls = Calls(monkeypatch)
     calls.of(tune.Tuner, "fit")
     plan = study(4, "random")
     plan = plan.model_copy(update={"confirm": plan.confirm.model_copy(update={"seeds": 1})})
-    outcome = in_a_thread(lambda: sweep.run(plan, Place(out=tmp_path), trainable=Noop))
+    outcome = in_a_thread(lambda: sweep.run(plan, Place(out=tmp_path), trainable=Noop, slots=1))
     rows = store.read_rows(outcome.uri, "scale")
     assert sum(row.role == "search" for row in rows) == 4
     assert {row.state for row in rows} == {"COMPLETE"}
     assert calls.taken()["fit"] == 1 + len(rows) // 4 - (len(rows) % 4 == 0)
-    again = sweep.run(plan, Place(out=tmp_path), trainable=Noop)
+    again = sweep.run(plan, Place(out=tmp_path), trainable=Noop, slots=1)
     assert not again.fresh

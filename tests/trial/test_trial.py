@@ -1,7 +1,8 @@
 """A trial in a worker: the same numbers after any pause, and errors that end it as failed."""
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,34 @@ PARAMS: dict[str, Any] = {
 }
 
 
+SETTINGS = {"seed": 3, "data": "digits", "data_seed": 0, "device": "cpu", "threads": 1}
+Undisturbed = Callable[[dict[str, Any]], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """What a trial says that is never paused, without its clocks; each is run once."""
+
+    @functools.cache
+    def whole(method: str, role: str) -> list[dict[str, Any]]:
+        folder = str(tmp_path_factory.mktemp("whole"))
+        params = PARAMS | ({"gate": "rnn"} if method == "skipnet" else {})
+        names = {"trial": f"{method}-00000", "method": method, "role": role}
+        return [told(r) for r in results({**SETTINGS, **names, "params": params, "folder": folder})]
+
+    return lambda config: whole(config["method"], config["role"])
+
+
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(trainable, "INTERVAL", -1.0)
     return {
+        **SETTINGS,
         "trial": "skipnet-00000",
         "method": "skipnet",
         "params": PARAMS | {"gate": "rnn"},
         "role": "confirm",
-        "seed": 3,
-        "data": "digits",
-        "data_seed": 0,
         "folder": str(tmp_path / "a"),
-        "device": "cpu",
-        "threads": 1,
     }
 
 
@@ -68,9 +83,9 @@ def told(result: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("pause", [1, 2])
 def test_a_resumed_trial_says_its_words_again_and_ends_the_same(
-    config: dict[str, Any], tmp_path: Path, pause: int
+    config: dict[str, Any], tmp_path: Path, undisturbed: Undisturbed, pause: int
 ) -> None:
-    whole = [told(result) for result in results(config)]
+    whole = undisturbed(config)
     paused = {**config, "folder": str(tmp_path / "b")}
     first = results(paused)
     before = [next(first) for _ in range(pause)]
@@ -81,15 +96,19 @@ def test_a_resumed_trial_says_its_words_again_and_ends_the_same(
     assert list(results(paused)) == after
 
 
-def test_the_end_has_both_operating_points_with_test_figures(config: dict[str, Any]) -> None:
-    end = list(results(config))[-1]["end"]
+def test_the_end_has_both_operating_points_with_test_figures(
+    config: dict[str, Any], undisturbed: Undisturbed
+) -> None:
+    end = undisturbed(config)[-1]["end"]
     assert end["state"] == "COMPLETE"
     assert [point["point"] for point in end["points"]] == ["supervised", "policy"]
     assert all(0.2 < point["test_acc"] <= 1 for point in end["points"])
 
 
-def test_a_search_trial_never_reads_the_test_split(config: dict[str, Any]) -> None:
-    end = list(results({**config, "role": "search"}))[-1]["end"]
+def test_a_search_trial_never_reads_the_test_split(
+    config: dict[str, Any], undisturbed: Undisturbed
+) -> None:
+    end = undisturbed({**config, "role": "search"})[-1]["end"]
     assert not any(key.startswith("test") for point in end["points"] for key in point)
 
 
@@ -177,10 +196,10 @@ def test_a_cost_that_is_not_finite_fails_with_its_name(
 
 
 def test_a_checkpoint_without_room_is_a_warning_and_the_trial_goes_on(
-    config: dict[str, Any], tmp_path: Path
+    config: dict[str, Any], tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     config = {**config, "role": "search"}
-    whole = [told(result) for result in results(config)]
+    whole = undisturbed(config)
     with mounted(tmp_path / "small", "1m") as folder:
         cramped = {**config, "folder": str(folder)}
         first = results(cramped)
@@ -266,10 +285,13 @@ def test_a_confirm_run_leaves_what_its_figures_were_made_of(config: dict[str, An
 
 
 def test_evidence_waits_for_room_and_without_any_the_trial_is_lost(
-    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any],
+    tmp_path: Path,
+    undisturbed: Undisturbed,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = {**config, "trial": "dense-00000", "method": "dense", "params": PARAMS}
-    whole = [told(result) for result in results(config)]
+    whole = undisturbed(config)
     with mounted(tmp_path / "small", "1m") as folder:
         cramped = {**config, "folder": str(folder)}
         first = results(cramped)

@@ -8,8 +8,8 @@ READY := .venv/.ready
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
 
-# A process per core, four at most; the sweeps run in one of them, one after the other.
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --durations 25
+# A process per core and one more; the sweeps run in one of them, one after the other.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --durations 25
 
 test: $(READY)
 	$(PYTEST) -m "not full"

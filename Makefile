@@ -47,5 +47,6 @@ $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "isoflop needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[cluster,dev,export,k8s,mnist]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint requirements.lock \
+		--editable '.[cluster,dev,export,k8s,mnist]'
 	touch $(READY)

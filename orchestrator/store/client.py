@@ -19,14 +19,16 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from methods.errors import DatabaseAway, DiskFull, StorageError, StudyError, nearest
 from methods.files import NO_ROOM
 from orchestrator.record.address import Address
+from orchestrator.store import silence
 
+event.listen(Engine, "do_connect", silence.connection)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # our errors say it in a line
 

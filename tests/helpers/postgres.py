@@ -1,13 +1,17 @@
 """A PostgreSQL that a test starts and stops."""
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faults import below
 
 
 class Postgres:
@@ -40,6 +44,19 @@ class Postgres:
 
     def stop(self) -> None:
         self._run("pg_ctl", "--wait", "--silent", "--mode=immediate", "stop")
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """All its processes stand still: the system still answers for its sockets."""
+        root = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        own = [root, *below(root, "postgres")]
+        for process in own:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in own:
+                os.kill(process, signal.SIGCONT)
 
     def close(self) -> None:
         self.stop()

@@ -9,14 +9,17 @@ from faults import FILE, Sweep
 from postgres import Postgres
 from stores import events, study
 
+from methods.errors import StorageError
 from orchestrator import store
 from orchestrator.record.events import decode
 from orchestrator.record.log import Log
+from orchestrator.store import silence
+from orchestrator.store.client import connect, storage_errors
 
 PASSWORD = "hidden-word"
 
 
-def test_a_store_that_leaves_and_returns_has_all_and_no_text_has_its_password(
+def test_a_store_that_leaves_freezes_and_returns_has_all_and_no_text_has_its_password(
     tmp_path: Path,
     postgres: Postgres,
     monkeypatch: pytest.MonkeyPatch,
@@ -50,6 +53,19 @@ def test_a_store_that_leaves_and_returns_has_all_and_no_text_has_its_password(
     assert "did not take a write" in caplog.text
     assert PASSWORD not in caplog.text
     assert not holders(tmp_path)
+
+    monkeypatch.setattr(silence, "SILENCE", 1.0)
+    uri = f"{postgres.url}?connect_timeout=2"
+    client = connect(uri)
+    assert client.search_experiments()
+    with (
+        postgres.frozen(),
+        pytest.raises(StorageError, match="cannot be used: ") as caught,
+        storage_errors(uri),
+    ):
+        client.search_experiments()
+    assert PASSWORD not in str(caught.value)
+    assert client.search_experiments(), "once it runs again"
 
 
 def holders(folder: Path) -> list[Path]:

@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
+# Modules are compiled once, and not by each process anew, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: quickstart test test-all lint bench bench-gpu bench-scale lock clean
 
 quickstart: $(READY)
@@ -49,4 +52,5 @@ $(READY): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --constraint requirements.lock \
 		--editable '.[cluster,dev,export,k8s,mnist]'
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # what no Python can compile is no module
 	touch $(READY)

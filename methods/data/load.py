@@ -59,6 +59,8 @@ class Data:
     """Whether augmentation may mirror an image."""
     pad: int
     """Pixels by which augmentation moves an image at most."""
+    difficulty: Float[np.ndarray, " images"] | None = None
+    """Of each test image, from 0 to 1, where the data set knows it."""
     origin: Origin | None = None
     """None where another process read the data."""
 
@@ -72,6 +74,7 @@ class Arrays:
     std: Float[np.ndarray, " channels"]
     flip: bool
     pad: int
+    difficulty: Float[np.ndarray, " images"] | None
     splits: Mapping[str, tuple[UInt8[np.ndarray, "..."], Int[np.ndarray, " samples"]]]
     """Pixels and labels of each role."""
 
@@ -85,7 +88,15 @@ class Arrays:
                 return None
             splits[role] = (split.store.pixels.cpu().numpy(), split.labels.cpu().numpy())
         mean, std = data.train.mean.numpy(), data.train.std.numpy()
-        return cls(task=data.task, mean=mean, std=std, flip=data.flip, pad=data.pad, splits=splits)
+        return cls(
+            task=data.task,
+            mean=mean,
+            std=std,
+            flip=data.flip,
+            pad=data.pad,
+            difficulty=data.difficulty,
+            splits=splits,
+        )
 
     def on(self, device: str | torch.device) -> Data:
         """The data set on a device; on the host its pixels are these very arrays, only read."""
@@ -101,7 +112,14 @@ class Arrays:
                 )
                 for role, (pixels, labels) in self.splits.items()
             }
-        return Data(task=self.task, flip=self.flip, pad=self.pad, origin=None, **splits)
+        return Data(
+            task=self.task,
+            flip=self.flip,
+            pad=self.pad,
+            difficulty=self.difficulty,
+            origin=None,
+            **splits,
+        )
 
 
 @dataclass(frozen=True)
@@ -175,10 +193,12 @@ def divided(
         role: _split(part, index, mean, std, torch.device(device), held=total <= limit_bytes)
         for role, (part, index) in parts.items()
     }
+    tested, rows = cut["test"]
     return Data(
         task=Task(name, channels, height, width, source.classes),
         flip=source.flip,
-        pad=max(1, min(height, width) // 8),
+        pad=max(1, min(height, width) // 8) if source.pad is None else source.pad,
+        difficulty=source.difficulty[tested][rows] if tested in source.difficulty else None,
         origin=Origin(name=name, source=source, cut=cut),
         **splits,
     )

@@ -2,12 +2,12 @@
 
 import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 Fit = Literal["crop", "pad", "stretch"]
 """How an image comes to another size: scaled to cover it and cut, scaled into it and framed, or
@@ -116,6 +116,10 @@ class Source:
     """In the order of the labels."""
     flip: bool
     """Whether a mirrored image keeps its class."""
+    pad: int | None = None
+    """Pixels by which an image may be moved; None for an eighth of its side."""
+    difficulty: Mapping[str, Float[np.ndarray, " samples"]] = field(default_factory=dict)
+    """By role: how hard each image is, from 0 to 1, where the set knows it."""
     files: Sequence[Path] = ()
     """Files that were read; none for what is embedded or comes from the hub."""
     left_out: tuple[LeftOut, ...] = ()

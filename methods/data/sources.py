@@ -1,12 +1,14 @@
 """Where raw images come from: embedded arrays, Hugging Face data sets, image folders, Parquet."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from methods.data import trails
 from methods.data.parts import Array, Fit, LeftOut, Numbered, Source
 from methods.errors import DataError, nearest
 
@@ -110,7 +112,12 @@ def _embedded(
 
 
 EMBEDDED: Mapping[str, Callable[[], Source]] = MappingProxyType(
-    {"digits": _digits, "mnist5k": _mnist5k}
+    {
+        "digits": _digits,
+        "mnist5k": _mnist5k,
+        "trails": partial(trails.source, 12_000, 2_000, 5_000),
+        "trails-small": partial(trails.source, 4_000, 1_000, 3_000),
+    }
 )
 """Data sets that come with the program or with a package."""
 

@@ -1,7 +1,8 @@
 """What a confirm run leaves to be checked by: a prediction and a cost for each test image.
 
 One Parquet file per run, named by its content and written before the run's end is recorded. A row
-is a test image, in the split's order: its `label`, and per operating point a prediction and MACs.
+is a test image, in the split's order: its `label`, and per operating point a prediction and MACs;
+and its `difficulty`, where the data set knows it.
 """
 
 import functools
@@ -82,6 +83,8 @@ class Evidence:
     subject: Subject
     labels: Integer[np.ndarray, " images"]
     points: Mapping[str, Shot]
+    difficulty: Float[np.ndarray, " images"] | None = None
+    """From 0, the easiest, to 1, where the data set knows it."""
 
     def correct(self, point: str) -> Bool[np.ndarray, " images"]:
         """Which test images the operating point has right."""
@@ -102,6 +105,8 @@ class Evidence:
 def packed(evidence: Evidence) -> bytes:
     """The file's content: the same numbers give the same bytes."""
     columns = {"label": _narrow(evidence.labels)}
+    if evidence.difficulty is not None:
+        columns["difficulty"] = evidence.difficulty
     for name, shot in evidence.points.items():
         columns[_column("prediction", name)] = _narrow(shot.predictions)
         columns[_column("macs", name)] = shot.macs
@@ -142,7 +147,10 @@ def unpacked(content: bytes) -> Evidence:
         raise ValueError("a file of predictions must hold a class for every image")
     if any(shot.macs.dtype.kind != "f" for shot in points.values()):
         raise ValueError("a file of predictions must hold the MACs of every image")
-    return Evidence(subject, labels, points)
+    difficulty = columns.get("difficulty")
+    if difficulty is not None and difficulty.dtype.kind != "f":
+        raise ValueError("a file of predictions must hold a difficulty as a fraction")
+    return Evidence(subject, labels, points, difficulty)
 
 
 def file_name(trial: str, sha256: str) -> str:

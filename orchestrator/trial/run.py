@@ -125,7 +125,8 @@ def _testify(job: Job, shots: Mapping[str, Shot], data: Data) -> str:
     """Leaves what the test images gave in the study's folder; its digest."""
     data_sha256 = job.settings.data_sha256
     subject = Subject.of(job.trial, job.method, job.params, job.seed, data=data_sha256)
-    predictions = Evidence(subject, data.test.labels.cpu().numpy(), shots)
+    labels = data.test.labels.cpu().numpy()
+    predictions = Evidence(subject, labels, shots, data.difficulty)
     return evidence.write(predictions, job.settings.folder)
 
 

@@ -20,15 +20,19 @@ classes = arrays.arrays(np.int64, 20, elements=st.integers(0, 999))
 macs = arrays.arrays(np.float64, 20, elements=st.floats(1, 1e12))
 names = st.sampled_from(["", "policy", "gate/w0.5", "label", "macs"])
 points = st.dictionaries(names, st.builds(Shot, classes, macs), min_size=1)
+difficulties = st.none() | arrays.arrays(np.float64, 20, elements=st.floats(0, 1))
 
 
 @settings(max_examples=30, deadline=None)
-@given(classes, points)
-def test_what_goes_in_comes_out_in_the_same_bytes(labels, shots):
-    whole = Evidence(Subject.of("dense-00000-seed1", "dense", {"depth": 8}, 7), labels, shots)
+@given(classes, points, difficulties)
+def test_what_goes_in_comes_out_in_the_same_bytes(labels, shots, difficulty):
+    subject = Subject.of("dense-00000-seed1", "dense", {"depth": 8}, 7)
+    whole = Evidence(subject, labels, shots, difficulty)
     content = packed(whole)
     again = unpacked(content)
     assert packed(again) == content
+    assert (again.difficulty is None) == (difficulty is None)
+    assert difficulty is None or (again.difficulty == difficulty).all()
     assert again.subject == whole.subject
     assert list(again.points) == list(shots)
     for name, shot in shots.items():
@@ -67,6 +71,7 @@ def test_what_is_no_such_file_is_refused():
         (table({**GOOD, "prediction": [1, None]}), "a class for every image"),
         (table({**GOOD, "macs": ["a", "b"]}), "the MACs of every image"),
         (table({name: pa.array([], pa.int64()) for name in GOOD}), "a class for every image"),
+        (table({**GOOD, "difficulty": ["a", "b"]}), "a difficulty as a fraction"),
         (table({"label": [1, 2]}), "no file of predictions"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -1,10 +1,9 @@
 """Trails: images of known difficulty, on which depth pays.
 
 A marked trail of one to three steps leads over a board of nine cells to a digit, which is the
-class; loose digits and a second, unmarked trail lead elsewhere. A network that sees only
-neighbouring cells must follow the trail step by step, so that it is blocks that buy accuracy, not
-width; and easy images need few of them. The digits are scikit-learn's, and no scan of one split
-stands in another.
+class; loose digits and a second, unmarked trail mislead. A convolution sees a few pixels around it,
+so that a long trail takes many blocks to follow, and a short one few: docs/data.md has what depth
+and width buy. The digits are scikit-learn's, and no scan of one split stands in another.
 """
 
 import itertools

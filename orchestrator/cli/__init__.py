@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch reads it once; see cluster.ENVIRONMENT
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it asks every installed package
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it searches every package
 
 import typer
 

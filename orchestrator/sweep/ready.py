@@ -25,7 +25,8 @@ class Place:
     optuna: str | None = None
     """Optuna's database; by default a journal file in the study's folder."""
     address: str | None = "local"
-    """A Ray cluster; "local" is this machine, which then must hold a trial, None is not known."""
+    """A Ray cluster, or "local": this machine, which then must hold a trial. None is an unknown
+    machine elsewhere: enough for a plan, not for a sweep."""
 
     @property
     def here(self) -> bool:

@@ -59,7 +59,8 @@ def run(
         DiskFull, ClusterDown, ClusterLost: the machine failed; the same call resumes.
         KeyboardInterrupt: the sweep was stopped by a signal; the same call resumes.
     """
-    address = "local" if place.address is None else place.address
+    address = place.address
+    assert address is not None, "a place to plan for has no address; a sweep must have one"
     checked = ready(study, place)
     if not place.here:
         with study.lines():

@@ -1,4 +1,4 @@
-"""`import isoflop`, and the command, in a folder whose files are named like its modules."""
+"""`import isoflop`, and what the command leaves in a folder of files named like its modules."""
 
 import doctest
 import importlib

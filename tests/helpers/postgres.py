@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from faults import below
+from ports import free_port
 
 
 class Postgres:
@@ -24,9 +24,7 @@ class Postgres:
             shutil.chown(self._folder, "nobody")
             self._as = ["setpriv", "--reuid=nobody", "--clear-groups"]
         self._run("initdb", "--username=isoflop", "--auth=trust", "--no-sync")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"postgresql://isoflop:hidden-word@127.0.0.1:{self.port}/postgres"
 
     def database(self, name: str) -> str:

@@ -4,7 +4,6 @@ import math
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from boards import BUDGETS, LIFT, study_rows
+from ports import free_port
 
 from orchestrator import store
 from orchestrator.record.events import decode
@@ -103,9 +103,7 @@ class Server:
     """A real `mlflow server` on one SQLite file, which can be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None

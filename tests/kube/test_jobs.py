@@ -120,7 +120,7 @@ def running(sweep: Sweep) -> dict[str, bool]:
 @pytest.mark.full
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_submitted_sweep_outlives_a_stop_and_the_death_of_a_node(
     tmp_path: Path, files: tuple[str, str], template: Path
 ) -> None:

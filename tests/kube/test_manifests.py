@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -35,6 +34,7 @@ from manifests import (
     tool,
 )
 from packaging.requirements import Requirement
+from ports import free_port
 from postgres import Postgres
 
 KUBERNETES = ("1.34", "1.37")
@@ -339,7 +339,7 @@ def test_the_mlflow_server_starts_as_told_and_knows_its_own_names(
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, **plain, "HOME": str(tmp_path), "PATH": path}
     _upgrade_in_two_pods_at_once(upgrade["command"], environment)
-    port = _free_port()
+    port = free_port()
     changes = {"5000": str(port), "0.0.0.0": "127.0.0.1", "workers=2": "workers=1"}
     words = list(container["args"])
     for old, new in changes.items():
@@ -369,12 +369,6 @@ def _upgrade_in_two_pods_at_once(command: list[str], environment: dict[str, str]
     for process in processes:
         output = process.communicate()[0]
         assert process.returncode == 0, output
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _status(port: int, path: str, host: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import pydantic
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +24,9 @@ Images = Float[Tensor, "batch channels height width"]
 Labels = Int[Tensor, " batch"]
 Features = Float[Tensor, "batch channels height width"]
 Changed = Float[Tensor, "batch out_channels out_height out_width"]
+Decisions = Shaped[Tensor, "batch decisions"]
+"""What runs on each image: boolean for parts that run or not, whole for the index of a choice, real
+for the weights of a mixture."""
 Family = Literal["cifar", "imagenet"]
 """Kind of backbone: three stages for small images, or four for large ones."""
 
@@ -40,6 +43,29 @@ class Network(nn.Module):
 
     def forward(self, images: Images) -> Output:
         raise NotImplementedError
+
+
+class RoutedNetwork(Network):
+    """A network that decides for each image what runs on it, and follows others' decisions too.
+
+    Decisions are a value, so that what deciding per image is worth can be measured: give each image
+    the decisions of another one.
+    """
+
+    def route(self, images: Images, decisions: Decisions | None = None) -> tuple[Output, Decisions]:
+        """The output under these decisions, by default its own, and the decisions.
+
+        The price is that of the decisions. A network that is handed its own decisions gives its own
+        output, and an image's output depends on its own row alone.
+        """
+        raise NotImplementedError
+
+    def everything(self) -> Shaped[Tensor, " decisions"] | None:
+        """The decisions of an image on which all runs that can; None where there are none such."""
+        return None
+
+    def forward(self, images: Images) -> Output:
+        return self.route(images)[0]
 
 
 N = TypeVar("N", bound=Network)

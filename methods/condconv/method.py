@@ -4,23 +4,27 @@ Yang et al., CondConv: Conditionally Parameterized Convolutions for Efficient In
 1904.04971v3).
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from methods.api import (
     Changed,
+    Decisions,
     Features,
     Images,
     Method,
+    Output,
     Phase,
+    RoutedNetwork,
     Search,
-    StaticNet,
     Task,
     cross_entropy,
 )
@@ -62,6 +66,23 @@ class RoutedHead(nn.Module):
 
     def forward(self, pooled: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch classes"]:
         return self.linear(pooled, self.router(pooled))  # type: ignore[no-any-return]
+
+
+class MixingNet(RoutedNetwork):
+    """A backbone whose routers weigh the experts for each image, at the same cost for every one."""
+
+    def __init__(self, backbone: nn.Module, cost: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.cost = cost
+        """MACs of one image."""
+
+    def route(self, images: Images, decisions: Decisions | None = None) -> tuple[Output, Decisions]:
+        """The output, and the weight of each expert of every router (real, batch weights)."""
+        with _weighing(self.backbone, decisions) as weights:
+            logits = self.backbone(images)
+        price = torch.full((len(images),), self.cost, dtype=torch.float64, device=images.device)
+        return Output(logits, price), torch.cat(weights, 1)
 
 
 class CondConv(Method):
@@ -139,13 +160,13 @@ class CondConv(Method):
         owners = "".join(name * size for name, size in zip(names, sizes, strict=True))
         return [block for block, owner in enumerate(owners) if owner in stages]
 
-    def build(self, task: Task) -> StaticNet:
+    def build(self, task: Task) -> MixingNet:
         """A freshly initialised network for `task`; draws from torch's global generator.
 
         Raises:
             MethodError: images too small for the family.
         """
-        return StaticNet(self.backbone(task), self.floor(task))
+        return MixingNet(self.backbone(task), self.floor(task))
 
     def backbone(self, task: Task) -> ResNet | efficientnet.EfficientNet:
         """The network that maps images to logits, freshly initialised.
@@ -164,11 +185,11 @@ class CondConv(Method):
         net.add_module("head", nn.Sequential(nn.Dropout(self.dropout), head))
         return net
 
-    def phases(self, smoothing: float = 0.0) -> Sequence[Phase[StaticNet]]:
+    def phases(self, smoothing: float = 0.0) -> Sequence[Phase[MixingNet]]:
         """A single phase: cross-entropy."""
         return [Phase(name="train", share=1.0, loss=partial(cross_entropy, smoothing=smoothing))]
 
-    def deploy(self, net: StaticNet) -> nn.Module:
+    def deploy(self, net: MixingNet) -> nn.Module:
         """The backbone with its norms folded into plain kernels and into every expert's."""
         return fold(net.backbone, {**PLAIN, CondConv2d: fuse})
 
@@ -176,7 +197,7 @@ class CondConv(Method):
         """MACs of any sample: the plain backbone, mixing and routing."""
         return _price(self, task)
 
-    def alarm(self, net: StaticNet, images: Images) -> str | None:
+    def alarm(self, net: MixingNet, images: Images) -> str | None:
         """A warning if the routing ignores the images, or if mixing is expensive for their maps."""
         routings = _outputs(net, images, Router)
         if len(images) > 1 and max(float(routing.std(0).mean()) for routing in routings) < STILL:
@@ -208,6 +229,25 @@ class CondConv(Method):
     def _routed_head(self, head: nn.Linear) -> RoutedHead:
         linear = CondLinear(head.in_features, head.out_features, experts=self.experts)
         return RoutedHead(linear, Router(head.in_features, self.experts, self.routing_init))
+
+
+@contextlib.contextmanager
+def _weighing(net: nn.Module, decisions: Decisions | None) -> Iterator[list[Tensor]]:
+    """The weights of each router as it runs; `decisions` replace them, a slice for each router."""
+    weights: list[Tensor] = []
+
+    def hand(_part: nn.Module, _inputs: Any, own: Tensor) -> Tensor:
+        start = sum(earlier.shape[1] for earlier in weights)
+        handed = own if decisions is None else decisions[:, start : start + own.shape[1]]
+        weights.append(handed.to(own.dtype))
+        return weights[-1]
+
+    hooks = [p.register_forward_hook(hand) for p in net.modules() if isinstance(p, Router)]
+    try:
+        yield weights
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _outputs(net: nn.Module, images: Images, kind: type[nn.Module]) -> list[Tensor]:

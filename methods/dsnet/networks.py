@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from methods.api import Changed, Features, Images, Network, Output
+from methods.api import Changed, Decisions, Features, Images, Network, Output, RoutedNetwork
 from methods.dsnet.losses import Odds
 from methods.dsnet.supernet import Logits, Path, SlimMobileNet
 from methods.fold import fold
 
 
-class GatedSupernet(Network):
+class GatedSupernet(RoutedNetwork):
     """A supernet, its gate over the routing space, and the teacher that averages the supernet."""
 
     prices: Tensor
@@ -44,10 +44,16 @@ class GatedSupernet(Network):
         self.teacher.eval()
         return self
 
-    def forward(self, images: Images) -> Output:
+    def route(self, images: Images, decisions: Decisions | None = None) -> tuple[Output, Decisions]:
+        """The output, and each image's index into the routing (whole, batch 1)."""
         features, chosen = self.decide(images)
+        chosen = chosen if decisions is None else decisions[:, 0]
         backs = [partial(self.supernet.back, path=path) for path in self.paths]
-        return Output(bucketed(features, chosen, backs), self.prices[chosen])
+        return Output(bucketed(features, chosen, backs), self.prices[chosen]), chosen[:, None]
+
+    def everything(self) -> Int[Tensor, " 1"]:
+        """The decision for the widest choice."""
+        return torch.tensor([len(self.routing) - 1], device=self.prices.device)
 
     def decide(self, images: Images) -> tuple[Changed, Int[Tensor, " batch"]]:
         """The features that every choice continues from, and each image's index into the routing.

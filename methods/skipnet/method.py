@@ -13,14 +13,15 @@ from torch.nn import functional as F
 
 from methods.api import (
     Changed,
+    Decisions,
     Family,
     Features,
     Images,
     Labels,
     Method,
-    Network,
     Output,
     Phase,
+    RoutedNetwork,
     Search,
     Task,
     cross_entropy,
@@ -72,7 +73,7 @@ class Prices(NamedTuple):
     savings: tuple[int, ...]
 
 
-class SkipResNet(Network):
+class SkipResNet(RoutedNetwork):
     """A ResNet with a gate in front of every block but the first.
 
     Gate k reads the output of block k and controls block k+1. This form runs every block and mixes
@@ -114,9 +115,14 @@ class SkipResNet(Network):
         """MACs of each sample under these actions."""
         return self.floor + actions.double() @ self.savings
 
-    def decisions(self, images: Images) -> Bool[Tensor, "batch gates"]:
-        """Which of the gated blocks each image runs, in the current mode of the network."""
-        return self.run(images, threshold).actions > 0
+    def route(self, images: Images, decisions: Decisions | None = None) -> tuple[Output, Decisions]:
+        """The output, and which of the gated blocks each image runs (boolean, batch gates)."""
+        trace = self.run(images, threshold if decisions is None else partial(_handed, decisions))
+        return Output(trace.logits, self.price(trace.actions)), trace.actions > 0
+
+    def everything(self) -> Bool[Tensor, " gates"]:
+        """The decisions of an image that runs every block."""
+        return torch.ones_like(self.savings, dtype=torch.bool)
 
 
 class SkippingNet(nn.Module):
@@ -250,7 +256,7 @@ class SkipNet(Method):
     def alarm(self, net: SkipResNet, images: Images) -> str | None:
         """A warning if the gates have collapsed on these images."""
         with quiet(net):
-            return collapse(net.decisions(images))
+            return collapse(net.route(images)[1])
 
     def _policy_step(
         self, net: SkipResNet, images: Images, labels: Labels, *, smoothing: float
@@ -269,6 +275,11 @@ class SkipNet(Method):
         advantages = _above(net.expected, gains) if self.baseline else gains
         surrogate = policy_loss(trace.odds / self.temperature, trace.actions, advantages)
         return task_loss.mean() + self.policy_weight * surrogate.mean()
+
+
+def _handed(decisions: Decisions, gate: int, odds: Logit) -> Logit:
+    """Decides as it was decided elsewhere, whatever the gate says."""
+    return decisions[:, gate].to(odds.dtype)
 
 
 def _mixed(block: Residual, features: Features, action: Logit) -> Changed:

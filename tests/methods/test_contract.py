@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from methods import METHODS
-from methods.api import Method, Network, Task
+from methods.api import Method, Network, RoutedNetwork, Task
 from methods.data.load import Data, load
 from methods.macs import executed_macs
 from methods.training.evaluate import evaluate
@@ -94,6 +94,31 @@ class TestContract:
             plain, permuted = net(images), net(images[order])
         torch.testing.assert_close(permuted.logits, plain.logits[order], rtol=1e-4, atol=1e-5)
         assert torch.equal(permuted.macs, plain.macs[order])
+
+    def test_a_network_that_decides_follows_decisions(self, name: str) -> None:
+        net, images = trained(name), digits().validation.head(32)[0]
+        if not isinstance(net, RoutedNetwork):
+            assert name in ("dense", "condensenet", "resrep"), "these treat all images alike"
+            return
+        with torch.no_grad():
+            plain = net(images)
+            own, decisions = net.route(images)
+            again = net.route(images, decisions)
+            swapped, kept = net.route(images, decisions.flip(0))
+            alone = [net.route(images[i, None], decisions[31 - i, None])[0] for i in range(32)]
+        assert len(decisions) == 32
+        assert torch.equal(own.macs, plain.macs)
+        assert torch.equal(again[1], decisions)
+        torch.testing.assert_close(own.logits, plain.logits, rtol=TOLERANCE, atol=TOLERANCE)
+        torch.testing.assert_close(again[0].logits, own.logits, rtol=TOLERANCE, atol=TOLERANCE)
+        assert torch.equal(kept, decisions.flip(0))
+        assert torch.equal(swapped.macs, own.macs.flip(0)), "the price is that of the decisions"
+        logits = torch.cat([output.logits for output in alone])
+        torch.testing.assert_close(swapped.logits, logits, rtol=TOLERANCE, atol=TOLERANCE)
+        if (most := net.everything()) is not None:
+            with torch.no_grad():
+                whole = net.route(images, most.expand(32, -1))[0]
+            assert (whole.macs >= own.macs).all(), "all run costs most"
 
     def test_nothing_costs_less_than_the_floor(self, name: str) -> None:
         net, images = trained(name), digits().validation.head(64)[0]

@@ -6,7 +6,7 @@ there is one clock (`progress` in [0, 1], see `Phase`).
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import pydantic
 import torch
@@ -178,6 +178,10 @@ class Method(Settings):
     search range as `Search(...)`; its default is the paper's value; the line under it is its
     meaning.
     """
+
+    PUBLISHED: ClassVar[Params] = {}
+    """The paper's settings where they differ from the defaults here: fields of the method, and of
+    the recipe as `recipe.lr`."""
 
     def build(self, task: Task) -> Any:
         """A freshly initialised network for `task`; draws from torch's global generator."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import nn
 from torch.nn import functional as F
 
-from methods.api import Network
+from methods.api import Decisions, Network, RoutedNetwork
 from methods.data.load import Split
 from methods.training.figures import figures
 
@@ -30,6 +30,15 @@ class Evaluation:
     macs: Float[np.ndarray, " samples"]
     predictions: Int[np.ndarray, " samples"]
     labels: Int[np.ndarray, " samples"]
+    losses: Float[np.ndarray, " samples"]
+    """Cross-entropy of each sample, in nats."""
+    decisions: Shaped[np.ndarray, "samples decisions"] | None = None
+    """What the network decided for each sample; None where it decides nothing."""
+
+    @property
+    def correct(self) -> Bool[np.ndarray, " samples"]:
+        """Whether each sample's largest logit is the label's."""
+        return np.equal(self.predictions, self.labels)  # type: ignore[no-any-return]
 
     @property
     def macs_std(self) -> float:
@@ -38,27 +47,46 @@ class Evaluation:
 
 
 def evaluate(
-    net: Network, split: Split, *, batch_size: int = 256, device: str | torch.device = "cpu"
+    net: Network,
+    split: Split,
+    *,
+    decisions: Decisions | None = None,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
 ) -> Evaluation:
-    """Accuracy and MACs of `net` in evaluation mode; `net` and all generators are unchanged."""
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    predictions, macs = [], []
+    """Accuracy and MACs of `net` in evaluation mode; `net` and all generators are unchanged.
+
+    A network that routes follows `decisions`, a row for each sample of the split, if they are
+    given.
+    """
+    losses, predictions, macs, decided = [], [], [], []
+    done = 0
     with evaluating(net):
         for images, labels in split.batches(batch_size):
-            output = net(images.to(device))
+            batch = images.to(device)
+            if isinstance(net, RoutedNetwork):
+                handed = None if decisions is None else decisions[done : done + len(images)]
+                output, rows = net.route(batch, None if handed is None else handed.to(device))
+                decided.append(rows)
+            else:
+                output = net(batch)
+            done += len(images)
             logits = output.logits.double()
-            loss += F.cross_entropy(logits, labels.to(device), reduction="sum")
+            losses.append(F.cross_entropy(logits, labels.to(device), reduction="none"))
             predictions.append(logits.argmax(1))
             macs.append(output.macs.double())
     guesses = torch.cat(predictions).cpu().numpy()
     truth = split.labels.cpu().numpy()
     costs = torch.cat(macs).cpu().numpy()
+    loss = torch.cat(losses)
     return Evaluation(
         **figures(guesses, truth, costs),
-        loss=float(loss) / len(split),
+        loss=float(loss.sum()) / len(split),
         macs=costs,
         predictions=guesses,
         labels=truth,
+        losses=loss.cpu().numpy(),
+        decisions=torch.cat(decided).cpu().numpy() if decided else None,
     )
 
 

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from orchestrator.board.choose import Choice, Excluded
-from orchestrator.board.model import RANKED_FROM, Cell
+from orchestrator.board.model import RANKED_FROM, Cell, Worth
 from orchestrator.board.rules import Rules
-from orchestrator.board.stats.intervals import holm, summary, welch
+from orchestrator.board.stats.intervals import Summary, crossed_mean, holm, summary, welch
+from orchestrator.record.evidence import Images
 from orchestrator.record.rows import Row
 from orchestrator.study.file import cap
 
@@ -103,7 +106,7 @@ def groups(family: Iterable[Sample], rules: Rules) -> dict[str, str]:
     return letters
 
 
-def cell(sample: Sample, rules: Rules, *, group: str, p_best: float | None) -> Cell:
+def cell(sample: Sample, rules: Rules, images: Images, *, group: str, p_best: float | None) -> Cell:
     """A sample with its figures."""
     macs = _mean(row.test_macs_mean for row in sample.seeds)
     return Cell(
@@ -120,6 +123,33 @@ def cell(sample: Sample, rules: Rules, *, group: str, p_best: float | None) -> C
         failed=sample.failed,
         p_best=p_best,
         group=group,
+        worth=_worth(sample, rules, images),
+    )
+
+
+def _worth(sample: Sample, rules: Rules, images: Images) -> Worth | None:
+    """What deciding per image is worth; over images too, where every run's evidence is there."""
+    seeds = [row for row in sample.seeds if row.test_another_acc is not None]
+    if not seeds or len(seeds) < len(sample.seeds):
+        return None
+    kept = [images.get((row.trial, row.point)) for row in seeds]
+    worths = [per_image.worth for per_image in kept if per_image and per_image.worth is not None]
+    paired = len(worths) == len(seeds) and len({len(worth) for worth in worths}) == 1
+    gain: Summary
+    if paired:
+        gain = crossed_mean(np.array(worths), rules.level)
+    else:
+        gains = [(row.test_acc or 0.0) - (row.test_another_acc or 0.0) for row in seeds]
+        gain = summary(gains, rules.level)
+    return Worth(
+        gain=gain,
+        images=paired,
+        another=_mean(row.test_another_acc for row in seeds) or 0.0,
+        majority=_mean(row.test_majority_acc for row in seeds) or 0.0,
+        majority_macs=_mean(row.test_majority_macs for row in seeds) or 0.0,
+        everything=_mean(row.test_all_acc for row in seeds),
+        everything_macs=_mean(row.test_all_macs for row in seeds),
+        alike=_mean(row.test_alike for row in seeds) or 0.0,
     )
 
 

@@ -10,8 +10,8 @@ from orchestrator.board.cells import Grid, Sample
 from orchestrator.board.model import INTERVAL_FROM, Comparison, Drawn
 from orchestrator.board.rules import Rules
 from orchestrator.board.stats.bootstrap import Counts, best_probability
-from orchestrator.board.stats.intervals import Difference, crossed, holm, more_seeds, welch
-from orchestrator.record.evidence import Correct, Correctness
+from orchestrator.board.stats.intervals import Correct, Difference, crossed, holm, more_seeds, welch
+from orchestrator.record.evidence import Images
 
 Pair = tuple[str, str]
 
@@ -23,7 +23,7 @@ class Terms:
     rules: Rules
     floor: float | None
     """The noise floor, as a fraction."""
-    correct: Correctness = field(default_factory=dict)
+    images: Images = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def noise_floor(grid: Grid, controls: Mapping[str, str]) -> float | None:
     return max(gaps, default=None)
 
 
-def contest(family: Sequence[Sample], images: int | None, correct: Correctness) -> Contest:
+def contest(family: Sequence[Sample], test_images: int | None, images: Images) -> Contest:
     """P(best) of each method at one budget, among those whose seeds allow an interval.
 
     The test images that the methods share are drawn too, where it is known of every run which
@@ -84,25 +84,23 @@ def contest(family: Sequence[Sample], images: int | None, correct: Correctness) 
     competing = {sample.method: sample for sample in family if sample.n >= INTERVAL_FROM}
     if len(competing) < 2:
         return Contest({}, None)
-    correctness = {name: right(sample, correct) for name, sample in competing.items()}
-    shared = {
-        name: images_right for name, images_right in correctness.items() if images_right is not None
-    }
+    correctness = {name: right(sample, images) for name, sample in competing.items()}
+    shared = {name: of_seeds for name, of_seeds in correctness.items() if of_seeds is not None}
     draws: Mapping[str, Correct | Counts]
     drawn: Drawn
     if len(shared) == len(competing) and len({c.shape[1] for c in shared.values()}) == 1:
         draws, drawn = shared, "predictions"
     else:
-        draws = {name: Counts(sample.accuracies, images) for name, sample in competing.items()}
-        drawn = "seeds" if images is None else "counts"
+        draws = {name: Counts(sample.accuracies, test_images) for name, sample in competing.items()}
+        drawn = "seeds" if test_images is None else "counts"
     return Contest(best_probability(draws, generator=np.random.default_rng(0)), drawn)
 
 
-def right(sample: Sample, correct: Correctness) -> Correct | None:
+def right(sample: Sample, images: Images) -> Correct | None:
     """Which test images each seed of a sample has right, or None where that is not known of one."""
-    seeds = [correct.get((row.trial, row.point)) for row in sample.seeds]
-    known = [images for images in seeds if images is not None]
-    if not known or len(known) < len(seeds) or len({len(images) for images in known}) > 1:
+    seeds = [images.get((row.trial, row.point)) for row in sample.seeds]
+    known = [per_image.correct for per_image in seeds if per_image is not None]
+    if not known or len(known) < len(seeds) or len({len(correct) for correct in known}) > 1:
         return None
     return np.array(known, bool)
 
@@ -152,7 +150,7 @@ def _is_noise(result: Difference, floor: float | None) -> bool:
 
 def _images(a: Sample, b: Sample, terms: Terms) -> Difference | None:
     """The difference for new images too, where every run's predictions are kept."""
-    ours, theirs = (right(sample, terms.correct) for sample in (a, b))
+    ours, theirs = (right(sample, terms.images) for sample in (a, b))
     if ours is None or theirs is None or ours.shape[1] != theirs.shape[1]:
         return None
     return crossed(ours, theirs, terms.rules.level)

@@ -15,18 +15,18 @@ from orchestrator.board.racing import undecided
 from orchestrator.board.reach import area, fronts, levels, means, reach
 from orchestrator.board.rules import Rules
 from orchestrator.board.stats.fronts import attainment
-from orchestrator.record.evidence import Correctness
+from orchestrator.record.evidence import Images
 from orchestrator.record.result import OVER_BUDGET, REFUSED
 from orchestrator.record.rows import Row
 
 
-def leaderboard(rows: Iterable[Row], rules: Rules, correct: Correctness | None = None) -> Board:
+def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None) -> Board:
     """The board of a study, by these three alone; the order of the rows changes nothing.
 
-    `correct` says which test images the confirm runs had right, where that was kept. Every method
-    of the rows stands on the board, and so does every one that the rules name.
+    `images` is what the confirm runs gave on each test image, where that was kept. Every method of
+    the rows stands on the board, and so does every one that the rules name.
     """
-    everything, correct = list(rows), correct or {}
+    everything, images = list(rows), images or {}
     complete, excluded = clean(everything)
     names = sorted(
         {row.method for row in everything}
@@ -37,13 +37,14 @@ def leaderboard(rows: Iterable[Row], rules: Rules, correct: Correctness | None =
     grid = samples(names, rules.budgets, complete, excluded, choices)
     families = {b: [grid[name, b] for name in contenders] for b in rules.budgets}
     letters = {b: groups(family, rules) for b, family in families.items()}
-    contests = {b: contest(family, rules.images, correct) for b, family in families.items()}
+    contests = {b: contest(family, rules.images, images) for b, family in families.items()}
     ordered = tuple(sorted(names, key=lambda name: _standing(grid[name, rules.primary], rules)))
     cells = {
         name: [
             cell(
                 grid[name, b],
                 rules,
+                images,
                 group=letters[b].get(name, ""),
                 p_best=contests[b].shares.get(name),
             )
@@ -54,7 +55,7 @@ def leaderboard(rows: Iterable[Row], rules: Rules, correct: Correctness | None =
     runs = {name: fronts(cells[name]) for name in ordered}
     every_cell = tuple(row[i] for i in range(len(rules.budgets)) for row in cells.values())
     goals = tuple(sorted(set(rules.targets))) or levels([mean for _, mean in means(every_cell)])
-    terms = Terms(rules, noise_floor(grid, rules.controls), correct)
+    terms = Terms(rules, noise_floor(grid, rules.controls), images)
     against, all_pairs = gains(ordered, grid, terms), pairs(ordered, grid, terms)
     left_open = undecided(grid, contenders, against, all_pairs, rules)
     return Board(

@@ -18,6 +18,36 @@ of right ones, or nothing."""
 
 
 @dataclass(frozen=True)
+class Worth:
+    """What deciding per image is worth to a cell's networks; means over seeds."""
+
+    gain: Summary
+    """Accuracy by own decisions less that by another image's; the interval is over seeds, and over
+    images where `images`."""
+    images: bool
+    another: float
+    """Accuracy with each image under another one's decisions, at the same MACs."""
+    majority: float
+    """Accuracy with all images under the majority's decisions."""
+    majority_macs: float
+    everything: float | None
+    """Accuracy with all images under the decision to run all; None where there is none."""
+    everything_macs: float | None
+    alike: float
+    """Fraction of the images that have the most frequent decisions."""
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether own decisions are worth more than others': the interval is above 0."""
+        return self.gain.lo is not None and self.gain.lo > 0
+
+    @property
+    def runs_all(self) -> bool:
+        """Whether the majority's decision is to run all."""
+        return self.everything_macs is not None and self.majority_macs >= self.everything_macs
+
+
+@dataclass(frozen=True)
 class Cell:
     """A method at a budget: what was chosen on validation, and what its fresh seeds gave."""
 
@@ -42,6 +72,13 @@ class Cell:
     """Share of the bootstrap's resamples in which no other method has a higher mean."""
     group: str
     """'A' for all that are not separable from the leader, then 'B', ...; '' where not ranked."""
+    worth: Worth | None = None
+    """None where the networks decide nothing per image, or where it was not measured."""
+
+    @property
+    def static(self) -> bool:
+        """Whether the networks decide per image, and their decisions are worth nothing."""
+        return self.worth is not None and not self.worth.dynamic
 
     @property
     def n(self) -> int:

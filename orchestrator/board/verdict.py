@@ -12,6 +12,7 @@ from orchestrator.board.words import (
     plural,
     points,
     seeds_text,
+    static_text,
 )
 
 
@@ -80,6 +81,8 @@ def _notes(board: Board) -> Iterable[str]:
             )
         if cell.state == "not confirmed yet":
             yield f"{where} is not confirmed yet."
+        if cell.static and cell.worth:
+            yield f"{where} is static: {static_text(cell.worth)}."
     for choice in board.passed_over:
         yield (
             f"{choice.method} at {mmacs(choice.budget)} MMACs: {choice.config} is best there on "
@@ -170,6 +173,8 @@ def _reservations(leader: Cell, base: Cell) -> str:
     few = min(cell.n for cell in (leader, base) if cell.n)
     if few < RANKED_FROM:
         text += f"; with fewer than {RANKED_FROM} seeds nothing is ranked"
+    if leader.static:
+        text += f"; the network of {leader.method} is static, its decisions are worth nothing"
     if leader.overrun:
         text += f"; {leader.method} overruns the budget on test"
     return text

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator.board.model import Board, Cell, Comparison
-from orchestrator.board.stats.intervals import MOST_SEEDS
+from orchestrator.board.model import Board, Cell, Comparison, Worth
+from orchestrator.board.stats.intervals import MOST_SEEDS, Summary
+
+MOSTLY = 0.9
+"""Fraction of the images with the same decisions from which on that is why a network is static."""
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
@@ -69,6 +72,22 @@ def half(cell: Cell) -> str:
     if cell.accuracy.hi is None or cell.accuracy.mean is None:
         return ""
     return f"{100 * (cell.accuracy.hi - cell.accuracy.mean):.2f}"
+
+
+def interval(gain: Summary) -> str:
+    """A difference of accuracies in points, with its interval where there is one."""
+    text = points(gain.mean)
+    return text if gain.lo is None else f"{text} ({points(gain.lo)} to {points(gain.hi)})"
+
+
+def static_text(worth: Worth) -> str:
+    """Why a network that decides per image counts as static."""
+    share = f"{percent(worth.alike, 1)} % of the images"
+    if worth.alike >= MOSTLY:
+        what = f"all runs on {share}" if worth.runs_all else f"{share} get the same decisions"
+    else:
+        what = "decisions differ between images, but another image's serve as well"
+    return f"own decisions are worth {interval(worth.gain)} points over another image's: {what}"
 
 
 def plural(count: int, noun: str) -> str:

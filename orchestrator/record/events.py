@@ -27,6 +27,16 @@ class Figures:
     macs_std: float | None = None
     macs_p95: float | None = None
     macs_max: float | None = None
+    another: float | None = None
+    """Accuracy with each image under another one's decisions; None where nothing is decided."""
+    majority: float | None = None
+    """Accuracy with all images under the majority's decisions."""
+    majority_macs: float | None = None
+    everything: float | None = None
+    """Accuracy with all images under the decision to run all."""
+    everything_macs: float | None = None
+    alike: float | None = None
+    """Fraction of the images that have the most frequent decisions."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +205,12 @@ SPLITS: Mapping[str, Mapping[str, str]] = {
         f"{split}_acc": "accuracy",
         f"{split}_loss": "loss",
         **{f"{split}_macs_{which}": f"macs_{which}" for which in ("mean", "std", "p95", "max")},
+        f"{split}_another_acc": "another",
+        f"{split}_majority_acc": "majority",
+        f"{split}_majority_macs": "majority_macs",
+        f"{split}_all_acc": "everything",
+        f"{split}_all_macs": "everything_macs",
+        f"{split}_alike": "alike",
     }
     for split in ("val", "test")
 }

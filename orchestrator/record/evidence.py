@@ -1,8 +1,9 @@
 """What a confirm run leaves to be checked by: a prediction and a cost for each test image.
 
 One Parquet file per run, named by its content and written before the run's end is recorded. A row
-is a test image, in the split's order: its `label`, and per operating point a prediction and MACs;
-and its `difficulty`, where the data set knows it.
+is a test image, in the split's order: its `label`, and per operating point a prediction, a loss
+and MACs; where the network decides per image, its decisions, and the predictions under others'
+decisions; and its `difficulty`, where the data set knows it.
 """
 
 import functools
@@ -10,20 +11,22 @@ import io
 import json
 import logging
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float, Integer
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from methods import files
 from methods.files import digest
-from methods.training.figures import figures
+from methods.training.figures import alike, figures
 from methods.values import Params
+from orchestrator.record.events import SPLITS
 from orchestrator.record.log import await_room
 from orchestrator.record.provenance import versions
 from orchestrator.record.rows import Row, config_hash
@@ -34,14 +37,34 @@ FORMAT = 1
 """Version of the file's layout."""
 FACTS = b"isoflop"
 """Where the Parquet schema carries what the run was, as JSON."""
+TEST_KEYS = {name: key for key, name in SPLITS["test"].items()}
+"""A field of `Figures` -> its key in a point's JSON object, on the test split."""
 FOLDER = "evidence"
 """The folder of the files, in the study's."""
-Correct = NDArray[np.bool_]
-"""Whether each seed (axis 0) is right on each test image (axis 1)."""
-Correctness = Mapping[tuple[str, str], NDArray[np.bool_]]
-"""By trial and operating point: whether the run is right on each test image."""
-Costs = Mapping[tuple[str, str], Float[np.ndarray, " images"]]
-"""By trial and operating point: the MACs of each test image."""
+Values = Shaped[np.ndarray, "..."]
+Column: TypeAlias = Values | pa.Array
+
+
+@dataclass(frozen=True)
+class Alike:
+    """What a network gave on every test image under the same decisions for all."""
+
+    predictions: Integer[np.ndarray, " images"]
+    macs: Float[np.ndarray, " images"]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a network decided for every test image, and what it gave under others' decisions."""
+
+    decisions: Shaped[np.ndarray, "images decisions"]
+    """Boolean for parts that run or not, whole for choices, real for weights."""
+    another: Integer[np.ndarray, "images draws"]
+    """Predictions with each image under another one's decisions, once for every exchange."""
+    majority: Alike
+    """Under the most frequent value of each decision, or the mean of each weight."""
+    everything: Alike | None
+    """Under the decision to run all, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +73,10 @@ class Shot:
 
     predictions: Integer[np.ndarray, " images"]
     macs: Float[np.ndarray, " images"]
+    losses: Float[np.ndarray, " images"] | None = None
+    """Cross-entropy in nats; None in the files of earlier versions."""
+    decided: Decided | None = None
+    """None where the network decides nothing, and in the files of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -95,21 +122,64 @@ class Evidence:
         """The test figures of an operating point, recomputed from the images."""
         shot = self.points[point]
         values = figures(shot.predictions, self.labels, shot.macs)
+        routing = routing_figures(self.labels, shot.decided) if shot.decided else {}
         return {
             "test_acc": values.pop("accuracy"),
             **{f"test_{name}": value for name, value in values.items()},
             "test_macs_std": float(shot.macs.std()),
+            **{TEST_KEYS[name]: v for name, v in routing.items() if v is not None},
         }
+
+    def per_image(self, point: str) -> "PerImage":
+        """What the operating point gave, image by image."""
+        shot, correct, worth = self.points[point], self.correct(point), None
+        if shot.decided is not None:
+            worth = correct - np.mean(shot.decided.another == self.labels[:, None], axis=1)
+        return PerImage(correct, shot.macs, self.labels, worth, shot.losses, self.difficulty)
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """What an operating point of a confirm run gave on every test image."""
+
+    correct: Bool[np.ndarray, " images"]
+    macs: Float[np.ndarray, " images"]
+    labels: Integer[np.ndarray, " images"]
+    worth: Float[np.ndarray, " images"] | None = None
+    """How much more often the image is right by its own decisions than by another one's, in
+    [-1, 1]; None where nothing is decided."""
+    losses: Float[np.ndarray, " images"] | None = None
+    """Cross-entropy in nats."""
+    difficulty: Float[np.ndarray, " images"] | None = None
+    """From 0, the easiest, to 1, where the data set knows it."""
+
+
+Images = Mapping[tuple[str, str], PerImage]
+"""By trial and operating point."""
+
+
+def routing_figures(
+    labels: Integer[np.ndarray, " images"], decided: Decided
+) -> dict[str, float | None]:
+    """The figures of a network that decides, by the fields of `Figures`."""
+    every = decided.everything
+    return {
+        "another": float(np.mean(decided.another == labels[:, None])),
+        "majority": float(np.mean(decided.majority.predictions == labels)),
+        "majority_macs": float(decided.majority.macs.mean()),
+        "everything": float(np.mean(every.predictions == labels)) if every else None,
+        "everything_macs": float(every.macs.mean()) if every else None,
+        "alike": alike(decided.decisions),
+    }
 
 
 def packed(evidence: Evidence) -> bytes:
     """The file's content: the same numbers give the same bytes."""
-    columns = {"label": _narrow(evidence.labels)}
+    columns: dict[str, Column] = {"label": _narrow(evidence.labels)}
     if evidence.difficulty is not None:
         columns["difficulty"] = evidence.difficulty
     for name, shot in evidence.points.items():
-        columns[_column("prediction", name)] = _narrow(shot.predictions)
-        columns[_column("macs", name)] = shot.macs
+        columns |= {_column(kind, name): values for kind, values in _columns(shot)}
     about = {**vars(evidence.subject), "format": FORMAT, "points": list(evidence.points)}
     table = pa.table(columns).replace_schema_metadata({FACTS: json.dumps(about, sort_keys=True)})
     buffer = io.BytesIO()
@@ -126,11 +196,8 @@ def unpacked(content: bytes) -> Evidence:
     try:
         table = pq.read_table(io.BytesIO(content))
         about = json.loads(table.schema.metadata[FACTS])
-        columns = {name: table.column(name).to_numpy() for name in table.column_names}
-        points = {
-            name: Shot(columns[_column("prediction", name)], columns[_column("macs", name)])
-            for name in about.pop("points")
-        }
+        columns = {name: _values(table.column(name)) for name in table.column_names}
+        points = {name: _shot(columns, name) for name in about.pop("points")}
         labels = columns["label"]
         layout = about.pop("format")
     except (OSError, TypeError, KeyError, ValueError, AttributeError, pa.ArrowException) as error:
@@ -191,12 +258,12 @@ def read(study: Path, trial: str, sha256: str) -> bytes | None:
     return content if digest(content) == sha256 else None
 
 
-def correctness(study: Path, rows: Iterable[Row]) -> Correctness:
-    """Which test images each confirm run had right, for those whose file is in the study's folder.
+def images(study: Path, rows: Iterable[Row]) -> dict[tuple[str, str], PerImage]:
+    """What each confirm run gave on every test image, where its file is in the study's folder.
 
     What is missing or altered is logged and left out.
     """
-    correct: dict[tuple[str, str], Bool[np.ndarray, " images"]] = {}
+    per_image: dict[tuple[str, str], PerImage] = {}
     lacking = []
     digests = {row.trial: row.evidence for row in rows if row.role == "confirm" and row.evidence}
     for trial, sha256 in sorted(digests.items()):
@@ -206,7 +273,7 @@ def correctness(study: Path, rows: Iterable[Row]) -> Correctness:
         except ValueError:
             lacking.append(trial)
             continue
-        correct |= {(trial, point): evidence.correct(point) for point in evidence.points}
+        per_image |= {(trial, point): evidence.per_image(point) for point in evidence.points}
     if lacking:
         logger.warning(
             "the predictions of %d of %d confirm runs cannot be read (%s, ...); `isoflop verify` "
@@ -215,19 +282,60 @@ def correctness(study: Path, rows: Iterable[Row]) -> Correctness:
             len(digests),
             lacking[0],
         )
-    return correct
+    return per_image
 
 
-def costs(study: Path, rows: Iterable[Row]) -> Costs:
-    """What every test image cost at the operating points of these rows, where that is recorded."""
-    macs: dict[tuple[str, str], Float[np.ndarray, " images"]] = {}
-    for row in rows:
-        content = read(study, row.trial, row.evidence) if row.evidence else None
-        try:
-            macs[row.trial, row.point] = unpacked(content or b"").points[row.point].macs
-        except (ValueError, KeyError):
-            continue  # `correctness` says that it cannot be read
-    return macs
+def _columns(shot: Shot) -> Iterator[tuple[str, Column]]:
+    """The columns of an operating point, by their kind."""
+    yield "prediction", _narrow(shot.predictions)
+    yield "macs", shot.macs
+    if shot.losses is not None:
+        yield "loss", shot.losses.astype(np.float32)
+    if (decided := shot.decided) is None:
+        return
+    whole = decided.decisions.dtype.kind in "iu"
+    yield "decisions", _listed(_narrow(decided.decisions) if whole else decided.decisions)
+    yield "another", _listed(_narrow(decided.another))
+    for kind, alike_ in (("majority", decided.majority), ("everything", decided.everything)):
+        if alike_ is not None:
+            yield f"{kind} prediction", _narrow(alike_.predictions)
+            yield f"{kind} macs", alike_.macs
+
+
+def _shot(columns: Mapping[str, Values], point: str) -> Shot:
+    """An operating point from its columns.
+
+    Raises:
+        KeyError: one is missing.
+    """
+
+    def column(kind: str) -> Values:
+        return columns[_column(kind, point)]
+
+    decided = None
+    if _column("decisions", point) in columns:
+        every = _column("everything macs", point) in columns
+        decided = Decided(
+            column("decisions"),
+            column("another"),
+            Alike(column("majority prediction"), column("majority macs")),
+            Alike(column("everything prediction"), column("everything macs")) if every else None,
+        )
+    losses = columns.get(_column("loss", point))
+    return Shot(column("prediction"), column("macs"), losses, decided)
+
+
+def _listed(values: Values) -> pa.FixedSizeListArray:
+    """A column with a row of values for each image."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def _values(column: pa.ChunkedArray) -> Values:
+    """A column's values, two-dimensional where each image has a row of them."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy()  # type: ignore[no-any-return]
+    rows = pa.compute.list_flatten(column).to_numpy()
+    return rows.reshape(len(column), column.type.list_size)  # type: ignore[no-any-return]
 
 
 def _column(kind: str, point: str) -> str:

@@ -15,6 +15,9 @@ FIGURES = tuple(
     f"{split}_{figure}"
     for split in ("val", "test")
     for figure in ("acc", "macs_mean", "macs_p95", "macs_max")
+) + tuple(
+    f"test_{figure}"
+    for figure in ("another_acc", "majority_acc", "majority_macs", "all_acc", "all_macs", "alike")
 )
 """What an operating point tells of a row."""
 
@@ -47,6 +50,14 @@ class Row:
     test_macs_mean: float | None = None
     test_macs_p95: float | None = None
     test_macs_max: float | None = None
+    test_another_acc: float | None = None
+    """With each image under another one's decisions; None where nothing is decided."""
+    test_majority_acc: float | None = None
+    test_majority_macs: float | None = None
+    test_all_acc: float | None = None
+    test_all_macs: float | None = None
+    test_alike: float | None = None
+    """Fraction of the images that have the most frequent decisions."""
     budgets: tuple[float, ...] = ()
     run_id: str | None = None
     evidence: str = ""

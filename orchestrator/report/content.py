@@ -8,7 +8,7 @@ from orchestrator.board.model import Board
 from orchestrator.board.stats import bootstrap
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.board.words import mmacs
-from orchestrator.record.evidence import Costs
+from orchestrator.record.evidence import Images
 from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
@@ -24,8 +24,8 @@ class Report:
     provenance: Provenance
     curves: Curves = field(default_factory=dict)
     """Learning curves, by trial."""
-    costs: Costs = field(default_factory=dict)
-    """MACs of every test image, by trial and operating point."""
+    images: Images = field(default_factory=dict)
+    """What the confirm runs gave on each test image."""
     times: Sequence[Timed] = ()
     """The networks of the board by the clock."""
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from orchestrator.board import words
 from orchestrator.board.latency import Timed
-from orchestrator.board.model import Board
+from orchestrator.board.model import Board, Cell
 
 
 def board_table(board: Board) -> pd.DataFrame:
@@ -40,6 +40,7 @@ def board_table(board: Board) -> pd.DataFrame:
                 "gain_p": gain.result.p if gain else None,
                 "gain_p_holm": gain.p_holm if gain else None,
                 "p_best": cell.p_best,
+                **_worth(cell),
                 "val_acc": choice.val_acc if choice else None,
                 "val_macs_mean_m": _millions(choice.val_macs_mean) if choice else None,
                 "config": choice.config if choice else "",
@@ -52,6 +53,22 @@ def board_table(board: Board) -> pd.DataFrame:
     numbers = frame.columns[list(frame.columns).index("mean") : list(frame.columns).index("config")]
     floats = [name for name in numbers if name not in ("overrun", "collapsed", "failed")]
     return frame.astype(dict.fromkeys(floats, "float64"))
+
+
+def _worth(cell: Cell) -> dict[str, float | None]:
+    """What deciding per image is worth; empty where nothing is decided."""
+    worth = cell.worth
+    return {
+        "worth": worth.gain.mean if worth else None,
+        "worth_lo": worth.gain.lo if worth else None,
+        "worth_hi": worth.gain.hi if worth else None,
+        "another": worth.another if worth else None,
+        "majority": worth.majority if worth else None,
+        "majority_macs_m": _millions(worth.majority_macs) if worth else None,
+        "all_run": worth.everything if worth else None,
+        "all_run_macs_m": _millions(worth.everything_macs) if worth else None,
+        "alike": worth.alike if worth else None,
+    }
 
 
 def seeds_table(board: Board) -> pd.DataFrame:

@@ -25,6 +25,7 @@ SECTIONS = {
     "best": "Probability of the highest mean",
     "pareto": "Accuracy over MACs",
     "seeds": "Every seed",
+    "routing": "Worth of routing",
     "latency": "Latency, and what the MACs promise",
     "costs": "What each image costs",
     "reach": "MACs to reach an accuracy",
@@ -156,12 +157,12 @@ def _costs(report: Report) -> list[str]:
     """A small panel per cell whose images are not treated alike."""
     return [
         inline_svg(
-            costs_panel(report.board, method, budget, report.costs),
+            costs_panel(report.board, method, budget, report.images),
             size=(2.9, 2.1),
             prefix=f"costs{i}",
             label=f"MACs of the test images, {method} at {words.mmacs(budget)} MMACs",
         )
-        for i, (method, budget) in enumerate(varying(report.board, report.costs))
+        for i, (method, budget) in enumerate(varying(report.board, report.images))
     ]
 
 

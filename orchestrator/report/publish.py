@@ -10,9 +10,8 @@ from orchestrator.board.latency import Timed, timed
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
 from orchestrator.board.rules import Rules
-from orchestrator.record import evidence
 from orchestrator.record.events import Latency
-from orchestrator.record.evidence import Correctness
+from orchestrator.record.evidence import Images
 from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance, encode_provenance
 from orchestrator.record.rows import Row
@@ -34,8 +33,8 @@ class Source:
     study: Study
     rows: Sequence[Row]
     provenance: Provenance
-    correct: Correctness = field(default_factory=dict)
-    """Which test images the confirm runs had right, where that is recorded."""
+    images: Images = field(default_factory=dict)
+    """What the confirm runs gave on each test image, where that is recorded."""
     latencies: Sequence[Latency] = ()
     curves: CurvesOf = lambda _: {}
 
@@ -74,14 +73,14 @@ def publish(source: Source, folder: Path, *, primary: float | None = None) -> Pu
     stays.
     """
     rules = Rules.of(source.study, source.provenance, primary=primary)
-    board = leaderboard(source.rows, rules, source.correct)
+    board = leaderboard(source.rows, rules, source.images)
     name = "report" if rules.primary_declared else f"report-at-{rules.primary:g}m"
     report = Report(
         board=board,
         rows=source.rows,
         provenance=source.provenance,
         curves=source.curves(shown(board, source.rows)),
-        costs=evidence.costs(folder, (row for cell in board.cells for row in cell.seeds)),
+        images=source.images,
         times=timed(source.rows, rules.budgets, rules.baseline, source.latencies),
     )
     return Published(board, write_report(report, folder / name), report.times)

@@ -20,6 +20,8 @@ def terminal(board: Board, *, times: Sequence[Timed] = ()) -> RenderableType:
     parts: list[RenderableType] = [Text(verdict(board), style="bold"), Text()]
     parts.append(_cells(board, board.primary))
     parts += [Text(f"! {note}") for note in notes(board)]
+    if any(cell.worth for cell in board.cells):
+        parts += [Text(), _routing(board)]
     parts += [Text(), _effort(board)]
     if any(time.ms is not None for time in times):
         parts += [Text(), _times(board, times)]
@@ -71,6 +73,8 @@ def _cells(board: Board, primary: float | None) -> Table:
             " † no budget of the study: the best on validation of what was confirmed for its "
             "budgets; exploratory."
         )
+    if any(cell.static for cell in board.cells):
+        caption += " \N{DEGREE SIGN} static: deciding per image is worth nothing there."
     if board.noise_floor is not None:
         caption += " Gains marked ~ are noise by the A/A control."
     grid = table(
@@ -89,13 +93,39 @@ def _cells(board: Board, primary: float | None) -> Table:
             mark = "†" if budget in rules.undeclared else "*" if budget == primary else " "
             grid.add_row(
                 f"<={words.mmacs(budget)}{mark}" if i == 0 else "",
-                name,
+                f"{name}\N{DEGREE SIGN}" if cell.static else name,
                 _accuracy_text(cell),
                 _gain_text(board, cell),
                 words.macs_text(cell.macs_mean) + ("!" if cell.overrun else ""),
                 str(cell.n),
                 _standing(board, cell),
                 end_section=i == len(board.methods) - 1,
+            )
+    return grid
+
+
+def _routing(board: Board) -> Table:
+    """What deciding per image is worth at the primary budget."""
+    caption = (
+        f"Test accuracy in % at {words.mmacs(board.primary)} MMACs with each image under its own "
+        "decisions, under another image's (the same MACs), with all images under the majority's, "
+        "and with all run. Worth: own less another's, in points, with its "
+        f"{100 * board.rules.confidence:g} % interval over seeds and images. A network whose "
+        "decisions are worth nothing is static, whatever its MACs vary by."
+    )
+    heads = ("own", "another's", "majority's", "all run", "worth")
+    grid = table(text("routing", wrap=False), *map(number, heads), text("it is"), caption=caption)
+    for name in board.methods:
+        cell = board.cell(name, board.primary)
+        if (worth := cell.worth) is not None:
+            grid.add_row(
+                name,
+                words.percent(cell.accuracy.mean),
+                words.percent(worth.another),
+                words.percent(worth.majority),
+                words.percent(worth.everything),
+                words.interval(worth.gain),
+                "dynamic" if worth.dynamic else "static",
             )
     return grid
 

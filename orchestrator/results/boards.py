@@ -119,7 +119,7 @@ def show(
             study=declared,
             rows=source.rows,
             provenance=source.provenance,
-            correct=evidence.correctness(folder, source.rows),
+            images=evidence.images(folder, source.rows),
             latencies=store.read_latencies(source.uri, declared.name),
             curves=lambda trials: source.curves(trials, refresh=refresh),
         ),

@@ -21,7 +21,7 @@ from orchestrator.record import evidence
 from orchestrator.record.events import End, Start, encode_points
 from orchestrator.record.evidence import Evidence, Subject
 from orchestrator.record.provenance import Provenance, decode_provenance
-from orchestrator.record.rows import Row, config_hash, trial_rows
+from orchestrator.record.rows import FIGURES, Row, config_hash, trial_rows
 from orchestrator.results.board_check import check_board
 from orchestrator.results.boards import located
 from orchestrator.results.contents import Reader, check_data, digest_here
@@ -67,12 +67,12 @@ def verified(name: str, stored: Stored, reader: Reader | None = None) -> Finding
                 board_rows = [_recomputed(row, predictions) for row in board_rows]
         rows += board_rows
     _labels(confirmed, provenance, findings)
-    correct = {
-        (trial, point): predictions.correct(point)
+    images = {
+        (trial, point): predictions.per_image(point)
         for trial, predictions in confirmed.items()
         for point in predictions.points
     }
-    board = leaderboard(rows, Rules.of(study, provenance), correct)
+    board = leaderboard(rows, Rules.of(study, provenance), images)
     check_board(stored, board, findings)
     if reader is not None:
         check_data(study, provenance.data, reader, findings)
@@ -222,13 +222,8 @@ def _recomputed(row: Row, predictions: Evidence) -> Row:
     if row.point not in predictions.points:
         return row
     figures = predictions.figures(row.point)
-    return replace(
-        row,
-        test_acc=figures["test_acc"],
-        test_macs_mean=figures["test_macs_mean"],
-        test_macs_p95=figures["test_macs_p95"],
-        test_macs_max=figures["test_macs_max"],
-    )
+    recomputed: dict[str, Any] = {name: figures[name] for name in FIGURES if name in figures}
+    return replace(row, **recomputed)
 
 
 def _named(run: StoredRun) -> str:

@@ -134,6 +134,8 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
     for budget in board.budgets:
         cell, at = board.cell(method, budget), f"at_{budget:g}m"
         parts = [cell.state, f"group {cell.group}" if cell.group else ""]
+        if cell.worth:
+            parts.append("static" if cell.static else "dynamic")
         if cell.choice:
             parts.append(f"{cell.choice.config} {cell.choice.point}".strip())
         words[at] = ", ".join(part for part in parts if part)
@@ -141,6 +143,8 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
             metrics[f"acc/{at}"] = round(cell.accuracy.mean, 4)
             metrics[f"macs/{at}"] = round(cell.macs_mean / 1e6, 4)
             metrics[f"seeds/{at}"] = float(cell.n)
+            if cell.worth and cell.worth.gain.mean is not None:
+                metrics[f"worth/{at}"] = round(cell.worth.gain.mean, 4)
     return metrics, words
 
 

@@ -204,6 +204,13 @@ def _split(split: str, macs: str, figures: Figures) -> dict[str, float]:
     rounded = {}
     if math.isfinite(figures.accuracy):
         rounded[f"{split}/acc"] = round(figures.accuracy, 4)
+    for name, accuracy in (
+        ("another", figures.another),
+        ("majority", figures.majority),
+        ("all_run", figures.everything),
+    ):
+        if accuracy is not None and math.isfinite(accuracy):
+            rounded[f"{split}/{name}_acc"] = round(accuracy, 4)
     for name, cost in (
         ("mean", figures.macs_mean),
         ("p95", figures.macs_p95),

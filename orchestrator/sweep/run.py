@@ -107,7 +107,7 @@ def run(
         study=study,
         rows=rows,
         provenance=origin,
-        correct=evidence.correctness(folder, rows),
+        images=evidence.images(folder, rows),
         latencies=ledger.history.latencies,
         curves=partial(log.logged, ledger.wal),
     )

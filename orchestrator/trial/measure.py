@@ -3,17 +3,23 @@
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from methods.api import Method, Network
-from methods.data.load import Data
+from methods.api import Method, Network, RoutedNetwork
+from methods.data.load import Data, Split
 from methods.errors import Diverged, WrongPrice
 from methods.macs import executed_macs
 from methods.training.evaluate import Evaluation, evaluate
+from methods.training.routing import DRAWS, Routing, routing
+from orchestrator.board.model import Worth
+from orchestrator.board.stats.intervals import crossed_mean
+from orchestrator.board.words import static_text
 from orchestrator.record.events import Figures, Point
+from orchestrator.record.evidence import Alike, Decided, Shot, routing_figures
 from orchestrator.record.rows import not_finite
 
 logger = logging.getLogger(__name__)
@@ -22,11 +28,15 @@ PROOF = 64
 """Validation images on which the stated price is compared with the MACs that are executed."""
 
 
+FEW = 2
+"""Exchanges of decisions on the validation split, which give a warning and no figure."""
+
+
 class Measured(NamedTuple):
-    """An operating point and, where the test split was read, the result of each test image."""
+    """An operating point and, where the test split was read, what it gave on each test image."""
 
     point: Point
-    test: Evaluation | None
+    shot: Shot | None
 
 
 def measure(
@@ -46,21 +56,21 @@ def measure(
     """
     points = []
     for point_name, view in views.items():
-        validation = evaluate(view, data.validation, device=device)
-        test_evaluation = evaluate(view, data.test, device=device) if test else None
+        validation = _tried(view, data.validation, device, draws=FEW)
+        tested = _tried(view, data.test, device, draws=DRAWS) if test else None
         point = Point(
             "/".join(part for part in (name, point_name) if part),
-            _figures(validation),
-            _figures(test_evaluation) if test_evaluation else None,
+            validation.figures(),
+            tested.figures() if tested else None,
         )
         if flaw := not_finite([point]):
             raise Diverged(flaw)
         images = data.validation.head(PROOF)[0].to(device)
         prove(method, view, images)
-        if alarm := method.alarm(view, images):
-            logger.warning("%s: %s", point.point or "network", alarm)
-            point = replace(point, alarm=alarm)
-        points.append(Measured(point, test_evaluation))
+        if alarms := [*filter(None, (validation.alarm(), method.alarm(view, images)))]:
+            point = replace(point, alarm="; ".join(alarms))
+            logger.warning("%s: %s", point.point or "network", point.alarm)
+        points.append(Measured(point, tested.shot() if tested else None))
     return points
 
 
@@ -85,12 +95,63 @@ def prove(method: Method, net: Network, images: torch.Tensor) -> None:
         )
 
 
-def _figures(evaluation: Evaluation) -> Figures:
-    return Figures(
-        accuracy=evaluation.accuracy,
-        macs_mean=evaluation.macs_mean,
-        loss=evaluation.loss,
-        macs_std=evaluation.macs_std,
-        macs_p95=evaluation.macs_p95,
-        macs_max=evaluation.macs_max,
-    )
+@dataclass(frozen=True)
+class _Tried:
+    """A network on a split: what it gave, and what its decisions are worth."""
+
+    evaluation: Evaluation
+    routing: Routing | None
+
+    def figures(self) -> Figures:
+        evaluation = self.evaluation
+        decided = self._decided()
+        return Figures(
+            accuracy=evaluation.accuracy,
+            macs_mean=evaluation.macs_mean,
+            loss=evaluation.loss,
+            macs_std=evaluation.macs_std,
+            macs_p95=evaluation.macs_p95,
+            macs_max=evaluation.macs_max,
+            **(routing_figures(evaluation.labels, decided) if decided else {}),
+        )
+
+    def shot(self) -> Shot:
+        evaluation = self.evaluation
+        return Shot(evaluation.predictions, evaluation.macs, evaluation.losses, self._decided())
+
+    def alarm(self) -> str | None:
+        """Says that deciding per image is worth nothing, with the likely reason."""
+        if self.routing is None:
+            return None
+        figures = self.figures()
+        worth = Worth(
+            gain=crossed_mean(self.routing.worth[None]),
+            images=True,
+            another=figures.another or 0.0,
+            majority=figures.majority or 0.0,
+            majority_macs=figures.majority_macs or 0.0,
+            everything=figures.everything,
+            everything_macs=figures.everything_macs,
+            alike=figures.alike or 0.0,
+        )
+        return None if worth.dynamic else f"static: {static_text(worth)}"
+
+    def _decided(self) -> Decided | None:
+        routing = self.routing
+        if routing is None:
+            return None
+        decisions, every = routing.own.decisions, routing.everything
+        assert decisions is not None, "a network that routes has decided"
+        return Decided(
+            decisions,
+            np.stack([evaluation.predictions for evaluation in routing.another], axis=1),
+            Alike(routing.majority.predictions, routing.majority.macs),
+            Alike(every.predictions, every.macs) if every else None,
+        )
+
+
+def _tried(net: Network, split: Split, device: str, *, draws: int) -> _Tried:
+    evaluation = evaluate(net, split, device=device)
+    if not isinstance(net, RoutedNetwork):
+        return _Tried(evaluation, None)
+    return _Tried(evaluation, routing(net, split, evaluation, draws=draws, device=device))

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 5.0
 """Seconds between two checkpoints, at least; the end of a phase always has one."""
-LAYOUT = 2
+LAYOUT = 3
 """Of a checkpoint; one of another layout is left alone."""
 
 
@@ -91,16 +91,16 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
             test = job.role == "confirm"
             for measured in measure(method, epoch.points(), name, data, device, test=test):
                 points.append(measured.point)
-                if measured.test:
-                    shots[measured.point.point] = Shot(
-                        measured.test.predictions, measured.test.macs
-                    )
+                if measured.shot:
+                    shots[measured.point.point] = measured.shot
             if test and epoch.index < epoch.epochs:
                 save_phase(folder, epoch.phase, epoch.state()["net"])
         seconds, began = seconds + time.monotonic() - began, time.monotonic()
         ending = None
         if epoch.index == epoch.epochs:
-            digest = _testify(job, shots, data) if shots else ""
+            digest = ""
+            if shots:
+                digest = evidence.write(_evidence(job, shots, data), job.settings.folder)
             ending = Ending("COMPLETE", None, seconds, tuple(points), device_name(device), digest)
         result = Result(epoch.index, _now(), _metrics(epoch, validation), ending)
         past.append(result)
@@ -110,7 +110,7 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
                 "identity": identity,
                 "train": epoch.state(),
                 "points": encode_points(points),
-                "shots": _tensors(shots),
+                "shots": _tensor(_evidence(job, shots, data)) if shots else None,
                 "seconds": seconds,
                 "results": [encode_result(earlier) for earlier in past],
             }
@@ -121,28 +121,21 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
         yield result
 
 
-def _testify(job: Job, shots: Mapping[str, Shot], data: Data) -> str:
-    """Leaves what the test images gave in the study's folder; its digest."""
+def _evidence(job: Job, shots: Mapping[str, Shot], data: Data) -> Evidence:
+    """What the test images gave so far."""
     data_sha256 = job.settings.data_sha256
     subject = Subject.of(job.trial, job.method, job.params, job.seed, data=data_sha256)
-    labels = data.test.labels.cpu().numpy()
-    predictions = Evidence(subject, labels, shots, data.difficulty)
-    return evidence.write(predictions, job.settings.folder)
+    return Evidence(subject, data.test.labels.cpu().numpy(), shots, data.difficulty)
 
 
-def _tensors(shots: Mapping[str, Shot]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Operating points as a checkpoint keeps them."""
-    return {
-        point: (torch.from_numpy(shot.predictions), torch.from_numpy(shot.macs))
-        for point, shot in shots.items()
-    }
+def _tensor(content: Evidence) -> torch.Tensor:
+    """Evidence as a checkpoint holds it: the bytes of its file."""
+    return torch.frombuffer(bytearray(evidence.packed(content)), dtype=torch.uint8)
 
 
-def _shots(columns: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Shot]:
-    """Operating points from a checkpoint."""
-    return {
-        point: Shot(guesses.numpy(), macs.numpy()) for point, (guesses, macs) in columns.items()
-    }
+def _shots(content: torch.Tensor | None) -> dict[str, Shot]:
+    """The operating points of a checkpoint's evidence."""
+    return {} if content is None else dict(evidence.unpacked(content.numpy().tobytes()).points)
 
 
 def _metrics(epoch: Epoch, validation: Evaluation) -> Metrics:

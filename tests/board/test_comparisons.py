@@ -11,6 +11,7 @@ from orchestrator.board.rules import Rules
 from orchestrator.board.stats.bootstrap import best_probability
 from orchestrator.board.stats.intervals import crossed, more_seeds
 from orchestrator.board.verdict import notes, verdict
+from orchestrator.record.evidence import PerImage
 
 NOISE = (0.0, 0.004, -0.004, 0.002, -0.002)
 
@@ -137,11 +138,15 @@ def test_p_best_without_images_is_surer():
     assert 0.5 < share[0] < share[1]
 
 
+def gave(correct):
+    return PerImage(correct, np.ones(len(correct)), np.zeros(len(correct), int))
+
+
 def predicted(rows, images=500):
-    """Which images each confirm run had right, at random, but at its own accuracy."""
+    """What each confirm run gave: right at random, but at its own accuracy."""
     draw = np.random.default_rng(2)
     return {
-        (r.trial, r.point): draw.permutation(images) < round(images * r.test_acc)
+        (r.trial, r.point): gave(draw.permutation(images) < round(images * r.test_acc))
         for r in rows
         if r.role == "confirm"
     }
@@ -152,7 +157,7 @@ def test_p_best_draws_the_images_that_were_kept_and_says_so():
     kept = predicted(rows)
     board = leaderboard(rows, Rules(budgets=(1,), primary=1, images=500), kept)
     runs = {
-        name: np.array([kept[f"{name}-00000-seed{s}", ""] for s in range(1, 6)])
+        name: np.array([kept[f"{name}-00000-seed{s}", ""].correct for s in range(1, 6)])
         for name in board.methods
     }
     share = best_probability(runs, generator=np.random.default_rng(0))
@@ -177,7 +182,7 @@ def test_p_best_draws_the_images_that_were_kept_and_says_so():
 def test_runs_on_other_images_are_not_paired():
     rows = contest(dense=0.8, skipnet=0.803)
     kept = predicted(rows)
-    kept["skipnet-00000-seed3", ""] = np.ones(499, bool)
+    kept["skipnet-00000-seed3", ""] = gave(np.ones(499, bool))
     board = leaderboard(rows, Rules(budgets=(1,), primary=1, images=500), kept)
     assert board.drawn == {1: "counts"}
     assert board.pairs[0].images is None

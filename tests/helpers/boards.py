@@ -4,9 +4,11 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from orchestrator.board.choose import choose
+from orchestrator.record.evidence import PerImage
 from orchestrator.record.rows import Row
 
 BUDGETS = (1.0, 2.0, 4.0)
@@ -100,3 +102,32 @@ def undraw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "inline_svg", lambda *_, **__: "<svg></svg>")
     monkeypatch.setattr(draw, "pareto_files", lambda *_: {})
     monkeypatch.setattr(draw, "forest_file", lambda _: b"")
+
+
+def routed(
+    worth: float, *, seeds: int = 5, alike: float = 0.3, majority_macs: float = 8e5
+) -> tuple[list[Row], dict[tuple[str, str], PerImage]]:
+    """A study of dense and of a network that decides, whose decisions are worth this much."""
+    rows = [row(method=name, trial=f"{name}-00000") for name in ("dense", "skipnet")]
+    images = {}
+    draw = np.random.default_rng(4)
+    for seed in range(1, seeds + 1):
+        rows.append(confirm(config="dense-00000", seed=seed, test_acc=0.8 + seed / 1000))
+        gains = draw.choice([-0.25, 0.0, 0.25], 400) + worth
+        figures = {
+            "test_acc": 0.85,
+            "test_another_acc": 0.85 - float(gains.mean()),
+            "test_majority_acc": 0.82,
+            "test_majority_macs": majority_macs,
+            "test_all_acc": 0.84,
+            "test_all_macs": 9e5,
+            "test_alike": alike,
+        }
+        run = confirm(method="skipnet", config="skipnet-00000", seed=seed, **figures)
+        rows.append(run)
+        right = np.arange(400) < 340
+        macs = draw.uniform(5e5, 9e5, 400)
+        images[run.trial, run.point] = PerImage(
+            right, macs, np.arange(400) % 10, gains, difficulty=np.linspace(0, 1, 400)
+        )
+    return rows, images

@@ -82,7 +82,7 @@ class Job:
 
     def until(self, what: str) -> str:
         """Its state once `what` is in its log, or it ended."""
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 1500  # an epoch takes ten seconds where others test too
         while not self.state.is_terminal() and what not in self.printed():
             assert time.monotonic() < deadline, self.printed()
             time.sleep(0.1)

@@ -14,12 +14,31 @@ from hypothesis.extra import numpy as arrays
 
 from methods.files import digest
 from orchestrator.record import evidence
-from orchestrator.record.evidence import Evidence, Shot, Subject, packed, unpacked
+from orchestrator.record.evidence import (
+    Alike,
+    Decided,
+    Evidence,
+    Shot,
+    Subject,
+    packed,
+    unpacked,
+)
 
 classes = arrays.arrays(np.int64, 20, elements=st.integers(0, 999))
 macs = arrays.arrays(np.float64, 20, elements=st.floats(1, 1e12))
 names = st.sampled_from(["", "policy", "gate/w0.5", "label", "macs"])
-points = st.dictionaries(names, st.builds(Shot, classes, macs), min_size=1)
+alike = st.builds(Alike, classes, macs)
+decisions = (
+    st.sampled_from(["bool", "int64", "float32"])
+    .flatmap(
+        lambda kind: arrays.arrays(kind, (20, 3), elements={"int64": st.integers(0, 9)}.get(kind))
+    )
+    .filter(lambda rows: rows.dtype.kind != "f" or bool(np.isfinite(rows).all()))
+)
+others = arrays.arrays(np.int64, (20, 2), elements=st.integers(0, 999))
+decided = st.none() | st.builds(Decided, decisions, others, alike, st.none() | alike)
+losses = st.none() | arrays.arrays(np.float32, 20, elements=st.floats(0, 9, width=32))
+points = st.dictionaries(names, st.builds(Shot, classes, macs, losses, decided), min_size=1)
 difficulties = st.none() | arrays.arrays(np.float64, 20, elements=st.floats(0, 1))
 
 
@@ -43,6 +62,17 @@ def test_what_goes_in_comes_out_in_the_same_bytes(labels, shots, difficulty):
         assert figures["test_macs_mean"] == shot.macs.mean()
         assert figures["test_macs_max"] == shot.macs.max()
         assert (shot.macs <= figures["test_macs_p95"]).mean() >= 0.95
+        again_shot, decided = again.points[name], shot.decided
+        assert (again_shot.losses is None) == (shot.losses is None)
+        assert (again_shot.decided is None) == (decided is None)
+        if decided is not None and again_shot.decided is not None:
+            assert (again_shot.decided.decisions == decided.decisions).all()
+            assert (again_shot.decided.everything is None) == (decided.everything is None)
+            another = (decided.another == labels[:, None]).mean()
+            assert figures["test_another_acc"] == pytest.approx(another)
+            worth = again.per_image(name).worth
+            assert worth is not None
+            assert worth.mean() == pytest.approx(right.mean() - another, abs=1e-12)
 
 
 ABOUT = json.dumps({"format": 1, "points": [""], **vars(Subject.of("x", "dense", {}, 7))})

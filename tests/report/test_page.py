@@ -20,6 +20,7 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import verdict
 from orchestrator.record.events import Latency
+from orchestrator.record.evidence import PerImage
 from orchestrator.record.provenance import Provenance
 from orchestrator.report import frames
 from orchestrator.report.content import Report
@@ -50,6 +51,13 @@ FILES = {
 }
 
 
+def per_image(row):
+    """What a network of known accuracy and mean cost gave on 200 images."""
+    draw = np.random.default_rng(row.seed)
+    macs = np.round(draw.uniform(0.5, 1.5, 200) * (row.test_macs_mean or 0))
+    return PerImage(draw.random(200) < row.test_acc, macs, draw.integers(10, size=200))
+
+
 def content(rows, budgets=BUDGETS):
     """A report of these rows, with all that a page may show."""
     board = leaderboard(rows, Rules(budgets=budgets, primary=2, chance=0.1))
@@ -57,10 +65,8 @@ def content(rows, budgets=BUDGETS):
         row.trial: [(epoch, (row.val_acc or 0.2) - 0.5 / epoch) for epoch in range(1, 9)]
         for row in shown(board, rows)
     }
-    costs = {
-        (row.trial, row.point): np.round(
-            np.random.default_rng(row.seed).uniform(0.5, 1.5, 200) * (row.test_macs_mean or 0)
-        )
+    images = {
+        (row.trial, row.point): per_image(row)
         for row in rows
         if row.method == "skipnet" and row.role == "confirm"
     }
@@ -79,7 +85,7 @@ def content(rows, budgets=BUDGETS):
     ]
     times = timed(rows, budgets, "dense", told)
     return Report(
-        board=board, rows=rows, provenance=PROVENANCE, curves=curves, costs=costs, times=times
+        board=board, rows=rows, provenance=PROVENANCE, curves=curves, images=images, times=times
     )
 
 
@@ -229,6 +235,7 @@ def test_every_section_has_a_file_and_an_empty_one_is_left_out():
         "gain",
         "best",
         "seeds",
+        "routing",
         "latency",
         "costs",
         "reach",

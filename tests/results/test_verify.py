@@ -19,7 +19,7 @@ from methods.files import digest
 from orchestrator import store
 from orchestrator.record import evidence
 from orchestrator.record.events import decode_metrics, decode_points
-from orchestrator.record.evidence import Evidence, Shot, Subject
+from orchestrator.record.evidence import Alike, Decided, Evidence, Shot, Subject
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Ending, Outcome
@@ -72,7 +72,15 @@ def seen(draw: np.random.Generator, truth: np.ndarray, right: float, price: floa
     """A run's predictions: right for a share of the images, each at a cost of its own."""
     wrong = draw.random(IMAGES) > right
     guesses = np.where(wrong, (truth + 1) % 10, truth)
-    return Shot(guesses, np.floor(price * (0.5 + draw.random(IMAGES))))
+    macs = np.floor(price * (0.5 + draw.random(IMAGES)))
+    return Shot(guesses, macs, draw.random(IMAGES), decided(draw, truth, macs))
+
+
+def decided(draw: np.random.Generator, truth: np.ndarray, macs: np.ndarray) -> Decided:
+    """Decisions that are worth something: another image's are right for fewer images."""
+    another = np.where(draw.random((IMAGES, 4)) > 0.6, (truth[:, None] + 1) % 10, truth[:, None])
+    majority = Alike(np.where(draw.random(IMAGES) > 0.7, 0, truth), np.full(IMAGES, macs.mean()))
+    return Decided(draw.random((IMAGES, 3)) > 0.5, another, majority, None)
 
 
 def ended(ledger: Ledger, ticket: Ticket, points: Points, kept: str = "") -> None:
@@ -122,8 +130,8 @@ def made(out: Path) -> Place:
     rows = ledger.history.rows()
     ledger.close()
     store.project(folder / "wal.jsonl", uri, STUDY.name)
-    correct = evidence.correctness(folder, rows)
-    published = publish(Source(study=STUDY, rows=rows, provenance=facts, correct=correct), folder)
+    images = evidence.images(folder, rows)
+    published = publish(Source(study=STUDY, rows=rows, provenance=facts, images=images), folder)
     assert set(published.board.drawn.values()) == {"predictions"}
     store.write_board(uri, STUDY.name, published.board, published.page.parent)
     client = MlflowClient(uri)
@@ -211,7 +219,7 @@ def one_prediction(stored: Stored) -> Stored:
         guesses = shot.predictions.copy()
         right = np.flatnonzero(proof.correct("policy"))[0]
         guesses[right] = (guesses[right] + 1) % 10
-        return replace(proof, points={**proof.points, "policy": Shot(guesses, shot.macs)})
+        return replace(proof, points={**proof.points, "policy": replace(shot, predictions=guesses)})
 
     return with_evidence(stored, change)
 
@@ -221,7 +229,22 @@ def one_mac(stored: Stored) -> Stored:
         shot = proof.points["policy"]
         macs = shot.macs.copy()
         macs[7] += 1
-        return replace(proof, points={**proof.points, "policy": Shot(shot.predictions, macs)})
+        return replace(proof, points={**proof.points, "policy": replace(shot, macs=macs)})
+
+    return with_evidence(stored, change)
+
+
+def one_decision(stored: Stored) -> Stored:
+    """Another image's decisions serve one image better than was published."""
+
+    def change(proof: Evidence) -> Evidence:
+        shot = proof.points["policy"]
+        assert shot.decided is not None
+        another = shot.decided.another.copy()
+        wrong = np.argwhere(another != proof.labels[:, None])[0]
+        another[tuple(wrong)] = proof.labels[wrong[0]]
+        forged = replace(shot, decided=replace(shot.decided, another=another))
+        return replace(proof, points={**proof.points, "policy": forged})
 
     return with_evidence(stored, change)
 
@@ -304,6 +327,7 @@ ALTERED: list[tuple[Callable[[Stored], Stored], str, list[str]]] = [
     (one_byte, RUN, ["SHA-256 of the evidence"]),
     (one_prediction, RUN, ["SHA-256 of the evidence", "test_acc"]),
     (one_mac, RUN, ["SHA-256 of the evidence", "test_macs_mean"]),
+    (one_decision, RUN, ["SHA-256 of the evidence", "test_another_acc"]),
     (one_label, RUN, ["SHA-256 of the evidence", "labels as in the first run"]),
     (other_versions, RUN, ["SHA-256 of the evidence", "python"]),
     (no_file, RUN, ["evidence"]),

@@ -216,9 +216,9 @@ def fill_the_disk(sweep: Sweep) -> None:
 def assert_verified(swept: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     """The board follows from what MLflow holds, and no more so once a bit of it is another."""
     rows = [row for row in swept.rows() if row.role == "confirm"]
-    correct = evidence.correctness(swept.folder, rows)
+    images = evidence.images(swept.folder, rows)
     assert {(row.trial, row.point): row.test_acc for row in rows} == {
-        name: right.mean() for name, right in correct.items()
+        name: per_image.correct.mean() for name, per_image in images.items()
     }
     shutil.rmtree(swept.folder)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.record.evidence import Correct
+from orchestrator.board.stats.intervals import Correct
 
 DRAWS = 10_000
 """Resamples; the figure's own error is half a point at most."""

@@ -109,6 +109,33 @@ def crossed(a: Correct, b: Correct, confidence: float = 0.95) -> Difference:
     return Difference("tested", difference, low, high)
 
 
+def crossed_mean(values: Floats, confidence: float = 0.95) -> Summary:
+    """The mean of a figure of each seed (axis 0) on each image (axis 1), both of them samples.
+
+    Two crossed random effects as in `crossed`, for one sample, paired as its values are. Of a
+    single seed the interval is over images alone; it is never shorter than the one over seeds.
+    """
+    seeds, images = values.shape
+    mean = float(values.mean())
+    by_image = (float(values.mean(axis=0).var(ddof=1)) / images, images - 1) if images > 1 else None
+    if by_image is None:
+        return Summary(seeds, mean, None, None, None)
+    parts, both = [by_image], 0.0
+    if seeds > 1:
+        parts.append((float(values.mean(axis=1).var(ddof=1)) / seeds, seeds - 1))
+        both = _interaction(values) / values.size
+    square = max(sum(part for part, _ in parts) - both, *(part for part, _ in parts), 0.0)
+    sd = float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None
+    if square < 1e-24:
+        return Summary(seeds, mean, sd, mean, mean)
+    freedom = square**2 / sum(part**2 / free for part, free in parts)
+    half = _quantile(confidence, freedom) * float(np.sqrt(square))
+    over_seeds = summary(values.mean(axis=1).tolist(), confidence)
+    low = min(mean - half, mean if over_seeds.lo is None else over_seeds.lo)
+    high = max(mean + half, mean if over_seeds.hi is None else over_seeds.hi)
+    return Summary(seeds, mean, sd, low, high)
+
+
 def holm(p_values: Sequence[float | None], *, looks: int = 1) -> list[float | None]:
     """Each p-value adjusted for being one of a family (Holm, 1979); None is not in the family.
 
@@ -195,9 +222,9 @@ def _power(
     return rejected
 
 
-def _interaction(right: Correct) -> float:
+def _interaction(by_seed: Correct | Floats) -> float:
     """Mean square of what neither the seed nor the image explains."""
-    values = right.astype(np.float64)
+    values = by_seed.astype(np.float64)
     rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
     freedom = (len(values) - 1) * (values.shape[1] - 1)
     return float((rest**2).sum() / freedom)

@@ -6,25 +6,25 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from orchestrator.board.model import Board
 from orchestrator.board.words import mmacs
-from orchestrator.record.evidence import Costs
+from orchestrator.record.evidence import Images
 from orchestrator.report.figures.style import Panel, marks
 from orchestrator.report.palette import INK
 
 BINS = 24
 
 
-def varying(board: Board, costs: Costs) -> list[tuple[str, float]]:
+def varying(board: Board, images: Images) -> list[tuple[str, float]]:
     """Methods and budgets whose networks do not cost the same for every image."""
     return [
         (cell.method, cell.budget)
         for cell in board.cells
-        if any(len(np.unique(macs)) > 1 for macs in _macs(board, cell.method, cell.budget, costs))
+        if any(len(np.unique(macs)) > 1 for macs in _macs(board, cell.method, cell.budget, images))
     ]
 
 
-def costs_panel(board: Board, method: str, budget: float, costs: Costs) -> Panel:
+def costs_panel(board: Board, method: str, budget: float, images: Images) -> Panel:
     """Shares of images by their MACs, all seeds together; mean dotted, budget dashed."""
-    values = np.concatenate(_macs(board, method, budget, costs)) / 1e6
+    values = np.concatenate(_macs(board, method, budget, images)) / 1e6
 
     def draw(axes: Axes) -> None:
         colour, _ = marks(board)[method]
@@ -42,7 +42,7 @@ def costs_panel(board: Board, method: str, budget: float, costs: Costs) -> Panel
     return draw
 
 
-def _macs(board: Board, method: str, budget: float, costs: Costs) -> list[np.ndarray]:
+def _macs(board: Board, method: str, budget: float, images: Images) -> list[np.ndarray]:
     cell = board.cell(method, budget)
     keys = [(row.trial, row.point) for row in cell.seeds]
-    return [costs[key] for key in keys if key in costs]
+    return [images[key].macs for key in keys if key in images]

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from orchestrator.board.stats.intervals import crossed, holm, more_seeds, summary, welch
+from orchestrator.board.stats.intervals import (
+    crossed,
+    crossed_mean,
+    holm,
+    more_seeds,
+    summary,
+    welch,
+)
 
 accuracies = st.integers(0, 10_000).map(lambda k: k / 10_000)
 samples = st.lists(accuracies, min_size=2, max_size=8)
@@ -174,3 +181,22 @@ def test_runs_that_all_agree_have_no_interval_for_new_images():
     right = np.ones((3, 50), bool)
     assert crossed(right, right).state == "not testable"
     assert crossed(right[:1], right).state == "too few seeds"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "level", "low", "high"), [(5, 0.95, 0.93, 1.0), (1, 0.95, 0.9, 1.0)]
+)
+def test_the_mean_of_seeds_and_images_is_covered(seeds, level, low, high):
+    """Of new seeds and new images; a single seed's interval is for new images of this seed."""
+    draw, covered, studies = np.random.default_rng(3), 0, 600
+    for _ in range(studies):
+        of_seeds = draw.normal(0, 0.02, (seeds, 1)) if seeds > 1 else 0.0
+        values = 0.01 + of_seeds + draw.normal(0, 0.2, 300) + draw.normal(0, 0.3, (seeds, 300))
+        interval = crossed_mean(values, level)
+        covered += interval.lo <= 0.01 <= interval.hi
+    assert low <= covered / studies <= high
+
+
+def test_the_mean_of_values_that_are_all_alike_has_no_interval_but_itself():
+    assert crossed_mean(np.zeros((3, 50))).lo == crossed_mean(np.zeros((3, 50))).hi == 0.0
+    assert crossed_mean(np.zeros((1, 1))).lo is None

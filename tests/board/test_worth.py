@@ -1,0 +1,60 @@
+"""What deciding per image is worth, and when a dynamic network is called static."""
+
+import pytest
+from boards import confirm, routed
+
+from orchestrator.board.leaderboard import leaderboard
+from orchestrator.board.rules import Rules
+from orchestrator.board.verdict import notes, verdict
+from orchestrator.board.words import static_text
+
+RULES = Rules(budgets=(1.0,), primary=1.0, images=400)
+
+
+def test_decisions_that_are_worth_something_make_a_network_dynamic():
+    rows, images = routed(0.1)
+    board = leaderboard(rows, RULES, images)
+    cell = board.cell("skipnet", 1.0)
+    assert cell.worth.images
+    assert cell.worth.gain.mean == pytest.approx(0.1, abs=0.02)
+    assert cell.worth.dynamic
+    assert not cell.static
+    assert board.cell("dense", 1.0).worth is None
+    assert not any("static" in note for note in notes(board))
+
+
+@pytest.mark.parametrize(
+    ("alike", "majority_macs", "reason"),
+    [
+        (0.99, 9e5, "all runs on 99.0 % of the images"),
+        (0.97, 8e5, "97.0 % of the images get the same decisions"),
+        (0.30, 8e5, "another image's serve as well"),
+    ],
+)
+def test_decisions_that_are_worth_nothing_make_it_static_with_a_reason(
+    alike, majority_macs, reason
+):
+    rows, images = routed(0.0, alike=alike, majority_macs=majority_macs)
+    board = leaderboard(rows, RULES, images)
+    cell = board.cell("skipnet", 1.0)
+    assert cell.static
+    assert reason in static_text(cell.worth)
+    assert any("skipnet at 1 MMACs is static" in n and reason in n for n in notes(board))
+    assert "static" in verdict(board), "it leads, and is not what its name promises"
+
+
+def test_without_the_images_the_seeds_alone_give_the_interval():
+    rows, images = routed(0.1)
+    cell = leaderboard(rows, RULES, {}).cell("skipnet", 1.0)
+    assert not cell.worth.images
+    assert cell.worth.dynamic
+    with_images = leaderboard(rows, RULES, images).cell("skipnet", 1.0).worth.gain
+    seeds_alone = cell.worth.gain
+    assert with_images.hi - with_images.lo > seeds_alone.hi - seeds_alone.lo - 1e-12
+
+
+def test_a_worth_that_one_seed_lacks_is_none():
+    rows, images = routed(0.1)
+    place = next(i for i, run in enumerate(rows) if run.method == "skipnet" and run.seed == 1)
+    rows[place] = confirm(method="skipnet", config="skipnet-00000", seed=1, test_acc=0.85)
+    assert leaderboard(rows, RULES, images).cell("skipnet", 1.0).worth is None

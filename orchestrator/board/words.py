@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from orchestrator.board.model import Board, Cell, Comparison, Worth
 from orchestrator.board.stats.intervals import MOST_SEEDS, Summary
 
-MOSTLY = 0.9
-"""Fraction of the images with the same decisions from which on that is why a network is static."""
+ALL, MOSTLY = 0.9999, 0.9
+"""Fractions of the images with the same decisions above which that is called all of them, and
+above which that is why a network is static."""
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
@@ -82,12 +83,15 @@ def interval(gain: Summary) -> str:
 
 def static_text(worth: Worth) -> str:
     """Why a network that decides per image counts as static."""
-    share = f"{percent(worth.alike, 1)} % of the images"
-    if worth.alike >= MOSTLY:
-        what = f"all runs on {share}" if worth.runs_all else f"{share} get the same decisions"
+    share = "every image" if worth.alike > ALL else f"{percent(worth.alike, 1)} % of the images"
+    verb = "gets" if worth.alike > ALL else "get"
+    if worth.alike > MOSTLY and worth.runs_all:
+        what = f"all runs on {share}"
+    elif worth.alike > MOSTLY:
+        what = f"{share} {verb} the same decisions"
     else:
         what = "decisions differ between images, but another image's serve as well"
-    return f"own decisions are worth {interval(worth.gain)} points over another image's: {what}"
+    return f"{what}; own decisions are worth {interval(worth.gain)} points over another image's"
 
 
 def plural(count: int, noun: str) -> str:

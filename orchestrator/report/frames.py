@@ -2,13 +2,14 @@
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from orchestrator.board import words
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Cell
+from orchestrator.report.groups import Group
 
 
 def board_table(board: Board) -> pd.DataFrame:
@@ -134,6 +135,13 @@ def latency_table(times: Iterable[Timed]) -> pd.DataFrame:
     }
     records = [[getattr(one, field) for field in columns] for one in times]
     return pd.DataFrame(records, columns=list(columns.values()))
+
+
+def groups_table(groups: Sequence[Group]) -> pd.DataFrame:
+    """Test images by difficulty and class, a row per method and group, at the primary budget."""
+    columns = ["method", "by", "group", "images", "accuracy", "macs_mean_m"]
+    records = [(g.method, g.kind, g.name, g.images, g.accuracy, _millions(g.macs)) for g in groups]
+    return pd.DataFrame(records, columns=columns)
 
 
 def csv(frame: pd.DataFrame) -> bytes:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import jinja2
 
@@ -15,6 +16,8 @@ from orchestrator.report.content import Report
 from orchestrator.report.figures import gains, learning, pareto, style
 from orchestrator.report.figures.costs import costs_panel, varying
 from orchestrator.report.figures.draw import inline_svg
+from orchestrator.report.figures.groups import groups_panel
+from orchestrator.report.groups import Kind, groups
 from orchestrator.report.palette import INK
 
 EXCLUDED_SHOWN = 100
@@ -26,6 +29,7 @@ SECTIONS = {
     "pareto": "Accuracy over MACs",
     "seeds": "Every seed",
     "routing": "Worth of routing",
+    "groups": "Easy and difficult images, and classes",
     "latency": "Latency, and what the MACs promise",
     "costs": "What each image costs",
     "reach": "MACs to reach an accuracy",
@@ -109,6 +113,7 @@ def _context(report: Report) -> dict[str, object]:
         "curves": _curves(report),
         "thinned": learning.SEARCHED,
         "costs": _costs(report),
+        "grouped": _grouped(report),
         "times": report.times,
         "devices": sorted({time.device for time in report.times if time.device}),
     }
@@ -164,6 +169,26 @@ def _costs(report: Report) -> list[str]:
         )
         for i, (method, budget) in enumerate(varying(report.board, report.images))
     ]
+
+
+def _grouped(report: Report) -> dict[Kind, list[str]]:
+    """Two panels for each way to group the test images that can be drawn: accuracy and MACs."""
+    parts = groups(report.board, report.images)
+    kinds: list[Kind] = ["difficulty", "loss", "class"]
+    figures: list[Literal["accuracy", "macs"]] = ["accuracy", "macs"]
+    return {
+        kind: [
+            inline_svg(
+                groups_panel(report.board, parts, kind, figure),
+                size=(3.9, 2.6),
+                prefix=f"{kind}-{figure}",
+                label=f"{figure} by {kind}",
+            )
+            for figure in figures
+        ]
+        for kind in kinds
+        if any(part.kind == kind for part in parts)
+    }
 
 
 def _per_budget(board: Board, kind: str) -> list[str]:

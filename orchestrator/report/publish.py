@@ -19,6 +19,7 @@ from orchestrator.report import frames
 from orchestrator.report.content import Report, facts
 from orchestrator.report.figures import draw
 from orchestrator.report.figures.learning import shown
+from orchestrator.report.groups import groups
 from orchestrator.report.page import page
 from orchestrator.study.file import Study
 
@@ -107,6 +108,7 @@ def _files(report: Report) -> dict[str, bytes]:
         **draw.pareto_files(board, report.rows),
         "forest.png": draw.forest_file(board),
         "provenance.json": _json({**encode_provenance(report.provenance), "board": facts(board)}),
+        "groups.csv": frames.csv(frames.groups_table(groups(board, report.images))),
         "latency.csv": frames.csv(frames.latency_table(report.times)),
         "report.html": page(report).encode(),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from boards import BUDGETS, study_rows
+from boards import BUDGETS, routed, study_rows
 from rich.console import Console
 
 import orchestrator.report
@@ -25,6 +25,7 @@ from orchestrator.record.provenance import Provenance
 from orchestrator.report import frames
 from orchestrator.report.content import Report
 from orchestrator.report.figures.learning import shown
+from orchestrator.report.groups import groups
 from orchestrator.report.page import SECTIONS, page
 from orchestrator.report.publish import write_report
 from orchestrator.report.terminal import terminal
@@ -38,6 +39,7 @@ PROVENANCE = Provenance(
     versions={"torch": "2.13.0"},
 )
 FILES = {
+    "groups.csv",
     "latency.csv",
     "leaderboard.csv",
     "leaderboard.parquet",
@@ -236,6 +238,7 @@ def test_every_section_has_a_file_and_an_empty_one_is_left_out():
         "best",
         "seeds",
         "routing",
+        "groups",
         "latency",
         "costs",
         "reach",
@@ -285,7 +288,8 @@ def test_a_browser_shows_the_page_whole(report, browser, width):
         assert browser.execute_script(cut) == 0
     drawn = "return [...document.querySelectorAll('figure svg')].map(e => e.clientHeight)"
     heights = browser.execute_script(drawn)
-    assert len(heights) == 2 + 2 * len(board.methods) + 3 * len(BUDGETS)
+    by_class = 2
+    assert len(heights) == 2 + 2 * len(board.methods) + 3 * len(BUDGETS) + by_class
     assert min(heights) > 80
     overflow = """return [...document.querySelectorAll('figure svg')].flatMap(svg => {
         const box = svg.getBoundingClientRect();
@@ -348,3 +352,39 @@ def test_paper_holds_all_of_it(report, browser):
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_worth_of_routing_and_the_groups_of_images_are_shown():
+    """A static network is called so wherever it stands, and a dynamic one nowhere."""
+    for worth, word in ((0.1, "dynamic"), (0.0, "static")):
+        rows, images = routed(worth)
+        board = leaderboard(rows, Rules(budgets=(1,), primary=1, images=400), images)
+        html = page(Report(board=board, rows=rows, provenance=PROVENANCE, images=images))
+        section = html.split('<section aria-labelledby="routing"')[1].split("</section>")[0]
+        assert word in section.split("<tbody>")[1]
+        assert (word == "static") == ('<span class="sub flag">static</span>' in html)
+        assert (word == "static") == ("skipnet\N{DEGREE SIGN}" in text_of(terminal(board)))
+        assert "fifth of the images" not in html, "the data set states difficulties"
+        assert html.count(' by class"') == html.count(' by difficulty"') == 2
+        table = groups(board, images)
+        by_class = [group for group in table if group.kind == "class"]
+        assert sum(group.images for group in by_class) == 400
+        hard = [group.accuracy for group in table if group.kind == "difficulty"]
+        assert hard == [1.0, 1.0, 1.0, 1.0, 0.25], "the last 60 images are wrong"
+
+
+def test_the_loss_of_the_baseline_stands_in_for_a_difficulty():
+    rows, images = routed(0.1)
+    draw = np.random.default_rng(0)
+    for row in rows:
+        if row.role == "confirm":
+            right = np.arange(400) < 340
+            macs = np.linspace(1, 2, 400)
+            images[row.trial, ""] = PerImage(
+                right, macs, np.zeros(400, int), losses=draw.random(400) - right
+            )
+    board = leaderboard(rows, Rules(budgets=(1,), primary=1, images=400), images)
+    parts = [g for g in groups(board, images) if g.method == "skipnet" and g.kind == "loss"]
+    assert [part.images for part in parts] == [80] * 5
+    assert parts[0].accuracy == 1.0
+    assert parts[-1].accuracy == 0.25

@@ -70,6 +70,7 @@ class RoutedNetwork(Network):
 
 N = TypeVar("N", bound=Network)
 S = TypeVar("S", bound="Settings")
+M = TypeVar("M", bound="Method")
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,16 @@ class Method(Settings):
     PUBLISHED: ClassVar[Params] = {}
     """The paper's settings where they differ from the defaults here: fields of the method, and of
     the recipe as `recipe.lr`."""
+
+    @classmethod
+    def published(cls: type[M], **fields: Scalar) -> M:
+        """The method as its paper has it, but for these fields; the recipe is the caller's.
+
+        Raises:
+            MethodError: an unknown field, or a value outside its bounds.
+        """
+        profile = {name: value for name, value in cls.PUBLISHED.items() if "." not in name}
+        return cls.of({**profile, **fields})
 
     def build(self, task: Task) -> Any:
         """A freshly initialised network for `task`; draws from torch's global generator."""

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 import torch
@@ -30,6 +30,7 @@ from methods.api import (
 )
 from methods.condensenet.densenet import DenseNet, costs, densenet
 from methods.condensenet.layers import LearnedGroupConv, condensed, learned
+from methods.values import Params
 
 
 class CondensingNet(Network):
@@ -95,6 +96,14 @@ class CondenseNet(Method):
     - epochs, batch and learning rate are the study's (published: 300 epochs, batch 64, lr 0.1)
     """
 
+    PUBLISHED: ClassVar[Params] = {
+        "halve_classifier": True,
+        "recipe.nesterov": True,
+        "recipe.schedule": "cosine",
+        "recipe.lr": 0.1,
+        "recipe.weight_decay": 1e-4,
+        "recipe.batch_size": 64,
+    }
     condense_factor: Annotated[int, Field(ge=2, le=64), Search(choices=(2, 4, 8))] = 4
     """C: a 1x1 convolution keeps 1/C of its weights after C-1 condensing stages."""
     groups: Annotated[int, Field(ge=1, le=64), Search(choices=(2, 4, 8))] = 4

@@ -8,7 +8,7 @@ Ding et al., ResRep: Lossless CNN Pruning via Decoupling Remembering and Forgett
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pydantic
 import torch
@@ -35,6 +35,7 @@ from methods.resnet import ResNet, check_depth, resnet
 from methods.resrep.compactor import Compactor, pull_for
 from methods.resrep.sites import Plan, attach, attached, plan_of, removed, select
 from methods.schedules import cosine
+from methods.values import Params
 
 TOLERANCE = 0.02
 """Deviation of the final cost from its target without an alarm, as a fraction of the target."""
@@ -119,6 +120,16 @@ class ResRep(Method):
     - Nesterov's momentum, batch size and augmentation are those of the shared recipe
     """
 
+    PUBLISHED: ClassVar[Params] = {
+        "proximal": False,
+        "strength": 18.8,
+        "recipe.nesterov": False,
+        "recipe.schedule": "step",
+        "recipe.lr": 0.1,
+        "recipe.weight_decay": 1e-4,
+        "recipe.decay_norm": False,
+        "recipe.batch_size": 64,
+    }
     target: Annotated[float, Field(gt=0, le=1), Search(low=0.3, high=0.9)] = 0.471
     """Fraction of the dense network's MACs to keep (CIFAR at depth 56; ImageNet at 50: 0.455)."""
     strength: Annotated[float, Field(ge=0, le=1000), Search(low=3, high=20, log=True)] = 3.0

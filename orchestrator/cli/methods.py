@@ -37,13 +37,25 @@ def train(  # noqa: PLR0917
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     size: Size = None,
     fit: Fit = "crop",
+    published: Annotated[
+        bool, typer.Option("--published", help="Take the paper's settings, optimiser included.")
+    ] = False,
 ) -> None:
     """Train one method by hand, print its curve and its operating points on validation."""
     from methods.data.load import Reading
     from orchestrator.trial.byhand import by_hand
 
     images = Reading(data, size, fit)
-    for line in by_hand(method, set_ or [], data=images, epochs=epochs, seed=seed, device=device):
+    lines = by_hand(
+        method,
+        set_ or [],
+        data=images,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        published=published,
+    )
+    for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -61,6 +73,7 @@ def _methods_table() -> None:
 def _method_card(name: str) -> None:
     from methods import METHODS
     from methods.api import Task
+    from methods.values import shown
 
     method = METHODS[name]
     for line in _card(method):
@@ -74,6 +87,13 @@ def _method_card(name: str) -> None:
         meaning = " ".join((info.description or "").split())
         grid.add_row(field, default, spans[field], meaning)
     console.print(grid)
+    if method.PUBLISHED:
+        settings = ", ".join(f"{field}={shown(value)}" for field, value in method.PUBLISHED.items())
+        console.print(
+            f"As published: {settings}. `{name}: published` in a study and `isoflop train {name} "
+            "--published` take these.",
+            highlight=False,
+        )
     for task in (Task("digits", 1, 8, 8, 10), Task("cifar10", 3, 32, 32, 10)):
         floor = method().floor(task) / 1e6
         console.print(f"Least cost of the defaults on {task.name}: {floor:.4g} MMACs per image")

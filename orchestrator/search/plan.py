@@ -19,9 +19,10 @@ from orchestrator.board.stats.intervals import detectable
 from orchestrator.board.words import macs_text, mmacs
 from orchestrator.search.samplers import spread_over
 from orchestrator.study.check import images, prepared, reading, slots_here
+from orchestrator.study.distributions import ends, ranged
 from orchestrator.study.file import SearchPlan, Study, cap
 from orchestrator.study.params import derive, parts
-from orchestrator.study.space import Space, ends, ranged, spaces
+from orchestrator.study.space import Space, spaces
 from orchestrator.trial.packing import Packing, Trial, packing
 from orchestrator.trial.timing import Timing, quiet, threads, time_trial
 

@@ -21,6 +21,8 @@ LONGEST_NAME = 47
 MOST_STEPS = 1_000_000
 """Values of a stepped range, at most."""
 CONTROL_NAME = r"[a-z]+(-[a-z]+)*"
+PROFILE, RESERVED = "published", ("method", "profile")
+"""The word for a paper's own settings, and the words of an entry that are no field of a method."""
 
 
 def _finite_steps(low: float, high: float, step: float) -> None:
@@ -101,9 +103,12 @@ Narrowing = Annotated[
 
 
 def _filled(methods: object) -> object:
-    """Methods with nothing behind them are taken with their defaults."""
+    """A method alone has its defaults; one with a word, the profile of that name."""
     if isinstance(methods, dict):
-        return {name: {} if fields is None else fields for name, fields in methods.items()}
+        return {
+            name: {"profile": fields} if isinstance(fields, str) else fields or {}
+            for name, fields in methods.items()
+        }
     names = [methods] if isinstance(methods, str) else methods
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         fields = ", ".join(f"{name}: {{}}" for name in names[:6])
@@ -249,7 +254,9 @@ class Study(Strict):
         Field(min_length=1, max_length=100, examples=[{"dense": {}, "skipnet": {}}]),
     ]
     """Per method, the fields to fix or narrow; the rest has the method's own ranges. `dense-again:
-    {method: dense}` is an A/A control: `dense` once more, with its own search and seeds."""
+    {method: dense}` is an A/A control: `dense` once more, with its own search and seeds. `skipnet:
+    published` has what the paper sets, optimiser included; `skipnet-published: {method: skipnet,
+    profile: published}` stands beside our defaults."""
     targets: Annotated[
         list[Annotated[float, Field(gt=0, lt=1)]], Field(exclude_if=lambda targets: not targets)
     ] = Field(default_factory=list)
@@ -293,17 +300,23 @@ class Study(Strict):
     @pydantic.model_validator(mode="after")
     def _controls_repeat_a_method(self) -> "Study":
         for name, fields in self.methods.items():
+            if (profile := fields.get("profile", PROFILE)) != PROFILE:
+                raise Misfit(
+                    f"methods.{name}: a method's profile must be `{PROFILE}`, but got "
+                    f"{shown(profile)}; leave it out for the defaults",
+                    *("methods", name),
+                )
             if "method" not in fields:
                 continue
             original = fields["method"]
             real = [other for other, given in self.methods.items() if "method" not in given]
-            if original not in real:
+            if original not in real and "profile" not in fields:
                 raise Misfit(
                     f"methods.{name}: `method` must be another method of this study, "
                     f"{' or '.join(real)[:200]}, but got {shown(original)}",
                     *("methods", name, "method"),
                 )
-            if len(fields) > 1 or name in self.search.points:
+            if "profile" not in fields and (len(fields) > 1 or name in self.search.points):
                 raise Misfit(
                     f"methods.{name} repeats {original} as it is; its fields and points stand "
                     "there; delete those of the control",
@@ -323,7 +336,7 @@ class Study(Strict):
         return {
             name: str(fields["method"])
             for name, fields in self.methods.items()
-            if "method" in fields
+            if "method" in fields and "profile" not in fields
         }
 
     @property

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin
@@ -23,11 +22,9 @@ from methods.errors import MethodError, StudyError, nearest
 from methods.names import same
 from methods.training.loop import Recipe
 from methods.values import Params, Scalar, shown
-from orchestrator.study.file import Choices, Narrowing, Range, Study
+from orchestrator.study.distributions import Distribution, ends, inside, ranged, rank, spread
+from orchestrator.study.file import RESERVED, Choices, Narrowing, Range, Study
 from orchestrator.study.params import ALIAS, PREFIX, model_of, parts, split
-
-Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
-"""Where a value may lie."""
 
 CORNERS = 256
 """Configurations that are priced to find a space's cheapest one."""
@@ -81,7 +78,7 @@ class Space:
         for name, distribution in self.free.items():
             model: type[pydantic.BaseModel] = recipe if name.startswith(PREFIX) else method
             default = model.model_fields[name.removeprefix(PREFIX)].default
-            values[name] = _inside(default, distribution)
+            values[name] = inside(default, distribution)
         return values
 
     def holds(self, searched: Params) -> bool:
@@ -96,11 +93,11 @@ class Space:
     def at(self, place: Sequence[float]) -> dict[str, Scalar]:
         """The free parameters at a place of the unit cube, one coordinate each, in [0, 1)."""
         pairs = zip(place, self.free.items(), strict=True)
-        return {name: _spread(u, distribution) for u, (name, distribution) in pairs}
+        return {name: spread(u, distribution) for u, (name, distribution) in pairs}
 
     def cube(self, searched: Params) -> list[float]:
         """A place of the unit cube at which `at` gives these free parameters."""
-        return [_rank(searched[name], distribution) for name, distribution in self.free.items()]
+        return [rank(searched[name], distribution) for name, distribution in self.free.items()]
 
     def floor(self, task: Task) -> int:
         """The least MACs of any configuration: smallest numbers, every choice.
@@ -147,14 +144,14 @@ def spaces(study: Study) -> dict[str, Space]:
 
 def _spaces(study: Study) -> dict[str, Space]:
     controls = study.controls
-    for name in study.methods:
-        if name in controls and name in METHODS:
+    for name, fields in study.methods.items():
+        if "method" in fields and name in METHODS:
             raise StudyError(
-                f"{name!r} is a method's name, not one for a control; write "
-                f"`{controls[name]}-again`",
+                f"{name!r} is a method's name, not one for a control or a variant; write "
+                f"`{fields['method']}-again`",
                 at=("methods", name),
             )
-        if name not in METHODS and name not in controls:
+        if str(fields.get("method", name)) not in METHODS:
             raise StudyError(
                 f"no method is called {shown(name)}; {nearest(name, list(METHODS))}",
                 at=("methods", name),
@@ -195,21 +192,27 @@ def described(field: FieldInfo) -> str:
 
 def _space(
     method: str,
-    fields: Mapping[str, Narrowing],
+    entry: Mapping[str, Narrowing],
     recipe: Mapping[str, Narrowing],
     points: Sequence[Params],
 ) -> Space:
-    model = METHODS[method]
+    """The space of one entry of a study's methods; a profile's values stand where it gives none."""
+    fields = {name: value for name, value in entry.items() if name not in RESERVED}
+    alias = {ALIAS: str(entry[ALIAS])} if ALIAS in entry else {}
+    model = METHODS[alias.get(ALIAS, method)]
+    profile = model.PUBLISHED if "profile" in entry else {}
     _known(f"method {method!r}", model, fields, ("methods", method))
     _known("the recipe", Recipe, recipe, ("recipe",))
-    fixed: dict[str, Scalar] = {}
+    fixed: dict[str, Scalar] = dict(alias)
     free: dict[str, Distribution] = {}
     for name, field in model.model_fields.items():
         with _at("methods", method, name):
-            _place(name, field, fields.get(name, _default_range(field)), fixed, free)
+            given = fields.get(name, profile.get(name, _default_range(field)))
+            _place(name, field, given, fixed, free)
     for name, field in Recipe.model_fields.items():
         with _at("recipe", name):
-            _place(PREFIX + name, field, recipe.get(name), fixed, free)
+            given = profile.get(PREFIX + name, recipe.get(name))
+            _place(PREFIX + name, field, given, fixed, free)
     space = Space(method, fixed, free, points)
     _in_bounds(space)
     _reachable(space)
@@ -343,57 +346,3 @@ def _takes(method: str, params: Params) -> None:
             f"but the recipe has {recipe.epochs}; raise `recipe: {{epochs: ...}}`",
             at=("recipe", "epochs"),
         )
-
-
-def ends(distribution: Distribution) -> tuple[Scalar, ...]:
-    """Every choice of a distribution, or its least and its largest number."""
-    if isinstance(distribution, CategoricalDistribution):
-        return tuple(choice for choice in distribution.choices if choice is not None)
-    return distribution.low, distribution.high
-
-
-def ranged(distribution: Distribution) -> str:
-    """A distribution in words."""
-    if isinstance(distribution, CategoricalDistribution):
-        return " | ".join(str(choice) for choice in distribution.choices)
-    low, high, step = distribution.low, distribution.high, distribution.step
-    log, whole = distribution.log, isinstance(distribution.low, int)
-    stepped = step is not None and not log and not (whole and step == 1)
-    return f"{low:g} to {high:g}" + (", log" if log else f", step {step:g}" if stepped else "")
-
-
-def _spread(u: float, distribution: Distribution) -> Scalar:
-    """The value below which a fraction `u` of a distribution lies; choices count alike."""
-    if isinstance(distribution, CategoricalDistribution):
-        return ends(distribution)[int(u * len(distribution.choices))]
-    low, high, step = distribution.low, distribution.high, distribution.step
-    if distribution.log:
-        value = float(low * (high / low) ** u)
-        return min(round(value), high) if isinstance(distribution, IntDistribution) else value
-    if step is None:
-        return low + u * (high - low)
-    value = low + step * int(u * (math.floor((high - low) / step + 1e-9) + 1))
-    return int(value) if isinstance(distribution, IntDistribution) else float(value)
-
-
-def _rank(value: Any, distribution: Distribution) -> float:
-    """The middle of what `_spread` sends to a value."""
-    if isinstance(distribution, CategoricalDistribution):
-        return (distribution.choices.index(value) + 0.5) / len(distribution.choices)
-    low, high, step = distribution.low, distribution.high, distribution.step
-    if distribution.log:
-        return math.log(value / low) / math.log(high / low)
-    if step is None:
-        return float((value - low) / (high - low))
-    count = math.floor((high - low) / step + 1e-9) + 1
-    return float((math.floor((value - low) / step + 0.5) + 0.5) / count)
-
-
-def _inside(value: Any, distribution: Distribution) -> Scalar:
-    if isinstance(distribution, CategoricalDistribution):
-        return value if value in distribution.choices else ends(distribution)[0]
-    low, high, step = distribution.low, distribution.high, distribution.step
-    clipped = min(max(value, low), high)
-    if step and not distribution.log:
-        clipped = min(low + math.floor((clipped - low) / step + 0.5) * step, high)
-    return int(clipped) if isinstance(distribution, IntDistribution) else float(clipped)

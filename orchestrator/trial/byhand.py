@@ -22,9 +22,18 @@ BATCH = 64
 
 
 def by_hand(
-    method: str, settings: Sequence[str], *, data: Reading, epochs: int, seed: int, device: str
+    method: str,
+    settings: Sequence[str],
+    *,
+    data: Reading,
+    epochs: int,
+    seed: int,
+    device: str,
+    published: bool = False,
 ) -> Iterator[str]:
     """Trains a method on a data set, a line per epoch, then a line per operating point.
+
+    `published` takes the paper's settings, optimiser included, where `settings` says nothing else.
 
     Raises:
         MethodError: an unknown method or field, or a value outside its bounds.
@@ -34,7 +43,9 @@ def by_hand(
     if method not in METHODS:
         raise MethodError(f"no method is called {method!r}; {nearest(method, list(METHODS))}")
     recipe_fields = [PREFIX + field for field in Recipe.model_fields]
-    params: dict[str, Scalar] = {f"{PREFIX}epochs": epochs, f"{PREFIX}batch_size": BATCH}
+    params: dict[str, Scalar] = {f"{PREFIX}batch_size": BATCH}
+    params |= METHODS[method].PUBLISHED if published else {}
+    params |= {f"{PREFIX}epochs": epochs}
     params |= _settings(settings, list(METHODS[method].model_fields) + recipe_fields)
     chosen, recipe = parts(method, params)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -167,3 +167,18 @@ class TestContract:
                 out = net(images)
             assert out.logits.shape == (2, task.classes)
             assert executed_macs(small(name).deploy(net), images) == out.macs.sum()
+
+    def test_its_published_profile_is_a_setting_of_it(self, name: str) -> None:
+        method = METHODS[name]
+        profile = method.published()
+        recipe = {
+            field.removeprefix("recipe."): value
+            for field, value in method.PUBLISHED.items()
+            if field.startswith("recipe.")
+        }
+        assert Recipe.of(recipe).model_dump().items() >= recipe.items()
+        for field, value in method.PUBLISHED.items():
+            if not field.startswith("recipe."):
+                assert getattr(profile, field) == value
+                assert value != method.model_fields[field].default, "the default needs no word"
+        profile.phases()

@@ -153,6 +153,38 @@ def test_a_control_is_the_method_again_under_another_name() -> None:
     assert not any(ALIAS in method.model_fields for method in METHODS.values())
 
 
+def test_a_profile_has_what_the_paper_sets_and_the_study_may_say_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paper = {"gate_bias": 0.5, "baseline": True, "recipe.nesterov": False, "alpha": 0.2}
+    monkeypatch.setattr(METHODS["skipnet"], "PUBLISHED", paper)
+    methods = {
+        "skipnet": {},
+        "skipnet-published": {"method": "skipnet", "profile": "published", "gate_bias": 1.0},
+        "dense": "published",
+    }
+    what = study(methods, {"nesterov": True, "lr": 0.2})
+    ours, theirs, dense = spaces(what).values()
+    assert not what.controls, "a variant is no A/A control"
+    assert theirs.fixed | {"baseline": True, "recipe.nesterov": False, "alpha": 0.2} == theirs.fixed
+    assert theirs.fixed["gate_bias"] == 1.0, "the study's word is the last"
+    assert theirs.fixed["recipe.lr"] == 0.2, "the profile has none"
+    assert ours.fixed["recipe.nesterov"] is True
+    assert "alpha" in ours.free
+    assert dense.fixed == spaces(study({"dense": {}}, {"nesterov": True, "lr": 0.2}))["dense"].fixed
+    method, recipe = parts("skipnet-published", theirs.params(theirs.defaults()))
+    assert (type(method).__name__, recipe.nesterov) == ("SkipNet", False)
+    with pytest.raises(StudyError, match=r"profile must be `published`, but got .*paper"):
+        loaded({"skipnet": "paper"})
+
+
+def loaded(methods: dict[str, Any]) -> Study:
+    try:
+        return study(methods)
+    except ValueError as error:
+        raise StudyError(str(error)) from None
+
+
 def test_a_control_may_not_take_the_name_of_a_method() -> None:
     with pytest.raises(StudyError, match="'resrep' is a method's name"):
         spaces(study({"dense": {}, "resrep": {"method": "dense"}}))

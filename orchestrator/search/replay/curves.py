@@ -25,9 +25,10 @@ from orchestrator.record.provenance import (
 )
 from orchestrator.record.result import Outcome
 from orchestrator.record.trials import EPOCHS
+from orchestrator.study.distributions import Distribution
 from orchestrator.study.file import Study
 from orchestrator.study.params import parts
-from orchestrator.study.space import Distribution, Space, spaces
+from orchestrator.study.space import Space, spaces
 
 KEY = b"isoflop"
 """Where the Parquet file's metadata holds ours, as JSON."""

@@ -24,15 +24,17 @@ Head = Callable[[int, int], nn.Module]
 
 PLAIN: Pointwise = partial(nn.Conv2d, kernel_size=1, bias=False)
 BOTTLENECK = 4
-"""Outputs of a layer's 1x1 convolution, as a multiple of the growth rate."""
+"""Outputs of a layer's 1x1 convolution, as a multiple of the growth rate, as published."""
 
 
 class Layer(nn.Module):
     """A 1x1 and a grouped 3x3 convolution, norm and ReLU before each; returns the new features."""
 
-    def __init__(self, inputs: int, growth: int, groups: int, pointwise: Pointwise) -> None:
+    def __init__(
+        self, inputs: int, growth: int, groups: int, pointwise: Pointwise, bottleneck: int
+    ) -> None:
         super().__init__()
-        inner = BOTTLENECK * growth
+        inner = bottleneck * growth
         self.norm1 = nn.BatchNorm2d(inputs)
         self.conv1: nn.Module = pointwise(inputs, inner)
         self.norm2: nn.Module = nn.BatchNorm2d(inner)
@@ -110,20 +112,24 @@ def densenet(
     *,
     groups: int,
     family: Family = "cifar",
+    bottleneck: int = BOTTLENECK,
     pointwise: Pointwise = PLAIN,
     head: Head = nn.Linear,
 ) -> DenseNet:
     """A freshly initialised DenseNet for `task`.
 
     `stages` are the numbers of layers of the blocks, `growth` is the first block's growth rate,
-    `groups` are those of the 3x3 convolutions; 1x1 convolutions are plain by default.
+    `groups` are those of the 3x3 convolutions; 1x1 convolutions are plain by default, and have
+    `bottleneck` times as many outputs as the layer adds channels.
 
     Raises:
         MethodError: images too small for so many blocks.
     """
     layout = shapes(task, stages, growth, family)
     blocks = [
-        Block([Layer(at.inputs, at.growth, groups, pointwise) for at in layers], index > 0)
+        Block(
+            [Layer(at.inputs, at.growth, groups, pointwise, bottleneck) for at in layers], index > 0
+        )
         for index, layers in enumerate(layout)
     ]
     stride = _stride(task, family)
@@ -167,6 +173,7 @@ def costs(
     *,
     groups: int,
     family: Family = "cifar",
+    bottleneck: int = BOTTLENECK,
 ) -> Costs:
     """MACs of one sample in the parts of `densenet` with these arguments, in closed form.
 
@@ -177,9 +184,9 @@ def costs(
     first, layers = layout[0][0], [at for block in layout for at in block]
     return Costs(
         stem=9 * task.channels * 2 * growth * first.height * first.width,
-        pointwise=sum(at.inputs * BOTTLENECK * at.growth * at.height * at.width for at in layers),
+        pointwise=sum(at.inputs * bottleneck * at.growth * at.height * at.width for at in layers),
         grouped=sum(
-            9 * BOTTLENECK * at.growth * at.growth // groups * at.height * at.width for at in layers
+            9 * bottleneck * at.growth * at.growth // groups * at.height * at.width for at in layers
         ),
         head=_outputs(layout) * task.classes,
     )

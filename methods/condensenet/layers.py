@@ -16,6 +16,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from methods.api import Changed, Features
 from methods.fold import M, affine, fold, like
 
+Grouping = Literal["learned", "fixed", "random", "none"]
+"""Which inputs a group keeps: those that it learns to keep, every `factor`-th part of them in
+order, as many at random, or all."""
 LEAST = 1e-6
 """Lower bound of squared norms, so that their root has a finite gradient."""
 
@@ -35,6 +38,7 @@ class LearnedGroupConv(nn.Module):
         bias: bool = False,
         dropout: float = 0.0,
         dropout_at: Literal["before", "after"] = "before",
+        grouping: Grouping = "learned",
     ) -> None:
         super().__init__()
         assert inputs % factor == 0
@@ -46,7 +50,7 @@ class LearnedGroupConv(nn.Module):
         plain = nn.Conv2d(inputs, outputs, 1, bias=bias)
         nn.init.kaiming_normal_(plain.weight, mode="fan_out", nonlinearity="relu")
         self.weight, self.bias = plain.weight, plain.bias
-        self.register_buffer("mask", torch.ones(groups, inputs, dtype=torch.bool))
+        self.register_buffer("mask", _mask(inputs, groups, factor, grouping))
 
     def forward(self, features: Features) -> Changed:
         features = F.dropout(features, self.before, self.training)
@@ -70,6 +74,18 @@ class LearnedGroupConv(nn.Module):
     def lasso(self) -> Float[Tensor, ""]:
         """Group lasso: the sum over inputs and groups of the norm of the weights between them."""
         return self.grouped_weight().square().sum(0).clamp(min=LEAST).sqrt().sum()
+
+
+def _mask(inputs: int, groups: int, factor: int, grouping: Grouping) -> Tensor:
+    """The inputs that each group reads before anything is learned (boolean, groups inputs)."""
+    if grouping == "fixed":
+        part = torch.arange(inputs) * factor // inputs
+        return part == (torch.arange(groups) % factor)[:, None]
+    mask = torch.ones(groups, inputs, dtype=torch.bool)
+    if grouping == "random":
+        dropped = torch.rand(groups, inputs).topk(inputs - inputs // factor, dim=1).indices
+        mask.scatter_(1, dropped, False)
+    return mask
 
 
 class Affine(nn.Module):

@@ -29,7 +29,7 @@ from methods.api import (
     cross_entropy,
 )
 from methods.condensenet.densenet import DenseNet, costs, densenet
-from methods.condensenet.layers import LearnedGroupConv, condensed, learned
+from methods.condensenet.layers import Grouping, LearnedGroupConv, condensed, learned
 from methods.values import Params
 
 
@@ -108,6 +108,13 @@ class CondenseNet(Method):
     """C: a 1x1 convolution keeps 1/C of its weights after C-1 condensing stages."""
     groups: Annotated[int, Field(ge=1, le=64), Search(choices=(2, 4, 8))] = 4
     """G: groups of outputs in every 1x1 and 3x3 convolution."""
+    grouping: Grouping = "learned"
+    """Which inputs a group of a 1x1 convolution keeps: those that it learns to keep; from the start
+    its 1/C of them in order, or at random; or all of them, which is the network uncondensed."""
+    spatial_groups: Annotated[int, Field(ge=0, le=64)] = 0
+    """Groups of the 3x3 convolutions; 0: as many as `groups`, as published."""
+    bottleneck: Annotated[int, Field(ge=1, le=16)] = 4
+    """Outputs of a 1x1 convolution, as a multiple of the channels that its layer adds."""
     stages: Annotated[
         str, Search(choices=("6-6-6", "8-8-8", "10-10-10", "12-12-12", "14-14-14"))
     ] = "14-14-14"
@@ -132,7 +139,17 @@ class CondenseNet(Method):
                 f"stages must be the layers of each block, joined by dashes, got "
                 f"{self.stages!r}; try '14-14-14'"
             )
-        unit = math.lcm(self.groups, self.condense_factor, 2 if self.halve_classifier else 1)
+        if self.halve_classifier and self.grouping != "learned":
+            raise ValueError(
+                f"the classifier is halved where groups are learned, but got "
+                f"(grouping={self.grouping}, halve_classifier=true); set halve_classifier=false"
+            )
+        unit = math.lcm(
+            self._spatial_groups,
+            self.groups,
+            self.condense_factor,
+            2 if self.halve_classifier else 1,
+        )
         if self.growth % unit:
             below = self.growth - self.growth % unit
             even = ", and even for halve_classifier" if self.halve_classifier else ""
@@ -156,13 +173,15 @@ class CondenseNet(Method):
             factor=self.condense_factor,
             dropout=self.dropout,
             dropout_at=self.dropout_at,
+            grouping=self.grouping,
         )
         backbone = densenet(
             task,
             self._layers,
             self.growth,
-            groups=self.groups,
+            groups=self._spatial_groups,
             family=self.family,
+            bottleneck=self.bottleneck,
             pointwise=pointwise,
             head=_HalvingHead if self.halve_classifier else nn.Linear,
         )
@@ -199,20 +218,34 @@ class CondenseNet(Method):
         )
 
     @property
+    def _spatial_groups(self) -> int:
+        return self.spatial_groups or self.groups
+
+    @property
     def _layers(self) -> tuple[int, ...]:
         return tuple(int(count) for count in self.stages.split("-"))
 
     def _prices(self, task: Task) -> list[int]:
         """MACs of a sample in each condensing stage."""
-        parts = costs(task, self._layers, self.growth, groups=self.groups, family=self.family)
+        parts = costs(
+            task,
+            self._layers,
+            self.growth,
+            groups=self._spatial_groups,
+            family=self.family,
+            bottleneck=self.bottleneck,
+        )
         saving = parts.pointwise // self.condense_factor  # MACs per stage
+        if self.grouping != "learned":
+            kept = 1 if self.grouping == "none" else self.condense_factor
+            return [parts.total - parts.pointwise + parts.pointwise // kept]
         prices = [parts.total - saving * stage for stage in range(self.condense_factor)]
         if self.halve_classifier:
             prices[-1] -= parts.head // 2
         return prices
 
     def _advance(self, net: CondensingNet, progress: float) -> None:
-        net.condense(stage_at(progress, self.condense_factor))
+        net.condense(min(stage_at(progress, self.condense_factor), net.last))
 
     def _loss(
         self, net: CondensingNet, images: Images, labels: Labels, *, smoothing: float

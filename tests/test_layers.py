@@ -44,7 +44,10 @@ TOOLS = {
 """Modules at the top of methods/; they import nothing but each other."""
 METHODS = {path.parent.name for path in (ROOT / "methods").glob("*/method.py")}
 WINGS: dict[str, set[str]] = {
-    **{method: {"api", "errors", "macs", "fold", "resnet", "schedules"} for method in METHODS},
+    **{
+        method: {"api", "errors", "values", "macs", "fold", "resnet", "schedules"}
+        for method in METHODS
+    },
     "data": TOOLS,
     "training": TOOLS | {"data"},
     "shipping": TOOLS | {"data", "training"},

@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -29,7 +30,7 @@ from orchestrator.record.journal import Journal
 from orchestrator.record.log import Log
 from orchestrator.study.file import Study
 from orchestrator.study.params import trial_name
-from orchestrator.study.space import spaces
+from orchestrator.study.space import Space, spaces
 
 logger = logging.getLogger(__name__)
 
@@ -124,14 +125,15 @@ class Ledger:
         Raises:
             StorageError: log and journal are not of one and the same sweep.
         """
-        history = History(self.study, spaces(self.study), book=self)
         stored = self._journal.trials()
+        events = list(self._log.events())
+        history = History(self.study, _as_begun(spaces(self.study), stored, events), book=self)
         for method, trials in stored.items():
             for trial in trials:
                 known = running(trial.params, trial.distributions, trial.user_attrs)
                 known.datetime_start = trial.datetime_start
                 history.commit(method, known)
-        for event in self._log.events():
+        for event in events:
             history.apply(event)
         history.abandon()
         for method, trials in stored.items():
@@ -188,6 +190,23 @@ def recorded(folder: Path, study: Study) -> Study:
             "or another folder with --out"
         )
     return study
+
+
+def _as_begun(
+    opened: Mapping[str, Space], stored: Mapping[str, list[FrozenTrial]], events: Iterable[Event]
+) -> dict[str, Space]:
+    """The spaces in which the study began: an earlier version may have had other fields."""
+    starts: dict[str, Start] = {}
+    for event in events:
+        if isinstance(event, Start) and event.role == "search":
+            starts.setdefault(event.method, event)
+    begun = dict(opened)
+    for method, start in starts.items():
+        if method in opened and stored[method]:
+            begun[method] = opened[method].as_recorded(
+                start.params, stored[method][0].distributions
+            )
+    return begun
 
 
 def _claimed(folder: Path, study: Study, patience: float) -> tuple[TextIO, Study]:

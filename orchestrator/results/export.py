@@ -24,7 +24,7 @@ from orchestrator.results import card
 from orchestrator.results.boards import StoredStudy, located, stored
 from orchestrator.results.contents import refuse_other_data
 from orchestrator.study.check import reading
-from orchestrator.study.params import parts
+from orchestrator.study.params import recorded_parts
 from orchestrator.trial.checkpoints import deployed
 
 TOLERANCE = 1e-4
@@ -104,7 +104,7 @@ def export(source: ConfirmedPoint, how: Format, to: Path | None = None) -> Path:
     to = (to or source.folder / EXPORTS / name).absolute()
     if to.exists() and not (to / CARD).is_file():
         raise StorageError(f"--to must be a new folder or an earlier export, but {to} is neither")
-    method = parts(row.method, row.params)[0]
+    method = recorded_parts(row.method, row.params)[0]
     data = reading(study).load(seed=study.seed)
     recorded = refuse_other_data(source.folder, source.stored.provenance, data)
     network = deployed(source.folder / "trials" / row.trial, method, data.task, row.point)

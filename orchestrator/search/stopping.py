@@ -11,7 +11,7 @@ from orchestrator.record.events import Start
 from orchestrator.record.history import History, number_of
 from orchestrator.record.trials import Record, Ticket
 from orchestrator.search.rungs import REMEMBERED, Curve, Plan, first_rung, outlook, stops
-from orchestrator.study.params import parts, trial_name
+from orchestrator.study.params import recorded_parts, trial_name
 
 
 class StopRule(Protocol):
@@ -89,6 +89,6 @@ class Stopping:
 
     def _floor(self, start: Start) -> int:
         if start.trial not in self._floors:
-            floor = parts(start.method, start.params)[0].floor(self._task)
+            floor = recorded_parts(start.method, start.params)[0].floor(self._task)
             self._floors[start.trial] = floor
         return self._floors[start.trial]

@@ -24,6 +24,25 @@ def parts(method: str, params: Params) -> tuple[Method, Recipe]:
     return model_of(method, params).of(fields), Recipe.of(settings)
 
 
+def recorded_parts(method: str, params: Params) -> tuple[Method, Recipe]:
+    """A recorded trial's parameters as its method and its recipe, whichever version recorded them.
+
+    Raises:
+        MethodError: a parameter outside its bounds.
+    """
+    return parts(method, completed(method, params))
+
+
+def completed(method: str, params: Params) -> dict[str, Scalar]:
+    """A recorded trial's parameters, with the fields that an earlier version did not have.
+
+    These are as published: what is newer than a paper is off there.
+    """
+    model = model_of(method, params)
+    newer = {name: model.PUBLISHED[name] for name in model.model_fields if name in model.PUBLISHED}
+    return {**newer, **params}
+
+
 def model_of(method: str, params: Params) -> type[Method]:
     """The method of this name, or the one that a control's parameters name."""
     return METHODS[str(params.get(ALIAS, method))]

@@ -24,7 +24,7 @@ from methods.training.loop import Recipe
 from methods.values import Params, Scalar, shown
 from orchestrator.study.distributions import Distribution, ends, inside, ranged, rank, spread
 from orchestrator.study.file import RESERVED, Choices, Narrowing, Range, Study
-from orchestrator.study.params import ALIAS, PREFIX, model_of, parts, split
+from orchestrator.study.params import ALIAS, PREFIX, completed, model_of, parts, split
 
 CORNERS = 256
 """Configurations that are priced to find a space's cheapest one."""
@@ -116,6 +116,22 @@ class Space:
             MethodError: values that do not go together.
         """
         return parts(self.method, {**self.fixed, **searched})[0]
+
+    def as_recorded(self, params: Params, distributions: Mapping[str, BaseDistribution]) -> "Space":
+        """The space of a trial that was recorded; itself, if the trial has all of its parameters.
+
+        A field that an earlier version did not have is as published: what is newer than a paper is
+        off there.
+        """
+        if params.keys() >= self.params(self.defaults()).keys():
+            return self
+        free = {
+            name: distribution
+            for name, distribution in distributions.items()
+            if isinstance(distribution, Distribution)
+        }
+        whole = completed(self.method, params)
+        return replace(self, fixed={k: v for k, v in whole.items() if k not in free}, free=free)
 
     def _floor(self, corner: Params, task: Task) -> int | None:
         try:

@@ -12,7 +12,7 @@ from methods.shipping.clock import latencies
 from methods.shipping.forms import fastest
 from orchestrator.board.latency import Pair
 from orchestrator.record.events import Latency
-from orchestrator.study.params import parts
+from orchestrator.study.params import recorded_parts
 from orchestrator.trial.checkpoints import deployed
 from orchestrator.trial.job import Settings
 
@@ -34,9 +34,9 @@ def measured(
         data = (load or settings.read)()
         folder = settings.folder / "trials"
         modules = [
-            deployed(folder / one.trial, parts(one.method, one.params)[0], data.task, one.point).to(
-                device
-            )
+            deployed(
+                folder / one.trial, recorded_parts(one.method, one.params)[0], data.task, one.point
+            ).to(device)
             for one in (pair.network, pair.reference)
         ]
     except (IsoflopError, RuntimeError) as error:

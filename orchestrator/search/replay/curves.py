@@ -27,7 +27,7 @@ from orchestrator.record.result import Outcome
 from orchestrator.record.trials import EPOCHS
 from orchestrator.study.distributions import Distribution
 from orchestrator.study.file import Study
-from orchestrator.study.params import parts
+from orchestrator.study.params import recorded_parts
 from orchestrator.study.space import Space, spaces
 
 KEY = b"isoflop"
@@ -227,7 +227,7 @@ def _written(figure: float) -> float | None:
 
 def _floor(method: str, params: Params, task: Task) -> float | None:
     try:
-        return float(parts(method, params)[0].floor(task))
+        return float(recorded_parts(method, params)[0].floor(task))
     except MethodError:
         return None
 

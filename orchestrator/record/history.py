@@ -307,6 +307,7 @@ class History:
             self._ahead[start.method] += record.length
             if number_of(start.trial) == self.numbers(start.method):
                 free = self.spaces[start.method].free
+                free = {name: free[name] for name in free if name in start.params}
                 params = {name: start.params[name] for name in free}
                 self.commit(start.method, running(params, free, {}))
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from methods.api import Method, Network, RoutedNetwork
 from methods.data.load import Data, Split
@@ -16,7 +17,7 @@ from methods.macs import executed_macs
 from methods.training.evaluate import Evaluation, evaluate
 from methods.training.routing import DRAWS, Routing, routing
 from orchestrator.board.model import Worth
-from orchestrator.board.stats.intervals import crossed_mean
+from orchestrator.board.stats.intervals import Summary
 from orchestrator.board.words import static_text
 from orchestrator.record.events import Figures, Point
 from orchestrator.record.evidence import Alike, Decided, Shot, routing_figures
@@ -28,6 +29,8 @@ PROOF = 64
 """Validation images on which the stated price is compared with the MACs that are executed."""
 
 
+NORMAL = 1.96
+"""Standard errors on either side of a mean of many images, for 95 %."""
 FEW = 2
 """Exchanges of decisions on the validation split, which give a warning and no figure."""
 
@@ -125,7 +128,7 @@ class _Tried:
             return None
         figures = self.figures()
         worth = Worth(
-            gain=crossed_mean(self.routing.worth[None]),
+            gain=_over_images(self.routing.worth),
             images=True,
             another=figures.another or 0.0,
             majority=figures.majority or 0.0,
@@ -148,6 +151,12 @@ class _Tried:
             Alike(routing.majority.predictions, routing.majority.macs),
             Alike(every.predictions, every.macs) if every else None,
         )
+
+
+def _over_images(worth: Float[np.ndarray, " images"]) -> Summary:
+    """The mean of one network's worth with its normal interval over images."""
+    mean, error = float(worth.mean()), float(worth.std() / np.sqrt(len(worth)))
+    return Summary(1, mean, None, mean - NORMAL * error, mean + NORMAL * error)
 
 
 def _tried(net: Network, split: Split, device: str, *, draws: int) -> _Tried:

@@ -7,8 +7,8 @@ moocore does the dominance and the volumes. It neither raises on NaN or inf nor 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import moocore
 import numpy as np
 
 MACS_LIMIT = 1e18
@@ -29,7 +29,7 @@ def front(macs: Sequence[float], accuracy: Sequence[float]) -> list[int]:
         return []
     check(macs, accuracy)
     points = np.column_stack([np.asarray(macs, float), np.asarray(accuracy, float)])
-    leading = moocore.is_nondominated(points, maximise=[False, True])
+    leading = _moocore().is_nondominated(points, maximise=[False, True])
     return sorted(np.flatnonzero(leading).tolist(), key=lambda i: macs[i])
 
 
@@ -59,7 +59,7 @@ def mean_best_accuracy(
     ]
     if not inside:
         return chance
-    volume = moocore.hypervolume(np.array(inside, float), ref=[math.log(high), -chance])
+    volume = _moocore().hypervolume(np.array(inside, float), ref=[math.log(high), -chance])
     return chance + float(volume) / (math.log(high) - math.log(low))
 
 
@@ -130,9 +130,16 @@ def surfaces(fronts: Sequence[Front]) -> list[Surface]:
     points = [(m, -a) for front in fronts for m, a in front]
     check([m for m, _ in points], [-a for _, a in points])
     sets = np.repeat(np.arange(len(fronts)), [len(front) for front in fronts])
-    corners = moocore.eaf(np.array(points, float), sets)
+    corners = _moocore().eaf(np.array(points, float), sets)
     levels = np.rint(corners[:, 2] * len(fronts) / 100).astype(int)
     return [
         tuple(sorted((float(m), -float(a)) for m, a, _ in corners[levels == level]))
         for level in range(1, len(fronts) + 1)
     ]
+
+
+def _moocore() -> Any:
+    """moocore, once it is needed: workers read what a board is made of, and draw no front."""
+    import moocore  # noqa: PLC0415  # loads slowly
+
+    return moocore

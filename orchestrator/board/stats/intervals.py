@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -75,7 +74,7 @@ def welch(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> D
     weight = part_a / (part_a + part_b)
     freedom = 1 / (weight**2 / (len(a) - 1) + (1 - weight) ** 2 / (len(b) - 1))
     half = _quantile(confidence, freedom) * error
-    p = float(2 * stats.t.sf(abs(difference) / error, freedom))
+    p = float(2 * _scipy().stats.t.sf(abs(difference) / error, freedom))
     return Difference("tested", difference, difference - half, difference + half, p)
 
 
@@ -163,6 +162,7 @@ def detectable(seeds: int, level: float = 0.05, power: float = 0.8) -> float | N
     """
     if seeds < 2:
         return None
+    stats = _scipy().stats
     shape = (seeds - 1) / 2
     ratio = stats.beta.ppf((np.arange(128) + 0.5) / 128, shape, shape)
     freedom = (seeds - 1) / (ratio**2 + (1 - ratio) ** 2)
@@ -175,7 +175,7 @@ def detectable(seeds: int, level: float = 0.05, power: float = 0.8) -> float | N
     high = 1.0
     while short_of_it(high) < 0:
         high *= 2
-    return float(optimize.brentq(short_of_it, 0.0, high, xtol=1e-6))
+    return float(_scipy().optimize.brentq(short_of_it, 0.0, high, xtol=1e-6))
 
 
 def more_seeds(
@@ -214,6 +214,7 @@ def _power(
 
     Through F = t^2: scipy's noncentral t is NaN at places (at 4 degrees and a shift of 10, say).
     """
+    stats = _scipy().stats
     weight = variance_a / (variance_a + variance_b)
     freedom = (seeds - 1) / (weight**2 + (1 - weight) ** 2)
     shift = difference**2 * seeds / (variance_a + variance_b)
@@ -239,4 +240,12 @@ def _moments(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _quantile(confidence: float, freedom: float) -> float:
-    return float(stats.t.ppf(0.5 + confidence / 2, freedom))
+    return float(_scipy().stats.t.ppf(0.5 + confidence / 2, freedom))
+
+
+def _scipy() -> Any:
+    """scipy, once it is needed: workers read what a board is made of, and never test."""
+    import scipy.optimize  # noqa: PLC0415  # loads slowly
+    import scipy.stats  # noqa: PLC0415
+
+    return scipy

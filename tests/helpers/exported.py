@@ -69,7 +69,7 @@ def exportable(place: Path) -> Path:
 
 def _trial(folder: Path, method: str, own: dict[str, Any]) -> list[Any]:
     """The events of a confirm run that was really trained, and of the search that chose it."""
-    params = own | RECIPE
+    params = METHODS[method](**own).model_dump(mode="json") | RECIPE  # as the log has them: whole
     start: dict[str, Any] = {
         "role": "confirm",
         "trial": f"{method}-00000-seed4",

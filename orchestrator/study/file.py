@@ -254,8 +254,8 @@ class Study(Strict):
         Field(min_length=1, max_length=100, examples=[{"dense": {}, "skipnet": {}}]),
     ]
     """Per method, the fields to fix or narrow; the rest has the method's own ranges. `dense-again:
-    {method: dense}` is an A/A control: `dense` once more, with its own search and seeds. `skipnet:
-    published` has what the paper sets, optimiser included; `skipnet-published: {method: skipnet,
+    {method: dense}` is an A/A control: `dense` once more, with its own search and seeds. `resrep:
+    published` has what the paper sets, optimiser included; `resrep-published: {method: resrep,
     profile: published}` stands beside our defaults."""
     targets: Annotated[
         list[Annotated[float, Field(gt=0, lt=1)]], Field(exclude_if=lambda targets: not targets)

@@ -183,6 +183,9 @@ class Method(Settings):
     PUBLISHED: ClassVar[Params] = {}
     """The paper's settings where they differ from the defaults here: fields of the method, and of
     the recipe as `recipe.lr`."""
+    FORMER: ClassVar[Params] = {}
+    """What networks of earlier versions were, by fields that those versions did not have yet, where
+    that is not the default."""
 
     @classmethod
     def published(cls: type[M], **fields: Scalar) -> M:

@@ -5,9 +5,10 @@ Yang et al., CondConv: Conditionally Parameterized Convolutions for Efficient In
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from methods.api import (
     Changed,
     Decisions,
+    Family,
     Features,
     Images,
     Method,
@@ -34,9 +36,14 @@ from methods.errors import MethodError
 from methods.fold import PLAIN, fold
 from methods.macs import quiet, sketched
 from methods.resnet import ResNet, check_depth, costs, resnet, stage_sizes
+from methods.values import Params
 
 DEPTH = 20
-"""Default depth; the only valid value for EfficientNet-B0, whose depth is fixed."""
+"""Default depth; the only valid value for an EfficientNet, whose family says how deep it is."""
+EFFICIENTNETS: Mapping[str, float] = MappingProxyType(
+    {"efficientnet-b0": 1.0, "efficientnet-b1": 1.1}
+)
+"""What the blocks of a group are multiplied by."""
 DEAR = 0.5
 """Ratio of mixing to convolution, in MACs, above which a layer is reported as expensive."""
 STILL = 0.01
@@ -94,17 +101,27 @@ class CondConv(Method):
     As published:
     - sigmoid routing of the pooled block input; one routing for all convolutions of a block
     - every expert is drawn from N(0, 2 / fan_out), the routing from Glorot's uniform
-    - in EfficientNet-B0 the last three block groups are conditional, in a ResNet the last stage
+    - in EfficientNets the last three block groups are conditional, in a ResNet the last stage
     - trained with one cross-entropy in batches: kernels of a batch run as one grouped convolution
 
     Deviations:
     - the recipe is shared by all methods: no RMSprop, weight averaging, mixup or AutoAugment
-    - dropout is 0 unless set (the authors' flag for EfficientNet: 0.25); blocks are never dropped
+    - dropout and drop_path are 0 unless set; in the published profile they are as in the authors'
+      flags for EfficientNets
     - a projection shortcut is one of its block's convolutions and thus conditional too
     - the price counts mixing and routing, as fvcore does: 1.5 % below the published EfficientNets
     - a conditional classifier runs its experts and mixes logits: the same values for fewer MACs
-    - EfficientNet pads evenly on both sides and rounds scaled channels to multiples of 4
+    - EfficientNets round scaled channels to multiples of 4, and pad evenly on both sides, which the
+      published profile does not
     """
+
+    PUBLISHED: ClassVar[Params] = {
+        "padding": "tensorflow",
+        "dropout": 0.25,
+        "drop_path": 0.2,
+        "recipe.weight_decay": 1e-5,
+        "recipe.label_smoothing": 0.1,
+    }
 
     experts: Annotated[int, Field(ge=1, le=64), Search(choices=(2, 4, 8))] = 8
     """Kernels to mix in each conditional convolution; with 1, a sigmoid scales a plain kernel."""
@@ -120,24 +137,31 @@ class CondConv(Method):
     """Layers with weights: 6n+2 in the cifar family; 18, 34, 50, 101 or 152 in imagenet's."""
     width: Annotated[float, Field(ge=0.1, le=4), Search(low=0.25, high=1.0, step=0.25)] = 1.0
     """Multiplies every channel count; the result is rounded to a multiple of 4."""
-    family: Literal["cifar", "imagenet", "efficientnet-b0"] = "cifar"
+    family: Literal["cifar", "imagenet", "efficientnet-b0", "efficientnet-b1"] = "cifar"
     """cifar: three stages from 16 channels, behind ImageNet's stem for images above 64 px;
-    imagenet: four stages from 64 channels; efficientnet-b0: seven block groups."""
+    imagenet: four stages from 64 channels; efficientnet-b0: seven block groups; b1: deeper ones."""
+    padding: efficientnet.Padding = "even"
+    """Where an EfficientNet halves an even map: as much on both sides, or as published weights
+    expect, what is left over below and on the right (published: tensorflow)."""
     routing_init: Start = "glorot"
     """Initialisation of the routing layer: the authors', or timm's, narrower by the root of 6."""
     path: Literal["auto", "grouped", "loop", "experts"] = "auto"
     """How training computes with mixed kernels, which changes only its speed: the batch as groups,
     image by image, or every expert; `auto` selects by shape. Deployed, not all experts run."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Fraction of the classifier's input features that is dropped in training."""
+    """Fraction of the classifier's input features that is dropped in training (published, for
+    EfficientNets: 0.25)."""
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that training drops an EfficientNet's last block on an image; earlier ones are
+    dropped in proportion to their depth (published: 0.2)."""
 
     @pydantic.model_validator(mode="after")
     def _backbone_exists(self) -> "CondConv":
-        if self.family != "efficientnet-b0":
-            check_depth(self.depth, self.family)
+        if (family := self._residual()) is not None:
+            check_depth(self.depth, family)
         elif self.depth != DEPTH:
             raise ValueError(
-                f"efficientnet-b0 has a fixed depth: leave depth at {DEPTH}, got {self.depth}"
+                f"{self.family} has a fixed depth: leave depth at {DEPTH}, got {self.depth}"
             )
         self.conditional()
         return self
@@ -150,7 +174,7 @@ class CondConv(Method):
         """
         sizes = self._sizes()
         names = "".join(str(stage + 1) for stage in range(len(sizes)))
-        late = names[-3:] if self.family == "efficientnet-b0" else names[-1]
+        late = names[-3:] if self.family in EFFICIENTNETS else names[-1]
         stages = {"all": names, "late": late}.get(self.placement, self.placement)
         if not stages or list(stages) != sorted(set(stages) & set(names)):
             raise MethodError(
@@ -174,11 +198,17 @@ class CondConv(Method):
         Raises:
             MethodError: images too small for the family.
         """
-        net = (
-            efficientnet.efficientnet(task, self.width)
-            if self.family == "efficientnet-b0"
-            else resnet(task, self.depth, self.width, family=self.family)
-        )
+        net: ResNet | efficientnet.EfficientNet
+        if (family := self._residual()) is not None:
+            net = resnet(task, self.depth, self.width, family=family)
+        else:
+            net = efficientnet.efficientnet(
+                task,
+                self.width,
+                EFFICIENTNETS[self.family],
+                padding=self.padding,
+                dropped=self.drop_path,
+            )
         for index in self.conditional():
             net.blocks[index] = self._routed(net.blocks[index])
         head = self._routed_head(net.head) if self.head else net.head
@@ -212,9 +242,13 @@ class CondConv(Method):
 
     def _sizes(self) -> Sequence[int]:
         """Number of blocks in each stage."""
-        if self.family == "efficientnet-b0":
-            return [count for *_, count in efficientnet.GROUPS]
-        return stage_sizes(self.depth, self.family)
+        if (family := self._residual()) is not None:
+            return stage_sizes(self.depth, family)
+        return efficientnet.counts(EFFICIENTNETS[self.family])
+
+    def _residual(self) -> Family | None:
+        """The family of ResNets, or None for an EfficientNet."""
+        return self.family if self.family in ("cifar", "imagenet") else None
 
     def _routed(self, block: nn.Module) -> Routed:
         """The block with its convolutions replaced by conditional ones."""
@@ -274,6 +308,6 @@ def _price(method: CondConv, task: Task) -> int:
     extra = sum(
         part.extra for part in net.modules() if isinstance(part, CondConv2d | CondLinear | Router)
     )
-    if method.family == "efficientnet-b0":
-        return efficientnet.cost(task, method.width) + extra
+    if method.family in EFFICIENTNETS:
+        return efficientnet.cost(task, method.width, EFFICIENTNETS[method.family]) + extra
     return costs(task, method.depth, method.width, method.family).total + extra

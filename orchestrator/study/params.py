@@ -34,13 +34,8 @@ def recorded_parts(method: str, params: Params) -> tuple[Method, Recipe]:
 
 
 def completed(method: str, params: Params) -> dict[str, Scalar]:
-    """A recorded trial's parameters, with the fields that an earlier version did not have.
-
-    These are as published: what is newer than a paper is off there.
-    """
-    model = model_of(method, params)
-    newer = {name: model.PUBLISHED[name] for name in model.model_fields if name in model.PUBLISHED}
-    return {**newer, **params}
+    """A recorded trial's parameters, with the fields that an earlier version did not have."""
+    return {**model_of(method, params).FORMER, **params}
 
 
 def model_of(method: str, params: Params) -> type[Method]:

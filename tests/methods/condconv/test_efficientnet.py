@@ -1,13 +1,22 @@
 """EfficientNet-B0 against its published size, and its parts against what they must be."""
 
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
 from methods.api import Task
-from methods.condconv.efficientnet import EfficientNet, InvertedBottleneck, cost, efficientnet
+from methods.condconv.efficientnet import (
+    EfficientNet,
+    Halving,
+    InvertedBottleneck,
+    Padding,
+    cost,
+    counts,
+    efficientnet,
+)
 from methods.errors import MethodError
 from methods.fold import fold
 from methods.macs import executed_macs, macs
@@ -121,3 +130,61 @@ def test_pricing_draws_nothing() -> None:
     before = torch.random.get_rng_state()
     cost(Task("fresh", 3, 40, 40, 7), 0.5)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_golden_size_of_b1() -> None:
+    with torch.device("meta"):
+        net = efficientnet(IMAGENET, depth=1.1)
+    assert sum(p.numel() for p in net.parameters()) == 7_794_184
+    assert len(net.blocks) == 23
+    assert counts(1.1) == [2, 3, 3, 4, 4, 5, 2]
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10), (9, 5)])
+def test_tensorflows_padding_puts_the_odd_pixel_last(size: int, height: int, width: int) -> None:
+    """As few zeros as give ceil(n / 2) outputs, half of them, rounded down, before the map."""
+    features = torch.rand(1, 1, height, width) + 1
+    padded = Halving(size)(features)
+    totals = [(-(-length // 2) - 1) * 2 + size - length for length in (height, width)]
+    assert padded.shape[2:] == (height + totals[0], width + totals[1])
+    above, left = (total // 2 for total in totals)
+    assert torch.equal(padded[..., above : above + height, left : left + width], features)
+    assert float(padded.sum()) == pytest.approx(float(features.sum())), "zeros around it"
+
+
+@pytest.mark.parametrize("size", [32, 47, 64])
+def test_both_paddings_have_the_same_weights_and_costs(size: int) -> None:
+    task, images = Task("some", 1, size, size, 3), torch.randn(2, 1, size, size)
+    even, published = (
+        efficientnet(task, 0.25, padding=padding).eval() for padding in get_args(Padding)
+    )
+    assert executed_macs(even, images) == executed_macs(published, images) == 2 * cost(task, 0.25)
+    assert even.state_dict().keys() == published.state_dict().keys()
+
+
+@pytest.mark.parametrize(("length", "same"), [(9, True), (10, False)])
+def test_both_paddings_agree_on_odd_maps_only(length: int, same: bool) -> None:
+    blocks = []
+    for padding in get_args(Padding):
+        torch.manual_seed(0)
+        blocks.append(InvertedBottleneck(8, 12, 5, 2, padding=padding).eval())
+    features = torch.randn(2, 8, length, length)
+    assert torch.allclose(blocks[0](features), blocks[1](features), atol=1e-6) == same
+
+
+def test_blocks_are_dropped_in_training_alone_and_ever_more_often() -> None:
+    net = efficientnet(SMALL, 0.25, dropped=0.2)
+    drops = [block.dropped for block in net.blocks]  # type: ignore[union-attr]
+    assert drops == pytest.approx([0.2 * place / 16 for place in range(16)])
+    block = InvertedBottleneck(8, 8, dropped=0.25)
+    features = torch.randn(4000, 8, 1, 1)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        trained = block.train()(features) - features
+        block.dropped = 0.0
+        everything = block(features) - features
+    dropped = (trained == 0).all(1).flatten()
+    assert float(dropped.double().mean()) == pytest.approx(0.25, abs=0.03)
+    torch.testing.assert_close(trained[~dropped], everything[~dropped] / 0.75, rtol=1e-3, atol=1e-4)
+    assert torch.equal(block.eval()(features), block(features))

@@ -20,7 +20,7 @@ from methods.api import Changed, Features
 Shares = Float[Tensor, "batch widths"]
 """Share of each width in an image: one-hot, but with a soft gradient."""
 Reduced = Float[Tensor, "batch reduced"]
-"""The squeezed vectors of feature maps; the gate reads them too."""
+"""The squeezed vectors of feature maps; a gate may read them too."""
 
 MOMENTUM = 0.1
 """Momentum of running statistics while weights train."""
@@ -93,12 +93,12 @@ class SlimLinear(nn.Module):
 class SlimSqueeze(nn.Module):
     """Squeeze-and-excitation whose squeezed size is the same at every width (arXiv 1709.01507)."""
 
-    def __init__(self, channels: int, reduced: int) -> None:
+    def __init__(self, channels: int, reduced: int, bias: float = ALIVE) -> None:
         super().__init__()
         self.reduced = reduced
         self.reduce = SlimLinear(channels, self.reduced)
         self.expand = SlimLinear(self.reduced, channels)
-        nn.init.constant_(self.reduce.bias, ALIVE)
+        nn.init.constant_(self.reduce.bias, bias)
 
     def squeeze(self, features: Features) -> Reduced:
         """The squeezed vector of each image."""

@@ -1,4 +1,4 @@
-"""The losses of DS-Net: the sandwich of widths under an ensemble teacher, and the gate's labels.
+"""The losses of DS-Net: the sandwich of widths under a teacher, and those of the gate.
 
 Li et al., DS-Net (arXiv 2103.13258), sections 3.3 and 4; the sandwich rule is Yu and Huang's
 (arXiv 1903.05134).
@@ -7,6 +7,8 @@ Li et al., DS-Net (arXiv 2103.13258), sections 3.3 and 4; the sandwich rule is Y
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,47 +16,65 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.api import Images, Labels
+from methods.dsnet.gate import Odds
 from methods.dsnet.layers import recalibrating
 from methods.dsnet.supernet import SlimMobileNet
 from methods.macs import in_evaluation
 
-Odds = Float[Tensor, "batch choices"]
-"""The gate's raw logits."""
+Teacher = Literal["average", "largest", "labels"]
+"""average: the average of past supernets; largest: the supernet's own largest network; labels: no
+teacher, every width learns from the labels."""
 RARE = 0.02
 """Lower bound of the frequency of a kind of label, by which it is weighted."""
 
 
+class Lessons(NamedTuple):
+    """How the widths of a supernet learn."""
+
+    teacher: Teacher
+    ensemble: bool
+    """Whether the smallest network learns from the mean of the teacher's three others."""
+    dropout: float
+    """Of the largest network's pooled features."""
+    smoothing: float
+    """Of the labels."""
+
+
 def sandwich(
     student: SlimMobileNet,
-    teacher: SlimMobileNet,
+    average: SlimMobileNet,
     images: Images,
     labels: Labels,
-    *,
-    ensemble: bool,
-    dropout: float,
-    smoothing: float,
+    lessons: Lessons,
 ) -> Tensor:
     """Sum of four cross-entropies, in nats: largest, two random choices, smallest.
 
-    The largest network learns from labels, the others from the teacher's largest; with `ensemble`
+    The largest network learns from labels, the others from the teacher's largest; with an ensemble
     the smallest learns from the mean of the teacher's three others. Draws two different choices
     from torch's global generator, the same for teacher and student. Choices share their front, so
     it runs once.
     """
     layout = student.layout
     smallest, *middle = (layout.uniform(choice) for choice in (0, *_two_of(layout.choices)))
-    with torch.no_grad():
-        target = soft_target = teacher(images, layout.largest).softmax(1)
-        if ensemble:
-            features, _ = teacher.front(images, smallest)
-            others = [teacher.back(features, path).softmax(1) for path in middle]
-            soft_target = torch.stack([target, *others]).mean(0)
-    largest = student(images, layout.largest, dropout)
-    loss = F.cross_entropy(largest, labels, label_smoothing=smoothing)
+    hard = partial(F.cross_entropy, target=labels, label_smoothing=lessons.smoothing)
+    largest = student(images, layout.largest, lessons.dropout)
     features, _ = student.front(images, smallest)
-    for path in middle:
-        loss = loss + F.cross_entropy(student.back(features, path), target)
-    return loss + F.cross_entropy(student.back(features, smallest), soft_target)
+    narrower = [student.back(features, path) for path in (*middle, smallest)]
+    loss = hard(largest)
+    if lessons.teacher == "labels":
+        return torch.stack([loss, *map(hard, narrower)]).sum()
+    with torch.no_grad():
+        said = [largest, *narrower[:2]]
+        if lessons.teacher == "average":
+            said = [average(images, layout.largest)]
+            if lessons.ensemble:
+                features, _ = average.front(images, smallest)
+                said += [average.back(features, path) for path in middle]
+        soft = [logits.detach().softmax(1) for logits in said]
+        mean = torch.stack(soft).mean(0) if lessons.ensemble else soft[0]
+    for logits, target in zip(narrower, (soft[0], soft[0], mean), strict=True):
+        loss = loss + F.cross_entropy(logits, target)
+    return loss
 
 
 def recalibrate(supernet: SlimMobileNet, batches: Iterable[Images]) -> None:
@@ -86,8 +106,8 @@ def sparsification(
     return (losses * 0.5 / usual).mean()
 
 
-def monotony(choices: Int[Tensor, " batch"], widths: Sequence[int]) -> str | None:
-    """A one-sentence warning if these decisions are degenerate, else None.
+def monotony(choices: Int[Tensor, " batch"], widths: Sequence[int], advice: str) -> str | None:
+    """A one-sentence warning with this advice if these decisions are degenerate, else None.
 
     They are if all images take one choice, or if the choices carry less than 0.2 bits.
     """
@@ -95,14 +115,11 @@ def monotony(choices: Int[Tensor, " batch"], widths: Sequence[int]) -> str | Non
     bits = -float(torch.xlogy(rates, rates).sum()) / math.log(2)
     most = int(rates.argmax())
     if bits == 0:
-        return (
-            f"the gate has collapsed: every image takes choice {widths[most]}; "
-            f"try another mac_weight or routing space"
-        )
+        return f"the gate has collapsed: every image takes choice {widths[most]}; {advice}"
     if bits < 0.2:
         return (
             f"the gate decides nearly alike for every image ({bits:.3f} bits): "
-            f"{float(rates[most]):.1%} take choice {widths[most]}"
+            f"{float(rates[most]):.1%} take choice {widths[most]}; {advice}"
         )
     return None
 

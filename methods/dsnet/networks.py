@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from methods.api import Changed, Decisions, Features, Images, Network, Output, RoutedNetwork
-from methods.dsnet.losses import Odds
+from methods.dsnet.gate import Costs, Gate, Odds, Reading
 from methods.dsnet.supernet import Logits, Path, SlimMobileNet
 from methods.fold import fold
 
@@ -21,13 +21,21 @@ class GatedSupernet(RoutedNetwork):
     clock: Tensor
     easy: Tensor
 
-    def __init__(self, supernet: SlimMobileNet, routing: Sequence[int]) -> None:
+    def __init__(
+        self,
+        supernet: SlimMobileNet,
+        routing: Sequence[int],
+        *,
+        normed: bool = False,
+        biased: bool = False,
+    ) -> None:
         super().__init__()
         self.supernet = supernet
         self.teacher = copy.deepcopy(supernet).requires_grad_(False)
         self.routing = tuple(routing)
         """The consecutive choices that the gate selects from."""
-        self.gate = nn.Linear(supernet.layout.reduced, len(routing), bias=False)
+        inputs = supernet.layout.gate_inputs
+        self.gate = Gate(inputs, len(routing), normed=normed, bias=biased)
         prices = [supernet.cost(path) + self.gate.weight.numel() for path in self.paths]
         self.register_buffer("prices", torch.tensor(prices, dtype=torch.float64), persistent=False)
         self.register_buffer("clock", torch.tensor(0.0, dtype=torch.float64))
@@ -51,6 +59,11 @@ class GatedSupernet(RoutedNetwork):
         backs = [partial(self.supernet.back, path=path) for path in self.paths]
         return Output(bucketed(features, chosen, backs), self.prices[chosen]), chosen[:, None]
 
+    @property
+    def costs(self) -> Costs:
+        """The price of each choice of the routing space over the widest's."""
+        return self.prices / self.prices[-1]
+
     def everything(self) -> Int[Tensor, " 1"]:
         """The decision for the widest choice."""
         return torch.tensor([len(self.routing) - 1], device=self.prices.device)
@@ -60,18 +73,28 @@ class GatedSupernet(RoutedNetwork):
 
         The largest of the gate's logits decides, without noise, in training mode too.
         """
-        features, reduced = self.supernet.front(images, self.paths[0])
-        return features, self.gate(reduced).argmax(1)
+        features, odds = self.weigh(images)
+        return features, odds.argmax(1)
+
+    def weigh(self, images: Images) -> tuple[Changed, Odds]:
+        """The features that every choice continues from, and the gate's logits."""
+        features, inputs = self.supernet.front(images, self.paths[0])
+        return features, self.odds(inputs)
+
+    def odds(self, inputs: Reading) -> Odds:
+        """The gate's logits for what it reads, in single precision at least."""
+        odds: Odds = self.gate(inputs)
+        return odds.to(torch.promote_types(odds.dtype, torch.float32))
 
     @torch.no_grad()
-    def teach(self, progress: float, decay: float) -> None:
+    def teach(self, progress: float, decay: float, *, warm: bool = True) -> None:
         """Update the teacher's average of the supernet's weights and statistics; call once a step.
 
-        The average spans the last ninth of the steps so far, until `decay` allows fewer.
+        If `warm`, the average spans the last ninth of the steps so far, until `decay` allows fewer.
         """
         steps = progress / (progress - self.clock) if progress > 0 else self.clock
         self.clock.fill_(progress)
-        share = (9 / (10 + steps)).clamp(min=1 - decay)
+        share = (9 / (10 + steps)).clamp(min=1 - decay) if warm else torch.tensor(1 - decay)
         teacher, supernet = self.teacher.state_dict(), self.supernet.state_dict()
         for name, average in teacher.items():
             average.lerp_(supernet[name], share.to(average.dtype))
@@ -115,7 +138,7 @@ class BucketedNet(nn.Module):
     def __init__(self, net: GatedSupernet) -> None:
         super().__init__()
         self.front = fold(net.supernet.front_at(net.paths[0]))
-        self.gate = fold(net.gate)
+        self.gate = fold(net.gate.at())
         self.backs = nn.ModuleList(fold(net.supernet.back_at(path)) for path in net.paths)
         self.eval()
 
@@ -125,8 +148,8 @@ class BucketedNet(nn.Module):
     @torch.no_grad()
     def run(self, images: Images) -> tuple[Logits, Odds]:
         """Logits of the classes and of the gate; the latter keep the gate in a traced graph."""
-        features, reduced = self.front(images)
-        odds = self.gate(reduced)
+        features, inputs = self.front(images)
+        odds = self.gate(inputs)
         return bucketed(features, odds.argmax(1), list(self.backs)), odds
 
 

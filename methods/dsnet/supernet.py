@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.api import Changed, Features, Images, Task
+from methods.dsnet.gate import STATISTICS, GateInput, Reading, reading
 from methods.dsnet.layers import (
-    Reduced,
+    ALIVE,
     Shares,
     SlimConv2d,
     SlimDepthwise2d,
@@ -59,6 +60,10 @@ class Layout(NamedTuple):
     """Minimal size of a squeezed vector."""
     residual: bool = False
     """Whether blocks after the first of a stage add their input."""
+    gate_input: GateInput = "squeezed"
+    """What the gate reads of the first dynamic block."""
+    squeeze_bias: float = ALIVE
+    """Initial bias of squeezing."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -76,9 +81,12 @@ class Layout(NamedTuple):
         return sum(stage.blocks for stage in self.shared)
 
     @property
-    def reduced(self) -> int:
-        """Size of the squeezed vector that the gate reads."""
-        return self.squeezed(self.shared[-1])
+    def gate_inputs(self) -> int:
+        """Size of what the gate reads."""
+        before = self.shared[-1]
+        if self.gate_input == "squeezed":
+            return self.squeezed(before)
+        return STATISTICS * before.widths[0]
 
     @property
     def largest(self) -> Path:
@@ -167,6 +175,7 @@ class SlimBlock(nn.Module):
         reduced: int,
         *,
         residual: bool,
+        squeeze_bias: float,
     ) -> None:
         super().__init__()
         self.residual = residual
@@ -174,19 +183,18 @@ class SlimBlock(nn.Module):
         self.outputs = tuple(outputs)
         self.depthwise = SlimDepthwise2d(max(inputs), stride)
         self.norm1 = SlimNorm2d(inputs)
-        self.squeeze = SlimSqueeze(max(inputs), reduced)
+        self.squeeze = SlimSqueeze(max(inputs), reduced, squeeze_bias)
         self.pointwise = SlimConv2d(max(inputs), max(outputs), 1)
         self.norm2 = SlimNorm2d(outputs)
 
     def forward(self, features: Features, source: int, target: int) -> Changed:
-        changed = self.project(self.excited(features, source)[0], target)
+        mixed = self.mix(features, source)
+        changed = self.project(self.squeeze.excite(mixed, self.squeeze.squeeze(mixed)), target)
         return features + changed if self.residual else changed
 
-    def excited(self, features: Features, source: int) -> tuple[Changed, Reduced]:
-        """The features before the pointwise convolution, and the squeezed vector."""
-        mixed = F.silu(self.norm1(self.depthwise(features), source))
-        reduced = self.squeeze.squeeze(mixed)
-        return self.squeeze.excite(mixed, reduced), reduced
+    def mix(self, features: Features, source: int) -> Changed:
+        """The features that are squeezed: the depthwise convolution with its norm and Swish."""
+        return F.silu(self.norm1(self.depthwise(features), source))
 
     def project(self, features: Features, target: int) -> Changed:
         """The pointwise convolution with its norm and Swish."""
@@ -252,6 +260,7 @@ class SlimMobileNet(nn.Module):
                     stage.stride if position == 0 else 1,
                     layout.squeezed(before),
                     residual=layout.residual and position > 0,
+                    squeeze_bias=layout.squeeze_bias,
                 )
                 self.blocks.append(block)
                 before = stage
@@ -264,15 +273,18 @@ class SlimMobileNet(nn.Module):
         """MACs of one image along a path, without the gate."""
         return path_macs(self.task, self.layout, path)
 
-    def front(self, images: Images, path: Path) -> tuple[Changed, Reduced]:
-        """The features before the first dynamic pointwise convolution, and the gate's input."""
+    def front(self, images: Images, path: Path) -> tuple[Changed, Reading]:
+        """The features before the first dynamic pointwise convolution, and what the gate reads."""
         shared, gated, _ = self._parts()
         source = path[0]
         features = F.silu(self.norm(self.stem(images, self.norm.widths[source]), source))
         for block, target in zip(shared, self.layout.along(path), strict=False):
             features = block(features, source, target)
             source = target
-        return gated.excited(features, source)
+        mixed = gated.mix(features, source)
+        reduced = gated.squeeze.squeeze(mixed)
+        inputs = reading(self.layout.gate_input, mixed, reduced)
+        return gated.squeeze.excite(mixed, reduced), inputs
 
     def back(self, features: Features, path: Path, dropout: float = 0.0) -> Logits:
         """Logits from the output of `front`; `dropout` acts on the pooled features in training."""
@@ -309,7 +321,8 @@ class SlimMobileNet(nn.Module):
             body.append(block.at(source, target))
             source = target
         body.extend(gated.mixer_at(source))
-        return Front(body, gated.squeeze.at(gated.inputs[source]))
+        squeeze = gated.squeeze.at(gated.inputs[source])
+        return Front(body, squeeze, self.layout.gate_input)
 
     def back_at(self, path: Path) -> nn.Sequential:
         """`back` along this path, as plain modules."""
@@ -336,16 +349,18 @@ class SlimMobileNet(nn.Module):
 class Front(nn.Module):
     """The first half of a sliced supernet, as shipped."""
 
-    def __init__(self, body: nn.Sequential, squeeze: Squeeze) -> None:
+    def __init__(self, body: nn.Sequential, squeeze: Squeeze, gate_input: GateInput) -> None:
         super().__init__()
         self.body = body
         self.squeeze = squeeze
+        self.gate_input: GateInput = gate_input
 
-    def forward(self, images: Images) -> tuple[Changed, Reduced]:
+    def forward(self, images: Images) -> tuple[Changed, Reading]:
         """The same outputs as `SlimMobileNet.front`."""
         features = self.body(images)
         reduced = self.squeeze.squeeze(features)
-        return self.squeeze.excite(features, reduced), reduced
+        inputs = reading(self.gate_input, features, reduced)
+        return self.squeeze.excite(features, reduced), inputs
 
 
 def _spaced(

@@ -15,7 +15,14 @@ from methods.macs import executed_macs
 from methods.training.evaluate import evaluate
 from methods.training.loop import Recipe, train
 
-SMALL = {"depth": 8, "width": 0.5, "stages": "1-1-1", "choices": 4, "routing_size": 2}
+SMALL = {
+    "depth": 8,
+    "width": 0.5,
+    "stages": "1-1-1",
+    "choices": 4,
+    "routing_size": 2,
+    "narrowest": 0.5,
+}
 """Fields that make a method small, where it has them."""
 RECIPE = Recipe(epochs=3, batch_size=32, lr=0.05)
 FEW = Recipe(epochs=3, batch_size=16, lr=0.05)

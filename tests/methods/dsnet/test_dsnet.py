@@ -26,6 +26,8 @@ CIFAR = Task("cifar10", 3, 32, 32, 10)
 METHOD = DSNet(depth=14, width=0.5, choices=5, routing_size=3)
 LATER = DSNet(depth=14, width=0.5, choices=5, routing_start=2, routing_size=3)
 RESIDUAL = DSNet(depth=14, width=0.5, choices=5, routing_size=3, residual=True)
+STATISTICS = METHOD.model_copy(update={"gate_input": "statistics"})
+PLAIN = METHOD.model_copy(update={"gate_norm": False, "target": 0.0})
 LABELS = torch.arange(12) % 5
 
 
@@ -39,7 +41,7 @@ def state(net: torch.nn.Module) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def released() -> GatedSupernet:
-    return DSNet(family="mobilenet", depth=28).build(IMAGENET).eval()
+    return DSNet.published(family="mobilenet", depth=28).build(IMAGENET).eval()
 
 
 def test_golden_parameters(released: GatedSupernet) -> None:
@@ -76,7 +78,7 @@ def test_golden_macs_of_the_gate(released: GatedSupernet) -> None:
 def test_the_floor_is_the_narrowest_choice_without_the_gate() -> None:
     net = METHOD.build(CIFAR)
     assert METHOD.floor(CIFAR) == net.supernet.cost(net.supernet.layout.uniform(0))
-    assert DSNet(family="mobilenet", depth=28).floor(IMAGENET) == 132_004_224
+    assert DSNet.published(family="mobilenet", depth=28).floor(IMAGENET) == 132_004_224
 
 
 @pytest.mark.parametrize("method", [METHOD, RESIDUAL])
@@ -114,7 +116,7 @@ def test_masked_equals_sliced_for_each_width_and_a_mixed_batch(method: DSNet) ->
             torch.testing.assert_close(masked, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [METHOD, LATER, RESIDUAL])
+@pytest.mark.parametrize("method", [METHOD, LATER, RESIDUAL, STATISTICS, PLAIN])
 def test_a_bucketed_batch_equals_single_images_and_its_price_is_what_runs(method: DSNet) -> None:
     net, batch = varied(method), images()
     shipped = BucketedNet(net)
@@ -226,10 +228,10 @@ def test_the_supernet_phase_trains_all_of_the_supernet_and_only_it(ensemble: boo
 def test_the_gate_phase_trains_the_gate_alone() -> None:
     net = varied(METHOD).train()
     phase = METHOD.phases()[1]
-    before = state(net.supernet), state(net.teacher), net.gate.weight.detach().clone()
+    before = state(net.supernet), state(net.teacher), state(net.gate)
     groups = phase.parameters(net)
     weights = [parameter for group in groups for parameter in group.parameters]
-    assert [id(p) for p in weights] == [id(net.gate.weight)]
+    assert [id(p) for p in weights] == [id(net.gate.weight), id(net.gate.bias)]
     optimiser = torch.optim.SGD(weights, lr=0.1)
     for _ in range(3):
         optimiser.zero_grad()
@@ -237,15 +239,17 @@ def test_the_gate_phase_trains_the_gate_alone() -> None:
         optimiser.step()
     for part, old in ((net.supernet, before[0]), (net.teacher, before[1])):
         assert all(torch.equal(value, old[name]) for name, value in part.state_dict().items())
-    assert not torch.equal(net.gate.weight, before[2])
+    after = state(net.gate)
+    assert all(not torch.equal(after[name], before[2][name]) for name in ("weight", "bias"))
     assert all(p.grad is None and p.requires_grad for p in net.supernet.parameters())
     assert net.supernet.training
 
 
+@pytest.mark.parametrize("target", [0.0, 0.4])
 @pytest.mark.parametrize("alone", ["sgs_weight", "task_weight", "mac_weight"])
-def test_every_loss_of_the_gate_phase_reaches_the_gate(alone: str) -> None:
+def test_every_loss_of_the_gate_phase_reaches_the_gate(alone: str, target: float) -> None:
     weights = {"sgs_weight": 0.0, "task_weight": 0.0, "mac_weight": 0.0, alone: 1.0}
-    method = METHOD.model_copy(update=weights)
+    method = METHOD.model_copy(update=weights | {"target": target})
     net = varied(METHOD).train()
     method.phases()[1].loss(net, images(), LABELS).backward()
     assert net.gate.weight.grad is not None
@@ -280,13 +284,13 @@ def test_the_teacher_stays_in_evaluation_and_follows_the_supernet() -> None:
 @pytest.mark.parametrize(
     ("chosen", "says"),
     [
-        ([1] * 8, "every image takes choice 3"),
-        ([0] * 99 + [1], "nearly alike"),
+        ([1] * 8, "every image takes choice 3; do this"),
+        ([0] * 99 + [1], "99.0% take choice 2; do this"),
         ([0, 1, 2] * 4, None),
     ],
 )
 def test_a_collapsed_gate_is_told(chosen: list[int], says: str | None) -> None:
-    alarm = monotony(torch.tensor(chosen), (2, 3, 4))
+    alarm = monotony(torch.tensor(chosen), (2, 3, 4), "do this")
     assert alarm is None if says is None else says in (alarm or "")
 
 
@@ -303,7 +307,10 @@ def test_small_batches_work_in_every_mode(count: int) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"routing_start": 12}, r"routing_start \+ routing_size <= choices must hold"),
+        (
+            {"routing_start": 12, "choices": 14},
+            r"routing_start \+ routing_size <= choices must hold",
+        ),
         ({"choices": 3}, r"0 \+ 4 > 3"),
         ({"depth": 15}, "depth 6n\\+2, got 15; try 14 or 20"),
         ({"family": "mobilenet"}, "set depth=28"),

@@ -24,7 +24,7 @@ def test_the_gate_learns_from_images_that_the_supernet_never_saw() -> None:
 
 def test_every_combination_in_the_default_search_ranges_is_valid() -> None:
     grid = itertools.product(
-        (8, 26), (0.25, 0.5, 1.0), (0.2, 0.28, 0.35, 0.43, 0.5), range(8, 15), (0, 4), (2, 4)
+        (8, 26), (0.25, 0.5, 1.0), (0.125, 0.2, 0.28, 0.35, 0.43, 0.5), range(5, 9), (0, 1), (2, 4)
     )
     for depth, width, narrowest, choices, start, size in grid:
         DSNet(
@@ -86,7 +86,7 @@ def test_the_alarm_looks_at_the_gate_and_not_at_uniform_widths() -> None:
     net, batch = varied(METHOD), images()
     assert METHOD.alarm(net, batch) is None
     with torch.no_grad():
-        net.gate.weight.fill_(-1)
-        net.gate.weight[2] = 1
+        net.gate.weight.zero_()
+        net.gate.bias[2] = 1
     assert "choice 3" in (METHOD.alarm(net, batch) or "")
     assert all(METHOD.alarm(view, batch) is None for view in uniform_points(net).values())

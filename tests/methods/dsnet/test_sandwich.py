@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods.api import Phase
-from methods.dsnet.losses import frozen, recalibrate, sandwich, sparsification
+from methods.dsnet.losses import Lessons, Teacher, frozen, recalibrate, sandwich, sparsification
 from methods.dsnet.method import DSNet
 from methods.dsnet.networks import GatedSupernet
 from methods.dsnet.supernet import SlimMobileNet
 
 METHOD = DSNet(depth=14, width=0.5, choices=6, routing_start=1)
+PUBLISHED = DSNet.published(depth=14, width=0.5, choices=6, routing_start=1)
 LABELS = torch.arange(12) % 5
 
 
@@ -42,22 +43,30 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.mark.parametrize("teacher", ["average", "largest", "labels"])
 @pytest.mark.parametrize("ensemble", [False, True])
-def test_the_sandwich_is_the_sum_of_four_losses_with_their_gradients(ensemble: bool) -> None:
+def test_the_sandwich_is_the_sum_of_four_losses_with_their_gradients(
+    teacher: Teacher, ensemble: bool
+) -> None:
+    """Under in-place bootstrapping, in-place distillation, and no teacher but the labels."""
     net, batch = fresh(), images()
-    student, teacher = net.supernet, net.teacher
-    lived_in(teacher)
+    student = net.supernet
+    lived_in(net.teacher)
     torch.manual_seed(5)
-    loss = sandwich(student, teacher, batch, LABELS, ensemble=ensemble, dropout=0.0, smoothing=0.1)
+    lessons = Lessons(teacher, ensemble, dropout=0.0, smoothing=0.1)
+    loss = sandwich(student, net.teacher, batch, LABELS, lessons)
     gradients = torch.autograd.grad(loss, list(student.parameters()))
 
     torch.manual_seed(5)
     layout = student.layout
     middle = [layout.uniform(choice) for choice in torch.randperm(6)[:2].tolist()]
+    master = net.teacher if teacher == "average" else student
 
     def soft(path: tuple[int, ...]) -> Tensor:
+        if teacher == "labels":
+            return 0.9 * F.one_hot(LABELS, 5) + 0.1 / 5
         with torch.no_grad():
-            return teacher(batch, path).softmax(1)
+            return master(batch, path).softmax(1)
 
     target = for_smallest = soft(layout.largest)
     if ensemble:
@@ -167,12 +176,12 @@ def test_balanced_labels_weigh_alike() -> None:
 
 @pytest.mark.parametrize("truth", [True, False])
 def test_labels_say_whether_the_smallest_routed_network_is_right(truth: bool) -> None:
-    net, batch = fresh(), images()
+    net, batch = fresh(PUBLISHED), images()
     with frozen(net.supernet), torch.no_grad():
         guess = net.supernet(batch, net.paths[0]).argmax(1)
         odds = net.gate(net.supernet.front(batch, net.paths[0])[1])
-    off = {"task_weight": 0.0, "mac_weight": 0.0, "balanced": False}
-    loss = gate_phase(METHOD.model_copy(update=off)).loss(
+    off = {"task_weight": 0.0, "mac_weight": 0.0}
+    loss = gate_phase(PUBLISHED.model_copy(update=off)).loss(
         net, batch, guess if truth else (guess + 1) % 5
     )
     torch.testing.assert_close(loss, F.cross_entropy(odds, torch.full((12,), 0 if truth else 3)))
@@ -180,7 +189,8 @@ def test_labels_say_whether_the_smallest_routed_network_is_right(truth: bool) ->
 
 
 def test_the_mac_loss_is_relative_to_the_dearest_routed_choice() -> None:
-    method = METHOD.model_copy(update={"sgs_weight": 0.0, "task_weight": 0.0, "mac_weight": 0.7})
+    off = {"sgs_weight": 0.0, "task_weight": 0.0, "mac_weight": 0.7}
+    method = PUBLISHED.model_copy(update=off)
     for place in (0, 3):
         net = fresh(method)
         with torch.no_grad():
@@ -192,7 +202,7 @@ def test_the_mac_loss_is_relative_to_the_dearest_routed_choice() -> None:
 
 
 def test_the_task_loss_is_that_of_the_sampled_widths() -> None:
-    method = METHOD.model_copy(update={"sgs_weight": 0.0, "mac_weight": 0.0})
+    method = PUBLISHED.model_copy(update={"sgs_weight": 0.0, "mac_weight": 0.0})
     net, batch = fresh(method), images()
     torch.manual_seed(4)
     loss = gate_phase(method).loss(net, batch, LABELS)
@@ -219,7 +229,7 @@ def test_freezing_ends_with_its_block_even_by_an_error() -> None:
 
 def test_a_gate_can_learn_to_tell_images_apart() -> None:
     """Where narrow is right on some images and wrong on others that look different."""
-    method = DSNet(depth=8, width=0.5, task_weight=0.0)
+    method = DSNet.published(depth=8, width=0.5, task_weight=0.0, balanced=True)
     net, batch = fresh(method), images()
     with frozen(net.supernet), torch.no_grad():
         guess = net.supernet(batch, net.paths[0]).argmax(1)

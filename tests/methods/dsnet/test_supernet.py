@@ -21,7 +21,7 @@ RESIDUAL = METHOD.model_copy(update={"residual": True})
 
 @pytest.fixture(scope="module")
 def released() -> SlimMobileNet:
-    return supernet(DSNet(family="mobilenet", depth=28), IMAGENET)
+    return supernet(DSNet.published(family="mobilenet", depth=28), IMAGENET)
 
 
 def test_the_published_widths() -> None:
@@ -30,7 +30,7 @@ def test_the_published_widths() -> None:
     assert first.widths[:-1] == tuple(range(224, 641, 32))
     assert second.widths[:-1] == tuple(range(736, 1153, 32))
     assert PUBLISHED.choices == 14
-    assert PUBLISHED.reduced == 66
+    assert PUBLISHED.gate_inputs == 66
 
 
 def test_golden_parameters(released: SlimMobileNet) -> None:

@@ -10,8 +10,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from methods.api import Features
+from methods.fold import fold
 from methods.resnet import initialise
 
 Kind = Literal["ffgate-1", "ffgate-2", "rnn"]
@@ -23,21 +25,44 @@ HIDDEN = 10
 """Size of the recurrent gate's embedding, hidden and cell state."""
 
 
+class PooledNorm(nn.BatchNorm1d):
+    """A norm without parameters on pooled features, which share a large mean behind a ReLU.
+
+    Without it a gate sees nearly the same numbers for every image.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, affine=False)
+
+    def forward(self, pooled: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        if len(pooled) > 1:
+            return super().forward(pooled)
+        return F.batch_norm(pooled, self.running_mean, self.running_var, eps=self.eps)
+
+
 class FeedForwardGates(nn.Module):
     """One small convolutional network for each block, of the first or the cheaper second kind."""
 
-    def __init__(self, channels: Sequence[int], kind: Literal["ffgate-1", "ffgate-2"]) -> None:
+    def __init__(
+        self, channels: Sequence[int], kind: Literal["ffgate-1", "ffgate-2"], norm: bool = False
+    ) -> None:
         super().__init__()
         body = _first if kind == "ffgate-1" else _second
         self.bodies = nn.ModuleList(body(width) for width in channels)
+        self.norms = _norms(channels, norm)
         self.heads = nn.ModuleList(_linear(width, 2) for width in channels)
         initialise(self)
 
     def forward(self, index: int, features: Features, state: State) -> tuple[Logit, State]:
         """The log odds of running block `index + 1` on the output of block `index`."""
-        pooled = self.bodies[index](features).mean((2, 3))
+        pooled = self.norms[index](self.bodies[index](features).mean((2, 3)))
         skip, run = self.heads[index](pooled).unbind(1)
         return run - skip, state
+
+    @property
+    def readers(self) -> nn.ModuleList:
+        """The linear maps that read the pooled features."""
+        return self.heads
 
     @torch.no_grad()
     def favour(self, logit: float) -> None:
@@ -53,8 +78,9 @@ class RecurrentGates(nn.Module):
     Its step is written out in linear maps, which every MAC counter sees; none sees nn.LSTM.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], norm: bool = False) -> None:
         super().__init__()
+        self.norms = _norms(channels, norm)
         self.embeddings = nn.ModuleList(_linear(width, HIDDEN) for width in channels)
         self.enter = nn.Linear(HIDDEN, 4 * HIDDEN)
         self.recur = nn.Linear(HIDDEN, 4 * HIDDEN)
@@ -62,10 +88,15 @@ class RecurrentGates(nn.Module):
 
     def forward(self, index: int, features: Features, state: State) -> tuple[Logit, State]:
         """The log odds of running block `index + 1`, and the state for the next gate."""
-        embedded = self.embeddings[index](features.mean((2, 3)))
+        embedded = self.embeddings[index](self.norms[index](features.mean((2, 3))))
         hidden, cell = _start(embedded) if state is None else state
         hidden, cell = _step(self.enter(embedded) + self.recur(hidden), cell)
         return self.head(hidden).squeeze(1), (hidden, cell)
+
+    @property
+    def readers(self) -> nn.ModuleList:
+        """The linear maps that read the pooled features."""
+        return self.embeddings
 
     @torch.no_grad()
     def favour(self, logit: float) -> None:
@@ -74,7 +105,7 @@ class RecurrentGates(nn.Module):
 
 
 class LeanRecurrentGates(nn.Module):
-    """The recurrent gates as shipped: the same products in the fewest calls of torch."""
+    """The recurrent gates as shipped, norms folded: the same products in few calls of torch."""
 
     def __init__(self, gates: RecurrentGates) -> None:
         super().__init__()
@@ -95,12 +126,16 @@ class LeanRecurrentGates(nn.Module):
 Gates = FeedForwardGates | RecurrentGates
 
 
-def make_gates(kind: Kind, channels: Sequence[int], bias: float = 0.0) -> Gates:
-    """Freshly initialised gates, one for each block's output width.
+def make_gates(
+    kind: Kind, channels: Sequence[int], bias: float = 0.0, *, norm: bool = False
+) -> Gates:
+    """Freshly initialised gates, one for each block's output width; `norm` their pooled input.
 
     As in the authors' code, the last gate exists but is never used; it does not train.
     """
-    gates = RecurrentGates(channels) if kind == "rnn" else FeedForwardGates(channels, kind)
+    gates: Gates = (
+        RecurrentGates(channels, norm) if kind == "rnn" else FeedForwardGates(channels, kind, norm)
+    )
     unused = (
         [gates.embeddings[-1]]
         if isinstance(gates, RecurrentGates)
@@ -111,6 +146,25 @@ def make_gates(kind: Kind, channels: Sequence[int], bias: float = 0.0) -> Gates:
     if bias:
         gates.favour(bias)
     return gates
+
+
+@torch.no_grad()
+def folded(gates: Gates) -> FeedForwardGates | LeanRecurrentGates:
+    """The gates as shipped: each norm is part of the linear map that reads it."""
+    plain = fold(gates)
+    for index, (norm, reader) in enumerate(zip(plain.norms, plain.readers, strict=True)):
+        if isinstance(norm, PooledNorm):
+            assert isinstance(reader, nn.Linear)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            reader.weight.div_(torch.sqrt(norm.running_var + norm.eps))
+            reader.bias.sub_(reader.weight @ norm.running_mean)
+            plain.norms[index] = nn.Identity()
+    return LeanRecurrentGates(plain) if isinstance(plain, RecurrentGates) else plain
+
+
+def _norms(channels: Sequence[int], norm: bool) -> nn.ModuleList:
+    return nn.ModuleList(PooledNorm(width) if norm else nn.Identity() for width in channels)
 
 
 def _first(width: int) -> nn.Sequential:

@@ -15,6 +15,11 @@ from methods.skipnet.gates import Logit
 
 Actions = Float[Tensor, "batch gates"]
 
+FEW = 0.05
+"""Share of the gated blocks that run, or skip, below which gates have collapsed."""
+STILL = 0.01
+"""Bits that a gate carries on average below which a network is static."""
+
 
 def threshold(_gate: int, odds: Logit) -> Logit:
     """Run if the gate's probability exceeds one half, as in the authors' code, not Eq. 7."""
@@ -32,11 +37,28 @@ def sample(temperature: float, _gate: int, odds: Logit) -> Logit:
     return (torch.rand_like(probability) < probability).to(odds.dtype)
 
 
+def noisy(temperature: float, gate: int, odds: Logit) -> Logit:
+    """`straight_through` on log odds with logistic noise; draws from torch's global generator.
+
+    At temperature 1 it runs as often as `sample`.
+    """
+    uniform = torch.rand_like(odds).clamp(1e-6, 1 - 1e-6)
+    return straight_through(gate, odds + temperature * torch.logit(uniform))
+
+
+def pressure(rate: Tensor, target: float) -> Float[Tensor, ""]:
+    """How much skipping is rewarded where this share of MACs runs, in [-1, 1].
+
+    It is the derivative of 2 (rate / target - 1)^2, bounded: a proportional controller.
+    """
+    return (4 * (rate / target - 1) / target).clamp(-1, 1)
+
+
 def returns(
     actions: Actions,
     task_loss: Float[Tensor, " batch"],
     *,
-    alpha: float,
+    alpha: float | Tensor,
     beta: float,
     worth: Float[Tensor, " gates"] | None = None,
 ) -> Float[Tensor, "batch gates"]:
@@ -61,8 +83,8 @@ def policy_loss(
     return -(advantages.detach() * log_probability).sum(1)
 
 
-def collapse(decisions: Bool[Tensor, "batch gates"]) -> str | None:
-    """A one-sentence warning if these decisions are degenerate, else None.
+def collapse(decisions: Bool[Tensor, "batch gates"], advice: str) -> str | None:
+    """A one-sentence warning with the advice if these decisions are degenerate, else None.
 
     They are if under 5 % or over 95 % of the blocks run, or if gates on average carry under 0.01
     bits.
@@ -71,13 +93,12 @@ def collapse(decisions: Bool[Tensor, "batch gates"]) -> str | None:
     executed = float(rates.mean())
     nats = -(torch.xlogy(rates, rates) + torch.xlogy(1 - rates, 1 - rates)).mean()
     bits = abs(float(nats)) / math.log(2)
-    if executed < 0.05:
-        return f"gates have collapsed: {executed:.1%} of the gated blocks run; try a gate_bias > 0"
-    if executed > 0.95:
-        return f"gates have collapsed: {executed:.1%} of the gated blocks run; try a larger alpha"
-    if bits < 0.01:
+    if not FEW <= executed <= 1 - FEW:
+        return f"gates have collapsed: {executed:.1%} of the gated blocks run; {advice}"
+    if bits < STILL:
         return (
-            f"gates decide alike for every image ({bits:.3f} bits a gate): this network is static"
+            f"gates decide alike for every image ({bits:.3f} bits a gate): this network is static; "
+            f"{advice}"
         )
     return None
 

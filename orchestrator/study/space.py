@@ -120,8 +120,7 @@ class Space:
     def as_recorded(self, params: Params, distributions: Mapping[str, BaseDistribution]) -> "Space":
         """The space of a trial that was recorded; itself, if the trial has all of its parameters.
 
-        A field that an earlier version did not have is as published: what is newer than a paper is
-        off there.
+        A field that an earlier version did not have is what that version did.
         """
         if params.keys() >= self.params(self.defaults()).keys():
             return self

@@ -20,7 +20,7 @@ from orchestrator.record import evidence
 from orchestrator.record.events import Metrics, decode_points, encode_points
 from orchestrator.record.evidence import Evidence, Shot, Subject
 from orchestrator.record.result import Ending, Result, decode_result, encode_result
-from orchestrator.study.params import parts
+from orchestrator.study.params import recorded_parts
 from orchestrator.trial.checkpoints import latest, save, save_phase
 from orchestrator.trial.job import Job
 from orchestrator.trial.measure import measure
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 5.0
 """Seconds between two checkpoints, at least; the end of a phase always has one."""
-LAYOUT = 3
+LAYOUT = 4
 """Of a checkpoint; one of another layout is left alone."""
 
 
@@ -75,7 +75,7 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
     yield from past
     if past and past[-1].done:
         return
-    method, recipe = parts(job.method, job.params)
+    method, recipe = recorded_parts(job.method, job.params)
     device = job.settings.device
     data = load()
     points = list(decode_points(checkpoint["points"])) if checkpoint else []

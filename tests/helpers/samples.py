@@ -5,7 +5,8 @@ from torch import Tensor
 
 from methods.api import Task
 from methods.skipnet.gates import RecurrentGates
-from methods.skipnet.method import SkipNet, SkipResNet
+from methods.skipnet.method import SkipNet
+from methods.skipnet.network import SkipResNet
 
 TASK = Task("small", 3, 16, 16, 5)
 

@@ -13,7 +13,8 @@ from methods.api import Task
 from methods.macs import FlopCountAnalysis, executed_macs, macs
 from methods.resnet import resnet
 from methods.skipnet.gates import Kind
-from methods.skipnet.method import SkipNet, SkippingNet
+from methods.skipnet.method import SkipNet
+from methods.skipnet.network import SkippingNet
 
 KINDS: list[Kind] = ["ffgate-1", "ffgate-2", "rnn"]
 

@@ -7,7 +7,8 @@ import torch
 
 from methods.api import Task
 from methods.resnet import costs
-from methods.skipnet.method import SkipNet, SkipResNet
+from methods.skipnet.method import SkipNet
+from methods.skipnet.network import SkipResNet
 from tests.bench.speed.clock import Clock, Ratio, same
 from tests.bench.speed.goals import Finding, found
 

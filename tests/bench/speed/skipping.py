@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from methods.api import Images, Task
 from methods.resnet import ResNet
 from methods.skipnet.gates import HIDDEN, LeanRecurrentGates, RecurrentGates
-from methods.skipnet.method import SkipNet, SkippingNet, SkipResNet
+from methods.skipnet.method import SkipNet
+from methods.skipnet.network import SkippingNet, SkipResNet
 from tests.bench.speed.clock import Clock, Ratio, same
 from tests.bench.speed.goals import Finding, found
 
@@ -33,6 +34,7 @@ class MaskedSkip(nn.Module):
         assert isinstance(net.gates, RecurrentGates)
         self.backbone: ResNet = net.backbone
         self.decisions = decisions
+        self.norms = net.gates.norms
         self.embeddings = net.gates.embeddings
         self.lstm = nn.LSTM(HIDDEN, HIDDEN)
         self.head = net.gates.head
@@ -49,7 +51,7 @@ class MaskedSkip(nn.Module):
         state = None
         for index, block in enumerate(others):
             pooled = nn.functional.adaptive_avg_pool2d(features, 1).flatten(1)
-            embedded = self.embeddings[index](pooled)
+            embedded = self.embeddings[index](self.norms[index](pooled))
             told, state = self.lstm(embedded[None], state)
             chance = torch.sigmoid(self.head(told[0]))
             mask = ((chance > 2).squeeze(1) | self.decisions[:, index]).float()[:, None, None, None]

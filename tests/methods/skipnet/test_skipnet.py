@@ -12,11 +12,13 @@ from methods.errors import MethodError
 from methods.macs import executed_macs, macs
 from methods.resnet import costs, resnet
 from methods.skipnet.gates import Kind, RecurrentGates, make_gates
-from methods.skipnet.method import SkipNet, SkippingNet, SkipResNet
+from methods.skipnet.method import SkipNet
+from methods.skipnet.network import SkippingNet, SkipResNet
 from methods.skipnet.policy import collapse, policy_loss, returns, sample, straight_through
 
 CIFAR = Task("cifar10", 3, 32, 32, 10)
 KINDS: tuple[Kind, ...] = ("ffgate-1", "ffgate-2", "rnn")
+PUBLISHED = {key: value for key, value in SkipNet.PUBLISHED.items() if "." not in key}
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_sampling_has_the_gates_probability() -> None:
 @pytest.mark.parametrize("phase", [0, 1])
 def test_the_last_gate_is_not_trained_and_all_else_is(kind: Kind, phase: int) -> None:
     torch.manual_seed(0)
-    method = SkipNet(depth=14, gate=kind, gate_bias=1.0)
+    method = SkipNet.of({**PUBLISHED, "depth": 14, "gate": kind, "gate_bias": 1.0})
     net = method.build(TASK).train()
     labels = torch.arange(12) % 5
     method.phases()[phase].loss(net, images(), labels).backward()
@@ -259,7 +261,7 @@ def test_the_last_gate_is_not_trained_and_all_else_is(kind: Kind, phase: int) ->
 
 
 def test_a_projections_statistics_move_once_a_step() -> None:
-    method = SkipNet(depth=8)
+    method = SkipNet.of({**PUBLISHED, "depth": 8})
     net = method.build(TASK).train()
     method.phases()[0].loss(net, images(), torch.arange(12) % 5)
     counts = {
@@ -280,16 +282,20 @@ def test_a_batch_of_one_works_in_every_mode(kind: Kind) -> None:
     assert SkippingNet(net)(one).shape == (1, 5)
 
 
-def test_the_baseline_follows_the_mean_return() -> None:
+def test_the_baseline_begins_with_the_first_return_and_follows_the_mean() -> None:
     torch.manual_seed(0)
-    method = SkipNet(depth=8, baseline=True, alpha=1.0)
+    method = SkipNet.of({**PUBLISHED, "depth": 8, "baseline": True, "alpha": 1.0})
     net = method.build(TASK).train()
-    method.phases()[1].loss(net, images(), torch.arange(12) % 5)
-    assert (net.expected != 0).all()
+    labels = torch.arange(12) % 5
+    method.phases()[1].loss(net, images(), labels)
+    first = net.expected.clone()
+    assert (first < -0.5).all(), "the mean return itself, not a tenth of it"
+    method.phases()[1].loss(net, images(), labels)
+    assert (net.expected != first).all()
 
 
 def test_frozen_norms_stand_still_in_the_policy_phase() -> None:
-    method = SkipNet(depth=8, frozen_norms=True)
+    method = SkipNet.of({**PUBLISHED, "depth": 8, "frozen_norms": True})
     net = method.build(TASK).train()
     phase = method.phases()[1]
     phase.advance(net, 0.0)
@@ -308,7 +314,7 @@ def test_detached_gates_leave_the_backbone_to_the_task() -> None:
         assert grad is not None
         return grad
 
-    plain = SkipNet(depth=8, gate="ffgate-2", policy_weight=1.0)
+    plain = SkipNet.of({**PUBLISHED, "depth": 8, "gate": "ffgate-2", "policy_weight": 1.0})
     cut = plain.model_copy(update={"detach_gates": True})
     none = plain.model_copy(update={"policy_weight": 0.0})
     assert torch.equal(stem_gradient(cut), stem_gradient(none))
@@ -318,14 +324,14 @@ def test_detached_gates_leave_the_backbone_to_the_task() -> None:
 @pytest.mark.parametrize(
     ("decisions", "says"),
     [
-        (torch.zeros(8, 4, dtype=torch.bool), "0.0% of the gated blocks run"),
+        (torch.zeros(8, 4, dtype=torch.bool), "0.0% of the gated blocks run; do this"),
         (torch.ones(8, 4, dtype=torch.bool), "100.0%"),
-        (torch.tensor([[True, False]] * 8), "static"),
+        (torch.tensor([[True, False]] * 8), "static; do this"),
         (torch.rand(64, 4, generator=torch.Generator().manual_seed(0)) > 0.5, None),
     ],
 )
 def test_collapse_is_told(decisions: Tensor, says: str | None) -> None:
-    alarm = collapse(decisions)
+    alarm = collapse(decisions, "do this")
     assert alarm is None if says is None else says in (alarm or "")
 
 
@@ -345,7 +351,14 @@ def test_more_alpha_skips_more() -> None:
     recipe = Recipe(epochs=2, batch_size=32, lr=0.1)
     cost = {}
     for alpha in (0.0, 4.0):
-        method = SkipNet(depth=14, width=0.5, alpha=alpha, policy_lr=0.02, policy_share=0.5)
+        short = {
+            "depth": 14,
+            "width": 0.5,
+            "policy_lr": 0.02,
+            "policy_share": 0.5,
+            "policy_weight": 0.01,
+        }
+        method = SkipNet.of({**PUBLISHED, **short, "alpha": alpha})
         *_, last = train(method, data, recipe, seed=0)
         net = last.net
         assert isinstance(net, SkipResNet)

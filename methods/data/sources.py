@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from methods.data import trails
+from methods.data import sums, trails
 from methods.data.parts import Array, Fit, LeftOut, Numbered, Source
 from methods.errors import DataError, nearest
 
@@ -115,6 +115,7 @@ EMBEDDED: Mapping[str, Callable[[], Source]] = MappingProxyType(
     {
         "digits": _digits,
         "mnist5k": _mnist5k,
+        "sums": partial(sums.source, 6_000, 1_000, 3_000),
         "trails": partial(trails.source, 12_000, 2_000, 5_000),
         "trails-small": partial(trails.source, 4_000, 1_000, 3_000),
     }

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from methods.data.parts import Array, Numbered, Source
+from methods.data.scans import Scans, split
 
 CELL, CELLS = 8, 3
 """Pixels of a cell's side, and cells of the board's."""
@@ -24,10 +25,6 @@ CENTRE = 3
 """Row and column of a cell's centre, from its corner."""
 BAR, NODE, START = 178, 89, 255
 """Grey values of a step's bar, of the block where it begins, and of the block of the true start."""
-INK = 255 / 16
-"""Grey values per level of ink of scikit-learn's digits."""
-SHARES = (0.7, 0.15)
-"""Shares of the scans that training and validation draw from; test draws from the rest."""
 SEED = 24
 
 Walk = tuple[int, ...]
@@ -50,17 +47,6 @@ LEVELS = (Level(1, 0, 0), Level(1, 0, 1), Level(1, 1, 0), Level(2, 2, 0), Level(
 
 
 @dataclass(frozen=True)
-class _Scans:
-    """Digits to draw from."""
-
-    images: UInt8[np.ndarray, "scans 8 8"]
-    classes: Int[np.ndarray, " scans"]
-
-    def of(self, rows: Int[np.ndarray, " rows"]) -> "_Scans":
-        return _Scans(self.images[rows], self.classes[rows])
-
-
-@dataclass(frozen=True)
 class _Boards:
     """Every board of one level, without its digits."""
 
@@ -72,15 +58,13 @@ class _Boards:
 def source(train: int, validation: int, test: int) -> Source:
     """A set with so many images, each level as often as any other; the same whenever it is made."""
     draw = np.random.default_rng(SEED)
-    scans = _scans()
-    order = draw.permutation(len(scans.classes))
-    ends = [round(end * len(order)) for end in itertools.accumulate(SHARES)]
+    scans = split(draw)
     boards = [_boards(level) for level in LEVELS]
     counts = {"train": train, "validation": validation, "test": test}
     parts, difficulty = {}, {}
-    for (role, count), rows in zip(counts.items(), np.split(order, ends), strict=True):
+    for role, count in counts.items():
         levels = draw.permutation(np.arange(count) % len(LEVELS))
-        parts[role] = _part(f"trails-{role}", scans.of(rows), boards, levels, draw)
+        parts[role] = _part(f"trails-{role}", scans[role], boards, levels, draw)
         difficulty[role] = levels / (len(LEVELS) - 1)
     return Source(
         train=parts["train"],
@@ -94,16 +78,9 @@ def source(train: int, validation: int, test: int) -> Source:
     )
 
 
-def _scans() -> _Scans:
-    from sklearn.datasets import load_digits  # noqa: PLC0415
-
-    digits = load_digits()
-    return _Scans(np.rint(digits.images * INK).astype(np.uint8), digits.target.astype(np.int64))
-
-
 def _part(
     name: str,
-    scans: _Scans,
+    scans: Scans,
     boards: list[_Boards],
     levels: Int[np.ndarray, " samples"],
     draw: np.random.Generator,

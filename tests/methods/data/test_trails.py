@@ -7,14 +7,14 @@ import pytest
 from jaxtyping import UInt8
 from sklearn.datasets import load_digits
 
-from methods.data import trails
+from methods.data import scans, trails
 from methods.data.load import Arrays, load
 from methods.data.parts import Source
 from methods.data.survey import survey
 from methods.data.trails import CELL, CENTRE, LEVELS
 
 SHA256 = "c6a6259340af556cc7da73010e3860ea0eb11f858b28c328c248c7c7e16a8bcd"
-SCANS = np.rint(load_digits().images * trails.INK).astype(np.uint8)
+SCANS = np.rint(load_digits().images * scans.INK).astype(np.uint8)
 CLASSES = load_digits().target
 WAYS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 Cell = tuple[int, int]

@@ -77,13 +77,13 @@ class InvertedBottleneck(nn.Module):
         self.residual = stride == 1 and inputs == outputs
         self.dropped = dropped
         """Probability that training leaves an image with its shortcut alone."""
-        self.expand = _normed(inputs, inner, 1, conv=conv) if expand > 1 else None
+        self.expand = normed(inputs, inner, 1, conv=conv) if expand > 1 else None
         self.pad = _pad(size, stride, padding)
         around = None if self.pad is None else 0
-        self.filter = _normed(inner, inner, size, stride, around, groups=inner, conv=conv)
+        self.filter = normed(inner, inner, size, stride, around, groups=inner, conv=conv)
         self.squeeze = nn.Linear(inner, max(1, inputs // SQUEEZED))
         self.excite = nn.Linear(max(1, inputs // SQUEEZED), inner)
-        self.project = _normed(inner, outputs, 1, conv=conv)
+        self.project = normed(inner, outputs, 1, conv=conv)
 
     def forward(self, features: Features, context: Context = ()) -> Changed:
         inner = features if self.expand is None else F.silu(self.expand(features, context))
@@ -146,7 +146,7 @@ def efficientnet(
         )
     inputs, last = scaled(STEM, width), scaled(LAST, width)
     pad = _pad(3, 2, padding)
-    stem = _normed(task.channels, inputs, 3, 2, None if pad is None else 0, conv=conv)
+    stem = normed(task.channels, inputs, 3, 2, None if pad is None else 0, conv=conv)
     blocks: list[InvertedBottleneck] = []
     repeated = counts(depth)
     for (expand, size, stride, channels, _), count in zip(GROUPS, repeated, strict=True):
@@ -164,9 +164,9 @@ def efficientnet(
             )
             blocks.append(block)
             inputs = outputs
-    behind = _normed(inputs, last, 1, conv=conv)
+    behind = normed(inputs, last, 1, conv=conv)
     net = EfficientNet(pad, stem, blocks, behind, nn.Linear(last, task.classes))
-    _initialise(net)
+    initialise(net)
     return net
 
 
@@ -187,7 +187,7 @@ def _pad(size: int, stride: int, padding: Padding) -> Halving | None:
     return Halving(size) if stride == 2 and padding == "tensorflow" else None
 
 
-def _normed(
+def normed(
     inputs: int,
     outputs: int,
     size: int,
@@ -195,7 +195,7 @@ def _normed(
     around: int | None = None,
     *,
     groups: int = 1,
-    conv: Convolution,
+    conv: Convolution = nn.Conv2d,
 ) -> Normed:
     """A convolution, padded by half its size unless told, and its norm."""
     padding = size // 2 if around is None else around
@@ -205,12 +205,12 @@ def _normed(
     )
 
 
-def _initialise(net: EfficientNet) -> None:
+def initialise(net: nn.Module) -> None:
     """Convolutions, and squeeze and excitation, from N(0, 2 groups / (k^2 outputs)), biases 0."""
     for part in net.modules():
         if type(part) is nn.Conv2d:
             fan_out = math.prod(part.kernel_size) * part.out_channels / part.groups
             nn.init.normal_(part.weight, std=(2 / fan_out) ** 0.5)
-        elif isinstance(part, nn.Linear) and part is not net.head:
+        elif isinstance(part, nn.Linear) and part is not getattr(net, "head", None):
             nn.init.normal_(part.weight, std=(2 / part.out_features) ** 0.5)
             nn.init.zeros_(part.bias)

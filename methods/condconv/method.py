@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from methods.api import (
     Changed,
     Decisions,
-    Family,
     Features,
     Images,
     Method,
@@ -30,7 +29,7 @@ from methods.api import (
     Task,
     cross_entropy,
 )
-from methods.condconv import efficientnet
+from methods.condconv import efficientnet, mobilenet
 from methods.condconv.layers import CondConv2d, CondLinear, Router, Start, fuse
 from methods.errors import MethodError
 from methods.fold import PLAIN, fold
@@ -39,11 +38,15 @@ from methods.resnet import ResNet, check_depth, costs, resnet, stage_sizes
 from methods.values import Params
 
 DEPTH = 20
-"""Default depth; the only valid value for an EfficientNet, whose family says how deep it is."""
+"""Default depth; the only valid value where the family says how deep a network is."""
 EFFICIENTNETS: Mapping[str, float] = MappingProxyType(
     {"efficientnet-b0": 1.0, "efficientnet-b1": 1.1}
 )
 """What the blocks of a group are multiplied by."""
+MOBILENETS: Mapping[str, mobilenet.Version] = MappingProxyType(
+    {"mobilenet-v1": 1, "mobilenet-v2": 2}
+)
+Backbone = ResNet | efficientnet.EfficientNet | mobilenet.MobileNet
 DEAR = 0.5
 """Ratio of mixing to convolution, in MACs, above which a layer is reported as expensive."""
 STILL = 0.01
@@ -101,7 +104,8 @@ class CondConv(Method):
     As published:
     - sigmoid routing of the pooled block input; one routing for all convolutions of a block
     - every expert is drawn from N(0, 2 / fan_out), the routing from Glorot's uniform
-    - in EfficientNets the last three block groups are conditional, in a ResNet the last stage
+    - conditional are the last three block groups of EfficientNets, the last stage of a ResNet, and
+      of MobileNetV1 the blocks from the sixth on (its classifier with `head`)
     - trained with one cross-entropy in batches: kernels of a batch run as one grouped convolution
 
     Deviations:
@@ -129,17 +133,20 @@ class CondConv(Method):
         str, Field(coerce_numbers_to_str=True), Search(choices=("1", "all", "late"))
     ] = "late"
     """Conditional stages: their digits in order, as in 1, 23 or 567; `all`; or, as published,
-    `late`: the last of a ResNet, the last three block groups of EfficientNet. Mixing costs experts
-    / (height * width) of a convolution's map times its MACs: expensive for small maps."""
+    `late`: the last of a ResNet, the last two of MobileNetV1, else the last three. Mixing costs
+    experts / (height * width) of a convolution's map times its MACs: expensive for small maps."""
     head: Annotated[bool, Search()] = False
     """Whether the classifier is conditional too."""
     depth: Annotated[int, Field(ge=8, le=1202), Search(low=8, high=56, step=6)] = DEPTH
     """Layers with weights: 6n+2 in the cifar family; 18, 34, 50, 101 or 152 in imagenet's."""
     width: Annotated[float, Field(ge=0.1, le=4), Search(low=0.25, high=1.0, step=0.25)] = 1.0
     """Multiplies every channel count; the result is rounded to a multiple of 4."""
-    family: Literal["cifar", "imagenet", "efficientnet-b0", "efficientnet-b1"] = "cifar"
+    family: Literal[
+        "cifar", "imagenet", "efficientnet-b0", "efficientnet-b1", "mobilenet-v1", "mobilenet-v2"
+    ] = "cifar"
     """cifar: three stages from 16 channels, behind ImageNet's stem for images above 64 px;
-    imagenet: four stages from 64 channels; efficientnet-b0: seven block groups; b1: deeper ones."""
+    imagenet: four stages from 64 channels; efficientnet-b0: seven block groups; b1: deeper ones;
+    mobilenet-v1 and v2: five stages of separable blocks, seven of bottlenecks."""
     padding: efficientnet.Padding = "even"
     """Where an EfficientNet halves an even map: as much on both sides, or as published weights
     expect, what is left over below and on the right (published: tensorflow)."""
@@ -157,8 +164,8 @@ class CondConv(Method):
 
     @pydantic.model_validator(mode="after")
     def _backbone_exists(self) -> "CondConv":
-        if (family := self._residual()) is not None:
-            check_depth(self.depth, family)
+        if self.family in ("cifar", "imagenet"):
+            check_depth(self.depth, self.family)
         elif self.depth != DEPTH:
             raise ValueError(
                 f"{self.family} has a fixed depth: leave depth at {DEPTH}, got {self.depth}"
@@ -174,7 +181,8 @@ class CondConv(Method):
         """
         sizes = self._sizes()
         names = "".join(str(stage + 1) for stage in range(len(sizes)))
-        late = names[-3:] if self.family in EFFICIENTNETS else names[-1]
+        last = {"cifar": 1, "imagenet": 1, "mobilenet-v1": 2}.get(self.family, 3)
+        late = names[-last:]
         stages = {"all": names, "late": late}.get(self.placement, self.placement)
         if not stages or list(stages) != sorted(set(stages) & set(names)):
             raise MethodError(
@@ -192,23 +200,13 @@ class CondConv(Method):
         """
         return MixingNet(self.backbone(task), self.floor(task))
 
-    def backbone(self, task: Task) -> ResNet | efficientnet.EfficientNet:
+    def backbone(self, task: Task) -> Backbone:
         """The network that maps images to logits, freshly initialised.
 
         Raises:
             MethodError: images too small for the family.
         """
-        net: ResNet | efficientnet.EfficientNet
-        if (family := self._residual()) is not None:
-            net = resnet(task, self.depth, self.width, family=family)
-        else:
-            net = efficientnet.efficientnet(
-                task,
-                self.width,
-                EFFICIENTNETS[self.family],
-                padding=self.padding,
-                dropped=self.drop_path,
-            )
+        net = self._plain(task)
         for index in self.conditional():
             net.blocks[index] = self._routed(net.blocks[index])
         head = self._routed_head(net.head) if self.head else net.head
@@ -240,15 +238,27 @@ class CondConv(Method):
             )
         return None
 
+    def _plain(self, task: Task) -> Backbone:
+        """The backbone before any of its convolutions is conditional."""
+        if self.family in ("cifar", "imagenet"):
+            return resnet(task, self.depth, self.width, family=self.family)
+        if self.family in MOBILENETS:
+            return mobilenet.mobilenet(task, MOBILENETS[self.family], self.width)
+        return efficientnet.efficientnet(
+            task,
+            self.width,
+            EFFICIENTNETS[self.family],
+            padding=self.padding,
+            dropped=self.drop_path,
+        )
+
     def _sizes(self) -> Sequence[int]:
         """Number of blocks in each stage."""
-        if (family := self._residual()) is not None:
-            return stage_sizes(self.depth, family)
+        if self.family in ("cifar", "imagenet"):
+            return stage_sizes(self.depth, self.family)
+        if self.family in MOBILENETS:
+            return mobilenet.counts(MOBILENETS[self.family])
         return efficientnet.counts(EFFICIENTNETS[self.family])
-
-    def _residual(self) -> Family | None:
-        """The family of ResNets, or None for an EfficientNet."""
-        return self.family if self.family in ("cifar", "imagenet") else None
 
     def _routed(self, block: nn.Module) -> Routed:
         """The block with its convolutions replaced by conditional ones."""
@@ -310,4 +320,6 @@ def _price(method: CondConv, task: Task) -> int:
     )
     if method.family in EFFICIENTNETS:
         return efficientnet.cost(task, method.width, EFFICIENTNETS[method.family]) + extra
+    if method.family in MOBILENETS:
+        return mobilenet.cost(task, MOBILENETS[method.family], method.width) + extra
     return costs(task, method.depth, method.width, method.family).total + extra

@@ -131,6 +131,8 @@ class TestNetwork:
             (CondConv(depth=14, width=0.5, placement="23", head=True), DIGITS),
             (CondConv(family="imagenet", depth=50, width=0.1), Task("i", 3, 64, 64, 5)),
             (CondConv(family="efficientnet-b0", width=0.25), Task("e", 3, 32, 32, 5)),
+            (CondConv(family="mobilenet-v1", width=0.25, head=True), Task("m", 3, 32, 32, 5)),
+            (CondConv(family="mobilenet-v2", width=0.25), Task("m", 3, 33, 40, 5)),
         ],
     )
     def test_a_block_has_one_routing_for_all_its_convolutions(
@@ -177,6 +179,7 @@ class TestNetwork:
         [
             (CondConv(depth=14, width=0.5, placement="all", head=True), DIGITS),
             (CondConv(family="efficientnet-b0", width=0.25), Task("e", 3, 32, 32, 5)),
+            (CondConv(family="mobilenet-v1", width=0.25, head=True), Task("m", 3, 32, 32, 5)),
         ],
     )
     def test_deployed_it_has_no_norm_and_answers_alike(self, method: CondConv, task: Task) -> None:
@@ -190,6 +193,15 @@ class TestNetwork:
         twin = method.deploy(net.double())
         torch.testing.assert_close(twin(images.double()).float(), logits, rtol=1e-4, atol=1e-4)
 
+    def test_deployed_a_mobilenet_v2_answers_alike_to_the_precision(self) -> None:
+        """Without activations behind its blocks an untrained one amplifies rounding a thousandfold,
+        so in single precision the folded norms show."""
+        torch.manual_seed(0)
+        method = CondConv(family="mobilenet-v2", width=0.25)
+        net = settled(method.build(Task("m", 3, 33, 40, 5))).double()
+        images = torch.randn(6, 3, 33, 40, dtype=torch.float64)
+        torch.testing.assert_close(method.deploy(net)(images), net(images).logits)
+
     def test_which_blocks_are_conditional(self) -> None:
         def chosen(**fields: Any) -> list[int]:
             return CondConv.of(fields).conditional()
@@ -201,6 +213,11 @@ class TestNetwork:
         assert chosen(family="imagenet", depth=18) == [6, 7]
         assert chosen(family="efficientnet-b0") == list(range(8, 16))
         assert chosen(family="efficientnet-b0", placement="17") == [0, 15]
+        assert chosen(family="efficientnet-b1")[0] == 12
+        assert chosen(family="mobilenet-v1") == list(range(5, 13)), (
+            "from the sixth on, as published"
+        )
+        assert chosen(family="mobilenet-v2") == list(range(10, 17))
 
     @pytest.mark.parametrize(
         ("fields", "says"),

@@ -165,6 +165,36 @@ def test_the_proximal_step_spends_its_strength_and_ends_at_exact_zeros() -> None
     )
 
 
+@pytest.mark.parametrize("steps", [10, 1000])
+def test_the_papers_lambda_pulls_alike_in_every_step(steps: int) -> None:
+    method = ResRep(depth=8, lasso=1e-4, proximal=False)
+    net = method.build(TASK)
+    for done in (0, 1):
+        method.phases()[1].advance(net, done / steps)
+    pulls = [float(compactor.pull.max()) for compactor in net.compactors]
+    assert pulls == pytest.approx([1e-4] * len(pulls))
+
+
+@pytest.mark.parametrize("proximal", [False, True])
+def test_a_lambda_is_the_strength_of_its_length(proximal: bool) -> None:
+    """1e-4 over 480 epochs of 782 steps is 18.768, as in test_compactor."""
+    steps = 480 * 782
+    nets = []
+    for fields in ({"lasso": 1e-4}, {"strength": 18.768}):
+        method = ResRep.of({"depth": 8, "proximal": proximal, **fields})
+        nets.append(method.build(TASK))
+        with torch.no_grad():
+            for compactor in nets[-1].compactors:
+                compactor.mask[0] = False
+        for done in (0, 1):
+            method.phases()[1].advance(nets[-1], done / steps)
+    for one, other in zip(nets[0].compactors, nets[1].compactors, strict=True):
+        torch.testing.assert_close(one.weight, other.weight, rtol=0, atol=1e-9)
+        torch.testing.assert_close(one.pull, other.pull, rtol=1e-4, atol=0)
+    if proximal:
+        assert float(nets[0].compactors[0].norms()[0]) < 1
+
+
 def test_over_a_whole_phase_the_proximal_step_spends_its_strength() -> None:
     method = ResRep(depth=8, strength=0.5, target=1.0)
     net, prune = method.build(TASK), method.phases()[1]

@@ -82,16 +82,20 @@ def interval(gain: Summary) -> str:
 
 
 def static_text(worth: Worth) -> str:
+    """Why a network that decides per image counts as static, with the figures."""
+    gain = interval(worth.gain)
+    return f"{static_reason(worth)}; own decisions are worth {gain} points over another image's"
+
+
+def static_reason(worth: Worth) -> str:
     """Why a network that decides per image counts as static."""
     share = "every image" if worth.alike > ALL else f"{percent(worth.alike, 1)} % of the images"
     verb = "gets" if worth.alike > ALL else "get"
     if worth.alike > MOSTLY and worth.runs_all:
-        what = f"all runs on {share}"
-    elif worth.alike > MOSTLY:
-        what = f"{share} {verb} the same decisions"
-    else:
-        what = "decisions differ between images, but another image's serve as well"
-    return f"{what}; own decisions are worth {interval(worth.gain)} points over another image's"
+        return f"all runs on {share}"
+    if worth.alike > MOSTLY:
+        return f"{share} {verb} the same decisions"
+    return "decisions differ between images, but another image's serve as well"
 
 
 def plural(count: int, noun: str) -> str:

@@ -93,7 +93,7 @@ def _cells(board: Board, primary: float | None) -> Table:
             mark = "†" if budget in rules.undeclared else "*" if budget == primary else " "
             grid.add_row(
                 f"<={words.mmacs(budget)}{mark}" if i == 0 else "",
-                f"{name}\N{DEGREE SIGN}" if cell.static else name,
+                _named(cell),
                 _accuracy_text(cell),
                 _gain_text(board, cell),
                 words.macs_text(cell.macs_mean) + ("!" if cell.overrun else ""),
@@ -104,6 +104,11 @@ def _cells(board: Board, primary: float | None) -> Table:
     return grid
 
 
+def _named(cell: Cell) -> str:
+    """The method of a cell, marked where its network is static."""
+    return f"{cell.method}\N{DEGREE SIGN}" if cell.static else cell.method
+
+
 def _routing(board: Board) -> Table:
     """What deciding per image is worth at the primary budget."""
     caption = (
@@ -111,21 +116,20 @@ def _routing(board: Board) -> Table:
         "decisions, under another image's (the same MACs), with all images under the majority's, "
         "and with all run. Worth: own less another's, in points, with its "
         f"{100 * board.rules.confidence:g} % interval over seeds and images. A network whose "
-        "decisions are worth nothing is static, whatever its MACs vary by."
+        "decisions are worth nothing is static (\N{DEGREE SIGN}), whatever its MACs vary by."
     )
     heads = ("own", "another's", "majority's", "all run", "worth")
-    grid = table(text("routing", wrap=False), *map(number, heads), text("it is"), caption=caption)
+    grid = table(text("routing", wrap=False), *map(number, heads), caption=caption)
     for name in board.methods:
         cell = board.cell(name, board.primary)
         if (worth := cell.worth) is not None:
             grid.add_row(
-                name,
+                _named(cell),
                 words.percent(cell.accuracy.mean),
                 words.percent(worth.another),
                 words.percent(worth.majority),
                 words.percent(worth.everything),
                 words.interval(worth.gain),
-                "dynamic" if worth.dynamic else "static",
             )
     return grid
 

@@ -18,7 +18,7 @@ from methods.training.evaluate import Evaluation, evaluate
 from methods.training.routing import DRAWS, Routing, routing
 from orchestrator.board.model import Worth
 from orchestrator.board.stats.intervals import Summary
-from orchestrator.board.words import static_text
+from orchestrator.board.words import static_reason, static_text
 from orchestrator.record.events import Figures, Point
 from orchestrator.record.evidence import Alike, Decided, Shot, routing_figures
 from orchestrator.record.rows import not_finite
@@ -137,7 +137,10 @@ class _Tried:
             everything_macs=figures.everything_macs,
             alike=figures.alike or 0.0,
         )
-        return None if worth.dynamic else f"static: {static_text(worth)}"
+        if worth.dynamic:
+            return None
+        alike = worth.alike == 1  # another image's decisions are its own: a worth of 0, no figure
+        return f"static: {static_reason(worth) if alike else static_text(worth)}"
 
     def _decided(self) -> Decided | None:
         routing = self.routing

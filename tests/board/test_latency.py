@@ -12,7 +12,7 @@ from methods.errors import StorageError
 from methods.training.evaluate import evaluate
 from orchestrator.board.latency import Network, Pair, missing, pairs, timed
 from orchestrator.record.events import Latency, Point
-from orchestrator.study.params import parts
+from orchestrator.study.params import recorded_parts
 from orchestrator.trial.checkpoints import deployed, view
 from orchestrator.trial.job import Job, Settings
 from orchestrator.trial.latency import BATCHES, measured
@@ -48,7 +48,7 @@ def trained(folder: Path, method: str) -> tuple[dict[str, Any], tuple[Point, ...
 def test_every_point_of_a_confirm_run_is_found_again(tmp_path: Path, name: str) -> None:
     params, points = trained(tmp_path, name)
     data = load("digits", seed=0, device="cpu")
-    method = parts(name, params)[0]
+    method = recorded_parts(name, params)[0]
     folder = tmp_path / "trials" / f"{name}-00000-seed1"
     assert len(points) >= len(method.phases())
     for point in points:

@@ -61,10 +61,11 @@ class Row:
     seconds: float
 
     def line(self) -> str:
+        known = [name for name in (*NAMES, "macs", "rate") if not np.isnan(getattr(self, name))]
+        figures = ", ".join(f"{name} {getattr(self, name):.3f}" for name in known)
         return (
-            f"seed {self.seed}: own {self.own:.2f} another's {self.another:.2f} majority's "
-            f"{self.majority:.2f} all {self.everything:.2f}; {self.macs:.3f} MMACs, rate "
-            f"{self.rate:.3f}, Spearman {self.spearman:+.2f}, {self.levels}, {self.seconds:.0f} s"
+            f"seed {self.seed}: {figures}, Spearman {self.spearman:+.2f}, by difficulty "
+            f"{self.levels}, {self.seconds:.0f} s"
         )
 
 
@@ -158,6 +159,8 @@ def _summary(rows: list[Row], worths: list[np.ndarray[Any, Any] | None]) -> None
         return
     for name in ("own", "another", "majority", "everything", "macs", "rate", "spearman"):
         values = np.array([getattr(row, name) for row in rows])
+        if np.isnan(values).any():
+            continue
         CONSOLE.print(f"{name} {values.mean():.3f} (sd {values.std(ddof=1):.3f})")
     known = [worth for worth in worths if worth is not None]
     if known:

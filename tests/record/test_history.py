@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from orchestrator.record.history import History
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import Log, read
 from orchestrator.study.file import Study, load
-from orchestrator.study.space import spaces
+from orchestrator.study.space import Space
 
 RECORDED = Path(__file__).parents[1] / "data" / "halfdone"
 """A study of an earlier version, whose driver was killed once and then stopped in the search."""
@@ -23,8 +25,19 @@ def study() -> Study:
     return load(RECORDED / "study.yaml")
 
 
+@cache
+def begun() -> dict[str, Space]:
+    """The spaces in which the study began, which have other fields now."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "halfdone"
+        shutil.copytree(RECORDED, folder)
+        ledger = Ledger(folder, study())
+        ledger.close()
+    return dict(ledger.history.spaces)
+
+
 def folded(events: list[Event]) -> History:
-    history = History(study(), spaces(study()))
+    history = History(study(), begun())
     for event in events:
         history.apply(event)
     return history

@@ -37,6 +37,7 @@ from orchestrator.study.space import spaces
 IMAGES = 200
 DEAR = "costs 1.3 MMACs at least, the largest budget is 1"
 WIDTH = {"low": 0.25, "high": 1.0}
+FIXED = {"depth": 8, "gate": "rnn", "alpha": 1, "target": 0, "policy_lr": 0.01}
 STUDY = Study.model_validate(
     {
         "name": "kept",
@@ -44,7 +45,14 @@ STUDY = Study.model_validate(
         "budgets": [0.5, 1],
         "methods": {
             "dense": {"depth": 8, "width": WIDTH},
-            "skipnet": {"depth": 8, "width": WIDTH, "gate": "rnn", "alpha": 1, "policy_lr": 0.01},
+            "skipnet": {
+                "depth": 8,
+                "width": WIDTH,
+                "gate": "rnn",
+                "alpha": 1,
+                "target": 0,
+                "policy_lr": 0.01,
+            },
         },
         "search": {"trials": 2},
         "confirm": {"seeds": 3},

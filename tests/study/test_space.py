@@ -59,7 +59,7 @@ def test_the_study_narrows_fixes_and_opens() -> None:
     assert space.free["recipe.batch_size"] == IntDistribution(16, 64, step=16)
     assert space.fixed["gate"] == "rnn"
     defaults = space.defaults()
-    assert defaults["alpha"] == 0.1
+    assert defaults["alpha"] == 1.0, "the nearest to 4"
     assert defaults["depth"] in (8, 14)
     assert defaults["recipe.batch_size"] == 64
 

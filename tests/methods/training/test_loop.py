@@ -257,7 +257,7 @@ def test_data_that_cannot_be_trained_on_are_refused_at_once(data: Data) -> None:
 def test_a_phase_without_a_sample_is_refused_and_not_waited_for(data: Data) -> None:
     few = dataclasses.replace(data, train=data.train.part(0.0, 0.05))
     with pytest.raises(DataError, match=r"phase 'gate' takes those between 0\.9 and 1 .* none"):
-        train(DSNet(depth=8), few, Recipe(epochs=2, batch_size=8), seed=0)
+        train(DSNet(depth=8, held_out=0.1), few, Recipe(epochs=2, batch_size=8), seed=0)
 
 
 # Trials that go wrong

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # beside busy tests, 15 is nearly nothing
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the processes of one run share a cache
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")  # the user's own is left alone
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)

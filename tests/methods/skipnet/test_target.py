@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from samples import TASK, images, varied
+from samples import TASK, fitted, images, varied
 from torch import Tensor, nn
 
 from methods.errors import MethodError
@@ -21,11 +21,7 @@ KINDS: tuple[Kind, ...] = ("ffgate-1", "ffgate-2", "rnn")
 def warmed(method: SkipNet, seed: int = 0) -> SkipResNet:
     """A network whose norms have statistics."""
     torch.manual_seed(seed)
-    net = method.build(TASK).train()
-    with torch.no_grad():
-        for _ in range(20):
-            net(images(256, seed=3))
-    return net.eval()
+    return fitted(method.build(TASK), images(256, seed=3))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,7 +75,7 @@ def test_statistics_are_means_over_batches_under_what_is_decided() -> None:
 def test_a_shift_of_the_gates_brings_the_decided_share_to_the_target(
     kind: Kind, target: float
 ) -> None:
-    net = warmed(SkipNet(depth=14, gate=kind))
+    net = warmed(SkipNet(depth=14, width=0.25, gate=kind))
     batch = images(256, seed=3)
     with torch.no_grad():
         hold(net, batch, target)
@@ -88,7 +84,7 @@ def test_a_shift_of_the_gates_brings_the_decided_share_to_the_target(
 
 
 def test_a_phase_ends_with_the_target_on_new_statistics() -> None:
-    net = warmed(SkipNet(depth=14)).train()
+    net = warmed(SkipNet(depth=14, width=0.25)).train()
     batches = [images(64, seed=seed) for seed in range(6)]
     with torch.no_grad():
         settle(net, iter(batches), regather=True, target=0.4)

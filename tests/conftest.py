@@ -25,6 +25,7 @@ for number in (signal.SIGINT, signal.SIGHUP):
 import filelock
 import hypothesis
 import pytest
+import shapes
 from jaxtyping import install_import_hook
 from postgres import Postgres
 
@@ -44,6 +45,11 @@ SHARING = ("tests/results/", "tests/store/")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that start Ray come first, then those with a slow test: they take longest."""
     items.sort(key=lambda item: (not marked(item.path, "ray"), not marked(item.path, "slow")))
+
+
+def pytest_runtest_setup() -> None:
+    """The first calls of each test are checked anew."""
+    shapes.counts.clear()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -94,11 +100,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def drilled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def drilled(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Any:
     """A finished sweep with a kill of each kind behind it; its tests have `timeout(900)`."""
     from drill import drilled_in_shadows
 
-    return drilled_in_shadows(tmp_path_factory.mktemp("drilled"))
+    return drilled_in_shadows(tmp_path_factory.mktemp("drilled"), template)
 
 
 @pytest.fixture

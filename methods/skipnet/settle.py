@@ -1,6 +1,7 @@
 """The end of a phase: norms that fit the decisions, and decisions that fit the target."""
 
 import itertools
+import math
 from collections.abc import Iterable
 
 import torch
@@ -15,10 +16,12 @@ SAMPLE = 2048
 """Images on which the decided share is measured while it is brought to the target."""
 FARTHEST = 16.0
 """Largest shift of the log odds of running."""
-HALVINGS = 12
-"""Steps of the bisection; the last one moves the log odds by 0.004."""
+CLOSE = 0.002
+"""How far from the target the decided share may stay."""
+STEPS = 12
+"""Shifts that are tried at most."""
 ROUNDS = 2
-"""Bisections, each after norms that fit the decisions so far."""
+"""Searches for the shift, each after norms that fit the decisions so far."""
 
 
 def gather(net: SkipResNet, batches: Iterable[Tensor]) -> None:
@@ -49,16 +52,33 @@ def settle(net: SkipResNet, batches: Iterable[Tensor], *, regather: bool, target
 
 
 def hold(net: SkipResNet, images: Images, target: float) -> None:
-    """Shift all log odds, until the gates decide to run the target's share of the gated MACs."""
-    low, high = -FARTHEST, FARTHEST
-    at = 0.0
+    """Shift all log odds, until the gates decide to run the target's share of the gated MACs.
+
+    The share grows with the shift: steps that double find one shift below the target and one above,
+    and the line between them where to look next.
+    """
+    at, step = 0.0, 0.5
+    lower, upper = (-FARTHEST, -target), (FARTHEST, 1 - target)
     with quiet(net):
-        for _ in range(HALVINGS):
-            share = net.share(net.run(images, threshold).actions).mean()
-            low, high = (low, at) if share > target else (at, high)
-            middle = (low + high) / 2
-            net.gates.favour(middle - at)
-            at = middle
+        for _ in range(STEPS):
+            excess = float(net.share(net.run(images, threshold).actions).mean()) - target
+            if abs(excess) <= CLOSE:
+                return
+            lower, upper = (lower, (at, excess)) if excess > 0 else ((at, excess), upper)
+            if lower[0] > -FARTHEST and upper[0] < FARTHEST:
+                following = _between(lower, upper)
+            else:
+                following = min(max(at - math.copysign(step, excess), -FARTHEST), FARTHEST)
+                step *= 2
+            net.gates.favour(following - at)
+            at = following
+
+
+def _between(lower: tuple[float, float], upper: tuple[float, float]) -> float:
+    """Where the line through two shifts and their excesses is zero, a fifth away from either."""
+    (low, below), (high, above) = lower, upper
+    share = -below / (above - below)
+    return low + (high - low) * min(max(share, 0.2), 0.8)
 
 
 def _first(batches: Iterable[Tensor], count: int) -> list[Tensor]:

@@ -36,7 +36,7 @@ SHORT = """
 name: quickstart
 data: digits
 budgets: [0.25, 0.5]
-recipe: {epochs: 3, batch_size: 32}
+recipe: {epochs: 2, batch_size: 64}
 resources: {concurrency: 2, retries: 40}
 methods:
   dense: {depth: 8, width: {choices: [0.25, 0.5]}}
@@ -64,9 +64,11 @@ if __name__ == "__main__":
 """
 
 
-def drilled_in_shadows(folder: Path) -> Sweep:
+def drilled_in_shadows(folder: Path, template: Path) -> Sweep:
     """A short sweep through one kill of each kind, in a folder with files named like modules."""
     sweep = Sweep(folder, SHORT)
+    sweep.out.mkdir(exist_ok=True)
+    shutil.copy(template, sweep.out)
     sweep.cwd = shadow(folder / "work")
     command = folder / "command.py"  # whose folder Python searches first, as that of a script
     command.write_text(REPEATS + COMMAND)

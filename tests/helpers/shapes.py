@@ -1,25 +1,34 @@
 """The run-time check of shapes and types in the signatures of methods/."""
 
 import functools
+from collections import Counter
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
 from beartype import beartype
 
+CALLS = 32
+"""Of one function in one test that are checked; a training calls it thousands of times alike."""
+counts = Counter[str]()
+"""Calls of each function since the test began."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """`function` with its signature checked by beartype, except while torch traces a graph.
+    """`function` with its signature checked by beartype in the first calls of a test.
 
-    In a trace every look at a shape becomes a node of the graph: pricing takes five times as long.
+    Not while torch traces a graph: there every look at a shape becomes a node, and pricing takes
+    five times as long.
     """
     strict = beartype(function)
+    name = f"{function.__module__}.{function.__qualname__}"
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return (function if torch.jit.is_tracing() else strict)(*args, **kwargs)
+        counts[name] += 1
+        plain = counts[name] > CALLS or torch.jit.is_tracing()
+        return (function if plain else strict)(*args, **kwargs)
 
     return call

@@ -1,6 +1,7 @@
 """What a trial costs does not depend on how many came before: counted, never timed."""
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -140,7 +141,7 @@ def test_a_random_proposal_needs_no_history(tmp_path: Path) -> None:
 
 
 def test_a_trial_takes_three_writes_to_mlflow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = []
     calls = Calls(monkeypatch)
@@ -149,6 +150,7 @@ def test_a_trial_takes_three_writes_to_mlflow(
         folder = tmp_path / str(trials)
         _, ledger = searched(trials, folder, "random")
         ledger.close()
+        shutil.copy(template, folder)
         uri = f"sqlite:///{folder / 'mlflow.db'}"
         calls.taken()
         store.project(ledger.wal, uri, "scale")
@@ -191,6 +193,7 @@ def in_a_thread(call: Callable[[], Outcome]) -> Outcome:
         return pool.submit(lambda: asyncio.run(under_a_loop())).result()
 
 
+@pytest.mark.full
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_long_sweep_is_a_row_of_tuners(

@@ -1,10 +1,12 @@
 """What an earlier study found out teaches a later one, and does not change under its feet."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from arrays import repainted, source, surveyed
+from boards import undraw
 
 from methods.api import Task
 from methods.errors import StudyError
@@ -42,9 +44,10 @@ def study(name: str, low: float = 0.25, **search: Any) -> Study:
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+def uri(tmp_path_factory: pytest.TempPathFactory, template: Path) -> str:
     """The store of a small study that has ended."""
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(template, folder)
     found, uri = study("early"), f"sqlite:///{folder / 'mlflow.db'}"
     ledger = Ledger(folder / "early", found)
     facts = provenance(found, TASK, 270, SAME)
@@ -61,7 +64,9 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     store.project(ledger.wal, uri, "early")
     board = leaderboard(ledger.history.rows(), Rules(budgets=(1, 4), primary=4, methods=("dense",)))
     content = Report(board=board, rows=ledger.history.rows(), provenance=facts)
-    report = write_report(content, folder / "early" / "report")
+    with pytest.MonkeyPatch.context() as patch:
+        undraw(patch)
+        report = write_report(content, folder / "early" / "report")
     store.write_board(uri, "early", board, report.parent)
     ledger.close()
     return uri

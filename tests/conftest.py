@@ -8,7 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")  # beside busy tests, 15 is nearly nothing
@@ -25,9 +25,10 @@ for number in (signal.SIGINT, signal.SIGHUP):
 import filelock
 import hypothesis
 import pytest
-import shapes
 from jaxtyping import install_import_hook
-from postgres import Postgres
+
+if TYPE_CHECKING:
+    from postgres import Postgres
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -49,6 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup() -> None:
     """The first calls of each test are checked anew."""
+    import shapes  # and with it torch, which the process that hands tests out can do without
+
     shapes.counts.clear()
 
 
@@ -116,8 +119,10 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def postgres() -> Iterator[Postgres]:
+def postgres() -> "Iterator[Postgres]":
     """A PostgreSQL that runs; the test may stop it and start it again."""
+    from postgres import Postgres
+
     server = Postgres()
     server.start()
     yield server

@@ -80,7 +80,7 @@ def test_a_shift_of_the_gates_brings_the_decided_share_to_the_target(
     with torch.no_grad():
         hold(net, batch, target)
         share = float(net.share(net.run(batch, threshold).actions).mean())
-    assert share == pytest.approx(target, abs=0.05)
+    assert share == pytest.approx(target, abs=0.01)
 
 
 def test_a_phase_ends_with_the_target_on_new_statistics() -> None:

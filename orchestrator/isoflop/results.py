@@ -112,9 +112,9 @@ class Results:
 
         `methods` restricts the comparison to these and dense.
 
-        >>> pairs = open("quickstart", out=RUNS).compare(at=[0.25, 0.5])
+        >>> pairs = open("quickstart", out=RUNS).compare(at=[0.1, 0.3])
         >>> sorted(set(pairs["budget_mmac"]))
-        [0.25, 0.5]
+        [0.1, 0.3]
 
         Raises:
             StudyError: no such study, a method that is none of the study's, or nothing in common.

@@ -42,7 +42,7 @@ class Study(file.Study):
         """The study in a YAML file, or the shipped study of this name.
 
         >>> Study.load("quickstart").budgets
-        [0.25, 0.5, 1.0]
+        [0.1, 0.3]
 
         Raises:
             StudyError: there is no such study, or its file cannot be as written.

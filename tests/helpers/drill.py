@@ -35,7 +35,7 @@ MANY = {"driver": 6, "worker": 7, "raylet": 2, "server": 3, "projector": 2}
 SHORT = """
 name: quickstart
 data: digits
-budgets: [0.25, 0.5]
+budgets: [0.1, 0.3]
 recipe: {epochs: 2, batch_size: 64}
 resources: {concurrency: 2, retries: 40}
 methods:

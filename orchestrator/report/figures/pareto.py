@@ -141,9 +141,18 @@ def _steps(axes: Axes, macs: Sequence[float], accuracy: Sequence[float], **style
 
 def _cost_axis(axes: Axes, board: Board, label: str) -> None:
     axes.set_xscale("log")
-    for budget in board.budgets:
-        strong = budget == board.primary
-        axes.axvline(budget, color=GREY if strong else RULE, linewidth=1, linestyle=":", zorder=0)
+    axes.vlines(
+        board.budgets,
+        0,
+        1,
+        colors=[GREY if budget == board.primary else RULE for budget in board.budgets],
+        transform=axes.get_xaxis_transform(),
+        linewidth=1,
+        linestyle=":",
+        zorder=0,
+    )
+    around = ((0.9 * min(board.budgets), 0.0), (1.1 * max(board.budgets), 0.0))
+    axes.update_datalim(around, updatey=False)  # one budget alone spans nothing
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,4 +1,4 @@
-"""Scans of digits to draw larger images from, apart for each split."""
+"""Scans of digits to make images of, apart for each split."""
 
 import itertools
 from dataclasses import dataclass

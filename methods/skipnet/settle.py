@@ -18,7 +18,7 @@ FARTHEST = 16.0
 """Largest shift of the log odds of running."""
 CLOSE = 0.002
 """How far from the target the decided share may stay."""
-STEPS = 12
+STEPS = 16
 """Shifts that are tried at most."""
 ROUNDS = 2
 """Searches for the shift, each after norms that fit the decisions so far."""
@@ -54,31 +54,38 @@ def settle(net: SkipResNet, batches: Iterable[Tensor], *, regather: bool, target
 def hold(net: SkipResNet, images: Images, target: float) -> None:
     """Shift all log odds, until the gates decide to run the target's share of the gated MACs.
 
-    The share grows with the shift: steps that double find one shift below the target and one above,
-    and the line between them where to look next.
+    The share grows with the shift. Steps that double find one shift below the target and one above;
+    then the line between them says where to look, and every other time their middle. The closest
+    shift stays, where none is close: gates that are sure decide in jumps.
     """
     at, step = 0.0, 0.5
-    lower, upper = (-FARTHEST, -target), (FARTHEST, 1 - target)
+    closest = (math.inf, at)
+    below: tuple[float, float] | None = None
+    above: tuple[float, float] | None = None
     with quiet(net):
-        for _ in range(STEPS):
+        for turn in range(STEPS):
             excess = float(net.share(net.run(images, threshold).actions).mean()) - target
+            closest = min(closest, (abs(excess), at))
             if abs(excess) <= CLOSE:
-                return
-            lower, upper = (lower, (at, excess)) if excess > 0 else ((at, excess), upper)
-            if lower[0] > -FARTHEST and upper[0] < FARTHEST:
-                following = _between(lower, upper)
+                break
+            if excess > 0:
+                above = (at, excess)
+            else:
+                below = (at, excess)
+            if below and above:
+                following = _between(below, above, middle=turn % 2 == 0)
             else:
                 following = min(max(at - math.copysign(step, excess), -FARTHEST), FARTHEST)
                 step *= 2
             net.gates.favour(following - at)
             at = following
+        net.gates.favour(closest[1] - at)
 
 
-def _between(lower: tuple[float, float], upper: tuple[float, float]) -> float:
-    """Where the line through two shifts and their excesses is zero, a fifth away from either."""
-    (low, below), (high, above) = lower, upper
-    share = -below / (above - below)
-    return low + (high - low) * min(max(share, 0.2), 0.8)
+def _between(below: tuple[float, float], above: tuple[float, float], *, middle: bool) -> float:
+    """The middle of two shifts, or where the line through their excesses is zero."""
+    (low, short), (high, long) = below, above
+    return low + (high - low) * (0.5 if middle else short / (short - long))
 
 
 def _first(batches: Iterable[Tensor], count: int) -> list[Tensor]:

@@ -71,8 +71,9 @@ def test_the_snippet_of_the_card_runs(
     assert re.fullmatch(r"tensor\(\[\d, \d\]\)\n", capsys.readouterr().out)
 
 
-def test_onnx_runs_where_there_is_no_torch_and_no_isoflop(shipped: Any) -> None:
-    folder = shipped("condensenet", "onnx")
+@pytest.mark.parametrize("method", ["condensenet", pytest.param("skipnet", marks=pytest.mark.full)])
+def test_onnx_runs_where_there_is_no_torch_and_no_isoflop(shipped: Any, method: str) -> None:
+    folder = shipped(method, "onnx")
     alone = (
         "import sys\nfor name in ('methods', 'orchestrator', 'torch'): sys.modules[name] = None\n"
     )

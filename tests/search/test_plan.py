@@ -216,9 +216,9 @@ def test_the_command_prints_the_quickstart(tmp_path: Path) -> None:
     path = ROOT / "studies" / "quickstart.yaml"
     text = printed(path, tmp_path / "work")
     assert all(name in text for name in load(path).methods)
-    for words in ("<=0.5*", "refused", "42 search trials", "54 confirm runs", "1,536 epochs"):
+    for words in ("<=0.3*", "refused", "30 search trials", "60 confirm runs", "540 epochs"):
         assert words in text
-    assert "3 seeds, as planned" in text
+    assert "5 seeds, as planned" in text
 
 
 def printed(path: Path, folder: Path) -> str:

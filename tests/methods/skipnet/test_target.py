@@ -83,6 +83,32 @@ def test_a_shift_of_the_gates_brings_the_decided_share_to_the_target(
     assert share == pytest.approx(target, abs=0.01)
 
 
+@pytest.mark.parametrize("target", [0.3, 0.6])
+def test_sure_gates_end_as_close_to_the_target_as_their_jumps_allow(target: float) -> None:
+    """Every image alike, so that shares of gates are all that can be had."""
+    net = warmed(SkipNet(depth=14, width=0.25))
+    batch = images(1).expand(32, -1, -1, -1)
+    shares = set()
+    with torch.no_grad():
+        for shift in torch.linspace(-15, 15, 301).tolist():
+            net.gates.favour(shift)
+            shares.add(float(net.share(net.run(batch, threshold).actions).mean()))
+            net.gates.favour(-shift)
+        hold(net, batch, target)
+        share = float(net.share(net.run(batch, threshold).actions).mean())
+    assert abs(share - target) <= min(abs(each - target) for each in shares) + 1e-6
+
+
+def test_a_target_that_no_shift_reaches_leaves_the_gates_at_the_end() -> None:
+    net = warmed(SkipNet(depth=8, width=0.25))
+    batch = images(16)
+    with torch.no_grad():
+        net.gates.favour(40.0)
+        hold(net, batch, 0.5)
+        assert float(net.share(net.run(batch, threshold).actions).mean()) == 1
+    assert all(bool(p.isfinite().all()) for p in net.gates.parameters())
+
+
 def test_a_phase_ends_with_the_target_on_new_statistics() -> None:
     net = warmed(SkipNet(depth=14, width=0.25)).train()
     batches = [images(64, seed=seed) for seed in range(6)]

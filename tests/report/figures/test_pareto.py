@@ -10,7 +10,7 @@ from orchestrator.report.figures.pareto import attainment_panel
 
 
 @pytest.mark.parametrize("budgets", [(0.1, 0.3), (0.1,), (10.0,), (1.0, 2.0)])
-def test_budgets_at_the_end_of_a_decade_are_drawn_without_a_warning(
+def test_budgets_at_the_end_of_a_decade_lie_within_the_axis(
     budgets: tuple[float, ...],
 ) -> None:
     rows = study_rows(seeds=1, methods=["dense", "skipnet"], budgets=budgets)

@@ -24,7 +24,7 @@ from methods.shipping.load import load as load_export
 from orchestrator.cli import main
 from orchestrator.results.export import export, find
 
-SHIPPED = {"torch": "dense", "pt2": "resrep", "onnx": "skipnet"}
+SHIPPED = {"torch": "dense", "pt2": "resrep", "onnx": "condensenet"}
 """Format -> the method whose export `test_export.py` makes, too."""
 
 

@@ -108,6 +108,7 @@ def text_of(rendered, width=80):
     return shown.getvalue()
 
 
+@pytest.mark.full
 def test_the_same_rows_give_the_same_bytes(report, tmp_path):
     rows = study_rows()
     random.Random(5).shuffle(rows)

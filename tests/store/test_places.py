@@ -126,6 +126,7 @@ def test_files_that_lie_elsewhere_are_not_guessed(
         boards.show("demo", tmp_path)
 
 
+@pytest.mark.full
 def test_a_folder_without_rights_is_read_and_not_changed(tmp_path: Path, finished: Path) -> None:
     out, cache = tmp_path / "runs", tmp_path / "cache"
     shutil.copytree(finished, out)

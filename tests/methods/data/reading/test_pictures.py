@@ -296,7 +296,7 @@ def test_plain_images_keep_their_bytes(seed: int) -> None:
     ("name", "digest"),
     [
         ("digits", "4772be27fa0b55f4"),
-        ("mnist5k", "c723dfe61cd8c111"),
+        pytest.param("mnist5k", "c723dfe61cd8c111", marks=pytest.mark.full),
         ("folder", "5ba9bf5b73cac4e5"),
         ("sized", "ee4ae64cf9d33785"),
     ],

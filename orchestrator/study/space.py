@@ -1,9 +1,9 @@
 """A method's annotations, narrowed by the study, as Optuna distributions."""
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_origin
 
 import pydantic
@@ -30,7 +30,7 @@ CORNERS = 256
 """Configurations that are priced to find a space's cheapest one."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Space:
     """What a method's trials may be: fixed parameters, and distributions of the others."""
 
@@ -39,6 +39,8 @@ class Space:
     free: Mapping[str, Distribution]
     points: Sequence[Params] = ()
     """Places that the study wants tried first; the defaults come before them."""
+    profile: Params = dataclasses.field(default_factory=dict)
+    """What the paper sets, where the study asks for it: its defaults."""
 
     @property
     def first(self) -> list[dict[str, Scalar]]:
@@ -72,13 +74,14 @@ class Space:
         return flat
 
     def defaults(self) -> dict[str, Scalar]:
-        """The published values of the free parameters, moved into the space where they lie out."""
+        """The free parameters as the profile has them, else as isoflop does; moved into the space
+        where they lie out."""
         method, recipe = model_of(self.method, self.fixed), Recipe
         values = {}
         for name, distribution in self.free.items():
             model: type[pydantic.BaseModel] = recipe if name.startswith(PREFIX) else method
             default = model.model_fields[name.removeprefix(PREFIX)].default
-            values[name] = inside(default, distribution)
+            values[name] = inside(self.profile.get(name, default), distribution)
         return values
 
     def holds(self, searched: Params) -> bool:
@@ -130,7 +133,9 @@ class Space:
             if isinstance(distribution, Distribution)
         }
         whole = completed(self.method, params)
-        return replace(self, fixed={k: v for k, v in whole.items() if k not in free}, free=free)
+        return dataclasses.replace(
+            self, fixed={k: v for k, v in whole.items() if k not in free}, free=free
+        )
 
     def _floor(self, corner: Params, task: Task) -> int | None:
         try:
@@ -191,7 +196,7 @@ def _spaces(study: Study) -> dict[str, Space]:
 
 def _repeated(space: Space, name: str) -> Space:
     """The same space under another name; its trials say whose it is."""
-    return replace(space, method=name, fixed={**space.fixed, ALIAS: space.method})
+    return dataclasses.replace(space, method=name, fixed={**space.fixed, ALIAS: space.method})
 
 
 def described(field: FieldInfo) -> str:
@@ -228,7 +233,7 @@ def _space(
         with _at("recipe", name):
             given = profile.get(PREFIX + name, recipe.get(name))
             _place(PREFIX + name, field, given, fixed, free)
-    space = Space(method, fixed, free, points)
+    space = Space(method, fixed, free, points, profile)
     _in_bounds(space)
     _reachable(space)
     return space

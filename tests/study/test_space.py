@@ -174,6 +174,10 @@ def test_a_profile_has_what_the_paper_sets_and_the_study_may_say_otherwise(
     assert dense.fixed == spaces(study({"dense": {}}, {"nesterov": True, "lr": 0.2}))["dense"].fixed
     method, recipe = parts("skipnet-published", theirs.params(theirs.defaults()))
     assert (type(method).__name__, recipe.nesterov) == ("SkipNet", False)
+    ranges = {"alpha": {"low": 0.1, "high": 1, "log": True}, "gate_bias": {"low": 1, "high": 2}}
+    searched = spaces(study({"skipnet": {"profile": "published", **ranges}}))["skipnet"]
+    assert searched.first[0]["alpha"] == 0.2, "the search begins with the paper"
+    assert searched.first[0]["gate_bias"] == 1.0, "moved into the range"
     with pytest.raises(StudyError, match=r"profile must be `published`, but got .*paper"):
         loaded({"skipnet": "paper"})
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from methods.api import Family, Method, Phase, Search, StaticNet, Task, cross_entropy
 from methods.fold import fold
-from methods.resnet import check_depth, costs, resnet
+from methods.resnet import Norm, check_depth, costs, normalise, resnet
 
 
 class Dense(Method):
@@ -35,6 +35,9 @@ class Dense(Method):
     family: Family = "cifar"
     """cifar: three stages from 16 channels, behind ImageNet's stem for images above 64 px;
     imagenet: four stages from 64 channels."""
+    norm: Norm = "batch"
+    """batch, as published, folds away when deployed; group depends on no batch, however small: it
+    looks at one image at a time, in at most 32 groups of channels, and costs time, not MACs."""
 
     @pydantic.model_validator(mode="after")
     def _depth_exists(self) -> "Dense":
@@ -47,7 +50,9 @@ class Dense(Method):
         Raises:
             MethodError: images too small for the family.
         """
-        return StaticNet(resnet(task, self.depth, self.width, family=self.family), self.floor(task))
+        backbone = resnet(task, self.depth, self.width, family=self.family)
+        normalise(backbone, self.norm)
+        return StaticNet(backbone, self.floor(task))
 
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[StaticNet]]:
         """A single phase: cross-entropy."""

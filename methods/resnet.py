@@ -7,7 +7,7 @@ strides in its 3x3 convolution.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,9 @@ Convolution = Callable[..., nn.Module]
 """Has nn.Conv2d's signature: (inputs, outputs, size, stride=, padding=, bias=False)."""
 Context = tuple[Tensor, ...]
 """Further inputs of a block's convolutions beside the features; empty for plain ones."""
+
+Norm = Literal["batch", "group"]
+"""What normalises a convolution's outputs: a batch's statistics, or each image's own."""
 
 LARGE = 64
 """Images wider than this, in pixels, use ImageNet's stem in either family."""
@@ -194,6 +197,21 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
 
+def normalise(module: nn.Module, norm: Norm) -> None:
+    """Replace every batch norm by a group norm if `norm` says so.
+
+    Wu and He, Group Normalization (arXiv 1803.08494): 32 groups, here fewer where a group would
+    have less than 4 channels. An image's output does not depend on its batch, so that batches may
+    be tiny. Such a norm does not fold away; like every norm, it is free in MACs.
+    """
+    if norm == "batch":
+        return
+    for part in list(module.modules()):
+        for name, child in part.named_children():
+            if type(child) is nn.BatchNorm2d:
+                setattr(part, name, nn.GroupNorm(_groups(child.num_features), child.num_features))
+
+
 class Costs(NamedTuple):
     """MACs of one sample in each part of a ResNet."""
 
@@ -238,6 +256,12 @@ def costs(task: Task, depth: int, width: float = 1.0, family: Family = "cifar") 
         outputs.append((features.shape[1], features.shape[2], features.shape[3]))
     head, _ = price(net.head, features.mean((2, 3)))
     return Costs(stem, tuple(blocks), tuple(shortcuts), head, tuple(outputs))
+
+
+def _groups(channels: int) -> int:
+    """The largest divisor of `channels` up to 32 that leaves 4 channels in a group."""
+    most = min(32, max(1, channels // 4))
+    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
 
 
 def _layout(depth: int, family: Family) -> tuple[int, Sequence[int], bool]:

@@ -34,7 +34,7 @@ from methods.condconv.layers import CondConv2d, CondLinear, Router, Start, fuse
 from methods.errors import MethodError
 from methods.fold import PLAIN, fold
 from methods.macs import quiet, sketched
-from methods.resnet import ResNet, check_depth, costs, resnet, stage_sizes
+from methods.resnet import Norm, ResNet, check_depth, costs, normalise, resnet, stage_sizes
 from methods.values import Params
 
 DEPTH = 20
@@ -147,6 +147,9 @@ class CondConv(Method):
     """cifar: three stages from 16 channels, behind ImageNet's stem for images above 64 px;
     imagenet: four stages from 64 channels; efficientnet-b0: seven block groups; b1: deeper ones;
     mobilenet-v1 and v2: five stages of separable blocks, seven of bottlenecks."""
+    norm: Norm = "batch"
+    """batch, as published, folds away when deployed; group depends on no batch, however small: it
+    looks at one image at a time, in at most 32 groups of channels, and costs time, not MACs."""
     padding: efficientnet.Padding = "even"
     """Where an EfficientNet halves an even map: as much on both sides, or as published weights
     expect, what is left over below and on the right (published: tensorflow)."""
@@ -207,6 +210,7 @@ class CondConv(Method):
             MethodError: images too small for the family.
         """
         net = self._plain(task)
+        normalise(net, self.norm)
         for index in self.conditional():
             net.blocks[index] = self._routed(net.blocks[index])
         head = self._routed_head(net.head) if self.head else net.head

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from methods.api import Task
+from methods.api import Method, Task
+from methods.condconv.method import CondConv
+from methods.dense import Dense
 from methods.errors import MethodError
 from methods.fold import fold
 from methods.macs import executed_macs, macs
-from methods.resnet import Block, costs, resnet, scaled
+from methods.resnet import Block, costs, normalise, resnet, scaled
 
 CIFAR = Task("cifar10", 3, 32, 32, 10)
 IMAGENET = Task("imagenet", 3, 224, 224, 1000)
@@ -149,3 +151,40 @@ def test_a_projection_has_no_relu() -> None:
     torch.manual_seed(0)
     shortcut = Block(4, 8, 2).shortcut(torch.randn(2, 4, 8, 8))
     assert (shortcut < 0).float().mean() > 0.2
+
+
+# Group norms
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(4, 1), (8, 2), (20, 5), (64, 16), (128, 32), (176, 22), (184, 23)]
+)
+def test_a_group_has_at_least_four_channels_and_there_are_at_most_32(
+    channels: int, groups: int
+) -> None:
+    net = nn.Sequential(nn.BatchNorm2d(channels))
+    normalise(net, "group")
+    assert isinstance(net[0], nn.GroupNorm)
+    assert (net[0].num_groups, net[0].num_channels) == (groups, channels)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Dense(depth=8, width=0.5, norm="group"),
+        CondConv(depth=8, width=0.5, experts=2, norm="group"),
+    ],
+    ids=["dense", "condconv"],
+)
+def test_group_norms_look_at_one_image_and_ship_as_they_train(method: Method) -> None:
+    torch.manual_seed(0)
+    net, images = method.build(DIGITS), torch.randn(6, 1, 8, 8)
+    assert not [part for part in net.modules() if isinstance(part, nn.BatchNorm2d)]
+    together = net.train()(images).logits
+    apart = torch.cat([net(image[None]).logits for image in images])
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
+    shipped = method.deploy(net)
+    torch.testing.assert_close(shipped(images), together, rtol=0, atol=1e-5)
+    plain = type(method).of({**method.model_dump(), "norm": "batch"})
+    assert executed_macs(shipped, images[:1]) == method.floor(DIGITS) == plain.floor(DIGITS)
+    assert parameters(net) == parameters(plain.build(DIGITS)), "a scale and a shift per channel"

@@ -14,6 +14,9 @@ from methods.api import Decisions, Network, RoutedNetwork
 from methods.data.load import Split
 from methods.training.figures import figures
 
+MANY = 20
+"""Classes from which on the five most likely ones are a figure of their own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -34,6 +37,9 @@ class Evaluation:
     """Cross-entropy of each sample, in nats."""
     decisions: Shaped[np.ndarray, "samples decisions"] | None = None
     """What the network decided for each sample; None where it decides nothing."""
+    among_five: Bool[np.ndarray, " samples"] | None = None
+    """Whether fewer than five logits are larger than the label's; None where there are few
+    classes."""
 
     @property
     def correct(self) -> Bool[np.ndarray, " samples"]:
@@ -59,7 +65,7 @@ def evaluate(
     A network that routes follows `decisions`, a row for each sample of the split, if they are
     given.
     """
-    losses, predictions, macs, decided = [], [], [], []
+    losses, predictions, macs, decided, among_five = [], [], [], [], []
     done = 0
     with evaluating(net):
         for images, labels in split.batches(batch_size):
@@ -72,21 +78,26 @@ def evaluate(
                 output = net(batch)
             done += len(images)
             logits = output.logits.double()
-            losses.append(F.cross_entropy(logits, labels.to(device), reduction="none"))
+            truth = labels.to(device)
+            losses.append(F.cross_entropy(logits, truth, reduction="none"))
+            if logits.shape[1] >= MANY:
+                larger = logits > logits.gather(1, truth[:, None])
+                among_five.append(larger.sum(1) < 5)
             predictions.append(logits.argmax(1))
             macs.append(output.macs.double())
     guesses = torch.cat(predictions).cpu().numpy()
-    truth = split.labels.cpu().numpy()
+    known = split.labels.cpu().numpy()
     costs = torch.cat(macs).cpu().numpy()
     loss = torch.cat(losses)
     return Evaluation(
-        **figures(guesses, truth, costs),
+        **figures(guesses, known, costs),
         loss=float(loss.sum()) / len(split),
         macs=costs,
         predictions=guesses,
-        labels=truth,
+        labels=known,
         losses=loss.cpu().numpy(),
         decisions=torch.cat(decided).cpu().numpy() if decided else None,
+        among_five=torch.cat(among_five).cpu().numpy() if among_five else None,
     )
 
 

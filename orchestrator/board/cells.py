@@ -115,6 +115,7 @@ def cell(sample: Sample, rules: Rules, images: Images, *, group: str, p_best: fl
         choice=sample.choice,
         seeds=sample.seeds,
         accuracy=summary(sample.accuracies, rules.level),
+        top5=_mean(row.test_top5 for row in sample.seeds),
         macs_mean=macs,
         macs_p95=_mean(row.test_macs_p95 for row in sample.seeds),
         macs_max=max(_known(row.test_macs_max for row in sample.seeds), default=None),

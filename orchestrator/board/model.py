@@ -58,6 +58,9 @@ class Cell:
     seeds: tuple[Row, ...]
     """The confirm rows, by seed: each carries a test accuracy and its measured MACs."""
     accuracy: Summary
+    top5: float | None
+    """Fraction of the test images whose class is among the five most likely, mean over seeds; None
+    where there are few classes."""
     macs_mean: float | None
     """Measured on test, mean over seeds, MACs."""
     macs_p95: float | None

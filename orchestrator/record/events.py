@@ -37,6 +37,8 @@ class Figures:
     everything_macs: float | None = None
     alike: float | None = None
     """Fraction of the images that have the most frequent decisions."""
+    top5: float | None = None
+    """Fraction whose class is among the five most likely; None where there are few classes."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,7 @@ SPLITS: Mapping[str, Mapping[str, str]] = {
         f"{split}_all_acc": "everything",
         f"{split}_all_macs": "everything_macs",
         f"{split}_alike": "alike",
+        f"{split}_top5": "top5",
     }
     for split in ("val", "test")
 }

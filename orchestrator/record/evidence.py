@@ -2,8 +2,9 @@
 
 One Parquet file per run, named by its content and written before the run's end is recorded. A row
 is a test image, in the split's order: its `label`, and per operating point a prediction, a loss
-and MACs; where the network decides per image, its decisions, and the predictions under others'
-decisions; and its `difficulty`, where the data set knows it.
+and MACs; where there are many classes, whether its own is among the five most likely; where the
+network decides per image, its decisions, and the predictions under others' decisions; and its
+`difficulty`, where the data set knows it.
 """
 
 import functools
@@ -77,6 +78,9 @@ class Shot:
     """Cross-entropy in nats; None in the files of earlier versions."""
     decided: Decided | None = None
     """None where the network decides nothing, and in the files of earlier versions."""
+    among_five: Bool[np.ndarray, " images"] | None = None
+    """Whether the class is among the five most likely; None where there are few classes, and in
+    the files of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +127,13 @@ class Evidence:
         shot = self.points[point]
         values = figures(shot.predictions, self.labels, shot.macs)
         routing = routing_figures(self.labels, shot.decided) if shot.decided else {}
+        five = {} if shot.among_five is None else {"test_top5": float(shot.among_five.mean())}
         return {
             "test_acc": values.pop("accuracy"),
             **{f"test_{name}": value for name, value in values.items()},
             "test_macs_std": float(shot.macs.std()),
             **{TEST_KEYS[name]: v for name, v in routing.items() if v is not None},
+            **five,
         }
 
     def per_image(self, point: str) -> "PerImage":
@@ -212,6 +218,9 @@ def unpacked(content: bytes) -> Evidence:
     classes = [labels, *(shot.predictions for shot in points.values())]
     if not len(labels) or any(column.dtype.kind not in "iu" for column in classes):
         raise ValueError("a file of predictions must hold a class for every image")
+    fives = [s.among_five for s in points.values() if s.among_five is not None]
+    if any(five.dtype.kind != "b" for five in fives):
+        raise ValueError("a file of predictions must say of every image whether five are enough")
     if any(shot.macs.dtype.kind != "f" for shot in points.values()):
         raise ValueError("a file of predictions must hold the MACs of every image")
     difficulty = columns.get("difficulty")
@@ -291,6 +300,8 @@ def _columns(shot: Shot) -> Iterator[tuple[str, Column]]:
     yield "macs", shot.macs
     if shot.losses is not None:
         yield "loss", shot.losses.astype(np.float32)
+    if shot.among_five is not None:
+        yield "among five", shot.among_five
     if (decided := shot.decided) is None:
         return
     whole = decided.decisions.dtype.kind in "iu"
@@ -322,7 +333,8 @@ def _shot(columns: Mapping[str, Values], point: str) -> Shot:
             Alike(column("everything prediction"), column("everything macs")) if every else None,
         )
     losses = columns.get(_column("loss", point))
-    return Shot(column("prediction"), column("macs"), losses, decided)
+    among_five = columns.get(_column("among five", point))
+    return Shot(column("prediction"), column("macs"), losses, decided, among_five)
 
 
 def _listed(values: Values) -> pa.FixedSizeListArray:

@@ -17,7 +17,10 @@ FIGURES = tuple(
     for figure in ("acc", "macs_mean", "macs_p95", "macs_max")
 ) + tuple(
     f"test_{figure}"
-    for figure in ("another_acc", "majority_acc", "majority_macs", "all_acc", "all_macs", "alike")
+    for figure in (
+        *("another_acc", "majority_acc", "majority_macs", "all_acc", "all_macs", "alike"),
+        "top5",
+    )
 )
 """What an operating point tells of a row."""
 
@@ -58,6 +61,8 @@ class Row:
     test_all_macs: float | None = None
     test_alike: float | None = None
     """Fraction of the images that have the most frequent decisions."""
+    test_top5: float | None = None
+    """Fraction whose class is among the five most likely; None where there are few classes."""
     budgets: tuple[float, ...] = ()
     run_id: str | None = None
     evidence: str = ""

@@ -29,6 +29,7 @@ def board_table(board: Board) -> pd.DataFrame:
                 "lo": cell.accuracy.lo,
                 "hi": cell.accuracy.hi,
                 "sd": cell.accuracy.sd,
+                "top5": cell.top5,
                 "macs_mean_m": _millions(cell.macs_mean),
                 "macs_p95_m": _millions(cell.macs_p95),
                 "macs_max_m": _millions(cell.macs_max),
@@ -74,7 +75,7 @@ def _worth(cell: Cell) -> dict[str, float | None]:
 
 def seeds_table(board: Board) -> pd.DataFrame:
     """One row per cell and seed: the raw figures under every mean."""
-    columns = ["method", "budget_mmac", "trial", "config", "point", "seed", "test_acc"]
+    columns = ["method", "budget_mmac", "trial", "config", "point", "seed", "test_acc", "top5"]
     columns += ["macs_mean_m", "macs_p95_m", "macs_max_m", "collapsed", "evidence", "run_id"]
     records = [
         (
@@ -85,6 +86,7 @@ def seeds_table(board: Board) -> pd.DataFrame:
             row.point,
             row.seed,
             row.test_acc,
+            row.test_top5,
             _millions(row.test_macs_mean),
             _millions(row.test_macs_p95),
             _millions(row.test_macs_max),

@@ -77,10 +77,12 @@ def _cells(board: Board, primary: float | None) -> Table:
         caption += " \N{DEGREE SIGN} static: deciding per image is worth nothing there."
     if board.noise_floor is not None:
         caption += " Gains marked ~ are noise by the A/A control."
+    many = any(cell.top5 is not None for cell in board.cells)
     grid = table(
         number("budget"),
         text("method"),
         number("test acc %"),
+        *([number("top-5 %")] if many else []),
         number(f"over {rules.baseline}"),
         number("MMACs"),
         number("seeds"),
@@ -95,6 +97,7 @@ def _cells(board: Board, primary: float | None) -> Table:
                 f"<={words.mmacs(budget)}{mark}" if i == 0 else "",
                 _named(cell),
                 _accuracy_text(cell),
+                *([words.percent(cell.top5)] if many else []),
                 _gain_text(board, cell),
                 words.macs_text(cell.macs_mean) + ("!" if cell.overrun else ""),
                 str(cell.n),

@@ -208,6 +208,7 @@ def _split(split: str, macs: str, figures: Figures) -> dict[str, float]:
         ("another", figures.another),
         ("majority", figures.majority),
         ("all_run", figures.everything),
+        ("top5", figures.top5),
     ):
         if accuracy is not None and math.isfinite(accuracy):
             rounded[f"{split}/{name}_acc"] = round(accuracy, 4)

@@ -96,6 +96,8 @@ def _point(point: Point) -> str:
         for which, cost in (("mean", val.macs_mean), ("p95", val.macs_p95), ("max", val.macs_max))
     )
     alarm = f"; {point.alarm}" if point.alarm else ""
+    five = "" if val.top5 is None else f" (top-5 {percent(val.top5)} %)"
     return (
-        f"{name}: validation {percent(val.accuracy)} %, MMACs {macs}; price equals what runs{alarm}"
+        f"{name}: validation {percent(val.accuracy)} %{five}, MMACs {macs}; "
+        f"price equals what runs{alarm}"
     )

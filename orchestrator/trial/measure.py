@@ -115,12 +115,19 @@ class _Tried:
             macs_std=evaluation.macs_std,
             macs_p95=evaluation.macs_p95,
             macs_max=evaluation.macs_max,
+            top5=None if evaluation.among_five is None else float(evaluation.among_five.mean()),
             **(routing_figures(evaluation.labels, decided) if decided else {}),
         )
 
     def shot(self) -> Shot:
         evaluation = self.evaluation
-        return Shot(evaluation.predictions, evaluation.macs, evaluation.losses, self._decided())
+        return Shot(
+            evaluation.predictions,
+            evaluation.macs,
+            evaluation.losses,
+            self._decided(),
+            evaluation.among_five,
+        )
 
     def alarm(self) -> str | None:
         """Says that deciding per image is worth nothing, with the likely reason."""

@@ -36,7 +36,8 @@ decisions = st.sampled_from(list(elements)).flatmap(
 others = arrays.arrays(np.int64, (20, 2), elements=st.integers(0, 999))
 decided = st.none() | st.builds(Decided, decisions, others, alike, st.none() | alike)
 losses = st.none() | arrays.arrays(np.float32, 20, elements=st.floats(0, 9, width=32))
-points = st.dictionaries(names, st.builds(Shot, classes, macs, losses, decided), min_size=1)
+fives = st.none() | arrays.arrays(np.bool_, 20, elements=st.booleans())
+points = st.dictionaries(names, st.builds(Shot, classes, macs, losses, decided, fives), min_size=1)
 difficulties = st.none() | arrays.arrays(np.float64, 20, elements=st.floats(0, 1))
 
 
@@ -58,6 +59,8 @@ def test_what_goes_in_comes_out_in_the_same_bytes(labels, shots, difficulty):
         figures = again.figures(name)
         assert figures["test_acc"] == right.mean()
         assert figures["test_macs_mean"] == shot.macs.mean()
+        five = None if shot.among_five is None else shot.among_five.mean()
+        assert figures.get("test_top5") == five
         assert figures["test_macs_max"] == shot.macs.max()
         assert (shot.macs <= figures["test_macs_p95"]).mean() >= 0.95
         again_shot, decided = again.points[name], shot.decided
@@ -100,6 +103,7 @@ def test_what_is_no_such_file_is_refused():
         (table({**GOOD, "macs": ["a", "b"]}), "the MACs of every image"),
         (table({name: pa.array([], pa.int64()) for name in GOOD}), "a class for every image"),
         (table({**GOOD, "difficulty": ["a", "b"]}), "a difficulty as a fraction"),
+        (table({**GOOD, "among five": [1, 0]}), "whether five are enough"),
         (table({"label": [1, 2]}), "no file of predictions"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -63,6 +63,27 @@ def test_cost_statistics_are_observed_values(data: Data) -> None:
     assert got.accuracy == float((data.validation.labels == 3).double().mean())
 
 
+class Ranking(Network):
+    """Random logits for 30 classes, which come in ties."""
+
+    def forward(self, images: torch.Tensor) -> Output:
+        draw = torch.Generator().manual_seed(len(images))
+        logits = torch.randint(0, 12, (len(images), 30), generator=draw)
+        return Output(logits.float(), torch.ones(len(images)).double())
+
+
+def test_five_guesses_count_where_there_are_many_classes(data: Data) -> None:
+    split = data.validation
+    got = evaluate(Ranking(), split, batch_size=len(split))
+    logits = Ranking()(split.head(10**6)[0]).logits.numpy()
+    least = np.sort(logits, axis=1)[:, -5]
+    expected = logits[np.arange(len(split)), split.labels.numpy()] >= least
+    assert got.among_five is not None
+    assert np.array_equal(got.among_five, expected)
+    assert 0 < expected.mean() < 1
+    assert evaluate(Priced(), split).among_five is None, "ten classes are few"
+
+
 def test_costs_above_the_reach_of_float32_stay_exact(data: Data) -> None:
     class Dear(Priced):
         def forward(self, images: torch.Tensor) -> Output:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import jsonschema
 import pytest
 import yaml
 from command import Called, called
+from pictures import write_classes
 from toy import Toy
 
 from methods import METHODS
@@ -115,6 +117,16 @@ def test_a_method_trains_by_hand(isoflop: Callable[..., Called]) -> None:
     assert done.code == 0, done.err
     assert "epoch 2/2" in done.out
     assert "price equals what runs" in done.out
+
+
+def test_of_twenty_classes_the_five_most_likely_are_told(
+    isoflop: Callable[..., Called], tmp_path: Path
+) -> None:
+    names = [f"class{number:02}" for number in range(20)]
+    data = write_classes(tmp_path, names)
+    said = isoflop("train", "dense", "--data", str(data), "--set", "depth=8", "--epochs", "1")
+    assert said.code == 0, said.err
+    assert re.search(r"validation [\d.]+ % \(top-5 [\d.]+ %\)", said.out)
 
 
 def test_methods_shows_every_field(isoflop: Callable[..., Called]) -> None:

@@ -118,6 +118,22 @@ def test_the_same_rows_give_the_same_bytes(report, tmp_path):
         assert (again.parent / name).read_bytes() == (report[1].parent / name).read_bytes(), name
 
 
+def test_the_top_five_are_a_column_where_there_are_many_classes(undrawn):
+    rows = [
+        dataclasses.replace(row, test_top5=0.875) if row.role == "confirm" else row
+        for row in study_rows(methods=["dense", "skipnet"], seeds=2)
+    ]
+    whole = content(rows)
+    text = text_of(terminal(whole.board))
+    assert "top-5 %" in text
+    assert text.count("87.50") == len(whole.board.cells)
+    assert page(whole).count('<span class="sub">top-5 87.50</span>') == len(whole.board.cells)
+    assert set(frames.board_table(whole.board)["top5"]) == {0.875}
+    few = leaderboard(study_rows(seeds=1), Rules(budgets=BUDGETS, primary=2))
+    assert "top-5" not in text_of(terminal(few))
+    assert frames.board_table(few)["top5"].isna().all()
+
+
 def test_the_tables_say_what_the_board_says(report):
     board, file = report
     table = pd.read_csv(file.parent / "leaderboard.csv")

@@ -11,6 +11,7 @@ from methods.errors import MethodError
 from methods.macs import executed_macs
 
 TASK = Task("small", 3, 8, 8, 5)
+CIFAR = Task("cifar10", 3, 32, 32, 10)
 
 
 @pytest.mark.parametrize("grouping", ["fixed", "random", "none"])
@@ -68,3 +69,29 @@ def test_an_uncondensed_network_of_one_group_is_a_plain_densenet() -> None:
     torch.testing.assert_close(plain(images), net(images).logits)
     with pytest.raises(MethodError, match="halved where groups are learned"):
         CondenseNet.of({"grouping": "random", "halve_classifier": True})
+
+
+@pytest.mark.parametrize(
+    ("stages", "macs", "digits", "parameters"),
+    [("14-14-14", 173.858624, 6, 1_451_594), ("8-8-8", 64.93, 2, 522_938)],
+)
+def test_golden_numbers_before_condensing_are_those_of_no_groups(
+    stages: str, macs: float, digits: int, parameters: int
+) -> None:
+    """Of the authors' networks as they train on CIFAR-10 (G = 4): each 1x1 reads all inputs."""
+    method = CondenseNet(grouping="none", stages=stages)
+    assert round(method.floor(CIFAR) / 1e6, digits) == macs
+    assert sum(p.numel() for p in method.build(CIFAR).parameters()) == parameters
+
+
+@pytest.mark.parametrize("grouping", ["fixed", "random"])
+@pytest.mark.parametrize(
+    ("groups", "macs"), [(4, 62_377_888), (8, 31_412_128)], ids=["C10-86 (4)", "C10-86 (8)"]
+)
+def test_golden_numbers_of_given_groups_are_those_of_learned_ones(
+    grouping: Grouping, groups: int, macs: int
+) -> None:
+    """The authors' converted networks, whose classifier is halved, which ours is not here."""
+    method = CondenseNet(grouping=grouping, groups=groups, condense_factor=groups)
+    whole = costs(CIFAR, (14, 14, 14), 8, groups=groups).head
+    assert method.floor(CIFAR) - whole // 2 == macs

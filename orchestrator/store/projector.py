@@ -9,6 +9,7 @@ It is no `multiprocessing` process: a spawned one imports the user's script agai
 the script has no `if __name__ == "__main__"`, and takes the user's working folder as its own path.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -90,20 +91,22 @@ class Projector:
         pause = 0.5
         while not self._stopping.is_set():
             offset = self._offset
-            with subprocess.Popen(
+            started = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 env=_environment(),
                 process_group=0,  # the driver answers a Ctrl-C
-            ) as process:
+            )
+            # to close its input is to write once more what a process that died did not read
+            with contextlib.suppress(BrokenPipeError), started as process:
                 _send(process, json.dumps(self._uri))
                 self._process = process
                 if self._stopping.is_set():
                     self._send("stop")
                 self._read(process)
-            code = process.returncode
+            code = started.returncode
             if not self._stopping.is_set():
                 logger.warning(
                     "the projection to MLflow died (%d); it starts again in %.3g s", code, pause

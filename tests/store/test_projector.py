@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -50,6 +51,29 @@ def test_the_projector_follows_the_log_and_is_started_again(tmp_path: Path, uri:
     log.close()
     store.project(tmp_path / "wal.jsonl", uri, STUDY)
     agrees(uri, lines)
+
+
+def test_a_projector_that_died_with_a_word_unread_is_started_again(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = events(trials=1)
+    log = logged(tmp_path, lines)
+    store.claim(uri, STUDY, "ab12")
+    projector = store.Projector(log, uri, STUDY)
+    deaf = [sys.executable, "-c", "import os, time; os.close(0); print(flush=True); time.sleep(2)"]
+    command = projector._command
+    monkeypatch.setattr(projector, "_command", deaf)
+    projector.start()
+    while not (projector.pid and projector._process):
+        time.sleep(0.01)
+    time.sleep(1)  # its input is closed by now
+    monkeypatch.setattr(projector, "_command", command)
+    assert not projector.flush(timeout=0), "this word is never read"
+    for _ in range(60):
+        if projector.flush(timeout=1):
+            break
+    agrees(uri, lines)
+    projector.stop()
 
 
 def test_a_projector_ends_with_its_driver(tmp_path: Path, uri: str) -> None:

@@ -39,7 +39,9 @@ def _space(plan: Plan) -> Table:
     grid = table(text("method", wrap=False), "searched")
     for method in plan.methods:
         ranges = "; ".join(f"{name} {span}" for name, span in method.free.items())
-        grid.add_row(method.method, f"{len(method.free)}: {ranges}" if ranges else "nothing")
+        first = "; the first trial as published" if method.opening else ""
+        what = f"{len(method.free)}: {ranges}" if ranges else "nothing"
+        grid.add_row(method.method, f"{what}{first}")
     return grid
 
 

@@ -5,16 +5,13 @@
 if there is one, writes an event down and stamps it before it is applied (see `record.ledger`).
 """
 
-import copy
 import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial
 
 from methods.errors import StudyError
 from methods.values import Params
@@ -32,12 +29,21 @@ from orchestrator.record.events import (
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.result import Ending
 from orchestrator.record.rows import Row, not_finite, trial_rows
-from orchestrator.record.trials import OVER, Record, Ticket
+from orchestrator.record.trials import (
+    OPENING,
+    OVER,
+    Record,
+    Ticket,
+    number_of,
+    running,
+    search_ticket,
+    settled,
+    stored,
+    told,
+)
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive, trial_name
 from orchestrator.study.space import Space
-
-STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 
 
 class Book(Protocol):
@@ -98,17 +104,26 @@ class History:
         self._record(Begun(self.study.name, self.study.hash, provenance, lag, device))
         return lag
 
-    def add(self, space: Space, searched: Params, *, over: float | None = None) -> Ticket:
+    def add(
+        self,
+        space: Space,
+        searched: Params,
+        *,
+        opening: bool = False,
+        over: float | None = None,
+    ) -> Ticket:
         """Commit one new search trial, before anything runs.
 
-        One that will take no worker lies `over` the largest budget, as a fraction of it.
+        The one that opens a search is what the paper sets. One that will take no worker lies `over`
+        the largest budget, as a fraction of it.
         """
-        params = {name: _stored(value, space.free[name]) for name, value in searched.items()}
-        trial = running(params, space.free, {} if over is None else {OVER: over})
+        params = {name: stored(value, space.free[name]) for name, value in searched.items()}
+        attributes = {OPENING: True} if opening else {}
+        trial = running(params, space.free, attributes | ({} if over is None else {OVER: over}))
         if self.book:
             self.book.commit(space.method, trial)
         self.commit(space.method, trial)
-        return _ticket(space, trial)
+        return search_ticket(space, trial)
 
     def start(self, ticket: Ticket) -> None:
         """A trial is about to take a worker, once more if it was interrupted."""
@@ -208,6 +223,11 @@ class History:
         before = min(max(0, before), len(trials))
         return trials[:before] if before <= self._settled[method] else None
 
+    def opened(self, method: str) -> bool:
+        """Whether a method's first trial is what its paper sets, or will be."""
+        trials = self._trials[method]
+        return OPENING in trials[0].user_attrs if trials else bool(self.spaces[method].opening)
+
     def trial(self, method: str, number: int) -> FrozenTrial:
         """One search trial."""
         return self._trials[method][number]
@@ -215,7 +235,7 @@ class History:
     def interrupted(self) -> list[Ticket]:
         """Search trials that were committed and have no end, oldest first."""
         return [
-            _ticket(space, trial)
+            search_ticket(space, trial)
             for method, space in self.spaces.items()
             for trial in self._trials[method]
             if not trial.state.is_finished()
@@ -306,10 +326,7 @@ class History:
             self._effort[start.method] += record.length
             self._ahead[start.method] += record.length
             if number_of(start.trial) == self.numbers(start.method):
-                free = self.spaces[start.method].free
-                free = {name: free[name] for name in free if name in start.params}
-                params = {name: start.params[name] for name in free}
-                self.commit(start.method, running(params, free, {}))
+                self.commit(start.method, told(self.spaces[start.method], start))
 
     def _end(self, end: End) -> None:
         record = self.records[end.trial]
@@ -326,7 +343,7 @@ class History:
         self._effort[method] -= record.length - record.effort
         trials, number = self._trials[method], number_of(end.trial)
         if number < len(trials):
-            trials[number] = _settled(trials[number], end)
+            trials[number] = settled(trials[number], end)
 
     def _least(self, method: str, record: Record) -> float:
         """Seconds that a failed trial counts for at least, so that failing is not for nothing."""
@@ -342,54 +359,9 @@ class History:
         return sum(self._seconds.values()) / epochs if epochs else 1.0
 
 
-def number_of(trial: str) -> int:
-    """The number in a search trial's name."""
-    return int(trial.rsplit("-", 1)[1])
-
-
 def _begun(first: Begun, later: Begun) -> Begun:
     """The first beginning, with the data of a later one where it did not note its own."""
     if first.provenance.data is not None or later.provenance.data is None:
         return first
     origin = dataclasses.replace(first.provenance, data=later.provenance.data)
     return dataclasses.replace(first, provenance=origin)
-
-
-def objectives(end: End) -> list[float] | None:
-    """Validation error and MACs of a whole trial: its last operating point stands for it."""
-    if end.state != "COMPLETE":
-        return None
-    figures = end.points[-1].val
-    return [1.0 - figures.accuracy, float(figures.macs_mean)]
-
-
-def running(
-    params: Params,
-    distributions: Mapping[str, BaseDistribution],
-    attributes: Mapping[str, Any],
-) -> FrozenTrial:
-    """A search trial that has no end yet."""
-    return create_trial(
-        state=TrialState.RUNNING,
-        params=dict(params),
-        distributions=dict(distributions),
-        user_attrs=dict(attributes),
-    )
-
-
-def _stored(value: Any, distribution: BaseDistribution) -> Any:
-    """A value with the type that it comes back with from Optuna's storage."""
-    return distribution.to_external_repr(distribution.to_internal_repr(value))
-
-
-def _settled(trial: FrozenTrial, end: End) -> FrozenTrial:
-    ended = copy.copy(trial)
-    ended.state = STATES[end.state]
-    ended.values = objectives(end)
-    ended.datetime_complete = datetime.fromtimestamp(end.time / 1000, UTC).replace(tzinfo=None)
-    return ended
-
-
-def _ticket(space: Space, trial: FrozenTrial) -> Ticket:
-    name = trial_name(space.method, trial.number)
-    return Ticket(name, space.method, "search", name, 0, space.params(trial.params))

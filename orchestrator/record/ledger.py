@@ -25,9 +25,10 @@ from pydantic import ValidationError
 from methods import files
 from methods.errors import StorageError, StudyError
 from orchestrator.record.events import End, Event, Listener, News, Resumed, Start
-from orchestrator.record.history import History, number_of, running
+from orchestrator.record.history import History
 from orchestrator.record.journal import Journal
 from orchestrator.record.log import Log
+from orchestrator.record.trials import OPENING, number_of, running
 from orchestrator.study.file import Study
 from orchestrator.study.params import trial_name
 from orchestrator.study.space import Space, spaces
@@ -197,8 +198,14 @@ def _as_begun(
 ) -> dict[str, Space]:
     """The spaces in which the study began: an earlier version may have had other fields."""
     starts: dict[str, Start] = {}
+    outside = {
+        trial_name(method, trial.number)
+        for method, trials in stored.items()
+        for trial in trials
+        if OPENING in trial.user_attrs
+    }
     for event in events:
-        if isinstance(event, Start) and event.role == "search":
+        if isinstance(event, Start) and event.role == "search" and event.trial not in outside:
             starts.setdefault(event.method, event)
     begun = dict(opened)
     for method, start in starts.items():

@@ -1,17 +1,28 @@
-"""One trial as it is planned (`Ticket`) and as the log tells it (`Record`)."""
+"""One trial as it is planned (`Ticket`), as the log tells it (`Record`), and as Optuna knows it."""
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from methods.values import Params
 from orchestrator.record.events import End, Epoch, Role, Start
 from orchestrator.record.result import Outcome
 from orchestrator.record.rows import config_hash
-from orchestrator.study.params import PREFIX
+from orchestrator.study.params import PREFIX, trial_name
+from orchestrator.study.space import Space
 
 EPOCHS = PREFIX + "epochs"
 """A trial's length, among its parameters."""
+STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 OVER = "over"
 """Attribute in the journal of a trial that took no worker: by which fraction it is over budget."""
+OPENING = "opening"
+"""Attribute in the journal of a trial that is what its paper sets, outside of its space."""
 
 
 @dataclass(frozen=True)
@@ -71,3 +82,60 @@ class Record:
     def took_a_worker(self) -> bool:
         """False for a trial that ended as over budget or refused."""
         return self.end is None or Outcome.of(self.end.state, self.end.reason).took_a_worker
+
+
+def number_of(trial: str) -> int:
+    """The number in a search trial's name."""
+    return int(trial.rsplit("-", 1)[1])
+
+
+def objectives(end: End) -> list[float] | None:
+    """Validation error and MACs of a whole trial: its last operating point stands for it."""
+    if end.state != "COMPLETE":
+        return None
+    figures = end.points[-1].val
+    return [1.0 - figures.accuracy, float(figures.macs_mean)]
+
+
+def running(
+    params: Params,
+    distributions: Mapping[str, BaseDistribution],
+    attributes: Mapping[str, Any],
+) -> FrozenTrial:
+    """A search trial that has no end yet."""
+    return create_trial(
+        state=TrialState.RUNNING,
+        params=dict(params),
+        distributions=dict(distributions),
+        user_attrs=dict(attributes),
+    )
+
+
+def told(space: Space, start: Start) -> FrozenTrial:
+    """A search trial of which the log alone tells."""
+    free = {name: space.free[name] for name in space.free if name in start.params}
+    first = number_of(start.trial) == 0
+    if first and start.params == space.params(space.published(), opening=True) and space.opening:
+        return running(space.published(), free, {OPENING: True})
+    return running({name: start.params[name] for name in free}, free, {})
+
+
+def stored(value: Any, distribution: BaseDistribution) -> Any:
+    """A value with the type that it comes back with from Optuna's storage."""
+    return distribution.to_external_repr(distribution.to_internal_repr(value))
+
+
+def settled(trial: FrozenTrial, end: End) -> FrozenTrial:
+    """The trial with its end."""
+    ended = copy.copy(trial)
+    ended.state = STATES[end.state]
+    ended.values = objectives(end)
+    ended.datetime_complete = datetime.fromtimestamp(end.time / 1000, UTC).replace(tzinfo=None)
+    return ended
+
+
+def search_ticket(space: Space, trial: FrozenTrial) -> Ticket:
+    """What is to be run for a search trial of this space."""
+    name = trial_name(space.method, trial.number)
+    params = space.params(trial.params, opening=OPENING in trial.user_attrs)
+    return Ticket(name, space.method, "search", name, 0, params)

@@ -25,6 +25,7 @@ from orchestrator.search.samplers import Sampler, propose, sampled
 from orchestrator.search.stopping import Stopping, StopRule
 from orchestrator.study.file import cap
 from orchestrator.study.params import parts
+from orchestrator.study.space import Space
 
 logger = logging.getLogger(__name__)
 
@@ -186,16 +187,17 @@ class Agenda:
             ended = self.history.trials(method, number - self._lag)
             if ended is None:
                 return None
+            opened = self.history.opened(method)
             shown = [
                 *self._warm.get(method, ()),
-                *(self._stopping.shown(method, trial) for trial in ended),
+                *(self._stopping.shown(method, trial) for trial in ended[opened:]),
             ]
-            spread = not self.history.took_a_worker(method, number - 1)
-            searched = propose(
-                space, shown, self._study, number, spread=spread, sample=self._sample
+            opening = opened and number == 0
+            searched = (
+                space.published() if opening else self._proposed(space, shown, number - opened)
             )
-            unfit = self._unfit(method, space.params(searched))
-            ticket = self.history.add(space, searched, over=unfit and unfit.over)
+            unfit = self._unfit(method, space.params(searched, opening=opening))
+            ticket = self.history.add(space, searched, opening=opening, over=unfit and unfit.over)
             if unfit is None:
                 return ticket
             self._turn_away(ticket, unfit)
@@ -204,6 +206,12 @@ class Agenda:
                 "%s: the search ended early: too many trials were over budget or refused", method
             )
         return None
+
+    def _proposed(self, space: Space, shown: Sequence[FrozenTrial], number: int) -> Params:
+        """The choice at this number of those that are in the space."""
+        opened = self.history.opened(space.method)
+        spread = not self.history.took_a_worker(space.method, number + opened - 1)
+        return propose(space, shown, self._study, number, spread=spread, sample=self._sample)
 
     def _unfit(self, method: str, params: Params) -> "_Unfit | None":
         """Why a trial cannot be, or cannot hold any budget: known before it takes a worker."""

@@ -43,6 +43,8 @@ class MethodPlan:
     method: str
     free: Mapping[str, str]
     """Searched hyperparameters, each with its range in words."""
+    opening: Params
+    """What the first trial has from the paper; empty where the search begins with the defaults."""
     samples: int
     refused: float
     """Fraction of the samples whose values the method does not take together."""
@@ -223,6 +225,7 @@ def _method(
     return MethodPlan(
         method=space.method,
         free={name: ranged(distribution) for name, distribution in space.free.items()},
+        opening=space.opening,
         samples=len(places),
         refused=1 - len(accepted) / len(places),
         least=min(space.floor(data.task), *(s.floor for s in (*accepted, *defaults))),

@@ -8,8 +8,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from methods.api import Task
 from orchestrator.record.events import Start
-from orchestrator.record.history import History, number_of
-from orchestrator.record.trials import Record, Ticket
+from orchestrator.record.history import History
+from orchestrator.record.trials import Record, Ticket, number_of
 from orchestrator.search.rungs import REMEMBERED, Curve, Plan, first_rung, outlook, stops
 from orchestrator.study.params import recorded_parts, trial_name
 

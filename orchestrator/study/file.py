@@ -145,9 +145,10 @@ class SearchPlan(Strict):
     stop: Literal["none", "predictive"] = "none"
     """`predictive` ends trials that the front is not likely to take in; their epochs go to others
     of the same method."""
+    published: Annotated[bool, Field(exclude_if=lambda first: first)] = True
+    """Whether the first trial of a method is what its paper sets, where the study fixes nothing."""
     points: dict[str, list[dict[str, Scalar]]] = Field(default_factory=dict)
-    """Per method, places to try right after its defaults, or its paper's values where its profile
-    is published; what they leave out has the default."""
+    """Per method, places to try right after its defaults; what they leave out has the default."""
     warm: Annotated[str | None, Field(alias="from")] = None
     """An earlier study on the same data, in the same MLflow store: its trials that lie in this
     study's spaces teach the samplers, and count neither as effort nor on the board."""

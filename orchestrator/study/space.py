@@ -41,6 +41,9 @@ class Space:
     """Places that the study wants tried first; the defaults come before them."""
     profile: Params = dataclasses.field(default_factory=dict)
     """What the paper sets, where the study asks for it: its defaults."""
+    opening: Params = dataclasses.field(default_factory=dict)
+    """What the paper sets and the study leaves to the method: the parameters of the search's first
+    trial, which is outside of the space. Empty where the search begins with the defaults."""
 
     @property
     def first(self) -> list[dict[str, Scalar]]:
@@ -56,12 +59,12 @@ class Space:
             return Recipe.of(split(self.fixed)[1]).epochs
         return max(int(epochs) for epochs in ends(distribution))
 
-    def params(self, searched: Params) -> dict[str, Scalar]:
+    def params(self, searched: Params, *, opening: bool = False) -> dict[str, Scalar]:
         """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix.
 
         Values that do not go together stand as they are: they are a trial too, to be refused.
         """
-        given = {**self.fixed, **searched}
+        given = {**self.fixed, **searched, **(self.opening if opening else {})}
         try:
             method, recipe = parts(self.method, given)
         except MethodError:
@@ -76,13 +79,11 @@ class Space:
     def defaults(self) -> dict[str, Scalar]:
         """The free parameters as the profile has them, else as isoflop does; moved into the space
         where they lie out."""
-        method, recipe = model_of(self.method, self.fixed), Recipe
-        values = {}
-        for name, distribution in self.free.items():
-            model: type[pydantic.BaseModel] = recipe if name.startswith(PREFIX) else method
-            default = model.model_fields[name.removeprefix(PREFIX)].default
-            values[name] = inside(self.profile.get(name, default), distribution)
-        return values
+        return self._inside(self.profile)
+
+    def published(self) -> dict[str, Scalar]:
+        """The free parameters as the paper has them, else as isoflop does; moved into the space."""
+        return self._inside(model_of(self.method, self.fixed).PUBLISHED)
 
     def holds(self, searched: Params) -> bool:
         """Whether values lie in their distributions."""
@@ -137,6 +138,16 @@ class Space:
             self, fixed={k: v for k, v in whole.items() if k not in free}, free=free
         )
 
+    def _inside(self, values: Params) -> dict[str, Scalar]:
+        """These values of the free parameters, or else isoflop's, moved into the space."""
+        method, recipe = model_of(self.method, self.fixed), Recipe
+        moved = {}
+        for name, distribution in self.free.items():
+            model: type[pydantic.BaseModel] = recipe if name.startswith(PREFIX) else method
+            default = model.model_fields[name.removeprefix(PREFIX)].default
+            moved[name] = inside(values.get(name, default), distribution)
+        return moved
+
     def _floor(self, corner: Params, task: Task) -> int | None:
         try:
             return self.method_at(corner).floor(task)
@@ -184,7 +195,7 @@ def _spaces(study: Study) -> dict[str, Space]:
                 at=("search", "points", name),
             )
     originals = {
-        name: _space(name, fields, study.recipe, study.search.points.get(name, ()))
+        name: _space(name, fields, study)
         for name, fields in study.methods.items()
         if name not in controls
     }
@@ -210,13 +221,9 @@ def described(field: FieldInfo) -> str:
     return f"{span.low:g} to {span.high:g}{extra}"
 
 
-def _space(
-    method: str,
-    entry: Mapping[str, Narrowing],
-    recipe: Mapping[str, Narrowing],
-    points: Sequence[Params],
-) -> Space:
+def _space(method: str, entry: Mapping[str, Narrowing], study: Study) -> Space:
     """The space of one entry of a study's methods; a profile's values stand where it gives none."""
+    recipe = study.recipe
     fields = {name: value for name, value in entry.items() if name not in RESERVED}
     alias = {ALIAS: str(entry[ALIAS])} if ALIAS in entry else {}
     model = METHODS[alias.get(ALIAS, method)]
@@ -233,10 +240,24 @@ def _space(
         with _at("recipe", name):
             given = profile.get(PREFIX + name, recipe.get(name))
             _place(PREFIX + name, field, given, fixed, free)
-    space = Space(method, fixed, free, points, profile)
+    space = Space(method, fixed, free, study.search.points.get(method, ()), profile)
     _in_bounds(space)
     _reachable(space)
-    return space
+    if profile or not study.search.published:
+        return space
+    settled = {*fields, *(PREFIX + name for name in recipe)}
+    return _opened(space, {k: v for k, v in model.PUBLISHED.items() if k not in settled})
+
+
+def _opened(space: Space, paper: Params) -> Space:
+    """The space with what the paper sets as its opening, if that is a network of its own."""
+    opened = dataclasses.replace(space, opening=paper)
+    params = opened.params(opened.published(), opening=True)
+    try:
+        parts(space.method, params)
+    except MethodError:  # not beside what the study fixes
+        return space
+    return space if params == space.params(space.defaults()) else opened
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from methods.api import Task
-from orchestrator.record.history import History, number_of
-from orchestrator.record.trials import Ticket
+from orchestrator.record.history import History
+from orchestrator.record.trials import Ticket, number_of
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.replay import curves, tournament
 from orchestrator.search.replay.searchers import in_memory, named

@@ -130,4 +130,4 @@ def test_a_mistake_is_one_sentence() -> None:
 
 def test_a_study_is_the_one_of_its_file() -> None:
     for place in ("quickstart", ROOT / "studies/quickstart.yaml"):
-        assert isoflop.Study.load(place).hash == "3ba7a8c773fb"
+        assert isoflop.Study.load(place).hash == "e4353abd5243"

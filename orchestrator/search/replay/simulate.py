@@ -19,9 +19,9 @@ from methods.api import Task
 from methods.errors import StudyError
 from methods.values import Params
 from orchestrator.record.events import Figures, Metrics, Point
-from orchestrator.record.history import History, number_of
+from orchestrator.record.history import History
 from orchestrator.record.result import Ending, Result
-from orchestrator.record.trials import Ticket
+from orchestrator.record.trials import Ticket, number_of
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.gaussian import Array
 from orchestrator.search.replay.curves import Table

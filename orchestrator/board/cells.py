@@ -33,6 +33,8 @@ class Sample:
     """Confirm rows with a usable figure, by seed."""
     failed: tuple[int, ...]
     """Confirm seeds that ended without one."""
+    fixed: bool = False
+    """Other operating points of these runs decide per image, and the chosen one does not."""
 
     @cached_property
     def accuracies(self) -> list[float]:
@@ -77,7 +79,14 @@ def samples(
         rows = measured.get((name, choice.config, choice.point), [])
         failed = attempted.get((name, choice.config), set()) - {row.seed for row in rows}
         seeds = tuple(sorted(rows, key=lambda row: row.seed))
-        return Sample(name, budget, choice, seeds, tuple(sorted(failed)))
+        decide = any(
+            row.test_another_acc is not None
+            for (method, config, _), siblings in measured.items()
+            if (method, config) == (name, choice.config)
+            for row in siblings
+        )
+        fixed = decide and all(row.test_another_acc is None for row in seeds)
+        return Sample(name, budget, choice, seeds, tuple(sorted(failed)), fixed)
 
     return {(name, budget): sample(name, budget) for name in names for budget in budgets}
 
@@ -125,6 +134,7 @@ def cell(sample: Sample, rules: Rules, images: Images, *, group: str, p_best: fl
         p_best=p_best,
         group=group,
         worth=_worth(sample, rules, images),
+        fixed=sample.fixed,
     )
 
 

@@ -77,11 +77,13 @@ class Cell:
     """'A' for all that are not separable from the leader, then 'B', ...; '' where not ranked."""
     worth: Worth | None = None
     """None where the networks decide nothing per image, or where it was not measured."""
+    fixed: bool = False
+    """The chosen operating point is one network for all images, where others of its runs decide."""
 
     @property
     def static(self) -> bool:
-        """Whether the networks decide per image, and their decisions are worth nothing."""
-        return self.worth is not None and not self.worth.dynamic
+        """Whether a method that decides per image gains nothing by it here."""
+        return self.fixed or (self.worth is not None and not self.worth.dynamic)
 
     @property
     def n(self) -> int:

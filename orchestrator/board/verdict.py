@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from orchestrator.board.model import RANKED_FROM, Board, Cell, Comparison
 from orchestrator.board.words import (
+    cell_static_text,
     listed,
     macs_text,
     mmacs,
@@ -12,7 +13,6 @@ from orchestrator.board.words import (
     plural,
     points,
     seeds_text,
-    static_text,
 )
 
 
@@ -81,8 +81,8 @@ def _notes(board: Board) -> Iterable[str]:
             )
         if cell.state == "not confirmed yet":
             yield f"{where} is not confirmed yet."
-        if cell.static and cell.worth:
-            yield f"{where} is static: {static_text(cell.worth)}."
+        if cell.static:
+            yield f"{where} is static: {cell_static_text(cell)}."
     for choice in board.passed_over:
         yield (
             f"{choice.method} at {mmacs(choice.budget)} MMACs: {choice.config} is best there on "
@@ -174,7 +174,8 @@ def _reservations(leader: Cell, base: Cell) -> str:
     if few < RANKED_FROM:
         text += f"; with fewer than {RANKED_FROM} seeds nothing is ranked"
     if leader.static:
-        text += f"; the network of {leader.method} is static, its decisions are worth nothing"
+        what = "one network for all images" if leader.fixed else "its decisions are worth nothing"
+        text += f"; the network of {leader.method} is static, {what}"
     if leader.overrun:
         text += f"; {leader.method} overruns the budget on test"
     return text

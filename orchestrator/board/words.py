@@ -81,6 +81,17 @@ def interval(gain: Summary) -> str:
     return text if gain.lo is None else f"{text} ({points(gain.lo)} to {points(gain.hi)})"
 
 
+FIXED = "is one network for all images"
+"""What is said of an operating point that decides nothing, where others of its runs decide."""
+
+
+def cell_static_text(cell: Cell) -> str:
+    """Why a cell counts as static."""
+    if cell.worth is not None:
+        return static_text(cell.worth)
+    return f"its operating point {cell.choice.point if cell.choice else ''} {FIXED}"
+
+
 def static_text(worth: Worth) -> str:
     """Why a network that decides per image counts as static, with the figures."""
     gain = interval(worth.gain)

@@ -134,7 +134,7 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
     for budget in board.budgets:
         cell, at = board.cell(method, budget), f"at_{budget:g}m"
         parts = [cell.state, f"group {cell.group}" if cell.group else ""]
-        if cell.worth:
+        if cell.worth or cell.static:
             parts.append("static" if cell.static else "dynamic")
         if cell.choice:
             parts.append(f"{cell.choice.config} {cell.choice.point}".strip())

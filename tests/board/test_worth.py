@@ -1,12 +1,14 @@
 """What deciding per image is worth, and when a dynamic network is called static."""
 
+import dataclasses
+
 import pytest
 from boards import confirm, routed
 
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import notes, verdict
-from orchestrator.board.words import static_text
+from orchestrator.board.words import FIXED, static_text
 
 RULES = Rules(budgets=(1.0,), primary=1.0, images=400)
 
@@ -58,3 +60,28 @@ def test_a_worth_that_one_seed_lacks_is_none():
     place = next(i for i, run in enumerate(rows) if run.method == "skipnet" and run.seed == 1)
     rows[place] = confirm(method="skipnet", config="skipnet-00000", seed=1, test_acc=0.85)
     assert leaderboard(rows, RULES, images).cell("skipnet", 1.0).worth is None
+
+
+def test_a_point_that_is_one_network_for_all_images_is_static_where_another_decides():
+    """As a uniform width of DS-Net's supernet, better on validation than the gate."""
+    rows, images = routed(0.1)
+    skipnet = [run for run in rows if run.method == "skipnet"]
+    none = dict.fromkeys(
+        ("test_another_acc", "test_majority_acc", "test_majority_macs", "test_alike"), None
+    )
+    width = [
+        dataclasses.replace(run, point="width", val_acc=(run.val_acc or 0) + 0.01, **none)
+        for run in skipnet
+    ]
+    board = leaderboard([*rows, *width], RULES, images)
+    cell = board.cell("skipnet", 1.0)
+    assert cell.choice.point == "width"
+    assert cell.worth is None
+    assert cell.static
+    assert any(
+        note == f"skipnet at 1 MMACs is static: its operating point width {FIXED}."
+        for note in notes(board)
+    )
+    assert "skipnet is static" in verdict(board)
+    alone = [run for run in [*rows, *width] if run.method == "dense" or run.point == "width"]
+    assert not leaderboard(alone, RULES, images).cell("skipnet", 1.0).static, "nothing decides"

@@ -13,16 +13,13 @@ from orchestrator.study.file import Study, load
 ROOT = Path(__file__).parents[2]
 HASHES = {
     "studies/cifar10.yaml": "4fc9ddf50cf1",
-    "studies/claims/condconv-small.yaml": "ad50d04b2c84",
     "studies/claims/condconv.yaml": "4c2c92f35889",
-    "studies/claims/condensenet-small.yaml": "0b938d08fc36",
     "studies/claims/condensenet.yaml": "c6a3c7e5c089",
-    "studies/claims/dsnet-small.yaml": "15cad4fc7571",
     "studies/claims/dsnet.yaml": "b37d4f52a939",
-    "studies/claims/resrep-small.yaml": "f83852d6104a",
+    "studies/claims/mnist5k.yaml": "4e9f56ce4b8d",
     "studies/claims/resrep.yaml": "d057cf527d9b",
-    "studies/claims/skipnet-small.yaml": "f5fd20c156a7",
     "studies/claims/skipnet.yaml": "e450c79a7af6",
+    "studies/claims/trails.yaml": "2634dad2068d",
     "studies/curves.yaml": "819daeee41e6",
     "studies/quickstart.yaml": "e4353abd5243",
     "tests/data/halfdone/study.yaml": "08e4bb997af8",

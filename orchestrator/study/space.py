@@ -26,6 +26,7 @@ from orchestrator.study.distributions import Distribution, ends, inside, ranged,
 from orchestrator.study.file import RESERVED, Choices, Narrowing, Range, Study
 from orchestrator.study.params import ALIAS, PREFIX, completed, model_of, parts, split
 
+BATCH = PREFIX + "batch_size"
 CORNERS = 256
 """Configurations that are priced to find a space's cheapest one."""
 
@@ -250,8 +251,12 @@ def _space(method: str, entry: Mapping[str, Narrowing], study: Study) -> Space:
 
 
 def _opened(space: Space, paper: Params) -> Space:
-    """The space with what the paper sets as its opening, if that is a network of its own."""
-    opened = dataclasses.replace(space, opening=paper)
+    """The space with what the paper sets as its opening, if that is a network of its own.
+
+    A larger batch than isoflop's default stays out: it may be more than the images of the study.
+    """
+    fitting = {k: v for k, v in paper.items() if k != BATCH or v <= Recipe().batch_size}  # type: ignore[operator]
+    opened = dataclasses.replace(space, opening=fitting)
     params = opened.params(opened.published(), opening=True)
     try:
         parts(space.method, params)

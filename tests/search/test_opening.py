@@ -43,6 +43,14 @@ def test_the_first_trial_is_the_papers_where_the_study_says_nothing() -> None:
     assert not opened["dense"].opening, "the paper's and isoflop's are the same"
 
 
+def test_a_batch_that_may_exceed_the_data_stays_out() -> None:
+    opened = spaces(study({"dsnet": {}, "resrep": {}}))
+    assert METHODS["dsnet"].PUBLISHED["recipe.batch_size"] == 512
+    assert "recipe.batch_size" not in opened["dsnet"].opening
+    assert opened["dsnet"].opening["recipe.warmup"] == METHODS["dsnet"].PUBLISHED["recipe.warmup"]
+    assert opened["resrep"].opening["recipe.batch_size"] == 64
+
+
 @pytest.mark.parametrize(
     ("methods", "search"),
     [

@@ -1,7 +1,7 @@
-"""Rows -> samples -> cells: what each method has at each budget, and what cannot be told apart.
+"""Rows -> samples -> cells: what each method has at each budget.
 
 A sample is what was chosen for a method at a budget, with its confirm runs; all comparisons are
-made on samples. A cell is a sample with its figures, its group and its P(best).
+made on samples. A cell is a sample with its figures, its letters and its P(best).
 """
 
 import math
@@ -13,9 +13,10 @@ from functools import cached_property
 import numpy as np
 
 from orchestrator.board.choose import Choice, Excluded
-from orchestrator.board.model import RANKED_FROM, Cell, Worth
+from orchestrator.board.model import Cell, Worth
 from orchestrator.board.rules import Rules
-from orchestrator.board.stats.intervals import Summary, crossed_mean, holm, summary, welch
+from orchestrator.board.stats.intervals import Summary, accuracy, crossed_mean, summary
+from orchestrator.board.stats.units import Floats, Units
 from orchestrator.record.evidence import Images
 from orchestrator.record.rows import Row
 from orchestrator.study.file import cap
@@ -23,31 +24,53 @@ from orchestrator.study.file import cap
 
 @dataclass(frozen=True)
 class Sample:
-    """The confirm runs of the configuration that was chosen for a method at a budget."""
+    """The confirm runs of what was chosen for a method at a budget, by each of its searches."""
 
     method: str
     budget: float
     """MMACs."""
-    choice: Choice | None
+    choices: tuple[Choice, ...]
+    """One per search, in their order."""
     seeds: tuple[Row, ...]
-    """Confirm rows with a usable figure, by seed."""
-    failed: tuple[int, ...]
-    """Confirm seeds that ended without one."""
+    """Confirm rows with a usable figure, by search and seed."""
+    failed: tuple[str, ...]
+    """Confirm trials that ended without one."""
     fixed: bool = False
     """Other operating points of these runs decide per image, and the chosen one does not."""
+    repeated: bool = False
+    """Whether the units are the searches, and not the seeds."""
+
+    @cached_property
+    def parts(self) -> list[list[Row]]:
+        """The runs of each unit: those of each search where there are several, or each seed's."""
+        if not self.repeated:
+            return [[row] for row in self.seeds]
+        return list(_by_repeat(self.seeds).values())
 
     @cached_property
     def accuracies(self) -> list[float]:
-        """The test accuracy of each seed."""
-        return [row.test_acc for row in self.seeds if row.test_acc is not None]
+        """The test accuracy of each unit."""
+        return [math.fsum(map(tested, part)) / len(part) for part in self.parts]
 
-    @cached_property
+    @property
     def mean(self) -> float | None:
         return summary(self.accuracies).mean
 
     @property
     def n(self) -> int:
         return len(self.accuracies)
+
+    def units(self, images: Images, count: int | None) -> Units:
+        """The accuracies, with what each unit had right on each image where all of it was kept;
+        `count` is the number of test images, where that is known."""
+        return Units(self.accuracies, self._correct(images), count)
+
+    def _correct(self, images: Images) -> Floats | None:
+        kept = [[images.get((row.trial, row.point)) for row in part] for part in self.parts]
+        lengths = {len(one.correct) if one else 0 for part in kept for one in part}
+        if len(lengths) != 1 or 0 in lengths:
+            return None
+        return np.array([np.mean([one.correct for one in part if one], axis=0) for part in kept])
 
 
 Grid = Mapping[tuple[str, float], Sample]
@@ -60,70 +83,51 @@ def samples(
     complete: Iterable[Row],
     excluded: Iterable[Excluded],
     choices: Iterable[Choice],
+    *,
+    repeated: bool = False,
 ) -> dict[tuple[str, float], Sample]:
     """The sample of every method at every budget, empty where nothing was chosen."""
-    chosen = {(c.method, c.budget): c for c in choices}
-    measured: dict[tuple[str, str, str], list[Row]] = {}
-    attempted: dict[tuple[str, str], set[int]] = {}
+    chosen: dict[tuple[str, float], list[Choice]] = {}
+    for choice in sorted(choices, key=lambda choice: choice.repeat):
+        chosen.setdefault((choice.method, choice.budget), []).append(choice)
+    measured: dict[tuple[str, str], list[Row]] = {}
+    attempted: dict[tuple[str, str], dict[int, str]] = {}
     for row in complete:
         if row.role == "confirm":
-            measured.setdefault((row.method, row.config, row.point), []).append(row)
+            measured.setdefault((row.method, row.config), []).append(row)
     for row in (e.row for e in excluded):
         if row.role == "confirm" and row.state != "RUNNING":
-            attempted.setdefault((row.method, row.config), set()).add(row.seed)
+            attempted.setdefault((row.method, row.config), {})[row.seed] = row.trial
 
     def sample(name: str, budget: float) -> Sample:
-        choice = chosen.get((name, budget))
-        if choice is None:
-            return Sample(name, budget, None, (), ())
-        rows = measured.get((name, choice.config, choice.point), [])
-        failed = attempted.get((name, choice.config), set()) - {row.seed for row in rows}
-        seeds = tuple(sorted(rows, key=lambda row: row.seed))
-        decide = any(
-            row.test_another_acc is not None
-            for (method, config, _), siblings in measured.items()
-            if (method, config) == (name, choice.config)
-            for row in siblings
-        )
+        found, seeds, failed = tuple(chosen.get((name, budget), ())), [], []
+        decide = False
+        for choice in found:
+            runs = measured.get((name, choice.config), [])
+            rows = [row for row in runs if row.point == choice.point]
+            seeds += sorted(rows, key=lambda row: row.seed)
+            tried = attempted.get((name, choice.config), {})
+            failed += [tried[seed] for seed in sorted(tried.keys() - {row.seed for row in rows})]
+            decide |= any(row.test_another_acc is not None for row in runs)
         fixed = decide and all(row.test_another_acc is None for row in seeds)
-        return Sample(name, budget, choice, seeds, tuple(sorted(failed)), fixed)
+        return Sample(name, budget, found, tuple(seeds), tuple(failed), fixed, repeated)
 
     return {(name, budget): sample(name, budget) for name in names for budget in budgets}
 
 
-def groups(family: Iterable[Sample], rules: Rules) -> dict[str, str]:
-    """The letter of the group of each method that has enough seeds, at one budget.
-
-    A group is its leader (highest mean) and all that Welch's test, Holm-corrected over the
-    remaining samples, does not separate from it; an untestable pair is not separated.
-    """
-    rest = sorted(
-        (sample for sample in family if sample.n >= RANKED_FROM),
-        key=lambda sample: (-(sample.mean or 0.0), sample.method),
-    )
-    letters: dict[str, str] = {}
-    letter = ord("A")
-    while rest:
-        leader, others = rest[0], rest[1:]
-        tests = [welch(leader.accuracies, o.accuracies, rules.confidence).p for o in others]
-        adjusted = holm(tests, looks=rules.looks)
-        apart = [p is not None and p < 1 - rules.confidence for p in adjusted]
-        together = [leader, *(o for o, away in zip(others, apart, strict=True) if not away)]
-        letters |= dict.fromkeys((sample.method for sample in together), chr(letter))
-        rest = [o for o, away in zip(others, apart, strict=True) if away]
-        letter += 1
-    return letters
-
-
-def cell(sample: Sample, rules: Rules, images: Images, *, group: str, p_best: float | None) -> Cell:
+def cell(
+    sample: Sample, rules: Rules, images: Images, *, letters: str, p_best: float | None
+) -> Cell:
     """A sample with its figures."""
+    units = sample.units(images, rules.images)
     macs = _mean(row.test_macs_mean for row in sample.seeds)
     return Cell(
         method=sample.method,
         budget=sample.budget,
-        choice=sample.choice,
+        choices=sample.choices,
         seeds=sample.seeds,
-        accuracy=summary(sample.accuracies, rules.level),
+        accuracy=accuracy(units, rules.level),
+        seed_sd=_seed_sd(sample),
         top5=_mean(row.test_top5 for row in sample.seeds),
         macs_mean=macs,
         macs_p95=_mean(row.test_macs_p95 for row in sample.seeds),
@@ -132,9 +136,10 @@ def cell(sample: Sample, rules: Rules, images: Images, *, group: str, p_best: fl
         collapsed=_collapsed(sample, rules.chance),
         failed=sample.failed,
         p_best=p_best,
-        group=group,
+        letters=letters,
         worth=_worth(sample, rules, images),
         fixed=sample.fixed,
+        units=units,
     )
 
 
@@ -143,14 +148,18 @@ def _worth(sample: Sample, rules: Rules, images: Images) -> Worth | None:
     seeds = [row for row in sample.seeds if row.test_another_acc is not None]
     if not seeds or len(seeds) < len(sample.seeds):
         return None
-    kept = [images.get((row.trial, row.point)) for row in seeds]
-    worths = [per_image.worth for per_image in kept if per_image and per_image.worth is not None]
-    paired = len(worths) == len(seeds) and len({len(worth) for worth in worths}) == 1
+    kept = [[images.get((row.trial, row.point)) for row in part] for part in sample.parts]
+    worths = [[one.worth for one in part if one and one.worth is not None] for part in kept]
+    flat = [worth for part in worths for worth in part]
+    paired = len(flat) == len(seeds) and len({len(worth) for worth in flat}) == 1
     gain: Summary
     if paired:
-        gain = crossed_mean(np.array(worths), rules.level)
+        gain = crossed_mean(np.array([np.mean(part, axis=0) for part in worths]), rules.level)
     else:
-        gains = [(row.test_acc or 0.0) - (row.test_another_acc or 0.0) for row in seeds]
+        gains = [
+            math.fsum(tested(row) - (row.test_another_acc or 0.0) for row in part) / len(part)
+            for part in sample.parts
+        ]
         gain = summary(gains, rules.level)
     return Worth(
         gain=gain,
@@ -162,6 +171,12 @@ def _worth(sample: Sample, rules: Rules, images: Images) -> Worth | None:
         everything_macs=_mean(row.test_all_macs for row in seeds),
         alike=_mean(row.test_alike for row in seeds) or 0.0,
     )
+
+
+def tested(row: Row) -> float:
+    """The test accuracy of a confirm row that passed the gate."""
+    assert row.test_acc is not None, "the gate lets no missing figure through"
+    return row.test_acc
 
 
 def unused(complete: Iterable[Row], grid: Grid) -> list[Excluded]:
@@ -184,10 +199,25 @@ def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and not math.isnan(value)]
 
 
-def _collapsed(sample: Sample, chance: float) -> tuple[int, ...]:
-    """Seeds no better than 1.2 times guessing, or under half of the median."""
-    if not sample.accuracies:
+def _collapsed(sample: Sample, chance: float) -> tuple[str, ...]:
+    """Trials no better than 1.2 times guessing, or under half of the median."""
+    if not sample.seeds:
         return ()
-    line = max(1.2 * chance, statistics.median(sample.accuracies) / 2)
-    pairs = zip(sample.seeds, sample.accuracies, strict=True)
-    return tuple(row.seed for row, accuracy in pairs if accuracy < line)
+    line = max(1.2 * chance, statistics.median(map(tested, sample.seeds)) / 2)
+    return tuple(row.trial for row in sample.seeds if tested(row) < line)
+
+
+def _seed_sd(sample: Sample) -> float | None:
+    """From seed to seed of one configuration, pooled over the searches."""
+    parts = [part for part in _by_repeat(sample.seeds).values() if len(part) > 1]
+    if not parts:
+        return None
+    squares = sum(statistics.variance(map(tested, part)) * (len(part) - 1) for part in parts)
+    return math.sqrt(squares / sum(len(part) - 1 for part in parts))
+
+
+def _by_repeat(seeds: Iterable[Row]) -> dict[int, list[Row]]:
+    repeats: dict[int, list[Row]] = {}
+    for row in seeds:
+        repeats.setdefault(row.repeat, []).append(row)
+    return repeats

@@ -31,6 +31,8 @@ class Choice:
     params: Params
     val_acc: float
     val_macs_mean: float
+    repeat: int = 1
+    """The search that chose it."""
 
 
 def clean(rows: Iterable[Row]) -> tuple[list[Row], list[Excluded]]:

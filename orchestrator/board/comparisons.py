@@ -1,16 +1,17 @@
-"""Samples against samples: gains over the baseline, all pairs, the noise floor, P(best)."""
+"""Samples against samples: one family of tests, from which all that is said of methods is read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
 
-import numpy as np
-
 from orchestrator.board.cells import Grid, Sample
-from orchestrator.board.model import INTERVAL_FROM, Comparison, Drawn
+from orchestrator.board.model import INTERVAL_FROM, TESTED_FROM, Comparison, Known, NotWorse
 from orchestrator.board.rules import Rules
-from orchestrator.board.stats.bootstrap import Counts, best_probability
-from orchestrator.board.stats.intervals import Correct, Difference, crossed, holm, more_seeds, welch
+from orchestrator.board.stats.best import best_probability
+from orchestrator.board.stats.contrasts import Contrast, contrast
+from orchestrator.board.stats.families import Adjusted, holm, letters
+from orchestrator.board.stats.power import more_seeds
+from orchestrator.board.stats.units import Units
 from orchestrator.record.evidence import Images
 
 Pair = tuple[str, str]
@@ -25,40 +26,54 @@ class Terms:
     """The noise floor, as a fraction."""
     images: Images = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Contest:
-    """P(best) at one budget, by method; empty where fewer than two methods compete."""
-
-    shares: Mapping[str, float]
-    drawn: Drawn | None
-    """What the shares were drawn from."""
-
-
-def gains(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[Comparison, ...]:
-    """Every method against the baseline at every budget; tested at the primary budget alone."""
-    rules = terms.rules
-    others = [(name, rules.baseline) for name in names if name != rules.baseline]
-    comparisons: list[Comparison] = []
-    for budget in _budgets(grid):
-        family = _compared(others, budget, grid, terms)
-        if budget != rules.primary:
-            family = [replace(c, p_holm=None, more=None) for c in family]
-        comparisons += family
-    return tuple(comparisons)
+    def units(self, sample: Sample) -> Units:
+        """A sample as the tests see it."""
+        return sample.units(self.images, self.rules.images)
 
 
 def pairs(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[Comparison, ...]:
-    """All pairs of methods, and each control with what it repeats; Holm within a budget."""
-    controls = terms.rules.controls
-    contenders = [name for name in names if name not in controls]
-    repeated = [(original, control) for control, original in sorted(controls.items())]
-    family = [*combinations(contenders, 2), *repeated]
+    """All pairs of methods, controls beside what they repeat and the baseline, at every budget.
+
+    The pairs of the primary budget that have the units are one family; nothing else is tested.
+    """
+    rules = terms.rules
+    family = [*combinations([name for name in names if name not in rules.controls], 2)]
+    for control, original in sorted(rules.controls.items()):
+        family += [(other, control) for other in dict.fromkeys((original, rules.baseline))]
     return tuple(
         comparison
-        for budget in _budgets(grid)
+        for budget in sorted({budget for _, budget in grid})
         for comparison in _compared(family, budget, grid, terms)
     )
+
+
+def not_worse(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[NotWorse, ...]:
+    """Each method against the baseline at the primary budget, by the declared margin."""
+    rules = terms.rules
+    if rules.margin is None:
+        return ()
+    base = grid[rules.baseline, rules.primary]
+    found = {}
+    for name in names:
+        sample = grid[name, rules.primary]
+        if name == rules.baseline or name in rules.controls:
+            continue
+        gap = contrast(terms.units(sample), terms.units(base))
+        p = gap.not_worse(rules.margin)
+        if min(sample.n, base.n) >= TESTED_FROM and p is not None and gap.difference is not None:
+            found[name] = (gap.difference, p)
+    adjusted = holm([p for _, p in found.values()], level=rules.alpha, weight=rules.margin_weight)
+    return tuple(
+        NotWorse(name, rules.baseline, difference, test.p, shown=test.p < rules.alpha)
+        for (name, (difference, _)), test in zip(found.items(), adjusted, strict=True)
+        if test is not None
+    )
+
+
+def lettered(family: Sequence[Sample], all_pairs: Sequence[Comparison]) -> dict[str, str]:
+    """The letters of the methods that can be tested, in their order of standing."""
+    apart = {frozenset((pair.method, pair.other)) for pair in all_pairs if pair.separated}
+    return letters([sample.method for sample in family if sample.n >= TESTED_FROM], apart)
 
 
 def noise_floor(grid: Grid, controls: Mapping[str, str]) -> float | None:
@@ -68,89 +83,83 @@ def noise_floor(grid: Grid, controls: Mapping[str, str]) -> float | None:
     """
     gaps = []
     for control, original in controls.items():
-        for budget in _budgets(grid):
+        for budget in {budget for _, budget in grid}:
             one, other = (grid[name, budget].mean for name in (original, control))
             if one is not None and other is not None:
                 gaps.append(abs(one - other))
     return max(gaps, default=None)
 
 
-def contest(family: Sequence[Sample], test_images: int | None, images: Images) -> Contest:
-    """P(best) of each method at one budget, among those whose seeds allow an interval.
-
-    The test images that the methods share are drawn too, where it is known of every run which
-    images it had right. The random numbers are always the same.
-    """
-    competing = {sample.method: sample for sample in family if sample.n >= INTERVAL_FROM}
-    if len(competing) < 2:
-        return Contest({}, None)
-    correctness = {name: right(sample, images) for name, sample in competing.items()}
-    shared = {name: of_seeds for name, of_seeds in correctness.items() if of_seeds is not None}
-    draws: Mapping[str, Correct | Counts]
-    drawn: Drawn
-    if len(shared) == len(competing) and len({c.shape[1] for c in shared.values()}) == 1:
-        draws, drawn = shared, "predictions"
-    else:
-        draws = {name: Counts(sample.accuracies, test_images) for name, sample in competing.items()}
-        drawn = "seeds" if test_images is None else "counts"
-    return Contest(best_probability(draws, generator=np.random.default_rng(0)), drawn)
+def contest(family: Sequence[Sample], terms: Terms) -> dict[str, float]:
+    """P(best) at one budget, by method, among those whose units allow an interval."""
+    competing = {s.method: terms.units(s) for s in family if s.n >= INTERVAL_FROM}
+    return best_probability(competing) if len(competing) > 1 else {}
 
 
-def right(sample: Sample, images: Images) -> Correct | None:
-    """Which test images each seed of a sample has right, or None where that is not known of one."""
-    seeds = [images.get((row.trial, row.point)) for row in sample.seeds]
-    known = [per_image.correct for per_image in seeds if per_image is not None]
-    if not known or len(known) < len(seeds) or len({len(correct) for correct in known}) > 1:
+def known(family: Sequence[Sample], terms: Terms) -> Known | None:
+    """What is known of the images at one budget; None where nothing has a figure."""
+    measured = [terms.units(sample) for sample in family if sample.n]
+    if not measured:
         return None
-    return np.array(known, bool)
-
-
-def _budgets(grid: Grid) -> list[float]:
-    return sorted({budget for _, budget in grid})
+    sizes = {0 if u.correct is None else u.correct.shape[1] for u in measured}
+    if len(sizes) == 1 and 0 not in sizes:
+        return "predictions"
+    return "seeds" if terms.rules.images is None else "counts"
 
 
 def _compared(family: Sequence[Pair], budget: float, grid: Grid, terms: Terms) -> list[Comparison]:
-    """Welch's test on each pair at one budget, Holm over those without a control."""
+    """The pairs at one budget; those that are tested are adjusted together."""
     rules = terms.rules
     samples = [(grid[a, budget], grid[b, budget]) for a, b in family]
-    results = [welch(a.accuracies, b.accuracies, rules.level) for a, b in samples]
-    tested = [not ({a, b} & rules.controls.keys()) for a, b in family]
+    units = [(terms.units(a), terms.units(b)) for a, b in samples]
+    gaps = [contrast(a, b) for a, b in units]
+    candidates = [budget == rules.primary and not {a, b} & rules.controls.keys() for a, b in family]
     adjusted = holm(
-        [result.p if counts else None for result, counts in zip(results, tested, strict=True)],
-        looks=rules.looks,
+        [
+            gap.p if candidate and min(a.n, b.n) >= TESTED_FROM else None
+            for gap, candidate, (a, b) in zip(gaps, candidates, units, strict=True)
+        ],
+        level=rules.alpha,
+        weight=rules.pairs_weight,
     )
-    tests = rules.looks * sum(p is not None for p in adjusted)
-
-    def more(a: Sample, b: Sample, p: float | None) -> int | None:
-        if p is None:
-            return None
-        if p < 1 - rules.confidence:
-            return 0
-        return more_seeds(a.accuracies, b.accuracies, confidence=rules.confidence, tests=tests)
-
-    return [
-        Comparison(
-            *pair,
-            budget,
-            result,
-            p,
-            more=more(a, b, p),
-            noise=_is_noise(result, terms.floor),
-            images=_images(a, b, terms),
+    first = rules.alpha * rules.pairs_weight / max(1, _testable(candidates, units))
+    found = []
+    for pair, gap, test, candidate, both in zip(
+        family, gaps, adjusted, candidates, units, strict=True
+    ):
+        noise = _is_noise(gap, terms.floor)
+        separated = test is not None and test.p < rules.alpha and not noise
+        found.append(
+            Comparison(
+                *pair,
+                budget,
+                gap.at(test.confidence if test else rules.confidence),
+                test.p if test else None,
+                separated=separated,
+                more=_more(both, gap, test, first, rules) if candidate else None,
+                noise=noise,
+            )
         )
-        for pair, (a, b), result, p in zip(family, samples, results, adjusted, strict=True)
-    ]
+    return found
 
 
-def _is_noise(result: Difference, floor: float | None) -> bool:
-    if floor is None or result.difference is None:
+def _testable(candidates: Sequence[bool], units: Sequence[tuple[Units, Units]]) -> int:
+    """Pairs that are tested, or would be with further units."""
+    return sum(c and min(a.n, b.n) > 1 for c, (a, b) in zip(candidates, units, strict=True))
+
+
+def _more(
+    both: tuple[Units, Units], gap: Contrast, test: Adjusted | None, level: float, rules: Rules
+) -> int | None:
+    """Further units of each that would separate a pair of the family, and let it be tested."""
+    if test is not None and test.p < rules.alpha:
+        return 0
+    more = more_seeds(*both, level=level, floor=gap.floor)
+    least = TESTED_FROM - max(units.n for units in both)
+    return None if more is None else max(more, least)
+
+
+def _is_noise(gap: Contrast, floor: float | None) -> bool:
+    if floor is None or gap.difference is None:
         return False
-    return abs(result.difference) <= floor + 1e-12
-
-
-def _images(a: Sample, b: Sample, terms: Terms) -> Difference | None:
-    """The difference for new images too, where every run's predictions are kept."""
-    ours, theirs = (right(sample, terms.images) for sample in (a, b))
-    if ours is None or theirs is None or ours.shape[1] != theirs.shape[1]:
-        return None
-    return crossed(ours, theirs, terms.rules.level)
+    return abs(gap.difference) <= floor + 1e-12

@@ -1,4 +1,4 @@
-"""Rows and rules -> cells at equal FLOPs -> tests -> groups: the board, as one typed value.
+"""Rows and rules -> cells at equal FLOPs -> tests -> letters: the board, as one typed value.
 
 A cell is the best configuration at or under a budget, chosen on validation, with the test figures
 of its confirm runs on fresh seeds. Search rows give no figure here.
@@ -7,9 +7,17 @@ of its confirm runs on fresh seeds. Search rows give no figure here.
 import math
 from collections.abc import Iterable, Sequence
 
-from orchestrator.board.cells import Sample, cell, groups, samples, unused
+from orchestrator.board.cells import Sample, cell, samples, unused
 from orchestrator.board.choose import choose, choose_confirmed, clean
-from orchestrator.board.comparisons import Terms, contest, gains, noise_floor, pairs
+from orchestrator.board.comparisons import (
+    Terms,
+    contest,
+    known,
+    lettered,
+    noise_floor,
+    not_worse,
+    pairs,
+)
 from orchestrator.board.model import Board, Comparison, Effort, Race
 from orchestrator.board.racing import undecided
 from orchestrator.board.reach import area, fronts, levels, means, reach
@@ -34,19 +42,22 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
     )
     contenders = [name for name in names if name not in rules.controls]
     choices = choose_confirmed(complete, rules.budgets, rules.declared)
-    grid = samples(names, rules.budgets, complete, excluded, choices)
+    grid = samples(names, rules.budgets, complete, excluded, choices, repeated=rules.repeats > 1)
+    terms = Terms(rules, noise_floor(grid, rules.controls), images)
     families = {b: [grid[name, b] for name in contenders] for b in rules.budgets}
-    letters = {b: groups(family, rules) for b, family in families.items()}
-    contests = {b: contest(family, rules.images, images) for b, family in families.items()}
+    contests = {b: contest(family, terms) for b, family in families.items()}
     ordered = tuple(sorted(names, key=lambda name: _standing(grid[name, rules.primary], rules)))
+    all_pairs = pairs(ordered, grid, terms)
+    standing = [grid[name, rules.primary] for name in ordered if name in contenders]
+    letters = lettered(standing, all_pairs)
     cells = {
         name: [
             cell(
                 grid[name, b],
                 rules,
                 images,
-                group=letters[b].get(name, ""),
-                p_best=contests[b].shares.get(name),
+                letters=letters.get(name, "") if b == rules.primary else "",
+                p_best=contests[b].get(name),
             )
             for b in rules.budgets
         ]
@@ -55,22 +66,20 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
     runs = {name: fronts(cells[name]) for name in ordered}
     every_cell = tuple(row[i] for i in range(len(rules.budgets)) for row in cells.values())
     goals = tuple(sorted(set(rules.targets))) or levels([mean for _, mean in means(every_cell)])
-    terms = Terms(rules, noise_floor(grid, rules.controls), images)
-    against, all_pairs = gains(ordered, grid, terms), pairs(ordered, grid, terms)
-    left_open = undecided(grid, contenders, against, all_pairs, rules)
+    left_open = undecided(grid, contenders, all_pairs, rules)
     return Board(
         rules=rules,
         methods=ordered,
         passed_over=tuple(c for c in choose(complete, rules.undeclared) if c not in choices),
         cells=every_cell,
-        gains=against,
         pairs=all_pairs,
+        not_worse=not_worse(ordered, grid, terms),
         reach=tuple(r for name in ordered for r in reach(name, cells[name], goals)),
         area={name: area(runs[name], rules) for name in ordered},
         attainment={name: attainment(runs[name]) for name in ordered},
         noise_floor=terms.floor,
         race=_race(everything, left_open, rules) if rules.extra else None,
-        drawn={b: c.drawn for b, c in contests.items() if c.drawn is not None},
+        known={b: what for b, family in families.items() if (what := known(family, terms))},
         effort=tuple(_effort(name, everything) for name in ordered),
         excluded=(*excluded, *unused(complete, grid)),
     )

@@ -1,20 +1,26 @@
 """What the board is made of: cells, comparisons, effort, as frozen values."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from orchestrator.board.choose import Choice, Excluded
 from orchestrator.board.rules import Rules
+from orchestrator.board.stats.contrasts import Difference
 from orchestrator.board.stats.fronts import Attainment
-from orchestrator.board.stats.intervals import Difference, Summary
+from orchestrator.board.stats.intervals import Summary
+from orchestrator.board.stats.units import Units
 from orchestrator.record.rows import Row
+from orchestrator.study.file import cap
 
-INTERVAL_FROM, RANKED_FROM = 3, 5
-"""Seeds that a cell needs to have an interval, and to be ranked."""
-State = Literal["no point", "not confirmed yet", "value", "mean and sd", "not ranked", "ranked"]
-Drawn = Literal["predictions", "counts", "seeds"]
-"""What P(best) resamples beside the seeds: the test images as they were predicted, binomial counts
-of right ones, or nothing."""
+INTERVAL_FROM, TESTED_FROM = 3, 5
+"""Units (repeats of a search, or seeds of a single one) that a cell needs to have an interval, and
+to be tested."""
+State = Literal["no point", "not confirmed yet", "value", "mean and sd", "not tested", "tested"]
+Known = Literal["predictions", "counts", "seeds"]
+"""What is known of the test images that a budget's figures rest on: what each run gave on each of
+them, how many they are, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,14 @@ class Cell:
     method: str
     budget: float
     """MMACs."""
-    choice: Choice | None
+    choices: tuple[Choice, ...]
+    """One per search of the method; empty where nothing lies under the budget."""
     seeds: tuple[Row, ...]
-    """The confirm rows, by seed: each carries a test accuracy and its measured MACs."""
+    """The confirm rows, by search and seed: each carries a test accuracy and its measured MACs."""
     accuracy: Summary
+    """Over units: the searches of a repeated study, the seeds of a single search."""
+    seed_sd: float | None
+    """From seed to seed of one configuration, pooled over the searches; None with one seed each."""
     top5: float | None
     """Fraction of the test images whose class is among the five most likely, mean over seeds; None
     where there are few classes."""
@@ -67,18 +77,20 @@ class Cell:
     macs_max: float | None
     overrun: bool
     """The measured mean on test exceeds the budget, which validation kept."""
-    collapsed: tuple[int, ...]
-    """Seeds at chance level or under half of the cell's median; they count like all others."""
-    failed: tuple[int, ...]
-    """Confirm seeds that ended without a usable figure."""
+    collapsed: tuple[str, ...]
+    """Trials at chance level or under half of the cell's median; they count like all others."""
+    failed: tuple[str, ...]
+    """Confirm trials that ended without a usable figure."""
     p_best: float | None
-    """Share of the bootstrap's resamples in which no other method has a higher mean."""
-    group: str
-    """'A' for all that are not separable from the leader, then 'B', ...; '' where not ranked."""
+    """How likely no other method has a higher mean."""
+    letters: str
+    """Two that share a letter are not separated, two that share none are; '' where not tested."""
     worth: Worth | None = None
     """None where the networks decide nothing per image, or where it was not measured."""
     fixed: bool = False
     """The chosen operating point is one network for all images, where others of its runs decide."""
+    units: Units = field(default=Units(()), compare=False, repr=False)
+    """What comparisons are made on."""
 
     @property
     def static(self) -> bool:
@@ -86,41 +98,74 @@ class Cell:
         return self.fixed or (self.worth is not None and not self.worth.dynamic)
 
     @property
+    def choice(self) -> Choice | None:
+        """What was chosen, by the first search where there are several."""
+        return self.choices[0] if self.choices else None
+
+    @property
+    def used(self) -> float | None:
+        """Fraction of the budget that the measured mean on test takes."""
+        return None if self.macs_mean is None else self.macs_mean / cap(self.budget)
+
+    @property
     def n(self) -> int:
+        """Units: searches with a figure, or seeds of a single search."""
         return self.accuracy.n
 
     @property
-    def accuracies(self) -> list[float]:
-        """The test accuracy of each seed."""
-        return [row.test_acc for row in self.seeds if row.test_acc is not None]
-
-    @property
     def state(self) -> State:
-        """How much can be said from so many seeds."""
-        if self.choice is None:
+        """How much can be said from so many units."""
+        if not self.choices:
             return "no point"
         few: tuple[State, ...] = ("not confirmed yet", "value", "mean and sd")
         if self.n < len(few):
             return few[self.n]
-        return "ranked" if self.n >= RANKED_FROM else "not ranked"
+        return "tested" if self.n >= TESTED_FROM else "not tested"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean test accuracy of `method` less that of `other` at one budget (MMACs)."""
+    """Mean test accuracy of `method` less that of `other` at one budget (MMACs).
+
+    All that is said of two methods, anywhere, is said from here.
+    """
 
     method: str
     other: str
     budget: float
     result: Difference
+    """Of a tested pair the interval is adjusted as its p-value is: it leaves out 0 exactly where
+    that is below the level."""
     p_holm: float | None
-    """Adjusted over the comparisons it was listed with; None where that family is not tested."""
+    """Adjusted over the tested pairs; None where the pair is not tested."""
+    separated: bool = False
+    """Whether a difference is claimed."""
     more: int | None = None
-    """Further seeds of each that would separate them, 0 where they are; see `more_seeds`."""
+    """Further units of each that would separate them, 0 where they are; see `more_seeds`."""
     noise: bool = False
     """No larger than the noise floor that a control gave."""
-    images: Difference | None = None
-    """The same difference for new seeds and new test images, paired by image; see `crossed`."""
+
+    @property
+    def ahead(self) -> bool:
+        """Whether `method` is claimed to be better than `other`."""
+        return self.separated and (self.result.difference or 0.0) > 0
+
+    @property
+    def reversed(self) -> "Comparison":
+        """The same, seen from the other one."""
+        return replace(self, method=self.other, other=self.method, result=self.result.reversed)
+
+
+@dataclass(frozen=True)
+class NotWorse:
+    """Whether a method is shown to be worse than `other` by less than the declared margin."""
+
+    method: str
+    other: str
+    difference: float
+    p_holm: float
+    """One-sided, adjusted over the methods that are compared so."""
+    shown: bool
 
 
 @dataclass(frozen=True)
@@ -180,10 +225,10 @@ class Board:
     passed_over: tuple[Choice, ...]
     """What is best on validation at an undeclared budget, where that was never confirmed."""
     cells: tuple[Cell, ...]
-    gains: tuple[Comparison, ...]
-    """Against the baseline at every budget; `p_holm` at the primary budget only."""
     pairs: tuple[Comparison, ...]
-    """All pairs of methods; Holm over the pairs of one budget."""
+    """All pairs of methods, at every budget; tested at the primary budget alone, as one family."""
+    not_worse: tuple[NotWorse, ...]
+    """Methods against the baseline at the primary budget; empty without a declared margin."""
     reach: tuple[Reach, ...]
     area: dict[str, Summary]
     """Mean best accuracy over log-MACs between the least and the largest budget; secondary."""
@@ -192,8 +237,8 @@ class Board:
     noise_floor: float | None
     """The largest gap that a control has to its method, as a fraction."""
     race: Race | None
-    drawn: dict[float, Drawn]
-    """What P(best) was drawn from, at each budget that has one."""
+    known: dict[float, Known]
+    """What is known of the images, at each budget that has figures."""
     effort: tuple[Effort, ...]
     excluded: tuple[Excluded, ...]
 
@@ -212,10 +257,47 @@ class Board:
     def cell(self, method: str, budget: float) -> Cell:
         return next(c for c in self.cells if c.method == method and c.budget == budget)
 
+    def repeated(self, cell: Cell) -> float | None:
+        """The lowest budget at which the method has these same networks; None for that one."""
+        for budget in self.budgets:
+            if budget >= cell.budget:
+                return None
+            if cell.seeds and self.cell(cell.method, budget).seeds == cell.seeds:
+                return budget
+        return None
+
+    def only(self, methods: Sequence[str]) -> "Board":
+        """The board with some of its methods and the baseline; what was tested stays as it is."""
+        kept = {*methods, self.baseline}
+        return replace(
+            self,
+            methods=tuple(name for name in self.methods if name in kept),
+            passed_over=tuple(choice for choice in self.passed_over if choice.method in kept),
+            cells=tuple(cell for cell in self.cells if cell.method in kept),
+            pairs=tuple(pair for pair in self.pairs if {pair.method, pair.other} <= kept),
+            not_worse=tuple(test for test in self.not_worse if test.method in kept),
+            reach=tuple(reach for reach in self.reach if reach.method in kept),
+            effort=tuple(effort for effort in self.effort if effort.method in kept),
+        )
+
+    @cached_property
+    def _compared(self) -> dict[tuple[str, str, float], Comparison]:
+        both = (c for pair in self.pairs for c in (pair, pair.reversed))
+        return {(c.method, c.other, c.budget): c for c in both}
+
+    def pair(self, method: str, other: str, budget: float) -> Comparison | None:
+        """The comparison of two methods, as seen from the first."""
+        return self._compared.get((method, other, budget))
+
     def gain(self, method: str, budget: float) -> Comparison | None:
         """The comparison with the baseline; None for the baseline itself."""
-        gains = (g for g in self.gains if g.method == method and g.budget == budget)
-        return next(gains, None)
+        return self.pair(method, self.baseline, budget)
+
+    @property
+    def gains(self) -> tuple[Comparison, ...]:
+        """Every method against the baseline, at every budget."""
+        gains = (self.gain(name, budget) for budget in self.budgets for name in self.methods)
+        return tuple(gain for gain in gains if gain is not None)
 
     @property
     def contenders(self) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from orchestrator.board.cells import Grid, samples
 from orchestrator.board.choose import choose, clean
-from orchestrator.board.comparisons import Terms, gains, noise_floor, pairs
+from orchestrator.board.comparisons import Terms, noise_floor, pairs
 from orchestrator.board.model import Comparison
 from orchestrator.board.rules import LOOKS, Rules
-from orchestrator.board.stats.intervals import MOST_SEEDS
+from orchestrator.board.stats.power import MOST_SEEDS
 from orchestrator.record.rows import Row
 from orchestrator.study.file import Study
 
@@ -84,31 +84,31 @@ def allotted(
 
 
 def undecided(
-    grid: Grid,
-    names: Sequence[str],
-    against: Iterable[Comparison],
-    all_pairs: Iterable[Comparison],
-    rules: Rules,
+    grid: Grid, names: Sequence[str], all_pairs: Iterable[Comparison], rules: Rules
 ) -> tuple[Comparison, ...]:
     """What is not separated at the primary budget: methods and the baseline, and neighbours.
 
-    Of `names`, those are neighbours whose means follow each other; `against` and `all_pairs` are
-    the comparisons with the baseline and of all pairs, each with its own correction.
+    Of `names`, those are neighbours whose means follow each other.
     """
     measured = {name: sample for name in names if (sample := grid[name, rules.primary]).n}
     order = sorted(measured, key=lambda name: (-(measured[name].mean or 0.0), name))
-    neighbours = [{a, b} for a, b in itertools.pairwise(order) if rules.baseline not in (a, b)]
-    family = [c for c in against if c.method in order and c.other in order]
-    family += [c for c in all_pairs if {c.method, c.other} in neighbours]
-    return tuple(
-        c
-        for c in family
-        if c.budget == rules.primary and (c.p_holm is None or c.p_holm >= 1 - rules.confidence)
-    )
+    wanted = [{name, rules.baseline} for name in order if name != rules.baseline]
+    wanted += [{a, b} for a, b in itertools.pairwise(order) if rules.baseline not in (a, b)]
+    at_primary = [pair for pair in all_pairs if pair.budget == rules.primary]
+    found = [
+        pair if pair.other == rules.baseline or rules.baseline not in two else pair.reversed
+        for two in wanted
+        for pair in at_primary
+        if {pair.method, pair.other} == two
+    ]
+    return tuple(pair for pair in found if pair.p_holm is None or pair.p_holm >= rules.alpha)
 
 
 def _look(rows: Iterable[Row], rules: Rules) -> tuple[Grid, tuple[Comparison, ...]]:
-    """The samples as the board would have them now, and what of their order is open."""
+    """The samples as the board would have them now, and what of their order is open.
+
+    By the seeds alone: what each image gave is not at hand while the study runs.
+    """
     complete, excluded = clean(rows)
     contenders = sorted({rules.baseline, *rules.methods} - rules.controls.keys())
     names = [*contenders, *rules.controls]
@@ -116,5 +116,4 @@ def _look(rows: Iterable[Row], rules: Rules) -> tuple[Grid, tuple[Comparison, ..
     grid = samples(names, rules.budgets, complete, excluded, choices)
     terms = Terms(rules, noise_floor(grid, rules.controls))
     now = {key: sample for key, sample in grid.items() if key[1] == rules.primary}
-    against, all_pairs = gains(contenders, now, terms), pairs(names, now, terms)
-    return grid, undecided(now, contenders, against, all_pairs, rules)
+    return grid, undecided(now, contenders, pairs(names, now, terms), rules)

@@ -48,8 +48,8 @@ def means(cells: Iterable[Cell]) -> Front:
 
 
 def fronts(cells: Sequence[Cell]) -> list[Front]:
-    """One front per seed that all of a method's confirmed cells have: its run of each cell."""
-    confirmed = [{row.seed: row for row in cell.seeds} for cell in cells if cell.n]
+    """One front per search and seed that all of a method's confirmed cells have: its runs."""
+    confirmed = [{(row.repeat, row.seed): row for row in cell.seeds} for cell in cells if cell.n]
     shared = sorted(set.intersection(*(set(rows) for rows in confirmed))) if confirmed else []
     return [
         [

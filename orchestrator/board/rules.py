@@ -9,6 +9,8 @@ from orchestrator.study.file import Study
 
 BASELINE = "dense"
 """The static network that every method is compared with."""
+PAIRS_SHARE = 0.6
+"""Of the level, what the tests of pairs keep where not being worse is tested too."""
 LOOKS = 3
 """Rounds of confirm runs in a race, the first of which every cell has. The board looks at the seeds
 once after each round, and every look costs all of them level."""
@@ -32,7 +34,7 @@ class Rules:
     """Methods that stand on the board even where they have no row."""
     controls: Mapping[str, str] = field(default_factory=dict)
     """Methods entered twice: the second name, and the first. They give the noise floor, and enter
-    no test, no group and no P(best)."""
+    no test and no P(best)."""
     targets: tuple[float, ...] = ()
     """Accuracies whose least MACs are tabled; by default round ones that follow the data."""
     confidence: float = 0.95
@@ -43,7 +45,12 @@ class Rules:
     shared_images: int = 0
     """Test images whose pixels also stand in training or validation."""
     seeds: int = 0
-    """Seeds that every cell had before a race began."""
+    """Seeds that every configuration had before a race began."""
+    repeats: int = 1
+    """Independent searches of every method. Of a single one, seeds are the units and claims are of
+    configurations; of several, the searches are the units and claims are of methods."""
+    margin: float | None = None
+    """How much worse, as a fraction, still counts as not worse; None: that is not tested."""
     extra: int = 0
     """Further confirm runs that a race may give to cells whose order is open; 0: no race."""
     confirmed_for: tuple[float, ...] | None = None
@@ -88,31 +95,18 @@ class Rules:
         )
 
     @classmethod
-    def between(
-        cls,
-        study: Study,
-        provenance: Provenance,
-        budgets: Sequence[float],
-        methods: Sequence[str] = (),
-    ) -> "Rules":
-        """The rules at any budgets, for some of the study's methods or for all of them.
+    def between(cls, study: Study, provenance: Provenance, budgets: Sequence[float]) -> "Rules":
+        """The rules at any budgets.
 
         At a budget that the study did not declare, the choice is among what it confirmed for
-        others.
+        others. The tests stand at the declared primary budget where that is among them.
         """
         declared = study.primary_budget
         return replace(
             cls.of(study, provenance),
             budgets=tuple(budgets),
             primary=declared if declared in budgets else max(budgets),
-            declared_primary=None,
             confirmed_for=tuple(study.budgets),
-            methods=tuple(methods) or tuple(study.methods),
-            controls={
-                control: original
-                for control, original in study.controls.items()
-                if not methods or control in methods
-            },
         )
 
     @property
@@ -138,6 +132,26 @@ class Rules:
         return LOOKS if self.extra else 1
 
     @property
+    def alpha(self) -> float:
+        """Below this an adjusted p-value claims something."""
+        return 1 - self.confidence
+
+    @property
     def level(self) -> float:
         """Confidence of one look's intervals, so that those of all looks hold with `confidence`."""
-        return 1 - (1 - self.confidence) / self.looks
+        return 1 - self.alpha / self.looks
+
+    @property
+    def pairs_weight(self) -> float:
+        """Share of `alpha` that the tests of pairs have at one look."""
+        return (1.0 if self.margin is None else PAIRS_SHARE) / self.looks
+
+    @property
+    def margin_weight(self) -> float:
+        """Share of `alpha` that the tests of not being worse have at one look."""
+        return (1 - PAIRS_SHARE) / self.looks
+
+    @property
+    def unit(self) -> str:
+        """What claims rest on several of."""
+        return "seed" if self.repeats == 1 else "search"

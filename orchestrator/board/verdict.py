@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator.board.model import RANKED_FROM, Board, Cell, Comparison
+from orchestrator.board.model import TESTED_FROM, Board, Cell, Comparison
 from orchestrator.board.words import (
     cell_static_text,
+    claims_text,
+    found,
     listed,
     macs_text,
     mmacs,
@@ -13,6 +15,7 @@ from orchestrator.board.words import (
     plural,
     points,
     seeds_text,
+    units_text,
 )
 
 
@@ -29,27 +32,25 @@ def verdict(board: Board) -> str:
     measured = [cell for cell in cells if cell.n]
     if not measured:
         return f"{at}, the primary budget, no method has a confirmed point yet."
-    leader = (
-        next((c for c in measured if c.group == "A"), measured[0])
-        if any(c.group for c in measured)
-        else measured[0]
-    )
-    base = board.cell(board.baseline, board.primary)
+    leader, base = measured[0], board.cell(board.baseline, board.primary)
+    tested = [cell for cell in measured if cell.letters]
     if not base.n:
         sentence = (
-            f"{at} {leader.method} has the highest mean test accuracy, {_figure(leader)}, but "
-            f"{board.baseline} has no confirmed point there: no gain over it can be stated"
+            f"{_highest(board, leader)}, but {board.baseline} has no confirmed point there: no "
+            "gain over it can be stated"
         )
     elif len(measured) == 1:
         sentence = (
-            f"{at} only {board.baseline} has a confirmed point, {_figure(base)}: there is nothing "
-            "to compare it with"
+            f"only {board.baseline} has a confirmed point, {_figure(board, base)}: there is "
+            "nothing to compare it with"
         )
+    elif not leader.letters or not base.letters:
+        sentence = _untested(board, leader, base, tested)
     elif leader.method == board.baseline:
-        sentence = f"{at} {_baseline_leads(board, base, measured)}"
+        sentence = _baseline_leads(board, base, tested)
     else:
-        sentence = f"{at} {_challenger_leads(board, leader, base, measured)}"
-    return f"{sentence}{_reservations(leader, base)}."
+        sentence = _challenger_leads(board, leader, base, tested)
+    return f"{at} {sentence}{_margin(board)}{_reservations(leader)}."
 
 
 def notes(board: Board) -> list[str]:
@@ -66,6 +67,7 @@ def _notes(board: Board) -> Iterable[str]:
     yield from _shared(board)
     if not board.confirmed:
         return
+    yield claims_text(board)
     for cell in board.cells:
         where = f"{cell.method} at {mmacs(cell.budget)} MMACs"
         if cell.overrun:
@@ -73,10 +75,11 @@ def _notes(board: Board) -> Iterable[str]:
                 f"{where} overruns its budget on test: {macs_text(cell.macs_mean)} MMACs measured."
             )
         if cell.collapsed:
-            yield f"{where}: {len(cell.collapsed)} of {plural(cell.n, 'seed')} collapsed, counted."
+            runs = plural(len(cell.seeds), "run")
+            yield f"{where}: {len(cell.collapsed)} of {runs} collapsed, counted."
         if cell.failed:
             yield (
-                f"{where}: {plural(len(cell.failed), 'confirm seed')} gave no figure; the mean is "
+                f"{where}: {plural(len(cell.failed), 'confirm run')} gave no figure; the mean is "
                 "over the others and may flatter."
             )
         if cell.state == "not confirmed yet":
@@ -105,58 +108,87 @@ def _shared(board: Board) -> Iterable[str]:
         )
 
 
-def _figure(cell: Cell) -> str:
-    return f"{percent(cell.accuracy.mean)} % ({plural(cell.n, 'seed')})"
+def _figure(board: Board, cell: Cell) -> str:
+    return f"{percent(cell.accuracy.mean)} % ({units_text(board, cell)})"
 
 
-def _baseline_leads(board: Board, base: Cell, measured: Sequence[Cell]) -> str:
-    close = _close(board, base, measured)
-    if not base.group:
-        return f"the static baseline {base.method} has the highest mean, {_figure(base)}"
+def _highest(board: Board, cell: Cell) -> str:
+    name = found(board, [cell.method])
+    if cell.method == board.baseline:
+        name = f"{name}, the static baseline,"
+    return f"{name} has the highest mean test accuracy, {_figure(board, cell)}"
+
+
+def _untested(board: Board, leader: Cell, base: Cell, tested: Sequence[Cell]) -> str:
+    """The leader or the baseline has too few units: what may be said of the others."""
+    few = [cell for cell in (leader, base) if not cell.letters]
+    names = listed(list(dict.fromkeys(cell.method for cell in few)))
+    sentence = _highest(board, leader)
+    if leader is not base:
+        sentence += f", against {_figure(board, base)} of {base.method}"
+    verb = "has" if len({cell.method for cell in few}) == 1 else "have"
+    unit = plural(TESTED_FROM, board.rules.unit)
+    sentence += f", but {names} {verb} fewer than {unit} and cannot be tested"
+    if base.letters and (better := _ahead(board, tested)):
+        of_those = f"{_beats(board, better[0])}{_and_others(board, better)}"
+        sentence += f"; of those that can, {of_those}"
+    return sentence
+
+
+def _baseline_leads(board: Board, base: Cell, tested: Sequence[Cell]) -> str:
+    close = _close(board, base, tested)
     if close:
-        return (
-            f"the static baseline {base.method} has the highest mean, {_figure(base)}, and "
-            f"{listed(close)} {'is' if len(close) == 1 else 'are'} not separable from it"
-        )
-    return f"no method reaches the static baseline {base.method}, {_figure(base)}"
+        return f"{_highest(board, base)}, and {listed(close)} cannot be told from it"
+    others = [cell.method for cell in tested if cell is not base]
+    return f"{_highest(board, base)}, and is better than {found(board, others)}"
 
 
-def _challenger_leads(board: Board, leader: Cell, base: Cell, measured: Sequence[Cell]) -> str:
+def _challenger_leads(board: Board, leader: Cell, base: Cell, tested: Sequence[Cell]) -> str:
+    better = _ahead(board, tested)
+    head = f"{_figure(board, leader)} against {_figure(board, base)}"
+    if better and better[0] is leader:
+        close = [name for name in _close(board, leader, tested) if name != base.method]
+        text = f"{_beats(board, better[0])}: {head}{_and_others(board, better)}"
+        return f"{text}; {listed(close)} cannot be told from {leader.method}" if close else text
     gain = board.gain(leader.method, board.primary)
     assert gain is not None
-    head = f"{_figure(leader)} against {_figure(base)}"
-    if _separated(gain, board) and leader.group and base.group and not gain.noise:
-        close = _close(board, leader, measured)
-        tail = f"; {listed(close)} cannot be told from it" if close else ""
-        gained = _gain(gain).removeprefix("+")
-        return f"{leader.method} beats {base.method} by {gained}: {head}{tail}"
-    known = f", a gain of {_gain(gain)}" if gain.result.difference is not None else ""
-    lead = f"{leader.method} has the highest mean test accuracy, {head}{known}"
+    known = f" against {_figure(board, base)}, a gain of {_gain(gain)}"
+    lead = f"{_highest(board, leader)}{known}, but "
     if gain.noise:
-        return f"{lead}, but that is no more than one method differs from itself"
-    if leader.group and base.group:
-        return f"{lead}, but cannot be told from {base.method}"
-    return lead
+        lead += "that is no more than one method differs from itself"
+    else:
+        lead += f"cannot be told from {found(board, [base.method])}"
+    if not better:
+        return lead
+    return f"{lead}; {_beats(board, better[0])}{_and_others(board, better)}"
 
 
-def _close(board: Board, leader: Cell, measured: Sequence[Cell]) -> list[str]:
-    """Who is of the leader's group, or differs from it by no more than noise."""
-    noise = {
-        name
-        for pair in board.pairs
-        if pair.budget == board.primary and pair.noise
-        for name in (pair.method, pair.other)
-        if leader.method in (pair.method, pair.other)
-    }
-    return [
-        c.method
-        for c in measured
-        if c is not leader and (c.group == leader.group or (c.group and c.method in noise))
-    ]
+def _ahead(board: Board, tested: Sequence[Cell]) -> list[Cell]:
+    """Those that are claimed to be better than the baseline, in the order of their means."""
+    gains = [(cell, board.gain(cell.method, board.primary)) for cell in tested]
+    return [cell for cell, gain in gains if gain is not None and gain.ahead]
 
 
-def _separated(gain: Comparison, board: Board) -> bool:
-    return gain.p_holm is not None and gain.p_holm < 1 - board.rules.confidence
+def _beats(board: Board, better: Cell) -> str:
+    gain = board.gain(better.method, board.primary)
+    assert gain is not None
+    beaten = board.baseline if board.rules.repeats > 1 else f"the one found for {board.baseline}"
+    return f"{found(board, [better.method])} beats {beaten} by {_gain(gain).removeprefix('+')}"
+
+
+def _and_others(board: Board, better: Sequence[Cell]) -> str:
+    """Who beats the baseline beside the first."""
+    others = listed([cell.method for cell in better[1:]])
+    if not others:
+        return ""
+    verb, of = ("does", "that of ") if len(better) == 2 else ("do", "those of ")
+    return f"; so {verb} {others if board.rules.repeats > 1 else of + others}"
+
+
+def _close(board: Board, leader: Cell, tested: Sequence[Cell]) -> list[str]:
+    """Who is tested against the leader, and not separated from it."""
+    pairs = [(c.method, board.pair(leader.method, c.method, board.primary)) for c in tested]
+    return [name for name, pair in pairs if pair is not None and not pair.separated]
 
 
 def _gain(gain: Comparison) -> str:
@@ -164,15 +196,24 @@ def _gain(gain: Comparison) -> str:
     text = f"{points(result.difference)} points"
     if result.lo is None:
         return f"{text} ({result.state})"
-    return f"{text} (interval {points(result.lo)} to {points(result.hi)}, p {p_text(gain.p_holm)})"
+    return f"{text} ({points(result.lo)} to {points(result.hi)}, p {p_text(gain.p_holm)})"
 
 
-def _reservations(leader: Cell, base: Cell) -> str:
-    """What of the leading cells must be said in the same breath."""
+def _margin(board: Board) -> str:
+    """Who is shown not to be worse than the baseline by the declared margin."""
+    margin = board.rules.margin
+    if margin is None or not board.not_worse:
+        return ""
+    by = f"worse than {board.baseline} by more than {100 * margin:g} points"
+    shown = [f"{c.method} (p {p_text(c.p_holm)})" for c in board.not_worse if c.shown]
+    if not shown:
+        return f"; of none it is shown that it is not {by}"
+    return f"; {listed(shown)} {'is' if len(shown) == 1 else 'are'} not {by}"
+
+
+def _reservations(leader: Cell) -> str:
+    """What of the leading cell must be said in the same breath."""
     text = ""
-    few = min(cell.n for cell in (leader, base) if cell.n)
-    if few < RANKED_FROM:
-        text += f"; with fewer than {RANKED_FROM} seeds nothing is ranked"
     if leader.static:
         what = "one network for all images" if leader.fixed else "its decisions are worth nothing"
         text += f"; the network of {leader.method} is static, {what}"
@@ -190,7 +231,7 @@ def _missing(board: Board) -> Iterable[str]:
     for cell in board.cells:
         if 0 < cell.n < most and not cell.failed:
             where = f"{cell.method} at {mmacs(cell.budget)} MMACs"
-            yield f"{where} has {plural(cell.n, 'seed')}, other cells have up to {most}."
+            yield f"{where} has {units_text(board, cell)}, other cells have up to {most}."
 
 
 def _raced(board: Board) -> Iterable[str]:

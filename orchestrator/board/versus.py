@@ -1,13 +1,15 @@
 """Two studies on the same data, side by side: what each shared method gained."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from methods.data.digest import Digest
 from methods.errors import StudyError
-from orchestrator.board.model import Board, Comparison
-from orchestrator.board.stats.intervals import holm, welch
+from orchestrator.board.model import Board, Cell, Comparison
+from orchestrator.board.stats.contrasts import contrast
+from orchestrator.board.stats.families import holm
+from orchestrator.board.stats.units import Units
 from orchestrator.board.verdict import notes
 from orchestrator.record.provenance import Provenance, encode_provenance
 from orchestrator.study.file import Study
@@ -67,11 +69,12 @@ def versus(first: Side, second: Side, confidence: float = 0.95) -> Versus:
             f"{second.study.name} has {', '.join(theirs)}"
         )
     keys = [(name, budget) for budget in first.board.budgets for name in shared]
-    results = [
-        welch(second.board.cell(*key).accuracies, first.board.cell(*key).accuracies, confidence)
+    paired = _same_images(first, second)
+    gaps = [
+        contrast(*(_units(side.board.cell(*key), paired=paired) for side in (second, first)))
         for key in keys
     ]
-    adjusted = holm([result.p for result in results])
+    adjusted = holm([gap.p for gap in gaps], level=1 - confidence)
     unlike = _unlike(first, second)
     decided = [field for field, _, _ in unlike if field.split(".")[0] in RECIPE]
     return Versus(
@@ -79,8 +82,15 @@ def versus(first: Side, second: Side, confidence: float = 0.95) -> Versus:
         second=second,
         methods=shared,
         differences=tuple(
-            Comparison(name, first.study.name, budget, result, p)
-            for (name, budget), result, p in zip(keys, results, adjusted, strict=True)
+            Comparison(
+                name,
+                first.study.name,
+                budget,
+                gap.at(test.confidence if test else confidence),
+                test.p if test else None,
+                separated=test is not None and test.p < 1 - confidence,
+            )
+            for (name, budget), gap, test in zip(keys, gaps, adjusted, strict=True)
         ),
         unlike=unlike,
         notes=tuple(_notes(first, second, ours, theirs)),
@@ -111,6 +121,17 @@ def _same_test(first: Side, second: Side) -> None:
                 f"two studies must be on the same data and test images to be compared, but "
                 f"{field} is {values[0]} in {names[0]} and {values[1]} in {names[1]}"
             )
+
+
+def _same_images(first: Side, second: Side) -> bool:
+    """Whether both were tested on the same images, in the same order."""
+    digests = _digests(first, second)
+    return digests is not None and digests[0].splits["test"] == digests[1].splits["test"]
+
+
+def _units(cell: Cell, *, paired: bool) -> Units:
+    """What a cell's runs gave; images of another test set are not the same ones."""
+    return cell.units if paired else replace(cell.units, correct=None)
 
 
 def _digests(first: Side, second: Side) -> tuple[Digest, Digest] | None:

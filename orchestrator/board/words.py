@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator.board.model import Board, Cell, Comparison, Worth
-from orchestrator.board.stats.intervals import MOST_SEEDS, Summary
+from orchestrator.board.model import TESTED_FROM, Board, Cell, Comparison, Worth
+from orchestrator.board.stats.intervals import Summary
+from orchestrator.board.stats.power import MOST_SEEDS
 
 ALL, MOSTLY = 0.9999, 0.9
 """Fractions of the images with the same decisions above which that is called all of them, and
@@ -47,7 +48,7 @@ def p_text(p: float | None) -> str:
 
 
 def chance_text(share: float | None) -> str:
-    """A probability in whole percent, never 0 or 100: a bootstrap cannot know that."""
+    """A probability in whole percent, never 0 or 100: so few runs cannot know that."""
     if share is None:
         return "-"
     if 0.01 <= share <= 0.99:
@@ -56,23 +57,59 @@ def chance_text(share: float | None) -> str:
 
 
 def seeds_text(comparison: Comparison) -> str:
-    """Further seeds of each that would separate the two."""
-    if comparison.p_holm is None:
-        return "-" if comparison.result.state == "tested" else comparison.result.state
-    if comparison.more == 0:
-        return "separated"
+    """Further units of each that would separate the two."""
     if comparison.more is None:
-        return "not from this spread"
+        state = comparison.result.state
+        return state if state != "tested" else "-" if comparison.p_holm is None else NOT_SO
+    if comparison.more == 0:
+        return "separated" if comparison.separated else "noise"
     if comparison.more > MOST_SEEDS:
         return f"more than {MOST_SEEDS}"
     return f"{comparison.more} more"
 
 
-def half(cell: Cell) -> str:
-    """Half width of the interval in points; '' where the seeds allow none."""
-    if cell.accuracy.hi is None or cell.accuracy.mean is None:
+NOT_SO = "not from this spread"
+
+
+def span(cell: Cell) -> str:
+    """The interval of a cell's accuracy in percent; '' where the units allow none."""
+    accuracy = cell.accuracy
+    if accuracy.lo is None:
         return ""
-    return f"{100 * (cell.accuracy.hi - cell.accuracy.mean):.2f}"
+    return f"{percent(accuracy.lo)} to {percent(accuracy.hi)}"
+
+
+def units_text(board: Board, cell: Cell) -> str:
+    """How many units a cell has: '5 seeds', '5 searches'."""
+    return plural(cell.n, board.rules.unit)
+
+
+def found(board: Board, names: Sequence[str]) -> str:
+    """What claims are about: methods where searches are repeated, else the configurations found."""
+    if board.rules.repeats > 1:
+        return listed(names)
+    kind = "configuration" if len(names) == 1 else "configurations"
+    return f"the {kind} found for {listed(names)}"
+
+
+def claims_text(board: Board) -> str:
+    """What the claims of a board are about, and what they rest on."""
+    rules = board.rules
+    images = {
+        "predictions": "and test images, paired by image",
+        "counts": "and test images, as many as there are, not paired",
+        "seeds": "alone: nothing is known of the test images",
+    }[board.known.get(rules.primary, "seeds")]
+    if rules.repeats == 1:
+        return (
+            f"One search per method: claims are about the configurations that it found, not about "
+            f"methods. Tested over seeds {images}; {TESTED_FROM} seeds at least."
+        )
+    trials = max((effort.search for effort in board.effort), default=0) // rules.repeats
+    return (
+        f"{rules.repeats} searches per method, of {plural(trials, 'trial')} each: claims are about "
+        f"methods with that much search. Tested over searches {images}; {TESTED_FROM} at least."
+    )
 
 
 def interval(gain: Summary) -> str:
@@ -111,28 +148,13 @@ def static_reason(worth: Worth) -> str:
 
 def plural(count: int, noun: str) -> str:
     """'1 seed', '2 seeds'."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}{ending}"
 
 
 def listed(names: Sequence[str]) -> str:
     """'a, b and c'."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def drawn_text(board: Board) -> str:
-    """What P(best) resamples beside the seeds, a clause per kind and the budgets that have it."""
-    images = f"the {board.rules.images:,} test images" if board.rules.images else "the test images"
-    sources = {
-        "predictions": f"{images}, the same for all methods, by their predictions",
-        "counts": f"{images} for each seed, binomially: not every run's predictions were kept",
-        "seeds": "nothing else: the number of test images is not known",
-    }
-    clauses = []
-    for kind, text in sources.items():
-        at = [mmacs(budget) for budget, drawn in board.drawn.items() if drawn == kind]
-        if at:
-            clauses.append(text if len(at) == len(board.drawn) else f"at {listed(at)} {text}")
-    return "; ".join(clauses)
 
 
 def duration(seconds: float | None) -> str:

@@ -67,6 +67,8 @@ class Row:
     run_id: str | None = None
     evidence: str = ""
     """SHA-256 of the file with what each test image gave; '' where there is none."""
+    repeat: int = 1
+    """The search of its method that it belongs to."""
 
     @property
     def outcome(self) -> Outcome:

@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board
-from orchestrator.board.stats import bootstrap
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.board.words import mmacs
 from orchestrator.record.evidence import Images
 from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
+
+STATISTICS = 2
+"""How claims are made: 1 grouped by the leader and took budgets apart, 2 is one family of tests.
+What stands in a file is compared with what this version computes only where it is made alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +49,12 @@ def facts(board: Board) -> dict[str, object]:
             "declared": bool(rules.targets),
             "values": sorted({reach.accuracy for reach in board.reach}),
         },
-        "p_best": {
-            "draws": bootstrap.DRAWS,
-            "test_images": rules.images,
-            "drawn": {mmacs(budget): drawn for budget, drawn in board.drawn.items()},
-        },
+        "statistics": STATISTICS,
+        "repeats": rules.repeats,
+        "margin": rules.margin,
+        "not_worse": [vars(test) for test in board.not_worse],
+        "test_images": rules.images,
+        "known": {mmacs(budget): known for budget, known in board.known.items()},
         "looks": rules.looks,
         "effort": [vars(effort) for effort in board.effort],
         "area": {

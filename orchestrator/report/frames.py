@@ -23,16 +23,19 @@ def board_table(board: Board) -> pd.DataFrame:
                 "budget_mmac": cell.budget,
                 "primary": cell.budget == board.primary,
                 "state": cell.state,
-                "group": cell.group,
+                "letters": cell.letters,
                 "n": cell.n,
                 "mean": cell.accuracy.mean,
                 "lo": cell.accuracy.lo,
                 "hi": cell.accuracy.hi,
                 "sd": cell.accuracy.sd,
+                "seed_sd": cell.seed_sd,
                 "top5": cell.top5,
                 "macs_mean_m": _millions(cell.macs_mean),
                 "macs_p95_m": _millions(cell.macs_p95),
                 "macs_max_m": _millions(cell.macs_max),
+                "used": cell.used,
+                "same_as_mmac": board.repeated(cell),
                 "overrun": cell.overrun,
                 "collapsed": len(cell.collapsed),
                 "failed": len(cell.failed),
@@ -75,7 +78,8 @@ def _worth(cell: Cell) -> dict[str, float | None]:
 
 def seeds_table(board: Board) -> pd.DataFrame:
     """One row per cell and seed: the raw figures under every mean."""
-    columns = ["method", "budget_mmac", "trial", "config", "point", "seed", "test_acc", "top5"]
+    columns = ["method", "budget_mmac", "trial", "config", "point", "repeat", "seed"]
+    columns += ["test_acc", "top5"]
     columns += ["macs_mean_m", "macs_p95_m", "macs_max_m", "collapsed", "evidence", "run_id"]
     records = [
         (
@@ -84,13 +88,14 @@ def seeds_table(board: Board) -> pd.DataFrame:
             row.trial,
             row.config,
             row.point,
+            row.repeat,
             row.seed,
             row.test_acc,
             row.test_top5,
             _millions(row.test_macs_mean),
             _millions(row.test_macs_p95),
             _millions(row.test_macs_max),
-            row.seed in cell.collapsed,
+            row.trial in cell.collapsed,
             row.evidence,
             row.run_id,
         )
@@ -101,14 +106,14 @@ def seeds_table(board: Board) -> pd.DataFrame:
 
 
 def pairs_table(board: Board) -> pd.DataFrame:
-    """Every pair of methods at every budget, Welch's test, Holm over the pairs of a budget."""
+    """Every pair of methods at every budget; those of the primary are one family of tests."""
     columns = ["budget_mmac", "method", "other", "state", "difference", "lo", "hi", "p", "p_holm"]
-    columns += ["images_lo", "images_hi", "more_seeds", "noise"]
+    columns += ["separated", "more_seeds", "noise"]
     records = [
         (
             *(c.budget, c.method, c.other, r.state),
             *(r.difference, r.lo, r.hi, r.p, c.p_holm),
-            *((c.images.lo, c.images.hi) if c.images else (None, None)),
+            c.separated,
             words.seeds_text(c),
             c.noise,
         )

@@ -8,8 +8,7 @@ from typing import Literal
 import jinja2
 
 from orchestrator.board import words
-from orchestrator.board.model import Board
-from orchestrator.board.stats import bootstrap
+from orchestrator.board.model import TESTED_FROM, Board
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.record.provenance import encode_provenance
 from orchestrator.report.content import Report
@@ -52,8 +51,8 @@ GLYPHS = {
 
 def page(report: Report) -> str:
     """The page of a report."""
-    environment = _environment()
     board = report.board
+    environment = _environment(board)
     context = _context(report)
     sections = []
     for name, title in SECTIONS.items():
@@ -66,7 +65,7 @@ def page(report: Report) -> str:
     )
 
 
-def _environment() -> jinja2.Environment:
+def _environment(board: Board) -> jinja2.Environment:
     """The templates, and how they write numbers."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -81,11 +80,11 @@ def _environment() -> jinja2.Environment:
         mmacs=words.mmacs,
         macs_text=words.macs_text,
         p=lambda p: words.p_text(p).removeprefix("= "),
-        half=words.half,
+        span=words.span,
+        units=lambda n: words.plural(n, board.rules.unit),
         duration=words.duration,
         seeds=words.seeds_text,
         chance=words.chance_text,
-        drawn=words.drawn_text,
     )
     return environment
 
@@ -98,10 +97,10 @@ def _context(report: Report) -> dict[str, object]:
     reasons = Counter(excluded.reason.split(":")[0] for excluded in board.excluded)
     return {
         "board": board,
+        "least": TESTED_FROM,
         "legend": _legend(board),
         "pareto": _pareto(report),
         "attained": _attained(board),
-        "draws": bootstrap.DRAWS,
         "contested": any(cell.p_best is not None for cell in board.cells),
         "forest": _per_budget(board, "forest"),
         "seeds": _per_budget(board, "seeds"),

@@ -64,9 +64,9 @@ def _cells(board: Board, primary: float | None) -> Table:
     rules = board.rules
     caption = (
         ("* primary budget, in MMACs. " if primary else "Budgets in MMACs. ")
-        + f"± {100 * rules.confidence:g} % interval over seeds; gains in points, Welch. MMACs "
-        "(fvcore FLOPs) are measured on test, ! over budget. Methods of one group cannot be told "
-        "apart."
+        + f"Test accuracy with its {100 * rules.confidence:g} % interval, gains in points. MMACs "
+        "(fvcore FLOPs) are measured on test, beside their share of the budget, ! over it. "
+        "Two that share a letter cannot be told apart; at other budgets nothing is tested."
     )
     if rules.undeclared:
         caption += (
@@ -85,8 +85,8 @@ def _cells(board: Board, primary: float | None) -> Table:
         *([number("top-5 %")] if many else []),
         number(f"over {rules.baseline}"),
         number("MMACs"),
-        number("seeds"),
-        text("standing"),
+        number("used"),
+        text("letters"),
         caption=caption,
     )
     for budget in rules.budgets:
@@ -100,7 +100,7 @@ def _cells(board: Board, primary: float | None) -> Table:
                 *([words.percent(cell.top5)] if many else []),
                 _gain_text(board, cell),
                 words.macs_text(cell.macs_mean) + ("!" if cell.overrun else ""),
-                str(cell.n),
+                "-" if cell.used is None else f"{100 * cell.used:.0f} %",
                 _standing(board, cell),
                 end_section=i == len(board.methods) - 1,
             )
@@ -184,9 +184,9 @@ def _pairs(board: Board) -> Table:
         text("pair"),
         number("difference"),
         number("p, Holm"),
-        text("seeds to separate"),
-        caption="Exploratory: all pairs, Welch, points of accuracy, Holm over the pairs of one "
-        "budget.",
+        text("to separate"),
+        caption="All pairs, in points of accuracy. Those of the primary budget are tested as one "
+        "family (Holm), their intervals are adjusted alike; at other budgets nothing is tested.",
     )
     for budget in board.budgets:
         family = [pair for pair in board.pairs if pair.budget == budget]
@@ -206,8 +206,8 @@ def _differences(versus: Versus) -> Table:
     sides = (versus.first, versus.second)
     undeclared = {budget for side in sides for budget in side.board.rules.undeclared}
     caption = (
-        "Test accuracy in % (seeds), differences in points with Welch's "
-        f"{100 * versus.first.board.rules.confidence:g} % interval, seeds not paired; Holm over "
+        "Test accuracy in % (units), differences in points with adjusted "
+        f"{100 * versus.first.board.rules.confidence:g} % intervals, runs not paired; Holm over "
         "this table. Each study has its own choice of configurations."
     )
     if undeclared:
@@ -293,8 +293,10 @@ def _p_text(comparison: Comparison) -> str:
 def _accuracy_text(cell: Cell) -> str:
     if not cell.n and cell.choice:
         return f"validation {words.percent(cell.choice.val_acc)}"
-    mean, half = words.percent(cell.accuracy.mean), words.half(cell)
-    return f"{mean} ±{half:>5}" if half else f"{mean}       " if cell.n else mean
+    mean, lo, hi = words.percent(cell.accuracy.mean), cell.accuracy.lo, cell.accuracy.hi
+    if lo is None or hi is None:
+        return mean
+    return f"{mean} ({words.percent(lo, 1)}\N{EN DASH}{words.percent(hi, 1)})"
 
 
 def _standing(board: Board, cell: Cell) -> str:
@@ -302,7 +304,12 @@ def _standing(board: Board, cell: Cell) -> str:
         return "unconfirmed"
     if cell.n and cell.method in board.rules.controls:
         return "control"
-    return f"group {cell.group}" if cell.group else cell.state
+    same = board.repeated(cell)
+    parts = [
+        cell.letters or ("few" if cell.budget == board.primary and cell.n else ""),
+        f"as <={words.mmacs(same)}" if same is not None else "",
+    ]
+    return ", ".join(filter(None, parts)) or ("-" if cell.n else cell.state)
 
 
 def _gain_text(board: Board, cell: Cell) -> str:

@@ -5,76 +5,64 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from orchestrator.board.model import Board
-from orchestrator.board.words import FIXED
-from orchestrator.record.result import OVER_BUDGET, REFUSED
 from orchestrator.report import frames
-from orchestrator.report.content import facts
+from orchestrator.report.content import STATISTICS, facts
 from orchestrator.results.findings import Findings
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store.published import board_run
 
 CLOSE = 1e-12
 """Relative difference of two machines' last digits, where a file holds more than it shows."""
+CLAIMS = ("state", "lo", "hi", "gain_lo", "gain_hi", "gain_p", "gain_p_holm", "p_best")
+"""Columns that say what a version made of the figures, beside the figures themselves."""
 
 
 def check_board(stored: Stored, board: Board, findings: Findings) -> None:
-    """Compares the tables, the words and the runs of the published board with `board`."""
-    facts_file = json.loads(stored.files["provenance.json"].decode(errors="replace"))
-    published = facts_file.get("board")
-    if _precedes_fixed(published):
-        board = replace(board, cells=tuple(replace(cell, fixed=False) for cell in board.cells))
+    """Compares the tables, the words and the runs of the published board with `board`.
+
+    What a version claimed by other statistics is not computed here: of its board the figures are
+    compared, and that is said.
+    """
+    published = json.loads(stored.files["provenance.json"].decode(errors="replace")).get("board")
+    alike = isinstance(published, dict) and published.get("statistics") == STATISTICS
+    if not alike:
+        findings.notes.append(
+            "The board was published by a version that made its claims in another way: its figures "
+            "are compared, its claims are not; `isoflop board` publishes it anew."
+        )
     expected = {
         "leaderboard.csv": (frames.board_table(board), 2),
         "seeds.csv": (frames.seeds_table(board).drop(columns="run_id"), 3),
         "pairs.csv": (frames.pairs_table(board), 3),
     }
+    if not alike:
+        expected = {
+            name: (frame.drop(columns=[column for column in CLAIMS if column in frame]), keys)
+            for name, (frame, keys) in expected.items()
+            if name != "pairs.csv"
+        }
     for name, (frame, keys) in expected.items():
         if name in stored.files:
             _csv(name, stored.files[name], frames.csv(frame), keys, findings)
     if (content := stored.files.get("leaderboard.parquet")) is not None:
-        _parquet(content, *expected["leaderboard.csv"], findings)
+        _parquet(content, *expected["leaderboard.csv"], findings, whole=alike)
+    if alike:
+        _words(published, board, findings)
+    _lines(stored.boards, board, findings, words=alike)
+
+
+def _words(published: dict[str, Any], board: Board, findings: Findings) -> None:
+    """The verdict, the notes and the effort."""
     recomputed = json.loads(json.dumps(facts(board), default=str))
-    if _precedes_outcomes(published):
-        _rename_outcomes(recomputed)
-    if isinstance(published, dict):
-        fields = _present("report/provenance.json, board", published, recomputed, 0, findings)
-        recomputed = {name: recomputed[name] for name in fields}
+    fields = _present("report/provenance.json, board", published, recomputed, 0, findings)
+    recomputed = {name: recomputed[name] for name in fields}
     for path, one, other in _leaves(published, recomputed, "board"):
         findings.same("board: words and effort", "report/provenance.json", path, one, other)
-    _lines(stored.boards, board, findings)
-
-
-def _precedes_outcomes(published: Any) -> bool:
-    """Whether a version published this that counted a trial over budget as refused."""
-    effort = published.get("effort") if isinstance(published, dict) else None
-    return isinstance(effort, list) and all(
-        isinstance(one, dict) and "refused" in one and "over_budget" not in one for one in effort
-    )
-
-
-def _precedes_fixed(published: Any) -> bool:
-    """Whether this board calls no cell static for being one network for all images.
-
-    A version before did not; where there is such a cell, this one does, in its notes.
-    """
-    notes = published.get("notes") if isinstance(published, dict) else None
-    return isinstance(notes, list) and not any(FIXED in str(note) for note in notes)
-
-
-def _rename_outcomes(content: Any) -> None:
-    """Puts the outcomes into that version's words."""
-    for effort in content["effort"]:
-        effort["refused"] += effort.pop("over_budget")
-    for excluded in content["excluded"]:
-        word, colon, reason = excluded["reason"].partition(": ")
-        if word in (OVER_BUDGET, REFUSED):
-            excluded["reason"] = f"FAIL: {REFUSED}{colon}{reason}"
 
 
 def _csv(name: str, content: bytes, recomputed: bytes, keys: int, findings: Findings) -> None:
@@ -93,7 +81,9 @@ def _csv(name: str, content: bytes, recomputed: bytes, keys: int, findings: Find
             findings.same("board: tables", f"{where}, {at}", column, one.get(column), other[column])
 
 
-def _parquet(content: bytes, recomputed: pd.DataFrame, keys: int, findings: Findings) -> None:
+def _parquet(
+    content: bytes, recomputed: pd.DataFrame, keys: int, findings: Findings, *, whole: bool
+) -> None:
     where = "report/leaderboard.parquet"
     try:
         old = pd.read_parquet(io.BytesIO(content))
@@ -101,7 +91,8 @@ def _parquet(content: bytes, recomputed: pd.DataFrame, keys: int, findings: Find
         findings.same("board: tables", where, "table", "a table", f"cannot be read: {error}")
         return
     columns = _present(where, old.columns, recomputed.columns, keys, findings)
-    findings.same("board: tables", where, "columns", list(old.columns), columns)
+    if whole:
+        findings.same("board: tables", where, "columns", list(old.columns), columns)
     findings.same("board: tables", where, "rows", len(old), len(recomputed))
     cells = list(zip(recomputed["method"], recomputed["budget_mmac"], strict=True))
     for column in [name for name in columns if name in old]:
@@ -125,8 +116,8 @@ def _present(
     return [name for name in recomputed if name not in absent]
 
 
-def _lines(runs: Iterable[StoredRun], board: Board, findings: Findings) -> None:
-    """The runs of the board in MLflow: a line per method."""
+def _lines(runs: Iterable[StoredRun], board: Board, findings: Findings, *, words: bool) -> None:
+    """The runs of the board in MLflow: a line per method, with its tags where `words`."""
     kind, lines = "board: runs in MLflow", {run.tags.get("method", ""): run for run in runs}
     computed = {method: board_run(board, method) for method in board.methods if method in lines}
     figures = _present(
@@ -142,14 +133,14 @@ def _lines(runs: Iterable[StoredRun], board: Board, findings: Findings) -> None:
             stored, expected = ("a run", "no run") if run else ("no run", "a run")
             findings.same(kind, f"board: {method}", "run", stored, expected)
             continue
-        metrics, words = computed[method]
+        metrics, told = computed[method]
         metrics = {name: value for name, value in metrics.items() if _figure(name) in figures}
         where = f"board: {method} ({run.run_id})"
         for name in sorted(metrics.keys() | run.metrics.keys()):
             findings.same(kind, where, name, run.metrics.get(name), metrics.get(name))
         tags = {name: value for name, value in run.tags.items() if name.startswith("at_")}
-        for name in sorted(words.keys() | tags.keys()):
-            findings.same(kind, where, name, tags.get(name), words.get(name))
+        for name in sorted(told.keys() | tags.keys()) if words else ():
+            findings.same(kind, where, name, tags.get(name), told.get(name))
 
 
 def _figure(metric: str) -> str:

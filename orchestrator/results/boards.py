@@ -147,7 +147,8 @@ def at_budgets(
 ) -> Board:
     """A study's methods at any budgets (MMACs), by default its own; only `methods` and dense.
 
-    At a budget that the study did not declare the choice is among what was confirmed for others.
+    What is tested, and corrected for, is what the study's board tests, whatever is shown. At a
+    budget that the study did not declare the choice is among what was confirmed for others.
 
     Raises:
         StorageError: the store does not answer.
@@ -225,6 +226,7 @@ def _methods(source: StoredStudy, wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def _at(source: StoredStudy, budgets: Sequence[float], methods: Sequence[str]) -> Board:
-    rules = Rules.between(source.study, source.provenance, budgets, methods)
-    rows = [row for row in source.rows if not methods or row.method in methods]
-    return leaderboard(rows, rules)
+    rules = Rules.between(source.study, source.provenance, budgets)
+    store.fetch_evidence(source.uri, source.rows, source.home)
+    board = leaderboard(source.rows, rules, evidence.images(source.home, source.rows))
+    return board.only(methods) if methods else board

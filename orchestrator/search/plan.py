@@ -13,9 +13,9 @@ from methods.data.load import Data
 from methods.errors import ClusterError, Diverged, MethodError
 from methods.machine import cores
 from methods.values import Params, Scalar
-from orchestrator.board.model import RANKED_FROM
+from orchestrator.board.model import TESTED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
-from orchestrator.board.stats.intervals import detectable
+from orchestrator.board.stats.power import detectable
 from orchestrator.board.words import macs_text, mmacs
 from orchestrator.search.samplers import spread_over
 from orchestrator.study.check import images, prepared, reading, slots_here
@@ -296,7 +296,7 @@ def _detectable(study: Study, compared: int) -> tuple[Detectable, ...]:
     seeds, tests = study.confirm.seeds, compared * (LOOKS if study.confirm.race else 1)
     return tuple(
         Detectable(seeds=n, deviations=detectable(n, 0.05 / tests))
-        for n in (seeds, *(more for more in (RANKED_FROM, 2 * RANKED_FROM) if more > seeds))
+        for n in (seeds, *(more for more in (TESTED_FROM, 2 * TESTED_FROM) if more > seeds))
     )
 
 
@@ -333,8 +333,8 @@ def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> li
             f"{mmacs(study.primary_budget)} MMACs is open, and are not counted above; every test, "
             f"those above too, is corrected for {LOOKS} looks."
         )
-    if study.confirm.seeds < RANKED_FROM:
-        said.append(f"With fewer than {RANKED_FROM} confirm seeds nothing will be ranked.")
+    if study.confirm.seeds < TESTED_FROM:
+        said.append(f"With fewer than {TESTED_FROM} confirm seeds nothing will be tested.")
     return said
 
 

@@ -133,7 +133,7 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
     metrics, words = {}, {}
     for budget in board.budgets:
         cell, at = board.cell(method, budget), f"at_{budget:g}m"
-        parts = [cell.state, f"group {cell.group}" if cell.group else ""]
+        parts = [cell.state, f"letters {cell.letters}" if cell.letters else ""]
         if cell.worth or cell.static:
             parts.append("static" if cell.static else "dynamic")
         if cell.choice:

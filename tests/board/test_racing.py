@@ -14,7 +14,7 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Comparison
 from orchestrator.board.racing import Seeds, allotted, planned
 from orchestrator.board.rules import LOOKS, Rules
-from orchestrator.board.stats.intervals import Difference
+from orchestrator.board.stats.contrasts import Difference
 from orchestrator.board.verdict import notes
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.result import decode_result

@@ -49,13 +49,7 @@ def test_other_budgets_choose_among_what_was_confirmed(
     assert rules.undeclared == undeclared
     assert rules.declared == tuple(b for b in rules.budgets if b not in undeclared)
     assert rules.methods == ("skipnet", "resrep", "again")
-
-
-def test_some_methods_bring_the_controls_among_them() -> None:
-    assert Rules.between(STUDY, PROVENANCE, [1], ["dense", "skipnet"]).controls == {}
-    some = Rules.between(STUDY, PROVENANCE, [1], ["dense", "again", "resrep"])
-    assert some.controls == {"again": "resrep"}
-    assert some.methods == ("dense", "again", "resrep")
+    assert rules.primary_declared == (2 in budgets)
 
 
 @pytest.mark.parametrize(("budgets", "primary"), [((), 1), ((0, 1), 1), ((1, 2), 3)])

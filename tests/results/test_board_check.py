@@ -129,3 +129,49 @@ def test_one_run_without_a_metric_that_others_have_is_a_flaw(
     findings = checked(replace(published, boards=(lacking, *others)), board)
     assert [flaw.stored for flaw in findings.flaws] == ["nothing"]
     assert findings.notes == []
+
+
+@pytest.fixture
+def former(published: Stored) -> Stored:
+    """The board by a version that grouped methods, and tested each budget for itself."""
+    content = json.loads(published.files["provenance.json"])
+    del content["board"]["statistics"]
+    content["board"]["verdict"] = "resrep beats dense."
+    old = table(published, "leaderboard.csv").drop(columns="letters").assign(group="A", lo="0.1")
+    parquet = pd.read_parquet(io.BytesIO(published.files["leaderboard.parquet"]))
+    pairs = table(published, "pairs.csv").assign(p_holm="0.01", images_lo="")
+    runs = tuple(
+        replace(
+            run,
+            tags={n: f"{v}, group A" if n.startswith("at_") else v for n, v in run.tags.items()},
+        )
+        for run in published.boards
+    )
+    return with_files(
+        replace(published, boards=runs),
+        provenance_json=json.dumps(content).encode(),
+        leaderboard_csv=frames.csv(old),
+        leaderboard_parquet=frames.parquet(parquet.assign(group="A", lo=0.1)),
+        pairs_csv=frames.csv(pairs),
+    )
+
+
+def test_a_board_of_other_claims_is_compared_by_its_figures(board: Board, former: Stored) -> None:
+    findings = checked(former, board)
+    assert findings.flaws == []
+    assert "made its claims in another way" in findings.notes[0]
+
+
+@pytest.mark.parametrize("name", ["leaderboard.csv", "leaderboard.parquet", "seeds.csv"])
+def test_a_forged_figure_of_such_a_board_is_found(board: Board, former: Stored, name: str) -> None:
+    column = "test_acc" if name == "seeds.csv" else "mean"
+    if name.endswith("csv"):
+        old = table(former, name)
+        old.loc[1, column] = "0.5"
+        forged = frames.csv(old)
+    else:
+        frame = pd.read_parquet(io.BytesIO(former.files[name]))
+        frame.loc[1, column] = 0.5
+        forged = frames.parquet(frame)
+    files = {**former.files, name: forged}
+    assert [flaw.what for flaw in checked(replace(former, files=files), board).flaws] == [column]

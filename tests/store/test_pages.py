@@ -66,8 +66,10 @@ def test_the_printed_link_shows_the_board_sorted(
     assert places == sorted(places)
     assert "acc/at_2m" in text
     assert "dense-00003" not in text  # the view is filtered to the board
-    assert f"ranked, group {board.cell('skipnet', 2).group}" in text
-    assert "beats dense" in text or "cannot be told" in text  # the verdict is the note's first line
+    assert f"tested, letters {board.cell('skipnet', 2).letters}" in text
+    assert (
+        "beats the one found for dense" in text or "cannot be told" in text
+    )  # the verdict is the note's first line
 
 
 def test_two_runs_of_different_methods_have_the_same_names(

@@ -1,39 +1,22 @@
-"""What a handful of seeds lets us say: t-intervals, Welch's test, Holm's correction, power."""
+"""Means with their intervals: over runs, and over runs and test images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Correct = NDArray[np.bool_]
-MOST_SEEDS = 100
-"""Further seeds per method, above which `more_seeds` counts no further."""
+from orchestrator.board.stats.units import Floats, Units, interaction, moments, scipy
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean over seeds with its t-interval; a number that `n` does not allow is None."""
+    """Mean over runs with its interval; a number that `n` does not allow is None."""
 
     n: int
     mean: float | None
     sd: float | None
     lo: float | None
     hi: float | None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of one sample less the mean of another, with Welch's interval and p-value."""
-
-    state: Literal["tested", "not testable", "too few seeds"]
-    difference: float | None
-    lo: float | None = None
-    hi: float | None = None
-    p: float | None = None
 
 
 def summary(values: Sequence[float], confidence: float = 0.95) -> Summary:
@@ -44,7 +27,7 @@ def summary(values: Sequence[float], confidence: float = 0.95) -> Summary:
     n = len(values)
     if n == 0:
         return Summary(0, None, None, None, None)
-    mean, variance = _moments(values)
+    mean, variance = moments(values)
     if n == 1:
         return Summary(1, mean, None, None, None)
     sd = float(np.sqrt(variance))
@@ -54,58 +37,44 @@ def summary(values: Sequence[float], confidence: float = 0.95) -> Summary:
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
-def welch(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Difference:
-    """`mean(a) - mean(b)` without assuming equal variances (Welch, 1947).
+def accuracy(units: Units, confidence: float = 0.95) -> Summary:
+    """A mean accuracy, for new units and new test images; from three units on.
 
-    `scipy.stats.ttest_ind` gives the same figures, but warns whenever one sample has no spread, as
-    few seeds on a small test set often have none. Two samples without any variance are `not
-    testable`: a t statistic would be a division by zero, and p = 0 a claim that nothing supports.
+    Its variance is that over units and over images, less the interaction, which both hold; the
+    interval is Wilson's (1927) with as many images as would give that variance, and with Student's
+    quantile. It never leaves [0, 1], and units that are all alike are no certainty.
     """
-    if not a or not b:
-        return Difference("too few seeds", None)
-    (mean_a, variance_a), (mean_b, variance_b) = _moments(a), _moments(b)
-    difference = mean_a - mean_b
-    if min(len(a), len(b)) < 2:
-        return Difference("too few seeds", difference)
-    part_a, part_b = variance_a / len(a), variance_b / len(b)
-    error = float(np.sqrt(part_a + part_b))
-    if error < 1e-12:  # accuracies are fractions of a test set: this is no spread but rounding
-        return Difference("not testable", difference)
-    weight = part_a / (part_a + part_b)
-    freedom = 1 / (weight**2 / (len(a) - 1) + (1 - weight) ** 2 / (len(b) - 1))
-    half = _quantile(confidence, freedom) * error
-    p = float(2 * _scipy().stats.t.sf(abs(difference) / error, freedom))
-    return Difference("tested", difference, difference - half, difference + half, p)
+    over_units = summary(units.accuracies, confidence)
+    if units.n < 3:
+        return over_units
+    variance, freedom = _variance(units)
+    images = units.images
+    share = units.mean if images is None else (units.mean * images + 0.5) / (images + 1)
+    if variance <= 0 or not 0 < share < 1:
+        return Summary(units.n, units.mean, over_units.sd, None, None)
+    size = share * (1 - share) / variance
+    size = size if images is None else min(size, images * units.n)
+    square = _quantile(confidence, freedom) ** 2
+    middle = (units.mean + square / (2 * size)) / (1 + square / size)
+    half = square * units.mean * (1 - units.mean) / size + (square / (2 * size)) ** 2
+    half = float(np.sqrt(max(half, 0.0))) / (1 + square / size)
+    return Summary(
+        units.n, units.mean, over_units.sd, max(0.0, middle - half), min(1.0, middle + half)
+    )
 
 
-def crossed(a: Correct, b: Correct, confidence: float = 0.95) -> Difference:
-    """`welch` for new test images too: seeds and images are both samples, the images shared.
-
-    From whether each seed (axis 0) is right on each image (axis 1), the same images in `a` and `b`.
-    Two crossed random effects: the variance of the seeds' means, that of the images' mean
-    differences, less what both hold, the interaction; degrees of freedom by Satterthwaite (1946).
-    A bootstrap of so few seeds would promise too much. Never shorter than Welch's interval, and
-    without a p-value: no test is declared on it.
-    """
-    same_images = welch(a.mean(axis=1).tolist(), b.mean(axis=1).tolist(), confidence)
-    difference = same_images.difference
-    if difference is None or min(len(a), len(b)) < 2 or a.shape[1] < 2:
-        return Difference("too few seeds", difference)
-    images = a.shape[1]
-    seeds = [(float(s.mean(axis=1).var(ddof=1)) / len(s), len(s) - 1) for s in (a, b)]
-    apart = a.mean(axis=0) - b.mean(axis=0)
-    parts = [*seeds, (float(apart.var(ddof=1)) / images, images - 1)]
-    both = sum(_interaction(sample) / sample.size for sample in (a, b))
-    largest = max(seeds[0][0] + seeds[1][0], parts[2][0])
-    square = max(sum(part for part, _ in parts) - both, largest)
-    if square < 1e-24:
-        return Difference("not testable", difference)
-    freedom = square**2 / sum(part**2 / free for part, free in parts)
-    half = _quantile(confidence, freedom) * float(np.sqrt(square))
-    low, high = difference - half, difference + half
-    if same_images.lo is not None and same_images.hi is not None:
-        low, high = min(low, same_images.lo), max(high, same_images.hi)
-    return Difference("tested", difference, low, high)
+def _variance(units: Units) -> tuple[float, float]:
+    """Variance of a mean accuracy over units and images, and its degrees of freedom."""
+    parts, both = [(units.spread, units.n - 1)], 0.0
+    if units.correct is not None and units.correct.shape[1] > 1:
+        n = units.correct.shape[1]
+        images = float(units.correct.mean(axis=0).var(ddof=1)) / n + (n + 1) ** -2 / 2
+        parts, both = [*parts, (images, n - 1)], units.interaction
+    elif units.images is not None and units.images > 1:
+        parts.append((units.of_images, units.images - 1))
+    square = max(sum(part for part, _ in parts) - both, *(part for part, _ in parts), 0.0)
+    freedom = square**2 / sum(part**2 / free for part, free in parts) if square else units.n - 1
+    return square, freedom
 
 
 def crossed_mean(values: Floats, confidence: float = 0.95) -> Summary:
@@ -122,7 +91,7 @@ def crossed_mean(values: Floats, confidence: float = 0.95) -> Summary:
     parts, both = [by_image], 0.0
     if seeds > 1:
         parts.append((float(values.mean(axis=1).var(ddof=1)) / seeds, seeds - 1))
-        both = _interaction(values) / values.size
+        both = interaction(values) / values.size
     square = max(sum(part for part, _ in parts) - both, *(part for part, _ in parts), 0.0)
     sd = float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None
     if square < 1e-24:
@@ -135,117 +104,5 @@ def crossed_mean(values: Floats, confidence: float = 0.95) -> Summary:
     return Summary(seeds, mean, sd, low, high)
 
 
-def holm(p_values: Sequence[float | None], *, looks: int = 1) -> list[float | None]:
-    """Each p-value adjusted for being one of a family (Holm, 1979); None is not in the family.
-
-    Of a family that may be looked at several times, while seeds are added, each look has its share
-    of the level (Bonferroni over the looks).
-    """
-    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    floor = 0.0
-    for done, (p, i) in enumerate(known):
-        floor = max(floor, min(1.0, looks * (len(known) - done) * p))
-        adjusted[i] = floor
-    return adjusted
-
-
-def detectable(seeds: int, level: float = 0.05, power: float = 0.8) -> float | None:
-    """The least difference that Welch's two-sided test finds with probability `power`.
-
-    In seed-to-seed standard deviations, alike on both sides, for normal samples of `seeds` each;
-    None under two seeds. Given the ratio of the two variances, the statistic is noncentral t with
-    `2 (seeds - 1)` degrees of freedom, whatever the ratio, and Welch's critical value depends on
-    the ratio alone, which is beta distributed: so this is exact but for the quadrature. Taking the
-    test's degrees of freedom as fixed would promise a third more than three seeds can tell apart
-    at level 0.01.
-    """
-    if seeds < 2:
-        return None
-    stats = _scipy().stats
-    shape = (seeds - 1) / 2
-    ratio = stats.beta.ppf((np.arange(128) + 0.5) / 128, shape, shape)
-    freedom = (seeds - 1) / (ratio**2 + (1 - ratio) ** 2)
-    critical = stats.t.isf(level / 2, freedom)
-
-    def short_of_it(difference: float) -> float:
-        shift = difference * np.sqrt(seeds / 2)
-        return float(np.mean(stats.nct.sf(critical, 2 * (seeds - 1), shift))) - power
-
-    high = 1.0
-    while short_of_it(high) < 0:
-        high *= 2
-    return float(_scipy().optimize.brentq(short_of_it, 0.0, high, xtol=1e-6))
-
-
-def more_seeds(
-    a: Sequence[float],
-    b: Sequence[float],
-    *,
-    confidence: float = 0.95,
-    tests: int = 1,
-    power: float = 0.8,
-    most: int = MOST_SEEDS,
-) -> int | None:
-    """Further seeds of each, after which Welch's test separates `a` from `b` with this power.
-
-    If the observed means and spreads are the true ones: a guess, and a rough one from few seeds.
-    Of several tests each has to pass at the level of the first step of Holm's correction. Where
-    the samples differ in size the shorter one is brought to the longer one first, and the answer
-    counts from the longer. `most + 1` means more than `most`; None that this spread cannot say:
-    under two seeds, equal means, or no spread at all.
-    """
-    if min(len(a), len(b)) < 2:
-        return None
-    (mean_a, variance_a), (mean_b, variance_b) = _moments(a), _moments(b)
-    difference = abs(mean_a - mean_b)
-    if difference < 1e-12 or variance_a + variance_b < 1e-24:
-        return None
-    now = max(len(a), len(b))
-    seeds = np.arange(now + 1, now + most + 1)
-    reached = _power(difference, variance_a, variance_b, seeds, (1 - confidence) / tests) >= power
-    return int(np.argmax(reached)) + 1 if reached.any() else most + 1
-
-
-def _power(
-    difference: float, variance_a: float, variance_b: float, seeds: Counts, level: float
-) -> Floats:
-    """Chance that a two-sided Welch test with so many seeds on either side rejects at `level`.
-
-    Through F = t^2: scipy's noncentral t is NaN at places (at 4 degrees and a shift of 10, say).
-    """
-    stats = _scipy().stats
-    weight = variance_a / (variance_a + variance_b)
-    freedom = (seeds - 1) / (weight**2 + (1 - weight) ** 2)
-    shift = difference**2 * seeds / (variance_a + variance_b)
-    edge = stats.t.ppf(1 - level / 2, freedom) ** 2
-    rejected: Floats = stats.ncf.sf(edge, 1, freedom, shift)
-    return rejected
-
-
-def _interaction(by_seed: Correct | Floats) -> float:
-    """Mean square of what neither the seed nor the image explains."""
-    values = by_seed.astype(np.float64)
-    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
-    freedom = (len(values) - 1) * (values.shape[1] - 1)
-    return float((rest**2).sum() / freedom)
-
-
-def _moments(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and unbiased variance; equal values have exactly none."""
-    array = np.asarray(values, dtype=np.float64)
-    if np.ptp(array) == 0:
-        return float(array[0]), 0.0
-    return float(array.mean()), float(array.var(ddof=1))
-
-
 def _quantile(confidence: float, freedom: float) -> float:
-    return float(_scipy().stats.t.ppf(0.5 + confidence / 2, freedom))
-
-
-def _scipy() -> Any:
-    """scipy, once it is needed: workers read what a board is made of, and never test."""
-    import scipy.optimize  # noqa: PLC0415  # loads slowly
-    import scipy.stats  # noqa: PLC0415
-
-    return scipy
+    return float(scipy().stats.t.ppf(0.5 + confidence / 2, freedom))

@@ -12,7 +12,7 @@ from orchestrator.report.palette import GREY, INK, RULE
 
 
 def forest_panel(board: Board, budget: float) -> Panel:
-    """Gain over the baseline at one budget, in percentage points, with Welch's interval."""
+    """Gain over the baseline at one budget, in percentage points, with its interval."""
     names = [name for name in board.methods if name != board.baseline]
     limit = _forest_limit(board)
 
@@ -61,13 +61,14 @@ def seeds_panel(board: Board, budget: float) -> Panel:
             lost = [
                 100 * row.test_acc
                 for row in cell.seeds
-                if row.seed in cell.collapsed and row.test_acc is not None
+                if row.trial in cell.collapsed and row.test_acc is not None
             ]
             axes.plot(lost, [y] * len(lost), "o", color=INK, fillstyle="none", markersize=11)
             summary = cell.accuracy
             if summary.lo is not None and summary.hi is not None:
-                lo, hi = max(0.0, summary.lo), min(1.0, summary.hi)
-                axes.hlines(y - 0.28, 100 * lo, 100 * hi, color=colour, linewidth=1.6)
+                axes.hlines(
+                    y - 0.28, 100 * summary.lo, 100 * summary.hi, color=colour, linewidth=1.6
+                )
             if summary.mean is not None:
                 axes.plot([100 * summary.mean], [y - 0.28], "|", color=colour, markersize=9)
             _beside(axes, y, _seed_text(cell))

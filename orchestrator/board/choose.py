@@ -1,4 +1,4 @@
-"""Which rows count, and which configuration of a method stands at a budget."""
+"""Which rows count, and which configuration of each search of a method stands at a budget."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ class Choice:
     val_acc: float
     val_macs_mean: float
     repeat: int = 1
-    """The search that chose it."""
+    """Which of the method's searches made the choice, from 1 on."""
 
 
 def clean(rows: Iterable[Row]) -> tuple[list[Row], list[Excluded]]:
@@ -52,16 +52,17 @@ def clean(rows: Iterable[Row]) -> tuple[list[Row], list[Excluded]]:
 
 
 def choose(rows: Iterable[Row], budgets: Sequence[float]) -> list[Choice]:
-    """What to confirm: per method and budget the best complete search row, on validation alone.
+    """What to confirm: per search and budget the best complete row, on validation alone.
 
-    The budget (MMACs) is inclusive and nothing is interpolated; ties go to fewer MACs, then to the
-    configuration id. A method without a row under a budget has no choice there.
+    A method has as many choices at a budget as it has searches, by method, repeat and budget. The
+    budget (MMACs) is inclusive and nothing is interpolated; ties go to fewer MACs, then to the
+    configuration id. A search without a row under a budget has no choice there.
     """
     complete, _ = clean(rows)
-    searched: dict[str, list[Row]] = {}
+    searched: dict[tuple[str, int], list[Row]] = {}
     for row in complete:
         if row.role == "search":
-            searched.setdefault(row.method, []).append(row)
+            searched.setdefault((row.method, row.repeat), []).append(row)
     choices = []
     for _, candidates in sorted(searched.items()):
         for budget in sorted(set(budgets)):
@@ -88,8 +89,19 @@ def choose_confirmed(
     ]
 
 
-def _tested(row: Row) -> tuple[str, str, str]:
-    return (row.method, row.config, row.point)
+def best(choices: Iterable[Choice]) -> dict[tuple[str, float], Choice]:
+    """By method and budget the choice, among those of all repeats, that is best on validation.
+
+    It is the network that one would take there; a claim about the method rests on all repeats.
+    """
+    chosen: dict[tuple[str, float], Choice] = {}
+    for choice in sorted(choices, key=lambda c: (-c.val_acc, c.val_macs_mean, c.config)):
+        chosen.setdefault((choice.method, choice.budget), choice)
+    return dict(sorted(chosen.items()))
+
+
+def _tested(row: Row) -> tuple[str, int, str, str]:
+    return (row.method, row.repeat, row.config, row.point)
 
 
 def _flaw(row: Row) -> str | None:
@@ -121,13 +133,14 @@ def _spread_flaw(**values: float | None) -> str | None:
 
 def _identity(row: Row) -> tuple[object, ...]:
     """Two search rows are one by their trial, two confirm rows by their configuration and seed."""
+    search = (row.study, row.method, row.repeat, row.role)
     if row.role == "search":
-        return (row.study, row.method, row.role, row.trial, row.point)
-    return (row.study, row.method, row.role, row.config, row.point, row.seed)
+        return (*search, row.trial, row.point)
+    return (*search, row.config, row.point, row.seed)
 
 
 def _order(row: Row) -> tuple[object, ...]:
-    names = (row.study, row.method, row.role, row.config, row.trial, row.point)
+    names = (row.study, row.method, row.repeat, row.role, row.config, row.trial, row.point)
     return (*names, row.seed, row.state != "COMPLETE", repr(row))
 
 
@@ -145,6 +158,7 @@ def _choice(row: Row, budget: float) -> Choice:
         params=row.params,
         val_acc=_number(row.val_acc),
         val_macs_mean=_number(row.val_macs_mean),
+        repeat=row.repeat,
     )
 
 

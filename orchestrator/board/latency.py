@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from methods.values import Params
-from orchestrator.board.choose import choose, clean
+from orchestrator.board.choose import best, choose, clean
 from orchestrator.record.events import Latency
 from orchestrator.record.rows import Row
 
@@ -106,15 +106,18 @@ def timed(
 def _cells(
     rows: Iterable[Row], budgets: Sequence[float], baseline: str
 ) -> Iterator[tuple[float, Row, Row]]:
-    """Budget, a method's confirm run there, and the baseline's: of each the lowest seed."""
+    """Budget, a method's confirm run there, and the baseline's: of each the lowest seed.
+
+    Of several searches of a method, the configuration that is best on validation is timed.
+    """
     valid = clean(rows)[0]
     first: dict[tuple[str, str, str], Row] = {}
     for row in sorted(valid, key=lambda row: row.seed):
         if row.role == "confirm":
             first.setdefault((row.method, row.config, row.point), row)
     chosen = {
-        (choice.method, choice.budget): first.get((choice.method, choice.config, choice.point))
-        for choice in choose(valid, budgets)
+        cell: first.get((choice.method, choice.config, choice.point))
+        for cell, choice in best(choose(valid, budgets)).items()
     }
     for (_, budget), confirmed in chosen.items():
         reference = chosen.get((baseline, budget))

@@ -112,6 +112,6 @@ def _card(method: type) -> list[str]:
 
 def _searched(name: str) -> dict[str, str]:
     from methods import METHODS
-    from orchestrator.study.space import described
+    from orchestrator.study.distributions import described
 
     return {field: described(info) for field, info in METHODS[name].model_fields.items()}

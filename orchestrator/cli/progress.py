@@ -38,6 +38,7 @@ class Progress:
         self._study = study
         self._console = console
         self._counts = {method: _Counts() for method in study.methods}
+        self._starts: dict[str, Start] = {}
         self._lock = threading.Lock()
         self._confirm: int | None = None
         self._searched = 0
@@ -56,6 +57,7 @@ class Progress:
                 case Planned():
                     self._confirm = news.confirm
                 case Start():
+                    self._starts[news.trial] = news
                     self._counts_of(news.trial).running[news.trial] = 0
                 case Epoch():
                     self._counts_of(news.trial).running[news.trial] = news.step
@@ -86,10 +88,7 @@ class Progress:
             )
 
     def _counts_of(self, trial: str) -> _Counts:
-        return self._counts[self._method(trial)]
-
-    def _method(self, trial: str) -> str:
-        return max((m for m in self._counts if trial.startswith(f"{m}-")), key=len)
+        return self._counts[self._starts[trial].method]
 
     def _end(self, end: End) -> None:
         counts = self._counts_of(end.trial)
@@ -97,7 +96,7 @@ class Progress:
         outcome = Outcome.of(end.state, end.reason)
         if outcome.took_a_worker:
             counts.ended[outcome.word] += 1
-            self._searched += "-seed" not in end.trial
+            self._searched += self._starts[end.trial].role == "search"
         else:
             counts.unfit[outcome.word] += 1
         for point in end.points:
@@ -138,14 +137,14 @@ class Progress:
     def _planned(self) -> int | None:
         """Trials in all, or the most there can be; None where the search is bounded by time."""
         study = self._study
-        methods = len(study.methods)
+        searches = len(study.methods) * study.search.repeats
         confirm = self._confirm
         if study.search.seconds is not None:
             return None if confirm is None else self._searched + confirm
         if confirm is None:
-            confirm = study.confirm.seeds * len(study.budgets) * methods
+            confirm = study.confirm.seeds * len(study.budgets) * searches
             confirm += study.confirm.budget or 0
-        return max(study.search.trials * methods + confirm, self._done())
+        return max(study.search.trials * searches + confirm, self._done())
 
     def _left(self) -> str:
         done, planned = self._done() - self._ended_before, self._planned()

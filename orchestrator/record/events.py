@@ -104,6 +104,8 @@ class Start:
     point: str = ""
     torch_seed: int | None = None
     """What the trial's randomness is drawn from."""
+    repeat: int = 1
+    """Which of the method's searches it belongs to, from 1 on."""
     time: int = 0
 
 
@@ -230,6 +232,8 @@ def encode(event: Event) -> dict[str, Any]:
         content |= {"params": dict(event.params), "budgets": list(event.budgets)}
         if event.torch_seed is None:
             del content["torch_seed"]
+        if event.repeat == 1:
+            del content["repeat"]
     elif isinstance(event, Epoch):
         content["metrics"] = event.metrics.named()
     elif isinstance(event, Paused):

@@ -34,7 +34,6 @@ from orchestrator.record.trials import (
     OVER,
     Record,
     Ticket,
-    number_of,
     running,
     search_ticket,
     settled,
@@ -42,15 +41,16 @@ from orchestrator.record.trials import (
     told,
 )
 from orchestrator.study.file import Study
-from orchestrator.study.params import derive, trial_name
+from orchestrator.study.names import number_of, search_of, trial_name
+from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 
 
 class Book(Protocol):
     """Where a history is written down."""
 
-    def commit(self, method: str, trial: FrozenTrial) -> None:
-        """A new search trial; it exists once this returns."""
+    def commit(self, search: str, trial: FrozenTrial) -> None:
+        """A new trial of a search; it exists once this returns."""
 
     def write(self, event: Event) -> Event:
         """An event that is about to be applied; returns it with its time."""
@@ -60,7 +60,11 @@ class Book(Protocol):
 
 
 class History:
-    """The state of one study; the same events give the same state."""
+    """The state of one study; the same events give the same state.
+
+    `spaces` are those of its searches, by name: a method has one search, or several (see
+    `study.space.searches`).
+    """
 
     def __init__(self, study: Study, spaces: Mapping[str, Space], book: Book | None = None) -> None:
         self.study = study
@@ -76,13 +80,13 @@ class History:
         """Ends of search trials."""
         self.confirmed = 0
         """Ends of confirm runs."""
-        self._trials: dict[str, list[FrozenTrial]] = {method: [] for method in study.methods}
+        self._trials: dict[str, list[FrozenTrial]] = {search: [] for search in spaces}
         self._settled: Counter[str] = Counter()
         """Search trials from 0 on that have all ended."""
         self._effort: Counter[str] = Counter()
         self._ahead: Counter[str] = Counter()
         """Epochs of the search trials without an end, among the effort."""
-        self._seconds = dict.fromkeys(study.methods, 0.0)
+        self._seconds = dict.fromkeys(spaces, 0.0)
         """Device-seconds of the search trials that ended."""
 
     # What happens now
@@ -121,8 +125,8 @@ class History:
         attributes = {OPENING: True} if opening else {}
         trial = running(params, space.free, attributes | ({} if over is None else {OVER: over}))
         if self.book:
-            self.book.commit(space.method, trial)
-        self.commit(space.method, trial)
+            self.book.commit(space.search, trial)
+        self.commit(space.search, trial)
         return search_ticket(space, trial)
 
     def start(self, ticket: Ticket) -> None:
@@ -141,6 +145,7 @@ class History:
                 budgets=ticket.budgets,
                 point=ticket.point,
                 torch_seed=derive(self.study, ticket.config, ticket.seed),
+                repeat=ticket.repeat,
             )
         )
 
@@ -209,46 +214,46 @@ class History:
             for row in trial_rows(self.study.name, record.start, record.end)
         ]
 
-    def numbers(self, method: str) -> int:
-        """How many search trials a method has, those that took no worker included."""
-        return len(self._trials[method])
+    def numbers(self, search: str) -> int:
+        """How many trials a search has, those that took no worker included."""
+        return len(self._trials[search])
 
-    def trials(self, method: str, before: int) -> list[FrozenTrial] | None:
-        """The search trials numbered below `before`, or None while one of them runs."""
-        trials = self._trials[method]
-        while self._settled[method] < len(trials):
-            if not trials[self._settled[method]].state.is_finished():
+    def trials(self, search: str, before: int) -> list[FrozenTrial] | None:
+        """The trials of a search numbered below `before`, or None while one of them runs."""
+        trials = self._trials[search]
+        while self._settled[search] < len(trials):
+            if not trials[self._settled[search]].state.is_finished():
                 break
-            self._settled[method] += 1
+            self._settled[search] += 1
         before = min(max(0, before), len(trials))
-        return trials[:before] if before <= self._settled[method] else None
+        return trials[:before] if before <= self._settled[search] else None
 
-    def opened(self, method: str) -> bool:
-        """Whether a method's first trial is what its paper sets, or will be."""
-        trials = self._trials[method]
-        return OPENING in trials[0].user_attrs if trials else bool(self.spaces[method].opening)
+    def opened(self, search: str) -> bool:
+        """Whether the first trial of a search is what the method's paper sets, or will be."""
+        trials = self._trials[search]
+        return OPENING in trials[0].user_attrs if trials else bool(self.spaces[search].opening)
 
-    def trial(self, method: str, number: int) -> FrozenTrial:
-        """One search trial."""
-        return self._trials[method][number]
+    def trial(self, search: str, number: int) -> FrozenTrial:
+        """One trial of a search."""
+        return self._trials[search][number]
 
     def interrupted(self) -> list[Ticket]:
         """Search trials that were committed and have no end, oldest first."""
         return [
             search_ticket(space, trial)
-            for method, space in self.spaces.items()
-            for trial in self._trials[method]
+            for search, space in self.spaces.items()
+            for trial in self._trials[search]
             if not trial.state.is_finished()
         ]
 
-    def effort(self, method: str) -> float:
-        """Epochs that a method's search trials count for; one that runs counts in full.
+    def effort(self, search: str) -> float:
+        """Epochs that the trials of a search count for; one that runs counts in full.
 
-        Device-seconds where the study shares those out; one that runs counts at its method's pace.
+        Device-seconds where the study shares those out; one that runs counts at its search's pace.
         """
         if self.study.search.seconds is None:
-            return self._effort[method]
-        return self._seconds[method] + self._ahead[method] * self._pace(method)
+            return self._effort[search]
+        return self._seconds[search] + self._ahead[search] * self._pace(search)
 
     def trained(self, trial: str) -> float:
         """Seconds that the epochs of a trial took."""
@@ -259,9 +264,9 @@ class History:
         """Whether a trial has an end."""
         return trial in self.records and self.records[trial].end is not None
 
-    def took_a_worker(self, method: str, number: int) -> bool:
+    def took_a_worker(self, search: str, number: int) -> bool:
         """False for a search trial that ended as over budget or refused."""
-        record = self.records.get(trial_name(method, number))
+        record = self.records.get(trial_name(search, number))
         return record is None or record.took_a_worker
 
     def doomed(self, trial: str) -> str | None:
@@ -280,10 +285,10 @@ class History:
 
     # How events add up
 
-    def commit(self, method: str, trial: FrozenTrial) -> None:
-        """A search trial that exists, under the method's next number."""
-        trial.number = len(self._trials[method])
-        self._trials[method].append(trial)
+    def commit(self, search: str, trial: FrozenTrial) -> None:
+        """A trial that exists, under the next number of its search."""
+        trial.number = len(self._trials[search])
+        self._trials[search].append(trial)
 
     def apply(self, event: Event) -> None:
         """What an event changes."""
@@ -323,38 +328,40 @@ class History:
         record.vain += 1
         record.open = True
         if record.attempts == 1 and start.role == "search":
-            self._effort[start.method] += record.length
-            self._ahead[start.method] += record.length
-            if number_of(start.trial) == self.numbers(start.method):
-                self.commit(start.method, told(self.spaces[start.method], start))
+            search = search_of(start.trial)
+            self._effort[search] += record.length
+            self._ahead[search] += record.length
+            if number_of(start.trial) == self.numbers(search):
+                self.commit(search, told(self.spaces[search], start))
 
     def _end(self, end: End) -> None:
         record = self.records[end.trial]
         record.end, record.open = end, False
-        role, method = record.start.role, record.start.method
+        role = record.start.role
         if self.study.search.stop == "none" or role == "confirm":
             record.curve.clear()  # whoever stops trials compares them with the ended ones
         if role == "confirm":
             self.confirmed += 1
             return
         self.searched += 1
-        self._seconds[method] += max(end.seconds, self._least(method, record))
-        self._ahead[method] -= record.length
-        self._effort[method] -= record.length - record.effort
-        trials, number = self._trials[method], number_of(end.trial)
+        search = search_of(end.trial)
+        self._seconds[search] += max(end.seconds, self._least(search, record))
+        self._ahead[search] -= record.length
+        self._effort[search] -= record.length - record.effort
+        trials, number = self._trials[search], number_of(end.trial)
         if number < len(trials):
             trials[number] = settled(trials[number], end)
 
-    def _least(self, method: str, record: Record) -> float:
+    def _least(self, search: str, record: Record) -> float:
         """Seconds that a failed trial counts for at least, so that failing is not for nothing."""
         failed = record.effort > record.step
-        return record.effort * self._pace(method) if failed else 0.0
+        return record.effort * self._pace(search) if failed else 0.0
 
-    def _pace(self, method: str) -> float:
-        """Seconds per epoch of a method's ended trials; of all methods' where it has none."""
-        ended = {m: self._effort[m] - self._ahead[m] for m in self._effort}
-        if ended.get(method):
-            return self._seconds[method] / ended[method]
+    def _pace(self, search: str) -> float:
+        """Seconds per epoch of a search's ended trials; of all searches' where it has none."""
+        ended = {name: self._effort[name] - self._ahead[name] for name in self._effort}
+        if ended.get(search):
+            return self._seconds[search] / ended[search]
         epochs = sum(ended.values())
         return sum(self._seconds.values()) / epochs if epochs else 1.0
 

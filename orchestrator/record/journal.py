@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,6 @@ from sqlalchemy.pool import NullPool
 from methods.errors import DatabaseAway, StorageError
 from orchestrator.record.address import Address, bounded
 from orchestrator.record.log import cut_torn_line, patiently
-from orchestrator.study.file import Study
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +33,34 @@ FIRST = 120.0
 
 
 class Journal:
-    """One Optuna study per method; a database that goes away during a sweep is waited for.
+    """One Optuna study per search; a database that goes away during a sweep is waited for.
 
     Raises:
         StorageError: the storage cannot be used.
         DatabaseAway: the database does not answer.
     """
 
-    def __init__(self, file: Path, study: Study, database: str | None = None) -> None:
+    def __init__(
+        self, file: Path, study: str, searches: Iterable[str], database: str | None = None
+    ) -> None:
         self._address = Address(database) if database else None
         self.place = str(self._address or file)
         """Where the trials are: a path, or a URL without its password."""
         self._connections = contextlib.ExitStack()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+        names = list(searches)
+
         def studies() -> dict[str, optuna.Study]:
             storage = _tables(self._address, self._connections) if self._address else _lines(file)
             return {
-                method: optuna.create_study(
+                search: optuna.create_study(
                     storage=storage,
-                    study_name=f"{study.name}/{method}",
+                    study_name=f"{study}/{search}",
                     directions=["minimize", "minimize"],
                     load_if_exists=True,
                 )
-                for method in study.methods
+                for search in names
             }
 
         try:
@@ -65,13 +68,13 @@ class Journal:
                 if self._address:
                     check(self._address.url)
                 self._studies = self._answer(studies, FIRST)
-            self._counts = {method: len(trials) for method, trials in self.trials().items()}
+            self._counts = {search: len(trials) for search, trials in self.trials().items()}
         except StorageError:
             self.close()
             raise
 
     def trials(self) -> Mapping[str, list[FrozenTrial]]:
-        """Every search trial by method, in the order of their numbers.
+        """Every search trial by its search, in the order of their numbers.
 
         Raises:
             DatabaseAway: the database does not answer.
@@ -79,32 +82,32 @@ class Journal:
 
         def trials() -> dict[str, list[FrozenTrial]]:
             return {
-                method: study.get_trials(deepcopy=False) for method, study in self._studies.items()
+                search: study.get_trials(deepcopy=False) for search, study in self._studies.items()
             }
 
         with _database_errors(self._address):
             return self._answer(trials)
 
-    def add(self, method: str, trial: FrozenTrial) -> None:
-        """Commits a new trial of a method.
+    def add(self, search: str, trial: FrozenTrial) -> None:
+        """Commits a new trial of a search.
 
         Raises:
             DatabaseAway: the database did not return for `PATIENCE` seconds.
         """
-        study, count = self._studies[method], self._counts[method]
+        study, count = self._studies[search], self._counts[search]
         self._write(
             lambda: study.add_trial(trial),
             lambda: len(study.get_trials(deepcopy=False)) > count,
         )
-        self._counts[method] += 1
+        self._counts[search] += 1
 
-    def end(self, method: str, trial: FrozenTrial) -> None:
+    def end(self, search: str, trial: FrozenTrial) -> None:
         """Tells Optuna the end of a trial that it holds as running.
 
         Raises:
             DatabaseAway: the database did not return for `PATIENCE` seconds.
         """
-        study = self._studies[method]
+        study = self._studies[search]
         values = trial.values if trial.state == TrialState.COMPLETE else None
 
         def is_written() -> bool:

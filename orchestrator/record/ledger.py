@@ -28,10 +28,10 @@ from orchestrator.record.events import End, Event, Listener, News, Resumed, Star
 from orchestrator.record.history import History
 from orchestrator.record.journal import Journal
 from orchestrator.record.log import Log
-from orchestrator.record.trials import OPENING, number_of, running
+from orchestrator.record.trials import OPENING, running
 from orchestrator.study.file import Study
-from orchestrator.study.params import trial_name
-from orchestrator.study.space import Space, spaces
+from orchestrator.study.names import number_of, search_of, trial_name
+from orchestrator.study.space import Space, searches
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +54,14 @@ class Ledger:
         self._lock, self.study = _claimed(self.folder, study, patience)
         self._log = Log(self.wal)
         try:
-            self._journal = Journal(self.folder / "optuna.journal", self.study, optuna)
+            spaces = searches(self.study)
+            self._journal = Journal(self.folder / "optuna.journal", self.study.name, spaces, optuna)
         except StorageError:
             self._log.close()
             self._lock.close()
             raise
         try:
-            self.history = self._recorded()
+            self.history = self._recorded(spaces)
         except StorageError:
             self.close()
             raise
@@ -76,9 +77,9 @@ class Ledger:
         self._log.close()
         self._lock.close()
 
-    def commit(self, method: str, trial: FrozenTrial) -> None:
-        """A new search trial: into Optuna's journal."""
-        self._journal.add(method, trial)
+    def commit(self, search: str, trial: FrozenTrial) -> None:
+        """A new trial of a search: into Optuna's journal."""
+        self._journal.add(search, trial)
 
     def write(self, event: Event) -> Event:
         """An event that is about to hold: into the log, with its time."""
@@ -92,8 +93,9 @@ class Ledger:
         if isinstance(event, End):
             start = self.history.records[event.trial].start
             if start.role == "search":
-                trial = self.history.trial(start.method, number_of(event.trial))
-                self._journal.end(start.method, trial)
+                search = search_of(event.trial)
+                trial = self.history.trial(search, number_of(event.trial))
+                self._journal.end(search, trial)
             self._tidy(start)
         self.announce(event)
 
@@ -120,7 +122,7 @@ class Ledger:
         for listener in self.listeners:
             listener(news)
 
-    def _recorded(self) -> History:
+    def _recorded(self, opened: Mapping[str, Space]) -> History:
         """What the log tells, brought to one state with Optuna's journal.
 
         Raises:
@@ -128,39 +130,40 @@ class Ledger:
         """
         stored = self._journal.trials()
         events = list(self._log.events())
-        history = History(self.study, _as_begun(spaces(self.study), stored, events), book=self)
-        for method, trials in stored.items():
+        history = History(self.study, _as_begun(opened, stored, events), book=self)
+        for search, trials in stored.items():
             for trial in trials:
                 known = running(trial.params, trial.distributions, trial.user_attrs)
                 known.datetime_start = trial.datetime_start
-                history.commit(method, known)
+                history.commit(search, known)
         for event in events:
             history.apply(event)
         history.abandon()
-        for method, trials in stored.items():
-            self._refuse_others(history, method, trials)
-        for method, trials in stored.items():
+        self._refuse_others(history, stored)
+        for search, trials in stored.items():
             for trial in trials:
-                ended = history.trial(method, trial.number)
+                ended = history.trial(search, trial.number)
                 if ended.state.is_finished() and not trial.state.is_finished():
-                    self._journal.end(method, ended)
+                    self._journal.end(search, ended)
         return history
 
-    def _refuse_others(self, history: History, method: str, trials: list[FrozenTrial]) -> None:
-        """Optuna's trials of a method and the log's must be of one and the same sweep."""
-        known = {trial_name(method, trial.number) for trial in trials}
-        ended = {trial_name(method, t.number) for t in trials if t.state.is_finished()}
-        started = {
-            name
-            for name, record in history.records.items()
-            if record.start.role == "search" and record.start.method == method
+    def _refuse_others(self, history: History, stored: Mapping[str, list[FrozenTrial]]) -> None:
+        """Optuna's trials and the log's must be of one and the same sweep."""
+        known = {
+            trial_name(search, trial.number): trial.state.is_finished()
+            for search, trials in stored.items()
+            for trial in trials
         }
-        if started - known:
+        started = {
+            name for name, record in history.records.items() if record.start.role == "search"
+        }
+        if started - known.keys():
             raise StorageError(
                 f"{self._journal.place} must hold the trials that {self.wal} tells of, but "
-                f"{min(started - known)} is missing; name the storage that the study began with"
+                f"{min(started - known.keys())} is missing; name the storage that the study began "
+                "with"
             )
-        lacking = {name for name in ended if not history.ended(name)}
+        lacking = {name for name, ended in known.items() if ended and not history.ended(name)}
         if lacking:
             raise StorageError(
                 f"{self.wal} must tell of the trials in {self._journal.place}, but "
@@ -199,19 +202,19 @@ def _as_begun(
     """The spaces in which the study began: an earlier version may have had other fields."""
     starts: dict[str, Start] = {}
     outside = {
-        trial_name(method, trial.number)
-        for method, trials in stored.items()
+        trial_name(search, trial.number)
+        for search, trials in stored.items()
         for trial in trials
         if OPENING in trial.user_attrs
     }
     for event in events:
         if isinstance(event, Start) and event.role == "search" and event.trial not in outside:
-            starts.setdefault(event.method, event)
+            starts.setdefault(search_of(event.trial), event)
     begun = dict(opened)
-    for method, start in starts.items():
-        if method in opened and stored[method]:
-            begun[method] = opened[method].as_recorded(
-                start.params, stored[method][0].distributions
+    for search, start in starts.items():
+        if search in opened and stored[search]:
+            begun[search] = opened[search].as_recorded(
+                start.params, stored[search][0].distributions
             )
     return begun
 

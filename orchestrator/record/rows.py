@@ -68,7 +68,7 @@ class Row:
     evidence: str = ""
     """SHA-256 of the file with what each test image gave; '' where there is none."""
     repeat: int = 1
-    """The search of its method that it belongs to."""
+    """Which of the method's searches it belongs to, from 1 on."""
 
     @property
     def outcome(self) -> Outcome:
@@ -97,6 +97,7 @@ def trial_rows(study: str, start: Start, end: End, run_id: str | None = None) ->
             budgets=start.budgets,
             run_id=run_id,
             evidence=end.evidence,
+            repeat=start.repeat,
             **_figures(point),
         )
         for point in points

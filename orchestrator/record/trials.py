@@ -13,7 +13,8 @@ from methods.values import Params
 from orchestrator.record.events import End, Epoch, Role, Start
 from orchestrator.record.result import Outcome
 from orchestrator.record.rows import config_hash
-from orchestrator.study.params import PREFIX, trial_name
+from orchestrator.study.names import number_of, trial_name
+from orchestrator.study.params import PREFIX
 from orchestrator.study.space import Space
 
 EPOCHS = PREFIX + "epochs"
@@ -37,6 +38,8 @@ class Ticket:
     params: Params
     budgets: tuple[float, ...] = ()
     point: str = ""
+    repeat: int = 1
+    """Which of the method's searches, from 1 on."""
 
     @property
     def config_hash(self) -> str:
@@ -82,11 +85,6 @@ class Record:
     def took_a_worker(self) -> bool:
         """False for a trial that ended as over budget or refused."""
         return self.end is None or Outcome.of(self.end.state, self.end.reason).took_a_worker
-
-
-def number_of(trial: str) -> int:
-    """The number in a search trial's name."""
-    return int(trial.rsplit("-", 1)[1])
 
 
 def objectives(end: End) -> list[float] | None:
@@ -136,6 +134,6 @@ def settled(trial: FrozenTrial, end: End) -> FrozenTrial:
 
 def search_ticket(space: Space, trial: FrozenTrial) -> Ticket:
     """What is to be run for a search trial of this space."""
-    name = trial_name(space.method, trial.number)
+    name = trial_name(space.search, trial.number)
     params = space.params(trial.params, opening=OPENING in trial.user_attrs)
-    return Ticket(name, space.method, "search", name, 0, params)
+    return Ticket(name, space.method, "search", name, 0, params, repeat=space.repeat or 1)

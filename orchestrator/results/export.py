@@ -16,7 +16,7 @@ from methods.shipping import write
 from methods.shipping.card import CARD, Format
 from methods.shipping.load import opened
 from orchestrator import store
-from orchestrator.board.choose import choose, clean
+from orchestrator.board.choose import best, choose, clean
 from orchestrator.board.words import budgets_text, macs_text, percent
 from orchestrator.record import evidence
 from orchestrator.record.rows import Row
@@ -168,10 +168,9 @@ def _cell(source: StoredStudy, method: str, at: float | None) -> Row:
             f"got {budget:g}"
         )
     complete, _ = clean(source.rows)
-    choices = [choice for choice in choose(complete, [budget]) if choice.method == method]
-    if not choices:
+    chosen = best(choose(complete, [budget])).get((method, budget))
+    if chosen is None:
         raise StudyError(f"{method} of study {study.name!r} has nothing at or under {budget:g}")
-    (chosen,) = choices
     confirmed = [
         row
         for row in complete

@@ -29,6 +29,7 @@ from orchestrator.results.findings import Findings
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
 from orchestrator.study.file import Study
+from orchestrator.study.names import search_name, search_of
 from orchestrator.study.params import derive
 
 
@@ -137,6 +138,15 @@ def _trial(run: StoredRun, study: Study, findings: Findings) -> tuple[Start, End
         start.config_hash,
         config_hash(start.method, start.params),
     )
+    findings.same(
+        kind,
+        where,
+        "repeat",
+        run.tags.get("repeat", "none"),
+        recomputed["start"].get("repeat", "none"),
+    )
+    search = search_name(start.method, start.repeat if study.search.repeats > 1 else None)
+    findings.same(kind, where, "search", search_of(start.config), search)
     seed = str(derive(study, start.config, start.seed))
     findings.same(kind, where, "torch_seed", run.tags.get("torch_seed", ""), seed)
     status = layout.status(end)

@@ -1,9 +1,10 @@
-"""What runs next: equal effort over the methods, then the configurations to confirm.
+"""What runs next: equal effort over the searches, then the configurations to confirm.
 
 The agenda is pure. It knows neither Ray nor clocks nor files: a driver asks it for the next trial
 and passes on what the workers say, and a history remembers. A sweep and a simulation are two
-drivers of it. A proposal is a pure function of the seed, the trial's number and the trials that are
-numbered at least `lag` before it; so the same study makes the same trials, however workers race.
+drivers of it. A proposal is a pure function of the seed, the trial's number and the trials of its
+search that are numbered at least `lag` before it; so the same study makes the same trials, however
+workers race.
 """
 
 import enum
@@ -24,6 +25,7 @@ from orchestrator.record.trials import Ticket
 from orchestrator.search.samplers import Sampler, propose, sampled
 from orchestrator.search.stopping import Stopping, StopRule
 from orchestrator.study.file import cap
+from orchestrator.study.names import confirm_name
 from orchestrator.study.params import parts
 from orchestrator.study.space import Space
 
@@ -81,7 +83,7 @@ class Agenda:
     @property
     def finished(self) -> bool:
         """Whether every trial of search and confirm has an end."""
-        searched = all(self._searched(method) for method in self._study.methods)
+        searched = all(self._searched(search) for search in self.history.spaces)
         return searched and not self._again and not self._unconfirmed()
 
     def next(self) -> Ticket | Literal[Turn.WAIT, Turn.DONE]:
@@ -168,49 +170,49 @@ class Agenda:
             if unfit is None:
                 return ticket
             self._turn_away(ticket, unfit)
-        methods = [method for method in self._study.methods if not self._searched(method)]
-        for method in sorted(methods, key=self.history.effort):
-            if proposed := self._propose(method):
+        searches = [search for search in self.history.spaces if not self._searched(search)]
+        for search in sorted(searches, key=self.history.effort):
+            if proposed := self._propose(search):
                 return proposed
-        if any(not self._searched(method) for method in methods) or self._searching():
+        if any(not self._searched(search) for search in searches) or self._searching():
             return WAIT
         left = [ticket for ticket in self._unconfirmed() if not self._given_up(ticket)]
         if left:
             return min(left, key=lambda ticket: not self.history.suspect(ticket.trial))
         return WAIT if self._running else DONE
 
-    def _propose(self, method: str) -> Ticket | None:
-        """The method's next trial that fits a budget; None while one that it builds on runs."""
-        space = self.history.spaces[method]
-        while not self._searched(method):
-            number = self.history.numbers(method)
-            ended = self.history.trials(method, number - self._lag)
+    def _propose(self, search: str) -> Ticket | None:
+        """A search's next trial that fits a budget; None while one that it builds on runs."""
+        space = self.history.spaces[search]
+        while not self._searched(search):
+            number = self.history.numbers(search)
+            ended = self.history.trials(search, number - self._lag)
             if ended is None:
                 return None
-            opened = self.history.opened(method)
+            opened = self.history.opened(search)
             shown = [
-                *self._warm.get(method, ()),
-                *(self._stopping.shown(method, trial) for trial in ended[opened:]),
+                *self._warm.get(space.method, ()),
+                *(self._stopping.shown(search, trial) for trial in ended[opened:]),
             ]
             opening = opened and number == 0
             searched = (
                 space.published() if opening else self._proposed(space, shown, number - opened)
             )
-            unfit = self._unfit(method, space.params(searched, opening=opening))
+            unfit = self._unfit(space.method, space.params(searched, opening=opening))
             ticket = self.history.add(space, searched, opening=opening, over=unfit and unfit.over)
             if unfit is None:
                 return ticket
             self._turn_away(ticket, unfit)
-        if not self._spent(method):
+        if not self._spent(search):
             logger.warning(
-                "%s: the search ended early: too many trials were over budget or refused", method
+                "%s: the search ended early: too many trials were over budget or refused", search
             )
         return None
 
     def _proposed(self, space: Space, shown: Sequence[FrozenTrial], number: int) -> Params:
         """The choice at this number of those that are in the space."""
-        opened = self.history.opened(space.method)
-        spread = not self.history.took_a_worker(space.method, number + opened - 1)
+        opened = self.history.opened(space.search)
+        spread = not self.history.took_a_worker(space.search, number + opened - 1)
         return propose(space, shown, self._study, number, spread=spread, sample=self._sample)
 
     def _unfit(self, method: str, params: Params) -> "_Unfit | None":
@@ -232,17 +234,17 @@ class Agenda:
     def _searching(self) -> bool:
         return any(ticket.role == "search" for ticket in self._running.values())
 
-    def _searched(self, method: str) -> bool:
-        return self._spent(method) or self._hopeless(method)
+    def _searched(self, search: str) -> bool:
+        return self._spent(search) or self._hopeless(search)
 
-    def _spent(self, method: str) -> bool:
+    def _spent(self, search: str) -> bool:
         plan = self._study.search
-        epochs = plan.trials * self.history.spaces[method].epochs
+        epochs = plan.trials * self.history.spaces[search].epochs
         share = epochs if plan.seconds is None else plan.seconds
-        return self.history.effort(method) >= share
+        return self.history.effort(search) >= share
 
-    def _hopeless(self, method: str) -> bool:
-        return self.history.numbers(method) >= self._study.search.trials * UNFIT
+    def _hopeless(self, search: str) -> bool:
+        return self.history.numbers(search) >= self._study.search.trials * UNFIT
 
     def _unconfirmed(self) -> list[Ticket]:
         return [
@@ -277,7 +279,7 @@ def confirm_plan(history: History) -> list[Ticket]:
     seeds = planned(rows, study).given
     return [
         Ticket(
-            trial=f"{config}-seed{index}",
+            trial=confirm_name(config, index),
             method=chosen[0].method,
             role="confirm",
             config=config,
@@ -285,6 +287,7 @@ def confirm_plan(history: History) -> list[Ticket]:
             params=chosen[0].params,
             budgets=tuple(choice.budget for choice in chosen),
             point=chosen[0].point,
+            repeat=chosen[0].repeat,
         )
         for index in range(1, max(seeds.values(), default=0) + 1)
         for config in dict.fromkeys(choice.config for choice in choices)

@@ -56,9 +56,9 @@ def propose(
 def sampled(
     space: Space, history: Sequence[FrozenTrial], study: Study, number: int
 ) -> dict[str, Scalar]:
-    """The choice of the study's sampler: a fresh one, seeded by study, method and number."""
+    """The choice of the study's sampler: a fresh one, seeded by study, search and number."""
     name = _named(study.search)
-    seed = derive(study, f"{space.method}/sampler", number)
+    seed = derive(study, f"{space.search}/sampler", number)
     shown = [] if name == "random" else _bounded(condensed(history, MEMORY), study.budgets[-1])
     if name == "ehvi":
         return improving(space, shown, cap(study.budgets[-1]), np.random.default_rng(seed))
@@ -72,7 +72,7 @@ def spread_over(space: Space, study: Study, first: int, count: int = 1) -> list[
     """Points `first` and following of the scrambled Sobol sequence that spreads over a space."""
     if not space.free:
         return [{}]
-    sequence = qmc.Sobol(len(space.free), rng=derive(study, f"{space.method}/sobol", 0))
+    sequence = qmc.Sobol(len(space.free), rng=derive(study, f"{space.search}/sobol", 0))
     if first:
         sequence.fast_forward(first)
     return [space.at([float(u) for u in place]) for place in sequence.random(count)]

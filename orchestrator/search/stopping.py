@@ -9,9 +9,10 @@ from optuna.trial import FrozenTrial, TrialState
 from methods.api import Task
 from orchestrator.record.events import Start
 from orchestrator.record.history import History
-from orchestrator.record.trials import Record, Ticket, number_of
+from orchestrator.record.trials import Record, Ticket
 from orchestrator.search.rungs import REMEMBERED, Curve, Plan, first_rung, outlook, stops
-from orchestrator.study.params import recorded_parts, trial_name
+from orchestrator.study.names import number_of, search_of, trial_name
+from orchestrator.study.params import recorded_parts
 
 
 class StopRule(Protocol):
@@ -20,8 +21,8 @@ class StopRule(Protocol):
     def reason(self, ticket: Ticket, lag: int) -> str | None:
         """Why a trial is given up after its latest epoch; None where it continues."""
 
-    def shown(self, method: str, trial: FrozenTrial) -> FrozenTrial:
-        """A trial that ended, as a sampler sees it."""
+    def shown(self, search: str, trial: FrozenTrial) -> FrozenTrial:
+        """A trial of a search that ended, as a sampler sees it."""
 
 
 class Stopping:
@@ -37,23 +38,23 @@ class Stopping:
     def reason(self, ticket: Ticket, lag: int) -> str | None:
         """Why a search trial is given up after its latest epoch; None where it continues.
 
-        It is compared with its method's trials that are numbered `lag` before it: they have ended.
-        With one epoch to go nothing is saved any more: its worker is at it.
+        It is compared with the trials of its search that are numbered `lag` before it: they have
+        ended. With one epoch to go nothing is saved any more: its worker is at it.
         """
         if self._plan is None or ticket.role != "search":
             return None
         record = self._history.records[ticket.trial]
         if not first_rung(self._plan, record.length) <= record.step < record.length - 1:
             return None
-        others = self._others(ticket.method, number_of(ticket.trial) - lag)
+        others = self._others(search_of(ticket.trial), number_of(ticket.trial) - lag)
         return stops(self._plan, self._curve(record), others)
 
-    def shown(self, method: str, trial: FrozenTrial) -> FrozenTrial:
+    def shown(self, search: str, trial: FrozenTrial) -> FrozenTrial:
         """A trial as a sampler sees it: a stopped one with its predicted error and MACs."""
         if self._plan is None or trial.state != TrialState.PRUNED:
             return trial
-        record = self._history.records[trial_name(method, trial.number)]
-        predicted = outlook(self._curve(record), self._others(method, trial.number))
+        record = self._history.records[trial_name(search, trial.number)]
+        predicted = outlook(self._curve(record), self._others(search, trial.number))
         if predicted is None:
             return trial
         complete = copy.copy(trial)
@@ -61,8 +62,8 @@ class Stopping:
         complete.values = [math.exp(predicted[1]), math.exp(predicted[0])]
         return complete
 
-    def _others(self, method: str, before: int) -> list[Curve]:
-        names = [trial_name(method, number) for number in range(before)]
+    def _others(self, search: str, before: int) -> list[Curve]:
+        names = [trial_name(search, number) for number in range(before)]
         curves = [self._known(name) for name in names[-REMEMBERED:]]
         return [curve for curve in curves if curve is not None]
 

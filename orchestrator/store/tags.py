@@ -24,6 +24,7 @@ from orchestrator.record.events import (
 from orchestrator.record.result import Outcome
 from orchestrator.record.rows import Row, trial_rows
 from orchestrator.report.palette import INK, OKABE_ITO
+from orchestrator.study.names import search_name, search_of
 
 RUNNING = "RUNNING"
 """State of a row whose trial has no end yet: it is running or was interrupted."""
@@ -50,6 +51,7 @@ def start_tags(start: Start) -> dict[str, str]:
         "seed": str(start.seed),
         "torch_seed": "" if start.torch_seed is None else str(start.torch_seed),
         "point": start.point,
+        **_repeat(start),
         "budget_mmac": json.dumps(start.budgets),
         **_pieces("params", json.dumps(dict(start.params), sort_keys=True)),
     }
@@ -121,6 +123,7 @@ def events(tags: Mapping[str, str]) -> tuple[Start, End]:
         budgets=tuple(json.loads(tags["budget_mmac"])),
         point=tags.get("point", ""),
         torch_seed=int(seed) if (seed := tags.get("torch_seed")) else None,
+        repeat=int(tags.get("repeat", 1)),
     )
     end = End(
         trial=tags["trial"],
@@ -165,6 +168,12 @@ def _rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
     return trial_rows(study, start, end, run_id)
 
 
+def _repeat(start: Start) -> dict[str, str]:
+    """The tag of a trial whose search is one of several; the only search of a method has none."""
+    repeated = search_of(start.config) == search_name(start.method, start.repeat)
+    return {"repeat": str(start.repeat)} if repeated else {}
+
+
 def _state(word: str) -> EndState:
     if word not in get_args(EndState):
         raise ValueError(f"a trial must end as one of {get_args(EndState)}, got {word!r}")
@@ -191,6 +200,7 @@ def _bare(study: str, tags: Mapping[str, str], run_id: str, state: str, reason: 
         val_acc=None,
         val_macs_mean=None,
         run_id=run_id,
+        repeat=int(repeat) if (repeat := tags.get("repeat", "")).isdecimal() else 1,
     )
 
 

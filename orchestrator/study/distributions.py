@@ -1,11 +1,15 @@
 """Where a hyperparameter's value may lie: Optuna's distributions, and their unit interval."""
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic.fields import FieldInfo
 
+from methods.api import Search
+from methods.errors import StudyError
 from methods.values import Scalar
+from orchestrator.study.narrowing import Choices, Narrowing, Range
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 """Where a value may lie."""
@@ -64,3 +68,74 @@ def inside(value: Any, distribution: Distribution) -> Scalar:
     if step and not distribution.log:
         clipped = min(low + math.floor((clipped - low) / step + 0.5) * step, high)
     return int(clipped) if isinstance(distribution, IntDistribution) else float(clipped)
+
+
+def described(field: FieldInfo) -> str:
+    """The search range in a field's annotation as text; empty where the field is not searched."""
+    span = default_range(field)
+    if span is None:
+        return ""
+    if span.low is None or span.high is None:
+        return " | ".join(str(choice) for choice in span.choices or _closed(field))
+    extra = ", log" if span.log else f", step {span.step:g}" if span.step else ""
+    return f"{span.low:g} to {span.high:g}{extra}"
+
+
+def place(
+    name: str,
+    field: FieldInfo,
+    narrowing: Narrowing | Search | None,
+    fixed: dict[str, Scalar],
+    free: dict[str, Distribution],
+) -> None:
+    """Puts one field among the fixed or the free, as it is narrowed; None leaves it to the method.
+
+    Raises:
+        StudyError: a range that the field cannot have.
+    """
+    if narrowing is None:
+        return
+    if isinstance(narrowing, Search) and narrowing.choices is None and narrowing.low is None:
+        narrowing = Choices(choices=list(_closed(field)))
+    if isinstance(narrowing, Choices | Search) and narrowing.choices:
+        free[name] = CategoricalDistribution(tuple(narrowing.choices))
+    elif isinstance(narrowing, Range | Search):
+        free[name] = _numbers(name, field, narrowing)
+    elif not isinstance(narrowing, Choices):
+        fixed[name] = narrowing
+    if name in free and free[name].single():
+        fixed[name] = ends(free.pop(name))[0]
+
+
+def _closed(field: FieldInfo) -> tuple[Scalar, ...]:
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    return (False, True)
+
+
+def _numbers(name: str, field: FieldInfo, span: Range | Search) -> Distribution:
+    default = default_range(field)
+    low, high = span.low, span.high
+    if field.annotation not in (int, float):
+        raise StudyError(
+            f"{name} must be one of {list(_closed(field))}, but got a range; use `choices:`"
+        )
+    if low is None or high is None:
+        raise StudyError(f"{name} must have both `low` and `high`, but has one; write the other")
+    step = (
+        span.step if span.step is not None else (default.step if default and not span.log else None)
+    )
+    if field.annotation is float:
+        return FloatDistribution(float(low), float(high), log=span.log, step=step)
+    if any(int(bound) != bound for bound in (low, high, step or 1)):
+        stepped = f", step={step}" if span.step is not None else ""
+        raise StudyError(
+            f"{name} must have whole numbers, but got (low={low}, high={high}{stepped}); round them"
+        )
+    stride = int(step) if step else 1
+    return IntDistribution(int(low), int(high) - (int(high) - int(low)) % stride, span.log, stride)
+
+
+def default_range(field: FieldInfo) -> Search | None:
+    """The search range in a field's annotation."""
+    return next((mark for mark in field.metadata if isinstance(mark, Search)), None)

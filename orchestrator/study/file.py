@@ -10,96 +10,20 @@ import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from methods.errors import IsoflopError, StudyError
-from methods.names import same
 from methods.values import Scalar, shown
 from orchestrator.study import identity
+from orchestrator.study.narrowing import Narrowing
 from orchestrator.study.places import CONTROL, Places
 from orchestrator.study.reading import Matching, Misfit, Strict, read_as
 
 LONGEST_NAME = 47
 """Characters of a study's name, and of a control's; folders and Kubernetes objects have them."""
-MOST_STEPS = 1_000_000
-"""Values of a stepped range, at most."""
+LEAST_REPEATED = 4
+"""Trials of a repeated search, at least: samplers spread as many over the space before they learn,
+and fewer choose among hardly more than the defaults, which all repeats share."""
 CONTROL_NAME = r"[a-z]+(-[a-z]+)*"
 PROFILE, RESERVED = "published", ("method", "profile")
 """The word for a paper's own settings, and the words of an entry that are no field of a method."""
-
-
-def _finite_steps(low: float, high: float, step: float) -> None:
-    if step <= 0:
-        raise Misfit(
-            f"`step` must be above 0, but got {shown(step)}; leave it out for any number", "step"
-        )
-    if (high - low) / step > MOST_STEPS:
-        raise Misfit(
-            f"`step` must cut a range into at most {MOST_STEPS:,} values, but got {shown(step)}; "
-            "leave it out for any number",
-            "step",
-        )
-
-
-class Range(Strict):
-    """Numbers from `low` to `high`, both included."""
-
-    low: int | float
-    high: int | float
-    log: bool = False
-    step: int | float | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _ordered(self) -> "Range":
-        low, high = shown(self.low), shown(self.high)
-        if not self.low <= self.high:
-            raise Misfit(f"`low <= high` must hold, but got ({low=!s}, {high=!s})", "low")
-        if self.log and self.low <= 0:
-            raise Misfit(f"a log range must start above 0, but got low={low}", "low")
-        if self.log and self.step is not None:
-            raise Misfit("a range is either log or stepped, but got both; delete `step`", "step")
-        if self.step is not None:
-            _finite_steps(self.low, self.high, self.step)
-        return self
-
-
-class Choices(Strict):
-    """One of a closed list of values."""
-
-    choices: Annotated[list[Scalar], Field(min_length=1, max_length=1000)]
-
-    @pydantic.model_validator(mode="after")
-    def _different(self) -> "Choices":
-        repeated = [c for index, c in enumerate(self.choices) if c in self.choices[:index]]
-        if repeated:
-            raise Misfit(
-                f"`choices` must differ, but got {shown(repeated[0])} twice; delete one", "choices"
-            )
-        return self
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, dict):
-        return "choices" if any(same(str(name), ["choices"]) for name in value) else "range"
-    if isinstance(value, Choices):
-        return "choices"
-    return "range" if isinstance(value, Range) else "fixed"
-
-
-def _narrowing(value: object) -> object:
-    """What a hyperparameter may be given; pydantic would list five types that it is none of."""
-    if isinstance(value, bool | int | float | str | dict | Range | Choices):
-        return value
-    hint = f"; write {{choices: {shown(value)}}}" if isinstance(value, list) else ""
-    hint = "; leave it out for the method's own range" if value is None else hint
-    raise ValueError(f"must be one value, a range or choices, but got {shown(value)}{hint}")
-
-
-Narrowing = Annotated[
-    Annotated[Range, pydantic.Tag("range")]
-    | Annotated[Choices, pydantic.Tag("choices")]
-    | Annotated[Scalar, pydantic.Tag("fixed")],
-    pydantic.Discriminator(_kind),
-    BeforeValidator(_narrowing),
-]
-"""A fixed value, a range, or a list of choices."""
 
 
 def _filled(methods: object) -> object:
@@ -133,11 +57,15 @@ class SearchPlan(Strict):
     """How each method's hyperparameters are searched."""
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Effort per method, in trials of full length; refused ones come on top."""
+    """Effort of one search, in trials of full length; refused ones come on top."""
+    repeats: Annotated[int, Field(ge=1, le=1000, exclude_if=lambda repeats: repeats == 1)] = 1
+    """Independent searches of each method, `trials` each: every one has seeds of its own, and
+    chooses and confirms its own configurations. A claim about a method rests on them, 5 at least;
+    with 1, claims are about the configurations that were found."""
     seconds: Annotated[
         float | None, Field(gt=0, le=1e9, exclude_if=lambda seconds: seconds is None)
     ] = None
-    """Device-seconds per method, in place of `trials`: methods get equal time instead of equal
+    """Device-seconds per search, in place of `trials`: methods get equal time instead of equal
     epochs, to within a trial. `trials` is then what the samplers expect, and how many trials there
     are depends on the machine."""
     sampler: Literal["auto", "ehvi", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
@@ -151,7 +79,19 @@ class SearchPlan(Strict):
     """Per method, places to try right after its defaults; what they leave out has the default."""
     warm: Annotated[str | None, Field(alias="from")] = None
     """An earlier study on the same data, in the same MLflow store: its trials that lie in this
-    study's spaces teach the samplers, and count neither as effort nor on the board."""
+    study's spaces teach the samplers, and count neither as effort nor on the board. All repeats of
+    a method learn from the same ones."""
+
+    @pydantic.model_validator(mode="after")
+    def _repeats_search(self) -> "SearchPlan":
+        if self.repeats > 1 and self.trials < LEAST_REPEATED:
+            raise Misfit(
+                f"each of {self.repeats} `repeats` must search, which takes {LEAST_REPEATED} "
+                f"`trials` at least, but got {self.trials}; write `trials: 8`, say, or delete "
+                "`repeats`",
+                "trials",
+            )
+        return self
 
 
 class ConfirmPlan(Strict):
@@ -295,6 +235,17 @@ class Study(Strict):
                 f"budgets must rise, without repeats, but got {shown(self.budgets)}; write "
                 f"{shown(rising)}",
                 "budgets",
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _a_race_is_of_one_search(self) -> "Study":
+        if self.confirm.race and self.search.repeats > 1:
+            raise Misfit(
+                "confirm.race: a race adds seeds to the configurations of one search, but got "
+                f"`search: {{repeats: {self.search.repeats}}}`; delete `race` and `budget`, or "
+                "`repeats`",
+                *("confirm", "race"),
             )
         return self
 

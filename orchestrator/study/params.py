@@ -62,8 +62,3 @@ def derive(study: Study, config: str, index: int) -> int:
     """The seed of one run: from the study's seed, the trial's identity and the seed index."""
     text = f"{study.seed}/{config}/{index}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-
-def trial_name(method: str, number: int) -> str:
-    """The name of a search trial everywhere: its method, and its number among that method's."""
-    return f"{method}-{number:05d}"

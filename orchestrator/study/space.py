@@ -4,26 +4,31 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import pydantic
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import create_trial
-from pydantic.fields import FieldInfo
 
 from methods import METHODS
-from methods.api import Method, Search, Task
+from methods.api import Method, Task
 from methods.errors import MethodError, StudyError, nearest
 from methods.names import same
 from methods.training.loop import Recipe
 from methods.values import Params, Scalar, shown
-from orchestrator.study.distributions import Distribution, ends, inside, ranged, rank, spread
-from orchestrator.study.file import RESERVED, Choices, Narrowing, Range, Study
+from orchestrator.study.distributions import (
+    Distribution,
+    default_range,
+    ends,
+    inside,
+    place,
+    ranged,
+    rank,
+    spread,
+)
+from orchestrator.study.file import RESERVED, SearchPlan, Study
+from orchestrator.study.names import search_name
+from orchestrator.study.narrowing import Narrowing
 from orchestrator.study.params import ALIAS, PREFIX, completed, model_of, parts, split
 
 BATCH = PREFIX + "batch_size"
@@ -45,6 +50,13 @@ class Space:
     opening: Params = dataclasses.field(default_factory=dict)
     """What the paper sets and the study leaves to the method: the parameters of the search's first
     trial, which is outside of the space. Empty where the search begins with the defaults."""
+    repeat: int | None = None
+    """Which of the method's independent searches draws from it, from 1 on; None is the only one."""
+
+    @property
+    def search(self) -> str:
+        """The name of the search that draws from it."""
+        return search_name(self.method, self.repeat)
 
     @property
     def first(self) -> list[dict[str, Scalar]]:
@@ -174,6 +186,24 @@ def spaces(study: Study) -> dict[str, Space]:
         return _spaces(study)
 
 
+def searches(study: Study) -> dict[str, Space]:
+    """The space of every search of a study, by the search's name.
+
+    The first searches of all methods come first, then the second ones.
+
+    Raises:
+        StudyError: as `spaces`.
+    """
+    by_method = spaces(study)
+    numbers = range(1, study.search.repeats + 1) if study.search.repeats > 1 else (None,)
+    repeated = [
+        dataclasses.replace(space, repeat=number)
+        for number in numbers
+        for space in by_method.values()
+    ]
+    return {space.search: space for space in repeated}
+
+
 def _spaces(study: Study) -> dict[str, Space]:
     controls = study.controls
     for name, fields in study.methods.items():
@@ -201,25 +231,14 @@ def _spaces(study: Study) -> dict[str, Space]:
         if name not in controls
     }
     return {
-        name: _repeated(originals[controls[name]], name) if name in controls else originals[name]
+        name: _again(originals[controls[name]], name) if name in controls else originals[name]
         for name in study.methods
     }
 
 
-def _repeated(space: Space, name: str) -> Space:
+def _again(space: Space, name: str) -> Space:
     """The same space under another name; its trials say whose it is."""
     return dataclasses.replace(space, method=name, fixed={**space.fixed, ALIAS: space.method})
-
-
-def described(field: FieldInfo) -> str:
-    """The search range in a field's annotation as text; empty where the field is not searched."""
-    span = _default_range(field)
-    if span is None:
-        return ""
-    if span.low is None or span.high is None:
-        return " | ".join(str(choice) for choice in span.choices or _closed(field))
-    extra = ", log" if span.log else f", step {span.step:g}" if span.step else ""
-    return f"{span.low:g} to {span.high:g}{extra}"
 
 
 def _space(method: str, entry: Mapping[str, Narrowing], study: Study) -> Space:
@@ -235,19 +254,32 @@ def _space(method: str, entry: Mapping[str, Narrowing], study: Study) -> Space:
     free: dict[str, Distribution] = {}
     for name, field in model.model_fields.items():
         with _at("methods", method, name):
-            given = fields.get(name, profile.get(name, _default_range(field)))
-            _place(name, field, given, fixed, free)
+            given = fields.get(name, profile.get(name, default_range(field)))
+            place(name, field, given, fixed, free)
     for name, field in Recipe.model_fields.items():
         with _at("recipe", name):
             given = profile.get(PREFIX + name, recipe.get(name))
-            _place(PREFIX + name, field, given, fixed, free)
+            place(PREFIX + name, field, given, fixed, free)
     space = Space(method, fixed, free, study.search.points.get(method, ()), profile)
     _in_bounds(space)
     _reachable(space)
-    if profile or not study.search.published:
-        return space
-    settled = {*fields, *(PREFIX + name for name in recipe)}
-    return _opened(space, {k: v for k, v in model.PUBLISHED.items() if k not in settled})
+    if not profile and study.search.published:
+        settled = {*fields, *(PREFIX + name for name in recipe)}
+        space = _opened(space, {k: v for k, v in model.PUBLISHED.items() if k not in settled})
+    _searched(space, study.search)
+    return space
+
+
+def _searched(space: Space, plan: SearchPlan) -> None:
+    """Repeated searches have trials of their own, beside those that all of them begin with."""
+    named = len(space.first) + bool(space.opening)
+    if plan.repeats > 1 and space.free and plan.trials <= named:
+        raise StudyError(
+            f"search: each of {plan.repeats} repeats must choose configurations of its own, but "
+            f"all {plan.trials} `trials` of {space.method} are named ahead (defaults, published "
+            f"values, points); write `trials: {named + 2}` or more, or name fewer points",
+            at=("search", "trials"),
+        )
 
 
 def _opened(space: Space, paper: Params) -> Space:
@@ -288,61 +320,6 @@ def _known(
         if model is not Recipe and (shared := same(name, list(Recipe.model_fields))):
             hint = f"all methods share it: write `recipe: {{{shared[0]}: ...}}`"
         raise StudyError(f"{owner} has no field {shown(name)}; {hint}", at=(*place, name))
-
-
-def _default_range(field: FieldInfo) -> Search | None:
-    """The search range in a field's annotation."""
-    return next((mark for mark in field.metadata if isinstance(mark, Search)), None)
-
-
-def _place(
-    name: str,
-    field: FieldInfo,
-    narrowing: Narrowing | Search | None,
-    fixed: dict[str, Scalar],
-    free: dict[str, Distribution],
-) -> None:
-    if narrowing is None:
-        return
-    if isinstance(narrowing, Search) and narrowing.choices is None and narrowing.low is None:
-        narrowing = Choices(choices=list(_closed(field)))
-    if isinstance(narrowing, Choices | Search) and narrowing.choices:
-        free[name] = CategoricalDistribution(tuple(narrowing.choices))
-    elif isinstance(narrowing, Range | Search):
-        free[name] = _numbers(name, field, narrowing)
-    elif not isinstance(narrowing, Choices):
-        fixed[name] = narrowing
-    if name in free and free[name].single():
-        fixed[name] = ends(free.pop(name))[0]
-
-
-def _closed(field: FieldInfo) -> tuple[Scalar, ...]:
-    if get_origin(field.annotation) is Literal:
-        return get_args(field.annotation)
-    return (False, True)
-
-
-def _numbers(name: str, field: FieldInfo, span: Range | Search) -> Distribution:
-    default = _default_range(field)
-    low, high = span.low, span.high
-    if field.annotation not in (int, float):
-        raise StudyError(
-            f"{name} must be one of {list(_closed(field))}, but got a range; use `choices:`"
-        )
-    if low is None or high is None:
-        raise StudyError(f"{name} must have both `low` and `high`, but has one; write the other")
-    step = (
-        span.step if span.step is not None else (default.step if default and not span.log else None)
-    )
-    if field.annotation is float:
-        return FloatDistribution(float(low), float(high), log=span.log, step=step)
-    if any(int(bound) != bound for bound in (low, high, step or 1)):
-        stepped = f", step={step}" if span.step is not None else ""
-        raise StudyError(
-            f"{name} must have whole numbers, but got (low={low}, high={high}{stepped}); round them"
-        )
-    stride = int(step) if step else 1
-    return IntDistribution(int(low), int(high) - (int(high) - int(low)) % stride, span.log, stride)
 
 
 def _in_bounds(space: Space) -> None:

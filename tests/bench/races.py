@@ -20,13 +20,14 @@ from rich.console import Console
 
 from methods.api import Task
 from orchestrator.record.history import History
-from orchestrator.record.trials import Ticket, number_of
+from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.replay import curves, tournament
 from orchestrator.search.replay.searchers import in_memory, named
 from orchestrator.search.replay.simulate import Searcher
 from orchestrator.study.file import Study
-from orchestrator.study.params import derive, trial_name
+from orchestrator.study.names import number_of, trial_name
+from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 
 SERVER = Path(__file__).with_name("syne_tune_server.py")

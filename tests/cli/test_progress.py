@@ -14,6 +14,7 @@ from orchestrator.record.events import (
     Planned,
     Point,
     Resumed,
+    Role,
     Start,
 )
 from orchestrator.study.file import SearchPlan, Study
@@ -36,7 +37,8 @@ POINT = Point("", Figures(0.9, 5e5))
 
 def started(trial: str) -> Start:
     method = trial.split("-", maxsplit=1)[0]
-    return Start(trial, "search", method, {}, seed=0, attempt=1, config=trial, config_hash="")
+    role: Role = "confirm" if "-seed" in trial else "search"
+    return Start(trial, role, method, {}, seed=0, attempt=1, config=trial, config_hash="")
 
 
 def ended(trial: str, state: EndState = "COMPLETE", reason: str | None = None) -> End:
@@ -61,9 +63,12 @@ def test_lines_tell_only_what_is_new() -> None:
         ended("skipnet-00000", "FAIL", "diverged: [nan]"),
         started("skipnet-00001"),
         ended("skipnet-00001", "FAIL", "refused: 3 blocks must divide by 2"),
+        started("skipnet-00002"),
         ended("skipnet-00002", "FAIL", f"over budget: {DEAR}"),
+        started("skipnet-00003"),
         ended("skipnet-00003", "FAIL", f"refused: {DEAR}"),  # as earlier versions wrote it
         Planned(2),
+        started("dense-00001"),
         ended("dense-00001"),
         terminal=False,
     )
@@ -98,11 +103,22 @@ def test_trials_that_equal_time_will_hold_are_not_foretold() -> None:
     timed = STUDY.model_copy(update={"search": SearchPlan(trials=2, seconds=60)})
     text = shown(
         Resumed(),
+        started("dense-00000"),
         ended("dense-00000"),
+        started("skipnet-00000"),
         ended("skipnet-00000"),
         Planned(2),
+        started("dense-00000-seed1"),
         ended("dense-00000-seed1"),
         terminal=False,
         study=timed,
     )
     assert [line.split("]")[0] for line in text.splitlines()] == ["[1", "[2", "[3 of 4"]
+
+
+def test_repeated_searches_count_in_the_total_and_as_their_method() -> None:
+    repeated = STUDY.model_copy(update={"search": SearchPlan(trials=4, repeats=3)})
+    events = (Resumed(), started("dense-r2-00000"), ended("dense-r2-00000"))
+    line = "[1 of at most 30] dense-r2-00000 COMPLETE: 90.0 % validation at 0.500 MMACs"
+    assert shown(*events, terminal=False, study=repeated).splitlines() == [line]
+    assert "dense-r2" not in shown(*events, terminal=True, study=repeated)

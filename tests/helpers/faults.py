@@ -24,6 +24,8 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import read_lines
 from orchestrator.record.rows import Row
 from orchestrator.study.file import Study, load
+from orchestrator.study.names import search_of, trial_name
+from orchestrator.study.space import searches
 
 FILE = """
 name: tiny
@@ -211,14 +213,14 @@ def nothing_lost(sweep: Sweep, uri: str) -> None:
     assert set(ends.values()) == {1}, [name for name, count in ends.items() if count > 1]
     assert set(ends) == starts
     unfit = {row.trial for row in rows if not row.outcome.took_a_worker}
-    for method in study.methods:
-        searched = [row.trial for row in rows if row.method == method and row.role == "search"]
+    for search in searches(study):
+        searched = [r.trial for r in rows if r.role == "search" and search_of(r.trial) == search]
         assert len(set(searched) - unfit) >= study.search.trials, sorted(searched)
 
     ledger = Ledger(sweep.folder, study)
-    for method in study.methods:
-        for trial in ledger.history._trials[method]:
-            row = next(r for r in rows if r.trial == f"{method}-{trial.number:05d}")
+    for search, trials in ledger.history._trials.items():
+        for trial in trials:
+            row = next(r for r in rows if r.trial == trial_name(search, trial.number))
             assert trial.state.name == row.state, (trial, row)
             if trial.state.name == "COMPLETE":
                 last = [r for r in rows if r.trial == row.trial][-1]

@@ -21,14 +21,19 @@ from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
-from orchestrator.study.space import spaces
+from orchestrator.study.space import searches
 
 TASK = Task("digits", 1, 8, 8, 10)
 LAG = 2
 
 
 def study(
-    sampler: str, stop: str = "none", trials: int = 4, epochs: int = 4, **confirm: Any
+    sampler: str,
+    stop: str = "none",
+    trials: int = 4,
+    epochs: int = 4,
+    repeats: int = 1,
+    **confirm: Any,
 ) -> Study:
     """Wide networks of `dense` are over the budget, and are refused."""
     return Study.model_validate(
@@ -41,7 +46,12 @@ def study(
                 "dense": {"depth": 8, "width": {"low": 0.25, "high": 1.0}},
                 "skipnet": {"depth": 8, "width": {"low": 0.25, "high": 0.5}},
             },
-            "search": {"trials": trials, "sampler": sampler, "stop": stop},
+            "search": {
+                "trials": trials,
+                "repeats": repeats,
+                "sampler": sampler,
+                "stop": stop,
+            },
             "confirm": {"seeds": 2, **confirm},
         }
     )
@@ -66,7 +76,7 @@ class Tape:
 
     def replayed(self, what: Study, length: int) -> History:
         """The state after so many entries."""
-        history = History(what, spaces(what))
+        history = History(what, searches(what))
         for entry in self.entries[:length]:
             match entry:
                 case (method, trial):
@@ -85,7 +95,7 @@ def worker(what: Study, ticket: Ticket) -> Iterator[Result]:
         accuracy = float(1.0 - min(level + 0.6 * np.exp(-step), 0.95))
         metrics = {"curve/val_acc": accuracy, "curve/macs_mean_m": macs / 1e6}
         ending = None
-        if ticket.trial == "skipnet-00001" and step == 3:
+        if ticket.trial in ("skipnet-00001", "skipnet-r2-00001") and step == 3:
             ending = Ending("FAIL", "diverged: loss is nan at epoch 3", 3.0)
         elif step == epochs:
             figures = Figures(accuracy, macs, macs_p95=macs, macs_max=macs)
@@ -104,6 +114,8 @@ STUDIES = {
     "random": (study("random"), 1),
     "nsga2, raced": (study("nsga2", seeds=3, race=True, budget=4), 1),
     "tpe, stopped early": (study("tpe", "predictive", trials=9, epochs=6), 8),
+    "random, repeated": (study("random", repeats=2), 3),
+    "tpe, stopped early, repeated": (study("tpe", "predictive", 9, 6, repeats=2), 25),
 }
 """Each with how many entries lie between two kills."""
 
@@ -112,7 +124,7 @@ STUDIES = {
 def test_a_driver_killed_at_any_event_ends_in_equal_rows(name: str) -> None:
     what, stride = STUDIES[name]
     tape = Tape()
-    history = History(what, spaces(what), book=tape)
+    history = History(what, searches(what), book=tape)
     history.begin(provenance(what, TASK, 269), lag=LAG, device="cpu")
     whole = finished(what, history, seed=0)
     assert {row.role for row in whole} == {"search", "confirm"}

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from methods.errors import StudyError
-from orchestrator.study.file import Choices, Range, Study, load
+from orchestrator.study.file import Study, load
+from orchestrator.study.narrowing import Choices, Range
 
 GOOD = """
 name: tiny

@@ -49,12 +49,12 @@ class Stock:
 
     def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
         """A fresh search in memory."""
-        samples = {method: _AskAndTell(self.make) for method in spaces}
+        samples = {search: _AskAndTell(self.make) for search in spaces}
 
         def sample(
             space: Space, history: Sequence[FrozenTrial], study: Study, number: int
         ) -> Params:
-            return samples[space.method](space, history, study, number)
+            return samples[space.search](space, history, study, number)
 
         return Agenda(in_memory(study, spaces, self.name), task, lag=lag, sample=sample)
 
@@ -72,7 +72,7 @@ class _AskAndTell:
         self, space: Space, history: Sequence[FrozenTrial], study: Study, number: int
     ) -> Params:
         if self._study is None:
-            seed = derive(study, f"{space.method}/{study.search.sampler}", 0)
+            seed = derive(study, f"{space.search}/{study.search.sampler}", 0)
             sampler = self.make(seed, study.search.trials)
             self._study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
         for trial in history[self._told :]:

@@ -21,12 +21,13 @@ from methods.values import Params
 from orchestrator.record.events import Figures, Metrics, Point
 from orchestrator.record.history import History
 from orchestrator.record.result import Ending, Result
-from orchestrator.record.trials import Ticket, number_of
+from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.gaussian import Array
 from orchestrator.search.replay.curves import Table
 from orchestrator.search.replay.surrogate import Course, Surrogate
 from orchestrator.study.file import Study
+from orchestrator.study.names import number_of
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 

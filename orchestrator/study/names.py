@@ -1,0 +1,30 @@
+"""The names of searches and trials, the same everywhere; all seeds of a trial derive from its name.
+
+`dense-00003` is a trial of the only search of `dense`, `dense-r2-00003` one of its second search,
+and `dense-r2-00003-seed1` a confirm run of that configuration.
+"""
+
+
+def search_name(method: str, repeat: int | None) -> str:
+    """The name of a method's search, by its number from 1 on; None is the only search."""
+    return method if repeat is None else f"{method}-r{repeat}"
+
+
+def trial_name(search: str, number: int) -> str:
+    """The name of a search trial: its search, and its number there."""
+    return f"{search}-{number:05d}"
+
+
+def confirm_name(config: str, seed: int) -> str:
+    """The name of a confirm run: the search trial whose parameters it has, and the seed's index."""
+    return f"{config}-seed{seed}"
+
+
+def search_of(trial: str) -> str:
+    """The search in a search trial's name."""
+    return trial.rsplit("-", 1)[0]
+
+
+def number_of(trial: str) -> int:
+    """The number in a search trial's name."""
+    return int(trial.rsplit("-", 1)[1])

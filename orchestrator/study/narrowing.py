@@ -1,0 +1,90 @@
+"""What a study may say of a hyperparameter: one value, a range, or a list of choices."""
+
+from typing import Annotated
+
+import pydantic
+from pydantic import BeforeValidator, Field
+
+from methods.names import same
+from methods.values import Scalar, shown
+from orchestrator.study.reading import Misfit, Strict
+
+MOST_STEPS = 1_000_000
+"""Values of a stepped range, at most."""
+
+
+class Range(Strict):
+    """Numbers from `low` to `high`, both included."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | float | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        low, high = shown(self.low), shown(self.high)
+        if not self.low <= self.high:
+            raise Misfit(f"`low <= high` must hold, but got ({low=!s}, {high=!s})", "low")
+        if self.log and self.low <= 0:
+            raise Misfit(f"a log range must start above 0, but got low={low}", "low")
+        if self.log and self.step is not None:
+            raise Misfit("a range is either log or stepped, but got both; delete `step`", "step")
+        if self.step is not None:
+            _finite_steps(self.low, self.high, self.step)
+        return self
+
+
+class Choices(Strict):
+    """One of a closed list of values."""
+
+    choices: Annotated[list[Scalar], Field(min_length=1, max_length=1000)]
+
+    @pydantic.model_validator(mode="after")
+    def _different(self) -> "Choices":
+        repeated = [c for index, c in enumerate(self.choices) if c in self.choices[:index]]
+        if repeated:
+            raise Misfit(
+                f"`choices` must differ, but got {shown(repeated[0])} twice; delete one", "choices"
+            )
+        return self
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, dict):
+        return "choices" if any(same(str(name), ["choices"]) for name in value) else "range"
+    if isinstance(value, Choices):
+        return "choices"
+    return "range" if isinstance(value, Range) else "fixed"
+
+
+def _narrowing(value: object) -> object:
+    """What a hyperparameter may be given; pydantic would list five types that it is none of."""
+    if isinstance(value, bool | int | float | str | dict | Range | Choices):
+        return value
+    hint = f"; write {{choices: {shown(value)}}}" if isinstance(value, list) else ""
+    hint = "; leave it out for the method's own range" if value is None else hint
+    raise ValueError(f"must be one value, a range or choices, but got {shown(value)}{hint}")
+
+
+Narrowing = Annotated[
+    Annotated[Range, pydantic.Tag("range")]
+    | Annotated[Choices, pydantic.Tag("choices")]
+    | Annotated[Scalar, pydantic.Tag("fixed")],
+    pydantic.Discriminator(_kind),
+    BeforeValidator(_narrowing),
+]
+"""A fixed value, a range, or a list of choices."""
+
+
+def _finite_steps(low: float, high: float, step: float) -> None:
+    if step <= 0:
+        raise Misfit(
+            f"`step` must be above 0, but got {shown(step)}; leave it out for any number", "step"
+        )
+    if (high - low) / step > MOST_STEPS:
+        raise Misfit(
+            f"`step` must cut a range into at most {MOST_STEPS:,} values, but got {shown(step)}; "
+            "leave it out for any number",
+            "step",
+        )

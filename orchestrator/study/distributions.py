@@ -1,6 +1,7 @@
 """Where a hyperparameter's value may lie: Optuna's distributions, and their unit interval."""
 
 import math
+import warnings
 from typing import Any, Literal, get_args, get_origin
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -126,7 +127,9 @@ def _numbers(name: str, field: FieldInfo, span: Range | Search) -> Distribution:
         span.step if span.step is not None else (default.step if default and not span.log else None)
     )
     if field.annotation is float:
-        return FloatDistribution(float(low), float(high), log=span.log, step=step)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # `high` is rounded down to a step
+            return FloatDistribution(float(low), float(high), log=span.log, step=step)
     if any(int(bound) != bound for bound in (low, high, step or 1)):
         stepped = f", step={step}" if span.step is not None else ""
         raise StudyError(

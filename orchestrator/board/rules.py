@@ -92,6 +92,8 @@ class Rules:
             shared_images=data.shared_test if data else 0,
             seeds=study.confirm.seeds,
             extra=study.confirm.budget or 0,
+            repeats=study.search.repeats,
+            margin=None if study.margin is None else study.margin / 100,
         )
 
     @classmethod

@@ -140,6 +140,8 @@ def _baseline_leads(board: Board, base: Cell, tested: Sequence[Cell]) -> str:
     if close:
         return f"{_highest(board, base)}, and {listed(close)} cannot be told from it"
     others = [cell.method for cell in tested if cell is not base]
+    if not others:
+        return f"{_highest(board, base)}, and no other can be tested"
     return f"{_highest(board, base)}, and is better than {found(board, others)}"
 
 
@@ -178,9 +180,9 @@ def _beats(board: Board, better: Cell) -> str:
 
 def _and_others(board: Board, better: Sequence[Cell]) -> str:
     """Who beats the baseline beside the first."""
-    others = listed([cell.method for cell in better[1:]])
-    if not others:
+    if len(better) < 2:
         return ""
+    others = listed([cell.method for cell in better[1:]])
     verb, of = ("does", "that of ") if len(better) == 2 else ("do", "those of ")
     return f"; so {verb} {others if board.rules.repeats > 1 else of + others}"
 

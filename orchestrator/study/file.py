@@ -187,6 +187,11 @@ class Study(Strict):
     """Budgets in million MACs (fvcore FLOPs) per image, inclusive."""
     primary: float | None = None
     """The budget at which methods are tested against dense; by default the largest."""
+    margin: Annotated[
+        float | None, Field(gt=0, le=50, exclude_if=lambda margin: margin is None)
+    ] = None
+    """Percentage points by which a method may be worse than dense and still count as not worse;
+    declared, it is tested, with two fifths of the level. By default it is not."""
     recipe: dict[str, Narrowing] = Field(default_factory=dict)
     """Training settings shared by all methods; fixed, or opened for search."""
     methods: Annotated[

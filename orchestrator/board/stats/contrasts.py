@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from orchestrator.board.stats.units import Units, scipy
+from orchestrator.board.stats.units import Units, quantile, scipy
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,19 @@ class Contrast:
         """Two-sided, of no difference."""
         if self.difference is None or not self.errors:
             return None
-        t = scipy().stats.t
-        return max(float(2 * t.sf(abs(self.difference) / e.size, e.freedom)) for e in self.errors)
+        return max(2 * _tail(abs(self.difference), error) for error in self.errors)
 
     def not_worse(self, margin: float) -> float | None:
         """One-sided p-value of being worse by `margin` or more."""
         if self.difference is None or not self.errors:
             return None
-        t, above = scipy().stats.t, self.difference + margin
-        return max(float(t.sf(above / e.size, e.freedom)) for e in self.errors)
+        return max(_tail(self.difference + margin, error) for error in self.errors)
 
     def at(self, confidence: float) -> Difference:
         """The difference with its interval at this confidence."""
         if self.difference is None or not self.errors:
             return Difference("too few seeds" if self.few else "not testable", self.difference)
-        t = scipy().stats.t
-        half = max(float(t.ppf(0.5 + confidence / 2, e.freedom)) * e.size for e in self.errors)
+        half = max(quantile(confidence, error.freedom) * error.size for error in self.errors)
         return Difference(
             "tested", self.difference, self.difference - half, self.difference + half, self.p
         )
@@ -107,6 +104,11 @@ def _images(a: Units, b: Units) -> tuple[float, float, int]:
             return variance, a.interaction + b.interaction, n
     n = min(a.images or 0, b.images or 0)
     return (a.of_images + b.of_images, 0.0, n) if n > 1 else (0.0, 0.0, 0)
+
+
+def _tail(value: float, error: Error) -> float:
+    """How likely a t of this error is larger."""
+    return float(scipy().special.stdtr(error.freedom, -value / error.size))
 
 
 def _error(square: float, parts: list[tuple[float, int]]) -> Error:

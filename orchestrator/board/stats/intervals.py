@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.board.stats.units import Floats, Units, interaction, moments, scipy
+from orchestrator.board.stats.units import Floats, Units, interaction, moments, quantile
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def summary(values: Sequence[float], confidence: float = 0.95) -> Summary:
     sd = float(np.sqrt(variance))
     if n == 2:
         return Summary(n, mean, sd, None, None)
-    half = _quantile(confidence, n - 1) * sd / float(np.sqrt(n))
+    half = quantile(confidence, n - 1) * sd / float(np.sqrt(n))
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
@@ -54,7 +54,7 @@ def accuracy(units: Units, confidence: float = 0.95) -> Summary:
         return Summary(units.n, units.mean, over_units.sd, None, None)
     size = share * (1 - share) / variance
     size = size if images is None else min(size, images * units.n)
-    square = _quantile(confidence, freedom) ** 2
+    square = quantile(confidence, freedom) ** 2
     middle = (units.mean + square / (2 * size)) / (1 + square / size)
     half = square * units.mean * (1 - units.mean) / size + (square / (2 * size)) ** 2
     half = float(np.sqrt(max(half, 0.0))) / (1 + square / size)
@@ -97,12 +97,8 @@ def crossed_mean(values: Floats, confidence: float = 0.95) -> Summary:
     if square < 1e-24:
         return Summary(seeds, mean, sd, mean, mean)
     freedom = square**2 / sum(part**2 / free for part, free in parts)
-    half = _quantile(confidence, freedom) * float(np.sqrt(square))
+    half = quantile(confidence, freedom) * float(np.sqrt(square))
     over_seeds = summary(values.mean(axis=1).tolist(), confidence)
     low = min(mean - half, mean if over_seeds.lo is None else over_seeds.lo)
     high = max(mean + half, mean if over_seeds.hi is None else over_seeds.hi)
     return Summary(seeds, mean, sd, low, high)
-
-
-def _quantile(confidence: float, freedom: float) -> float:
-    return float(scipy().stats.t.ppf(0.5 + confidence / 2, freedom))

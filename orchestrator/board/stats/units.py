@@ -69,6 +69,11 @@ def interaction(values: Floats) -> float:
     return float((rest**2).sum() / freedom)
 
 
+def quantile(confidence: float, freedom: float) -> float:
+    """Of Student's t, for a two-sided interval."""
+    return float(scipy().special.stdtrit(freedom, 0.5 + confidence / 2))
+
+
 def scipy() -> Any:
     """scipy, once it is needed: workers read what a board is made of, and never test."""
     import scipy.optimize  # noqa: PLC0415  # loads slowly

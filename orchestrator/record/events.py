@@ -50,6 +50,12 @@ class Point:
     test: Figures | None = None
     alarm: str | None = None
     """What the method warns of."""
+    parameters: int | None = None
+    """Learned values of the deployed network; None, as below, in logs of earlier versions."""
+    weight_bytes: int | None = None
+    """Of all values that the deployed network ships."""
+    activation_bytes: int | None = None
+    """Peak memory of activations for one image."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,8 @@ KINDS: Mapping[str, type[Event]] = {
 }
 NAMES = {kind: name for name, kind in KINDS.items()}
 KEYS = {kind: [field.name for field in dataclasses.fields(kind)] for kind in NAMES}
+SIZES = ("parameters", "weight_bytes", "activation_bytes")
+"""What a point says of its deployed network beside the MACs; see `methods.shipping.size`."""
 METRICS = [field.name for field in dataclasses.fields(Metrics)]
 CURVE = "curve/"
 """How the names of an epoch's figures begin."""
@@ -298,7 +306,8 @@ def _encoded(point: Point) -> dict[str, Any]:
         if figures is not None:
             named = {key: getattr(figures, name) for key, name in SPLITS[split].items()}
             content |= {key: value for key, value in named.items() if value is not None}
-    return content if point.alarm is None else {**content, "alarm": point.alarm}
+    stated = {name: getattr(point, name) for name in ("alarm", *SIZES)}
+    return content | {name: value for name, value in stated.items() if value is not None}
 
 
 def _decoded(content: Mapping[str, Any]) -> Point:
@@ -308,7 +317,11 @@ def _decoded(content: Mapping[str, Any]) -> Point:
     val = _figures(content, "val")
     if val is None:
         raise ValueError("an operating point must have figures on validation, but has none")
-    return Point(name, val, _figures(content, "test"), content.get("alarm"))
+    sizes = {key: content.get(key) for key in SIZES}
+    for key, value in sizes.items():
+        if not isinstance(value, int | None):
+            raise ValueError(f"{key} must be a whole number, got {value!r}")
+    return Point(name, val, _figures(content, "test"), content.get("alarm"), **sizes)
 
 
 def _figures(content: Mapping[str, Any], split: str) -> Figures | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from methods.files import digest
 from methods.values import Params
-from orchestrator.record.events import SPLITS, End, Point, Role, Start
+from orchestrator.record.events import SIZES, SPLITS, End, Point, Role, Start
 from orchestrator.record.result import Outcome
 
 FIGURES = tuple(
@@ -63,6 +63,10 @@ class Row:
     """Fraction of the images that have the most frequent decisions."""
     test_top5: float | None = None
     """Fraction whose class is among the five most likely; None where there are few classes."""
+    parameters: int | None = None
+    """Of the deployed network; None, as the two below, where an earlier version ran the trial."""
+    weight_bytes: int | None = None
+    activation_bytes: int | None = None
     budgets: tuple[float, ...] = ()
     run_id: str | None = None
     evidence: str = ""
@@ -126,7 +130,8 @@ def _figures(point: Point | None) -> dict[str, Any]:
     if point is None:
         return dict.fromkeys(FIGURES)
     keys = {**SPLITS["val"], **SPLITS["test"]}
-    return {
+    figures = {
         key: getattr(point.val if key.startswith("val") else point.test, keys[key], None)
         for key in FIGURES
     }
+    return figures | {key: getattr(point, key) for key in SIZES}

@@ -13,6 +13,7 @@ from methods import METHODS
 from methods.data.digest import Digest
 from methods.files import digest
 from orchestrator.record.events import (
+    SIZES,
     End,
     EndState,
     Figures,
@@ -206,7 +207,9 @@ def _bare(study: str, tags: Mapping[str, str], run_id: str, state: str, reason: 
 
 def _figures(point: Point) -> dict[str, float]:
     test = _split("test", "test_macs", point.test) if point.test else {}
-    return {**_split("val", "macs", point.val), **test}
+    sizes = {f"size/{name}": getattr(point, name) for name in SIZES}
+    known = {name: float(value) for name, value in sizes.items() if value is not None}
+    return {**_split("val", "macs", point.val), **test, **known}
 
 
 def _split(split: str, macs: str, figures: Figures) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from methods.api import Method, Network, RoutedNetwork
 from methods.data.load import Data, Split
 from methods.errors import Diverged, WrongPrice
 from methods.macs import executed_macs
+from methods.shipping.size import Size, size
 from methods.training.evaluate import Evaluation, evaluate
 from methods.training.routing import DRAWS, Routing, routing
 from orchestrator.board.model import Worth
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 PROOF = 64
 """Validation images on which the stated price is compared with the MACs that are executed."""
+RUNS = 8
+"""Of these images, at most, the peak memory is the largest of: each costs other MACs."""
 
 
 NORMAL = 1.96
@@ -70,6 +73,8 @@ def measure(
             raise Diverged(flaw)
         images = data.validation.head(PROOF)[0].to(device)
         prove(method, view, images)
+        sizes = _size(method, view, images, validation.evaluation)
+        point = replace(point, **asdict(sizes))
         if alarms := [*filter(None, (validation.alarm(), method.alarm(view, images)))]:
             point = replace(point, alarm="; ".join(alarms))
             logger.warning("%s: %s", point.point or "network", point.alarm)
@@ -96,6 +101,12 @@ def prove(method: Method, net: Network, images: torch.Tensor) -> None:
             f"the price must equal what runs, but the network states {stated} MACs for "
             f"{len(images)} images and the deployed network executes {executed}"
         )
+
+
+def _size(method: Method, net: Network, images: torch.Tensor, evaluation: Evaluation) -> Size:
+    """The deployed network's size; what runs on an image shows in its MACs, the dearest first."""
+    _, firsts = np.unique(evaluation.macs[: len(images)], return_index=True)
+    return size(method.deploy(net), images[firsts[::-1][:RUNS].tolist()])
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from orchestrator.record.events import End, Epoch, Event, Lost, Start, decode, e
 from orchestrator.record.history import History
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import Log, read
+from orchestrator.record.rows import trial_rows
 from orchestrator.study.file import Study, load
 from orchestrator.study.space import Space
 
@@ -62,6 +63,14 @@ def test_unknown_keys_are_passed_over_and_absent_ones_have_defaults() -> None:
     event = decode(bare)
     assert isinstance(event, End)
     assert event.evidence == ""
+    sizes = {"parameters": 9, "weight_bytes": 36, "activation_bytes": 64}
+    sized = {**end, "points": [{**end["points"][0], **sizes}]}
+    assert encode(decode(sized)) == sized
+    for event, parameters in ((decode(end), None), (decode(sized), 9)):
+        (row, *_) = trial_rows("study", decode(start), event)
+        assert row.parameters == parameters
+    with pytest.raises(ValueError, match="parameters must be a whole number, got '9'"):
+        decode({**end, "points": [{**end["points"][0], "parameters": "9"}]})
     with pytest.raises(ValueError, match="no event is called 'party'"):
         decode({"event": "party"})
     with pytest.raises(ValueError, match="val_acc must be a number, got '1'"):

@@ -211,7 +211,7 @@ def test_the_layout_names_the_chosen_point_first() -> None:
     points = decode_points(
         [
             {"point": "a", "val_acc": 0.11111, "val_macs_mean": 1e5},
-            {"point": "b", "val_acc": 0.2, "val_macs_mean": 1e7},
+            {"point": "b", "val_acc": 0.2, "val_macs_mean": 1e7, "parameters": 9000},
         ]
     )
     figures = layout.figures(points, "a")
@@ -219,6 +219,8 @@ def test_the_layout_names_the_chosen_point_first() -> None:
     assert figures["b/macs/mean_m"] == 10.0
     assert figures["macs/log10"] == 5.0
     assert layout.figures(points, "")["val/acc"] == 0.2
+    assert figures["b/size/parameters"] == layout.figures(points, "b")["size/parameters"] == 9000
+    assert "size/parameters" not in figures, "an earlier version did not measure it"
     assert layout.figures([], "a") == {}
 
 

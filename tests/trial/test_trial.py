@@ -103,6 +103,9 @@ def test_the_end_has_both_operating_points_with_test_figures(
     assert end["state"] == "COMPLETE"
     assert [point["point"] for point in end["points"]] == ["supervised", "policy"]
     assert all(0.2 < point["test_acc"] <= 1 for point in end["points"])
+    for point in end["points"]:
+        assert point["weight_bytes"] == 4 * point["parameters"] > 0
+        assert point["activation_bytes"] % 4 == 0 < point["activation_bytes"]
 
 
 def test_a_search_trial_never_reads_the_test_split(

@@ -17,7 +17,7 @@ from methods.api import Task
 from methods.errors import MethodError, StorageError
 from methods.values import Params
 from orchestrator.record import log
-from orchestrator.record.events import Begun, End, Epoch, Event, Metrics, Start
+from orchestrator.record.events import SIZES, Begun, End, Epoch, Event, Metrics, Start
 from orchestrator.record.provenance import (
     Provenance,
     decode_provenance,
@@ -49,6 +49,7 @@ COLUMNS = {
     "seconds": "Float64",
     "final_acc": "Float64",
     "final_macs": "Float64",
+    **{f"final_{name}": "Int64" for name in SIZES},
     "trial_seconds": "Float64",
 }
 """One row per trial and epoch: fractions, MACs, seconds; what a trial ended in stands in each row.
@@ -194,7 +195,8 @@ def _ended(events: Iterable[Event]) -> Iterator[_Trial]:
 def _rows(trial: _Trial, task: Task) -> list[dict[str, Any]]:
     start, end = trial.start, trial.end
     assert end is not None, "the trial ended"
-    final = end.points[-1].val if end.points and end.state == "COMPLETE" else None
+    point = end.points[-1] if end.points and end.state == "COMPLETE" else None
+    final = point.val if point else None
     whole = {
         "trial": start.trial,
         "method": start.method,
@@ -206,6 +208,7 @@ def _rows(trial: _Trial, task: Task) -> list[dict[str, Any]]:
         "epochs": start.params[EPOCHS],
         "final_acc": final.accuracy if final else None,
         "final_macs": final.macs_mean if final else None,
+        **{f"final_{name}": getattr(point, name, None) for name in SIZES},
         "trial_seconds": end.seconds,
     }
     return [

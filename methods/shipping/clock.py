@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from methods.api import Images
@@ -31,6 +32,9 @@ class Latency:
 
     median: float
     spread: float
+    p95: float
+    """Of the single calls: 95 % of them took no longer."""
+    calls: int
 
 
 def latencies(
@@ -44,10 +48,10 @@ def latencies(
     """Wall time of one call of each module, in turns, so that a drift of the machine affects all.
 
     A round calls every module on every batch and takes the mean over the batches; the first
-    `warmup` rounds do not count. No round starts after `seconds`, except the first five.
-    The batches must lie on the device of the modules.
+    `warmup` rounds do not count, and each call is awaited. No round starts after `seconds`, except
+    the first five. The batches must lie on the device of the modules.
     """
-    times: list[list[float]] = [[] for _ in modules]
+    times: list[list[list[float]]] = [[] for _ in modules]
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         for module in modules:
@@ -57,20 +61,24 @@ def latencies(
                 break
             order = range(len(modules))
             for index in order if round_ % 2 else reversed(order):
-                elapsed = _elapsed(modules[index], batches)
+                calls = [_elapsed(modules[index], images) for images in batches]
                 if round_ >= 0:
-                    times[index].append(elapsed / len(batches))
-    quartiles = [np.quantile(samples, (0.25, 0.5, 0.75)) for samples in times]
-    return [Latency(float(median), float(high - low)) for low, median, high in quartiles]
+                    times[index].append(calls)
+    return [_latency(np.array(rounds)) for rounds in times]
 
 
-def _elapsed(module: nn.Module, batches: Sequence[Images]) -> float:
-    """Seconds of one call per batch."""
-    wait(batches[0].device)
+def _latency(seconds: Float[np.ndarray, "rounds batches"]) -> Latency:
+    low, median, high = np.quantile(seconds.mean(1), (0.25, 0.5, 0.75))
+    p95 = np.quantile(seconds, 0.95, method="inverted_cdf")
+    return Latency(float(median), float(high - low), float(p95), seconds.size)
+
+
+def _elapsed(module: nn.Module, images: Images) -> float:
+    """Seconds of one call."""
+    wait(images.device)
     began = time.perf_counter()
-    for images in batches:
-        module(images)
-    wait(batches[0].device)
+    module(images)
+    wait(images.device)
     return time.perf_counter() - began
 
 

@@ -7,13 +7,19 @@ is its measured speed-up over the baseline at the same budget, divided by the sp
 predict: 1 where the clock agrees with the count.
 """
 
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from methods.values import Params
 from orchestrator.board.choose import best, choose, clean
 from orchestrator.record.events import Latency
 from orchestrator.record.rows import Row
+
+SEEDS = 3
+"""Confirm runs of a cell that are timed, those of the lowest seeds: the clock's own noise is as
+large as what differs between seeds, and each further one takes a second or two a cell."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +51,18 @@ class Pair:
 
 @dataclass(frozen=True)
 class Timed:
-    """A cell of the board by the clock."""
+    """A cell of the board by the clock; means over the seeds that were timed."""
 
     method: str
     budget: float
     """MMACs."""
     trial: str
+    """The confirm run of the lowest seed."""
     batch: int
     ms: float | None
     """Median of a call; None where it could not be measured."""
     spread_ms: float | None
-    """Distance between the quartiles."""
+    """Distance between the quartiles of a seed's rounds."""
     baseline_ms: float | None
     """The same of the baseline's network at this budget, timed in the same rounds."""
     speed_up: float | None
@@ -66,17 +73,38 @@ class Timed:
     """The first of these over the second."""
     device: str
     forms: str = ""
-    """What ran: layout, images at a time, forms of layers."""
+    """What ran, of the lowest seed: layout, images at a time, forms of layers."""
     reason: str = ""
     """Why there is no figure."""
+    seeds: int = 1
+    """Confirm runs that were timed."""
+    seeds_sd_ms: float | None = None
+    """Standard deviation of the seeds' medians; None where one was timed."""
+    p95_ms: float | None = None
+    """What 95 % of a seed's calls do not exceed."""
+    calls: int | None = None
+    """Of a seed."""
+    joules: float | None = None
+    """Per image, gross; None where the machine counts none."""
+    energy: str = ""
+    """What counted the joules, or why nothing did."""
+
+    @property
+    def ms_text(self) -> str:
+        """Milliseconds of a call, with the standard deviation over seeds."""
+        if self.ms is None:
+            return "-"
+        sd = self.seeds_sd_ms
+        return f"{self.ms:.3g}" if sd is None else f"{self.ms:.3g} ± {sd:.2g}"
 
 
 def pairs(rows: Iterable[Row], budgets: Sequence[float], baseline: str) -> list[Pair]:
-    """What is to be measured: for each cell the first confirm run that ended well."""
+    """What is to be measured: for each cell its first confirm runs that ended well."""
     by_key: dict[tuple[str, str, str, str], Pair] = {}
-    for _, row, reference in _cells(rows, budgets, baseline):
-        pair = Pair(Network.of(row), Network.of(reference))
-        by_key.setdefault(pair.key, pair)
+    for cell in _cells(rows, budgets, baseline):
+        for row, reference in cell.seeds:
+            pair = Pair(Network.of(row), Network.of(reference))
+            by_key.setdefault(pair.key, pair)
     return list(by_key.values())
 
 
@@ -92,59 +120,107 @@ def timed(
     baseline: str,
     events: Iterable[Latency],
 ) -> list[Timed]:
-    """Every cell of the board that was measured, or could not be."""
+    """Every cell of the board that was measured, or could not be: a line per size of a batch."""
     by_key: dict[tuple[str, str, str, str], list[Latency]] = {}
     for event in events:
         by_key.setdefault(_key(event), []).append(event)
-    return [
-        _timed(budget, row, reference, event)
-        for budget, row, reference in _cells(rows, budgets, baseline)
-        for event in by_key.get(Pair(Network.of(row), Network.of(reference)).key, ())
-    ]
+    lines = []
+    for cell in _cells(rows, budgets, baseline):
+        runs = [
+            _Run(row, reference, event)
+            for row, reference in cell.seeds
+            for event in by_key.get(Pair(Network.of(row), Network.of(reference)).key, ())
+        ]
+        measured = [run for run in runs if run.event.ms]
+        lines += [
+            _timed(cell.budget, [run for run in measured if run.event.batch == batch])
+            for batch in sorted({run.event.batch or 0 for run in measured})
+        ]
+        if runs and not measured:
+            lines.append(_timed(cell.budget, runs[:1]))
+    return lines
 
 
-def _cells(
-    rows: Iterable[Row], budgets: Sequence[float], baseline: str
-) -> Iterator[tuple[float, Row, Row]]:
-    """Budget, a method's confirm run there, and the baseline's: of each the lowest seed.
+class _Cell(NamedTuple):
+    """A budget, and a method's confirm runs there, each with the baseline's that it is beside."""
+
+    budget: float
+    seeds: list[tuple[Row, Row]]
+
+
+class _Run(NamedTuple):
+    """A confirm run, the baseline's, and what the clock said of the two."""
+
+    row: Row
+    reference: Row
+    event: Latency
+
+    @property
+    def speed_up(self) -> float | None:
+        ms, reference_ms = self.event.ms, self.event.reference_ms
+        return reference_ms / ms if ms and reference_ms else None
+
+    @property
+    def promised(self) -> float | None:
+        macs, reference_macs = self.row.test_macs_mean, self.reference.test_macs_mean
+        return reference_macs / macs if macs and reference_macs else None
+
+
+def _cells(rows: Iterable[Row], budgets: Sequence[float], baseline: str) -> Iterator[_Cell]:
+    """The cells that have confirm runs, of the lowest seeds; the baseline's has the same seed.
 
     Of several searches of a method, the configuration that is best on validation is timed.
     """
     valid = clean(rows)[0]
-    first: dict[tuple[str, str, str], Row] = {}
+    confirmed: dict[tuple[str, str, str], dict[int, Row]] = {}
     for row in sorted(valid, key=lambda row: row.seed):
         if row.role == "confirm":
-            first.setdefault((row.method, row.config, row.point), row)
+            confirmed.setdefault((row.method, row.config, row.point), {}).setdefault(row.seed, row)
     chosen = {
-        cell: first.get((choice.method, choice.config, choice.point))
+        cell: confirmed.get((choice.method, choice.config, choice.point), {})
         for cell, choice in best(choose(valid, budgets)).items()
     }
-    for (_, budget), confirmed in chosen.items():
-        reference = chosen.get((baseline, budget))
-        if confirmed is not None and reference is not None:
-            yield budget, confirmed, reference
+    for (_, budget), seeds in chosen.items():
+        references = chosen.get((baseline, budget), {})
+        if seeds and references:
+            first = next(iter(references.values()))
+            beside = [(row, references.get(seed, first)) for seed, row in seeds.items()]
+            yield _Cell(budget, beside[:SEEDS])
 
 
-def _timed(budget: float, row: Row, reference: Row, event: Latency) -> Timed:
-    ms, baseline_ms = event.ms, event.reference_ms
-    speed_up = baseline_ms / ms if ms and baseline_ms else None
-    macs, baseline_macs = row.test_macs_mean, reference.test_macs_mean
-    promised = baseline_macs / macs if macs and baseline_macs else None
+def _timed(budget: float, runs: Sequence[_Run]) -> Timed:
+    """One line of some seeds' runs, at one size of a batch."""
+    first, events = runs[0], [run.event for run in runs]
+    medians = [event.ms for event in events if event.ms is not None]
+    speed_up = _mean(run.speed_up for run in runs)
+    promised = _mean(run.promised for run in runs)
     return Timed(
-        method=row.method,
+        method=first.row.method,
         budget=budget,
-        trial=row.trial,
-        batch=event.batch or 0,
-        ms=ms,
-        spread_ms=event.spread_ms,
-        baseline_ms=baseline_ms,
+        trial=first.row.trial,
+        batch=first.event.batch or 0,
+        ms=_mean(medians),
+        spread_ms=_mean(event.spread_ms for event in events),
+        baseline_ms=_mean(event.reference_ms for event in events),
         speed_up=speed_up,
         macs_speed_up=promised,
         honesty=speed_up / promised if speed_up and promised else None,
-        device=event.device or "",
-        forms=event.forms or "",
-        reason=event.reason or "",
+        device=first.event.device or "",
+        forms=first.event.forms or "",
+        reason=first.event.reason or "",
+        seeds=len(medians),
+        seeds_sd_ms=statistics.stdev(medians) if len(medians) > 1 else None,
+        p95_ms=_mean(event.p95_ms for event in events),
+        calls=first.event.calls,
+        joules=_mean(event.joules for event in events),
+        energy=first.event.energy or "",
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are known."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _key(event: Latency) -> tuple[str, str, str, str]:

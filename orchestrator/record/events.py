@@ -173,6 +173,16 @@ class Latency:
     spread_ms: float | None = None
     reference_ms: float | None = None
     reference_spread_ms: float | None = None
+    p95_ms: float | None = None
+    """Of single calls; None, as below, in logs of earlier versions."""
+    reference_p95_ms: float | None = None
+    calls: int | None = None
+    """Calls of each that were timed."""
+    joules: float | None = None
+    """Per image; None where the machine counts none."""
+    reference_joules: float | None = None
+    energy: str | None = None
+    """What counted the joules, or why nothing did."""
     forms: str | None = None
     reference_forms: str | None = None
     device: str | None = None

@@ -160,10 +160,12 @@ def _effort(board: Board) -> Table:
 
 def _times(board: Board, times: Sequence[Timed]) -> Table:
     """The deployed networks at the primary budget by the clock."""
-    heads = ("images", "ms a call", "speed-up", "by MACs", "honesty")
+    heads = ("images", "ms a call", "p95", "speed-up", "by MACs", "honesty")
+    seeds = words.plural(max(time.seeds for time in times), "confirm run")
     caption = (
-        f"Deployed networks at {words.mmacs(board.primary)} MMACs, one confirm run each, timed "
-        f"in turns with {board.baseline}'s. Honesty: measured speed-up over the one by MACs."
+        f"Deployed networks at {words.mmacs(board.primary)} MMACs, {seeds} each, timed in turns "
+        f"with {board.baseline}'s. ± standard deviation over seeds; p95: 95 % of the calls take "
+        "no longer. Honesty: measured speed-up over the one by MACs."
     )
     grid = table(text("latency", wrap=False), *map(number, heads), caption=caption)
     for time in times:
@@ -172,7 +174,8 @@ def _times(board: Board, times: Sequence[Timed]) -> Table:
             grid.add_row(
                 time.method,
                 str(time.batch),
-                f"{time.ms:.3g} ± {time.spread_ms or 0:.2g}",
+                time.ms_text,
+                "-" if time.p95_ms is None else f"{time.p95_ms:.3g}",
                 *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
             )
     return grid

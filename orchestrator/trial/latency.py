@@ -9,6 +9,7 @@ from methods.errors import IsoflopError
 from methods.machine import device_name, tune_allocator
 from methods.shipping.choices import Choices
 from methods.shipping.clock import latencies
+from methods.shipping.energy import Energy, energy
 from methods.shipping.forms import fastest
 from orchestrator.board.latency import Pair
 from orchestrator.record.events import Latency
@@ -18,6 +19,8 @@ from orchestrator.trial.job import Settings
 
 BATCHES = {1: 16, 64: 1}
 """Images in one call, and calls of which the mean is taken: single images are not alike."""
+ROUNDS = {1: 15, 64: 40}
+"""Rounds of such calls: p95 is of 240 and of 40 calls a network."""
 
 
 def measured(
@@ -45,7 +48,9 @@ def measured(
     for batch, calls in BATCHES.items():
         images = torch.split(data.test.head(batch * calls)[0].to(device), batch)[:calls]
         shipped = [fastest(module, images[0], choices) for module in modules]
-        timing, reference = latencies(shipped, images)
+        timing, reference = latencies(shipped, images, rounds=ROUNDS[batch])
+        drawn = energy(shipped, images[0]) if batch > 1 else Energy([], "")
+        joules = drawn.joules or (None, None)
         measurements.append(
             Latency(
                 *pair.key,
@@ -54,6 +59,12 @@ def measured(
                 spread_ms=1e3 * timing.spread,
                 reference_ms=1e3 * reference.median,
                 reference_spread_ms=1e3 * reference.spread,
+                p95_ms=1e3 * timing.p95,
+                reference_p95_ms=1e3 * reference.p95,
+                calls=timing.calls,
+                joules=joules[0],
+                reference_joules=joules[1],
+                energy=drawn.source or None,
                 forms=shipped[0].forms,
                 reference_forms=shipped[1].forms,
                 device=device_name(device),

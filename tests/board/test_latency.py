@@ -10,12 +10,12 @@ from boards import BUDGETS, study_rows
 from methods.data.load import load
 from methods.errors import StorageError
 from methods.training.evaluate import evaluate
-from orchestrator.board.latency import Network, Pair, missing, pairs, timed
+from orchestrator.board.latency import SEEDS, Network, Pair, missing, pairs, timed
 from orchestrator.record.events import Latency, Point
 from orchestrator.study.params import recorded_parts
 from orchestrator.trial.checkpoints import deployed, view
 from orchestrator.trial.job import Job, Settings
-from orchestrator.trial.latency import BATCHES, measured
+from orchestrator.trial.latency import BATCHES, ROUNDS, measured
 from orchestrator.trial.run import results
 
 RECIPE = {"recipe.epochs": 3, "recipe.batch_size": 64, "recipe.lr": 0.1}
@@ -80,6 +80,9 @@ def test_a_pair_is_timed_at_both_sizes_in_its_fastest_forms(
         assert latency.device
         assert (latency.forms or "").startswith(("channels last", "contiguous"))
         assert latency.reference_forms
+        assert latency.calls == BATCHES[latency.batch or 0] * ROUNDS[latency.batch or 0]
+        assert (latency.p95_ms or 0) >= (latency.ms or 0) / 2
+        assert (latency.energy is not None) == (latency.batch == 64), "counted, or why not"
     assert any((tmp_path / "cache" / "isoflop" / "forms").iterdir()), "kept for the next time"
 
 
@@ -92,15 +95,20 @@ def test_a_network_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     assert missing([Pair(gone, there), Pair(there, there)], [event]) == [Pair(there, there)]
 
 
-def test_each_cell_is_timed_once_beside_the_baseline_of_its_budget() -> None:
+def test_each_cell_is_timed_beside_the_baseline_of_its_budget_and_seed() -> None:
     rows = study_rows()
     found = pairs(rows, BUDGETS, "dense")
     assert len({pair.key for pair in found}) == len(found)
     assert {pair.network.method for pair in found} == {"dense", "skipnet", "slimming"}
     for pair in found:
         assert pair.reference.method == "dense"
-        assert pair.network.trial.endswith("-seed1")
+        assert pair.network.trial[-6:] == pair.reference.trial[-6:]
         assert pair.network.method != "dense" or pair.network == pair.reference
+    seeds = sorted({pair.network.trial[-6:] for pair in found})
+    assert seeds == [f"-seed{seed}" for seed in range(1, SEEDS + 1)]
+    lost = [row for row in rows if not (row.method == "dense" and row.seed == 2)]
+    beside = {pair.reference.trial[-6:] for pair in pairs(lost, BUDGETS, "dense")}
+    assert beside == {"-seed1", "-seed3", "-seed4"}, "the lowest seed in place of the lost one"
     assert pairs([row for row in rows if row.method != "dense"], BUDGETS, "dense") == []
     assert missing(found, []) == found
 
@@ -121,3 +129,22 @@ def test_honesty_is_the_measured_speed_up_over_the_promised_one() -> None:
     assert one.honesty == pytest.approx(1.5 / promised)
     (lost, *_) = timed(rows, BUDGETS, "dense", [Latency(*pair.key, reason="gone")])
     assert (lost.ms, lost.honesty, lost.reason) == (None, None, "gone")
+
+
+def test_a_line_has_the_mean_over_seeds_and_their_spread() -> None:
+    rows = study_rows()
+    found = [pair for pair in pairs(rows, BUDGETS, "dense") if pair.network.method == "slimming"]
+    first = [pair for pair in found if pair.network.trial.startswith(found[0].network.trial[:14])]
+    events = [
+        Latency(*pair.key, batch=1, ms=ms, spread_ms=0.2, reference_ms=2.0, p95_ms=2 * ms, calls=9)
+        for pair, ms in zip(first, (1.0, 2.0, 3.0), strict=True)
+    ]
+    (line, *_) = timed(rows, BUDGETS, "dense", events)
+    assert (line.seeds, line.ms, line.seeds_sd_ms, line.p95_ms) == (3, 2.0, 1.0, 4.0)
+    assert line.speed_up == pytest.approx((2 + 1 + 2 / 3) / 3), "each beside its own baseline"
+    assert line.ms_text == "2 ± 1"
+    (lost, *_) = timed(rows, BUDGETS, "dense", [replace(events[0], ms=None), *events[1:]])
+    assert (lost.seeds, lost.ms, lost.joules) == (2, 2.5, None)
+    old = replace(events[0], p95_ms=None, calls=None)
+    (early, *_) = timed(rows, BUDGETS, "dense", [old])
+    assert (early.seeds, early.ms_text, early.p95_ms, early.energy) == (1, "1", None, "")

@@ -134,6 +134,8 @@ def test_latencies_are_taken_in_turns_and_per_call(data: Data) -> None:
     assert slow.median >= 0.02
     assert slow.median > fast.median > 0
     assert slow.spread >= 0
+    assert slow.p95 >= slow.median
+    assert slow.calls == 6 * 2
     assert len(calls) == 8 * 2 * 2
     rounds = [calls[first : first + 4] for first in range(0, len(calls), 4)]
     assert all(sorted(calls) == ["0.0", "0.0", "0.02", "0.02"] for calls in rounds)

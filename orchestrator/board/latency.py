@@ -51,7 +51,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Timed:
-    """A cell of the board by the clock; means over the seeds that were timed."""
+    """A cell of the board by the clock; medians over the seeds that were timed, so that a moment in
+    which the machine was busy counts little."""
 
     method: str
     budget: float
@@ -192,16 +193,16 @@ def _timed(budget: float, runs: Sequence[_Run]) -> Timed:
     """One line of some seeds' runs, at one size of a batch."""
     first, events = runs[0], [run.event for run in runs]
     medians = [event.ms for event in events if event.ms is not None]
-    speed_up = _mean(run.speed_up for run in runs)
-    promised = _mean(run.promised for run in runs)
+    speed_up = _median(run.speed_up for run in runs)
+    promised = _median(run.promised for run in runs)
     return Timed(
         method=first.row.method,
         budget=budget,
         trial=first.row.trial,
         batch=first.event.batch or 0,
-        ms=_mean(medians),
-        spread_ms=_mean(event.spread_ms for event in events),
-        baseline_ms=_mean(event.reference_ms for event in events),
+        ms=_median(medians),
+        spread_ms=_median(event.spread_ms for event in events),
+        baseline_ms=_median(event.reference_ms for event in events),
         speed_up=speed_up,
         macs_speed_up=promised,
         honesty=speed_up / promised if speed_up and promised else None,
@@ -210,17 +211,17 @@ def _timed(budget: float, runs: Sequence[_Run]) -> Timed:
         reason=first.event.reason or "",
         seeds=len(medians),
         seeds_sd_ms=statistics.stdev(medians) if len(medians) > 1 else None,
-        p95_ms=_mean(event.p95_ms for event in events),
+        p95_ms=_median(event.p95_ms for event in events),
         calls=first.event.calls,
-        joules=_mean(event.joules for event in events),
+        joules=_median(event.joules for event in events),
         energy=first.event.energy or "",
     )
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def _median(values: Iterable[float | None]) -> float | None:
     """Of those that are known."""
     known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+    return statistics.median(known) if known else None
 
 
 def _key(event: Latency) -> tuple[str, str, str, str]:

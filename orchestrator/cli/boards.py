@@ -25,7 +25,7 @@ Refresh = Annotated[
 ]
 
 
-def board(
+def board(  # noqa: PLR0917
     study: Annotated[str, typer.Argument(help="The study file, or the study's name.")],
     out: Out = Path("runs"),
     mlflow: Store = None,
@@ -35,13 +35,25 @@ def board(
             help="Test at another of the study's budgets (MMACs); such a test is exploratory."
         ),
     ] = None,
+    axis: Annotated[
+        str | None,
+        typer.Option(
+            help="Print accuracy over another cost instead, by its column in leaderboard.csv: "
+            "parameters, weight_bytes, activation_bytes, latency_1_ms, ..."
+        ),
+    ] = None,
     refresh: Refresh = False,
 ) -> None:
     """Print the board of a finished or running study, from the MLflow store alone."""
     import isoflop
 
-    results = isoflop.open(study, out=out, mlflow=mlflow)
-    print_board(results.outcome(primary=primary, refresh=refresh))
+    outcome = isoflop.open(study, out=out, mlflow=mlflow).outcome(primary=primary, refresh=refresh)
+    if axis is None:
+        print_board(outcome)
+        return
+    from orchestrator.report.axes import axis_table
+
+    console.print(axis_table(outcome.board, outcome.times, axis))
 
 
 def compare(  # noqa: PLR0917

@@ -99,7 +99,8 @@ class Results:
         """
         from orchestrator.report.frames import board_table
 
-        return board_table(self.outcome(primary=primary).board)
+        outcome = self.outcome(primary=primary)
+        return board_table(outcome.board, outcome.times)
 
     def compare(
         self,

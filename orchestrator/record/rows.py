@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from methods.files import digest
@@ -106,6 +107,12 @@ def trial_rows(study: str, start: Start, end: End, run_id: str | None = None) ->
         )
         for point in points
     ]
+
+
+def mean_sizes(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean sizes of the deployed networks of some rows, of those that all of them have."""
+    sizes = {name: [getattr(row, name) for row in rows] for name in SIZES}
+    return {name: fmean(values) for name, values in sizes.items() if values and None not in values}
 
 
 def config_hash(method: str, params: Params) -> str:

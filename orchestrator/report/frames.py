@@ -9,11 +9,13 @@ import pandas as pd
 from orchestrator.board import words
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Cell
+from orchestrator.record.events import SIZES
+from orchestrator.report import axes
 from orchestrator.report.groups import Group
 
 
-def board_table(board: Board) -> pd.DataFrame:
-    """One row per method and budget; accuracies as fractions, costs in MMACs."""
+def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
+    """One row per method and budget; accuracies as fractions, costs in MMACs and as they say."""
     records = []
     for cell in board.cells:
         choice, gain = cell.choice, board.gain(cell.method, cell.budget)
@@ -36,6 +38,7 @@ def board_table(board: Board) -> pd.DataFrame:
                 "macs_max_m": _millions(cell.macs_max),
                 "used": cell.used,
                 "same_as_mmac": board.repeated(cell),
+                **axes.costs(cell, times),
                 "overrun": cell.overrun,
                 "collapsed": len(cell.collapsed),
                 "failed": len(cell.failed),
@@ -79,8 +82,8 @@ def _worth(cell: Cell) -> dict[str, float | None]:
 def seeds_table(board: Board) -> pd.DataFrame:
     """One row per cell and seed: the raw figures under every mean."""
     columns = ["method", "budget_mmac", "trial", "config", "point", "repeat", "seed"]
-    columns += ["test_acc", "top5"]
-    columns += ["macs_mean_m", "macs_p95_m", "macs_max_m", "collapsed", "evidence", "run_id"]
+    columns += ["test_acc", "top5", "macs_mean_m", "macs_p95_m", "macs_max_m", *SIZES]
+    columns += ["collapsed", "evidence", "run_id"]
     records = [
         (
             cell.method,
@@ -95,6 +98,7 @@ def seeds_table(board: Board) -> pd.DataFrame:
             _millions(row.test_macs_mean),
             _millions(row.test_macs_p95),
             _millions(row.test_macs_max),
+            *(getattr(row, name) for name in SIZES),
             row.trial in cell.collapsed,
             row.evidence,
             row.run_id,

@@ -11,8 +11,10 @@ from orchestrator.board import words
 from orchestrator.board.model import TESTED_FROM, Board
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.record.provenance import encode_provenance
+from orchestrator.report.axes import known
 from orchestrator.report.content import Report
 from orchestrator.report.figures import gains, learning, pareto, style
+from orchestrator.report.figures.axes import axis_panel
 from orchestrator.report.figures.costs import costs_panel, varying
 from orchestrator.report.figures.draw import inline_svg
 from orchestrator.report.figures.groups import groups_panel
@@ -101,6 +103,7 @@ def _context(report: Report) -> dict[str, object]:
         "legend": _legend(board),
         "pareto": _pareto(report),
         "attained": _attained(board),
+        "axes": _axes(report),
         "contested": any(cell.p_best is not None for cell in board.cells),
         "forest": _per_budget(board, "forest"),
         "seeds": _per_budget(board, "seeds"),
@@ -124,6 +127,20 @@ def _pareto(report: Report) -> list[str]:
     return [
         inline_svg(search, size=size, prefix="search", label="Validation accuracy over MACs"),
         inline_svg(test, size=size, prefix="test", label="Test accuracy over MACs"),
+    ]
+
+
+def _axes(report: Report) -> list[str]:
+    """A small panel for each further cost that was measured."""
+    board, times = report.board, report.times
+    return [
+        inline_svg(
+            axis_panel(board, times, axis),
+            size=(2.9, 2.3),
+            prefix=f"axis{i}",
+            label=f"Test accuracy over {axis.label}",
+        )
+        for i, axis in enumerate(known(board, times))
     ]
 
 

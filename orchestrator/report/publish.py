@@ -99,7 +99,7 @@ def write_report(report: Report, folder: Path) -> Path:
 
 def _files(report: Report) -> dict[str, bytes]:
     board = report.board
-    cells = frames.board_table(board)
+    cells = frames.board_table(board, report.times)
     return {
         "leaderboard.csv": frames.csv(cells),
         "leaderboard.parquet": frames.parquet(cells),

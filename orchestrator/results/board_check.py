@@ -11,6 +11,7 @@ import pandas as pd
 
 from orchestrator.board.model import Board
 from orchestrator.report import frames
+from orchestrator.report.axes import CLOCKED
 from orchestrator.report.content import STATISTICS, facts
 from orchestrator.results.findings import Findings
 from orchestrator.store import Stored, StoredRun
@@ -36,7 +37,7 @@ def check_board(stored: Stored, board: Board, findings: Findings) -> None:
             "are compared, its claims are not; `isoflop board` publishes it anew."
         )
     expected = {
-        "leaderboard.csv": (frames.board_table(board), 2),
+        "leaderboard.csv": (frames.board_table(board).drop(columns=CLOCKED), 2),
         "seeds.csv": (frames.seeds_table(board).drop(columns="run_id"), 3),
         "pairs.csv": (frames.pairs_table(board), 3),
     }
@@ -90,6 +91,7 @@ def _parquet(
     except (OSError, ValueError) as error:
         findings.same("board: tables", where, "table", "a table", f"cannot be read: {error}")
         return
+    old = old.drop(columns=CLOCKED, errors="ignore")
     columns = _present(where, old.columns, recomputed.columns, keys, findings)
     if whole:
         findings.same("board: tables", where, "columns", list(old.columns), columns)

@@ -15,6 +15,7 @@ from orchestrator.board.model import Board
 from orchestrator.board.verdict import verdict
 from orchestrator.record.events import Latency, decode
 from orchestrator.record.provenance import Provenance, decode_provenance
+from orchestrator.record.rows import mean_sizes
 from orchestrator.store import tags as layout
 from orchestrator.store.artefacts import artefacts_of
 from orchestrator.store.client import (
@@ -143,6 +144,8 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
             metrics[f"acc/{at}"] = round(cell.accuracy.mean, 4)
             metrics[f"macs/{at}"] = round(cell.macs_mean / 1e6, 4)
             metrics[f"seeds/{at}"] = float(cell.n)
+            for name, value in mean_sizes(cell.seeds).items():
+                metrics[f"{name}/{at}"] = round(value, 1)
             if cell.worth and cell.worth.gain.mean is not None:
                 metrics[f"worth/{at}"] = round(cell.worth.gain.mean, 4)
     return metrics, words

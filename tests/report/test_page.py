@@ -305,8 +305,8 @@ def test_a_browser_shows_the_page_whole(report, browser, width):
         assert browser.execute_script(cut) == 0
     drawn = "return [...document.querySelectorAll('figure svg')].map(e => e.clientHeight)"
     heights = browser.execute_script(drawn)
-    by_class = 2
-    assert len(heights) == 2 + 2 * len(board.methods) + 3 * len(BUDGETS) + by_class
+    by_class, over_time = 2, 2
+    assert len(heights) == 2 + over_time + 2 * len(board.methods) + 3 * len(BUDGETS) + by_class
     assert min(heights) > 80
     overflow = """return [...document.querySelectorAll('figure svg')].flatMap(svg => {
         const box = svg.getBoundingClientRect();
@@ -347,7 +347,7 @@ def test_the_keyboard_goes_past_the_links_to_every_table(report, browser):
     assert press(Keys.TAB)[2:] == ["region", "board"]
     seen = [press(Keys.TAB) for _ in range(12)]
     assert ["region", "effort"] in [where[2:] for where in seen]
-    assert sum(where[0] == "SUMMARY" for where in seen) == 3
+    assert sum(where[0] == "SUMMARY" for where in seen) == 4
     assert browser.get_log("browser") == []
 
 

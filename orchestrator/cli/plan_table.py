@@ -9,6 +9,13 @@ from rich.text import Text
 from orchestrator.board.words import duration, macs_text, mmacs, percent, plural
 from orchestrator.report.table import number, table, text
 from orchestrator.search.plan import BUILT, SAMPLES, Detectable, Plan
+from orchestrator.search.split import (
+    ACCURACY,
+    CONFIG_SD,
+    LEAST_REPEATS,
+    SEED_SD,
+    Splits,
+)
 from orchestrator.trial.packing import Packing
 
 DEVIATIONS = (0.2, 0.5, 1.0)
@@ -30,6 +37,7 @@ def terminal(plan: Plan) -> RenderableType:
     parts += [Text(), _effort(plan), Text(_effort_note(plan))]
     parts += [Text(packed(plan.packing)), Text()] if plan.packing else [Text()]
     parts += list(_detectable(plan))
+    parts += list(_splits(plan.splits, plan)) if plan.splits else []
     if plan.warnings:
         parts += [Text(), *(Text(f"! {warning}") for warning in plan.warnings)]
     return Group(*parts)
@@ -109,9 +117,10 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
         return
     of = plural(plan.compared, "method")
     yield Text(
-        f"Smallest difference from dense at {mmacs(plan.primary)} MMACs that is found 4 times of 5 "
-        f"(Welch, level 0.05, Holm's first step over {of}), in points of accuracy, by the spread "
-        "between seeds, which shows afterwards only:"
+        "Configurations: smallest difference from the one found for dense at "
+        f"{mmacs(plan.primary)} MMACs that is found 4 times of 5 (Welch, level 0.05, Holm's first "
+        f"step over {of}), in points of accuracy, by the spread between seeds, which shows "
+        "afterwards only:"
     )
     grid = table(text("seed-to-seed sd", wrap=False), *(number(f"{sd:g}") for sd in DEVIATIONS))
     for index, detectable in enumerate(plan.detectable):
@@ -122,6 +131,47 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
         yield Text("With the 1 seed that is planned no difference can be detected at all.")
     image = 100 / plan.images[2]
     yield Text(f"One of the {plan.images[2]:,} test images is {image:.2g} points.")
+
+
+def _splits(splits: Splits, plan: Plan) -> Iterator[RenderableType]:
+    """What repeated searches could tell of methods, within the study's effort."""
+    if plan.detectable:
+        yield Text()
+    effort = f"{splits.runs:,} runs a method, confirm runs included"
+    if not splits.others and splits.planned.repeats < LEAST_REPEATS:
+        yield Text(
+            f"Methods: a claim about one needs {LEAST_REPEATS} repeated searches of {splits.least} "
+            f"trials at least, {LEAST_REPEATS * (splits.least + len(plan.budgets)):,} runs a "
+            f"method at these budgets; planned are {effort}."
+        )
+        return
+    yield Text(
+        f"Methods: smallest difference of two that is found 4 times of 5 over repeated searches "
+        f"(Welch, level 0.05, first step over {plural(splits.pairs, 'pair')}), in points of "
+        f"accuracy, by how the effort is split ({effort}):"
+    )
+    heads = ("repeats", "trials", "seeds", "difference", "accuracy")
+    grid = table(text("split", wrap=False), *map(number, heads))
+    for name, split in (("planned", splits.planned), *(("", other) for other in splits.others)):
+        grid.add_row(
+            "proposed" if split is splits.proposed else name,
+            *(f"{count:,}" for count in (split.repeats, split.trials, split.seeds)),
+            "none" if split.found is None else f"{split.found:.2f}",
+            f"{split.accuracy - splits.planned.accuracy:+.2f}",
+        )
+    yield grid
+    yield Text(
+        f"Assumed: a standard deviation of {CONFIG_SD:g} point between configurations and "
+        f"{SEED_SD:g} between seeds, and {percent(ACCURACY, 0)} % right. {LEAST_REPEATS} repeats "
+        "are a minimum. accuracy: what searches of so many trials gain or lose against those "
+        f"planned; a claim is about a method with that much search. On {plan.images[2]:,} test "
+        f"images no number of repeats finds less than {splits.floor:.2g} points."
+    )
+    if (best := splits.proposed) is not None:
+        yield Text(
+            f"Proposed: `search: {{trials: {best.trials}, repeats: {best.repeats}}}`, "
+            f"`confirm: {{seeds: {best.seeds}}}`."
+        )
 
 
 def _points(detectable: Detectable, sd: float) -> str:

@@ -18,6 +18,7 @@ from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.power import detectable
 from orchestrator.board.words import macs_text, mmacs
 from orchestrator.search.samplers import spread_over
+from orchestrator.search.split import LEAST_REPEATS, TRIALS, Splits, splits
 from orchestrator.study.check import images, prepared, reading, slots_here
 from orchestrator.study.distributions import ends, ranged
 from orchestrator.study.file import SearchPlan, Study, cap
@@ -55,11 +56,12 @@ class MethodPlan:
     fits: tuple[float, ...]
     """Per budget, the fraction of the samples that can cost as little."""
     trials: int
-    """Search trials that run; refused ones come on top, and take no worker."""
+    """Search trials that run, of all repeats; refused ones come on top, and take no worker."""
     epochs: tuple[int, int]
     """Epochs of a trial, least and most."""
     confirm: int
-    """Confirm runs, at most: a configuration that is best at two budgets runs once per seed."""
+    """Confirm runs of all repeats, at most: a configuration that is best at two budgets runs once
+    per seed."""
     trial_seconds: float | None
     """A trial of median cost; None where it was not timed."""
     search_seconds: float | None
@@ -110,7 +112,10 @@ class Plan:
     compared: int
     """Methods that are tested against dense at the primary budget."""
     detectable: tuple[Detectable, ...]
-    """For the study's seeds, and for more."""
+    """For the study's seeds, and for more; empty where searches are repeated."""
+    splits: Splits | None
+    """How else the effort could be spent on claims about methods; None where nothing is compared,
+    or a search is bounded by time."""
     warnings: tuple[str, ...]
     packing: Packing | None = None
     """How many trials share a GPU best; None where there is none, or nothing was timed."""
@@ -164,7 +169,8 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
         slots=slots,
         untimed=untimed,
         compared=compared,
-        detectable=_detectable(study, compared),
+        detectable=_detectable(study, compared) if study.search.repeats == 1 else (),
+        splits=_splits(study, opened, data),
         warnings=(
             *_warnings(study, methods, timed=not untimed),
             *([] if untimed else _busy(average)),
@@ -219,7 +225,8 @@ def _method(
     first = [s for s in defaults if s.floor <= cap(study.budgets[-1])]
     timings = [timed(space, sample.searched) for sample in (*first[:1], *median[:1])]
     known = [timing for timing in timings if timing is not None]
-    confirm = study.confirm.seeds * len(study.budgets)
+    repeats = study.search.repeats
+    confirm = repeats * study.confirm.seeds * len(study.budgets)
     opening, typical = (known[0], known[-1]) if known else (None, None)
     trials = _trials(study.search, opening, typical)
     return MethodPlan(
@@ -233,11 +240,11 @@ def _method(
         fits=tuple(
             sum(s.floor <= cap(budget) for s in accepted) / len(places) for budget in study.budgets
         ),
-        trials=trials,
+        trials=repeats * trials,
         epochs=_epochs(space),
         confirm=confirm,
         trial_seconds=typical.seconds if typical else None,
-        search_seconds=opening.seconds + (trials - 1) * typical.seconds
+        search_seconds=repeats * (opening.seconds + (trials - 1) * typical.seconds)
         if opening and typical
         else None,
         confirm_seconds=confirm * (typical.seconds + typical.test_seconds) if typical else None,
@@ -246,7 +253,7 @@ def _method(
 
 
 def _trials(search: SearchPlan, opening: Timing | None, typical: Timing | None) -> int:
-    """Search trials: as many as are asked for, or as fit the seconds."""
+    """Trials of one search: as many as are asked for, or as fit the seconds."""
     if search.seconds is None or opening is None or typical is None:
         return search.trials
     return 1 + math.ceil(max(0.0, search.seconds - opening.seconds) / typical.seconds)
@@ -300,6 +307,20 @@ def _detectable(study: Study, compared: int) -> tuple[Detectable, ...]:
     )
 
 
+def _splits(study: Study, opened: Mapping[str, Space], data: Data) -> Splits | None:
+    """Of the methods that are tested: a control is none of them."""
+    methods = len(study.methods) - len(study.controls)
+    if methods < 2 or study.search.seconds is not None:
+        return None
+    return splits(
+        (study.search.repeats, study.search.trials, study.confirm.seeds),
+        budgets=len(study.budgets),
+        methods=methods,
+        images=(len(data.validation), len(data.test)),
+        least=max(TRIALS[0], *(space.named + 1 for space in opened.values() if space.free)),
+    )
+
+
 def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> list[str]:
     said = []
     for index, budget in enumerate(study.budgets):
@@ -333,7 +354,9 @@ def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> li
             f"{mmacs(study.primary_budget)} MMACs is open, and are not counted above; every test, "
             f"those above too, is corrected for {LOOKS} looks."
         )
-    if study.confirm.seeds < TESTED_FROM:
+    if 1 < study.search.repeats < LEAST_REPEATS:
+        said.append(f"With fewer than {LEAST_REPEATS} repeats nothing can be said of methods.")
+    if study.search.repeats == 1 and study.confirm.seeds < TESTED_FROM:
         said.append(f"With fewer than {TESTED_FROM} confirm seeds nothing will be tested.")
     return said
 

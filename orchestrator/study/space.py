@@ -65,6 +65,11 @@ class Space:
         return [defaults, *({**defaults, **point} for point in self.points)]
 
     @property
+    def named(self) -> int:
+        """How many first trials are the same in every search: as published, and `first`."""
+        return len(self.first) + bool(self.opening)
+
+    @property
     def epochs(self) -> int:
         """The length of the longest trial."""
         distribution = self.free.get(PREFIX + "epochs")
@@ -272,12 +277,11 @@ def _space(method: str, entry: Mapping[str, Narrowing], study: Study) -> Space:
 
 def _searched(space: Space, plan: SearchPlan) -> None:
     """Repeated searches have trials of their own, beside those that all of them begin with."""
-    named = len(space.first) + bool(space.opening)
-    if plan.repeats > 1 and space.free and plan.trials <= named:
+    if plan.repeats > 1 and space.free and plan.trials <= space.named:
         raise StudyError(
             f"search: each of {plan.repeats} repeats must choose configurations of its own, but "
             f"all {plan.trials} `trials` of {space.method} are named ahead (defaults, published "
-            f"values, points); write `trials: {named + 2}` or more, or name fewer points",
+            f"values, points); write `trials: {space.named + 2}` or more, or name fewer points",
             at=("search", "trials"),
         )
 

@@ -31,7 +31,7 @@ from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
-from orchestrator.study.space import spaces
+from orchestrator.study.space import searches
 
 IMAGES = 200
 DEAR = "costs 1.3 MMACs at least, the largest budget is 1"
@@ -110,16 +110,16 @@ def validated(accuracy: float, macs: float) -> dict[str, Any]:
     return {"val_acc": accuracy} | {f"val_macs_{name}": macs for name in ("mean", "p95", "max")}
 
 
-def made(out: Path) -> Place:
+def made(out: Path, study: Study = STUDY) -> Place:
     """A sweep as its ledger tells it, with real evidence, projected and published."""
     uri, folder = f"sqlite:///{out / 'mlflow.db'}", out / "kept"
     out.mkdir()
-    store.claim(uri, STUDY.name, STUDY.hash)
-    ledger, draw = Ledger(folder, STUDY), np.random.default_rng(5)
-    facts = provenance(STUDY, Task("digits", 1, 8, 8, 10), IMAGES)
+    store.claim(uri, study.name, study.hash)
+    ledger, draw = Ledger(folder, study), np.random.default_rng(5)
+    facts = provenance(study, Task("digits", 1, 8, 8, 10), IMAGES)
     ledger.history.begin(facts, lag=1, device="cpu")
     names = {"dense": [""], "skipnet": ["supervised", "policy", "width"]}
-    for space in spaces(STUDY).values():
+    for space in searches(study).values():
         for number, width in enumerate((0.25, 0.5)):
             points = [
                 {
@@ -134,25 +134,25 @@ def made(out: Path) -> Place:
         shots = {name: seen(draw, truth, 0.8, 3e5) for name in names[ticket.method]}
         if "width" in shots:
             shots["width"] = replace(shots["width"], decided=None)
-        seed = derive(STUDY, ticket.config, ticket.seed)
+        seed = derive(study, ticket.config, ticket.seed)
         subject = Subject.of(ticket.trial, ticket.method, ticket.params, seed)
         kept = Evidence(subject, truth, shots)
         points = [{"point": n, **validated(0.8, 3e5), **kept.figures(n)} for n in shots]
         sha256 = evidence.write(kept, folder)
         ended(ledger, ticket, points, sha256)
     for outcome in (Outcome("over budget", DEAR), Outcome("refused", "they do not go together")):
-        ticket = ledger.history.add(spaces(STUDY)["dense"], {"width": 1.0}, over=0.3)
+        ticket = ledger.history.add(next(iter(searches(study).values())), {"width": 1.0}, over=0.3)
         ledger.history.start(ticket)
         ledger.history.end(ticket.trial, Ending.without_a_worker(outcome))
     rows = ledger.history.rows()
     ledger.close()
-    store.project(folder / "wal.jsonl", uri, STUDY.name)
+    store.project(folder / "wal.jsonl", uri, study.name)
     images = evidence.images(folder, rows)
-    published = publish(Source(study=STUDY, rows=rows, provenance=facts, images=images), folder)
+    published = publish(Source(study=study, rows=rows, provenance=facts, images=images), folder)
     assert set(published.board.known.values()) == {"predictions"}
-    store.write_board(uri, STUDY.name, published.board, published.page.parent)
+    store.write_board(uri, study.name, published.board, published.page.parent)
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(STUDY.name)
+    experiment = client.get_experiment_by_name(study.name)
     assert experiment is not None
     runs = {
         run.data.tags.get("trial") or str(run.info.run_name): run.info.run_id
@@ -435,3 +435,76 @@ def test_a_board_from_the_store_alone_draws_the_predictions_too(
     place.client.set_tag(place.runs[RUN], "seed", "9")
     flaws = {(flaw.where.split()[0], flaw.what) for flaw in verify("kept", place.out).flaws}
     assert {(RUN, "evidence"), (RUN, "torch_seed"), (other, "SHA-256 of the evidence")} <= flaws
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    content = STUDY.model_dump() | {"search": {"trials": 4, "repeats": 2}}
+    with pytest.MonkeyPatch.context() as changed:
+        undraw(changed)
+        return made(tmp_path_factory.mktemp("repeated") / "runs", Study.model_validate(content))
+
+
+def test_every_run_of_a_repeated_study_says_its_repeat(repeated: Place, place: Place) -> None:
+    study = Study.model_validate(STUDY.model_dump() | {"search": {"trials": 4, "repeats": 2}})
+    ledger = Ledger(repeated.out / "kept", study)
+    recorded = ledger.history.rows()
+    ledger.close()
+    rows = store.read_rows(repeated.uri, "kept")
+    assert [replace(row, run_id=None) for row in rows] == recorded
+    assert {(row.method, row.repeat, row.role) for row in rows} == {
+        (method, repeat, role)
+        for method in ("dense", "skipnet")
+        for repeat in (1, 2)
+        for role in ("search", "confirm")
+    }
+    assert all(row.trial.startswith(f"{row.method}-r{row.repeat}-") for row in rows)
+    client, experiment = repeated.client, repeated.client.get_experiment_by_name("kept")
+    assert experiment is not None
+    for number in (1, 2):
+        tagged = client.search_runs([experiment.experiment_id], f"tags.repeat = '{number}'")
+        names = {str(run.info.run_name) for run in tagged}
+        assert names == {row.trial for row in rows if row.repeat == number}
+    assert all("repeat" not in run.tags for run in store.read_stored(place.uri, "kept").trials)
+    assert verify("kept", repeated.out).flaws == []
+
+
+SECOND = "skipnet-r2-00001-seed1"
+
+
+def without_the_tag(run: StoredRun) -> StoredRun:
+    return replace(run, tags={key: value for key, value in run.tags.items() if key != "repeat"})
+
+
+def another_repeat(run: StoredRun) -> StoredRun:
+    """The run as one of the first search, resealed by one who knows the seal."""
+    tags = {key: "1" if key == "repeat" else value for key, value in run.tags.items()}
+    start = layout.start_tags(layout.events(run.tags)[0])
+    del start["start_sha256"]
+    return replace(run, tags=tags | {"start_sha256": layout.seal({k: tags[k] for k in start})})
+
+
+@pytest.mark.parametrize(
+    ("forged", "named"),
+    [
+        (
+            lambda run: replace(run, tags={k: v for k, v in run.tags.items() if k != "repeat"}),
+            "seal",
+        ),
+        (lambda run: replace(run, tags={**run.tags, "repeat": "1"}), "seal"),
+        (lambda run: replace(run, tags={**run.tags, "repeat": "second"}), "tags"),
+        (another_repeat, "search"),
+    ],
+)
+def test_a_run_under_another_repeat_is_found(
+    repeated: Place, forged: Callable[[StoredRun], StoredRun], named: str
+) -> None:
+    stored = store.read_stored(repeated.uri, "kept")
+    trials = tuple(forged(r) if r.tags["trial"] == SECOND else r for r in stored.trials)
+    findings = verified("kept", replace(stored, trials=trials))
+    assert any(SECOND in flaw.where and named in flaw.what for flaw in findings.flaws)
+
+
+def test_a_repeat_where_searches_are_not_repeated_is_found(honest: Stored) -> None:
+    findings = verified("kept", with_trial(honest, tags={"repeat": "2"}))
+    assert any("repeat" in flaw.what for flaw in findings.flaws)

@@ -261,3 +261,52 @@ def test_json_is_the_plan(
     path.write_text(json.dumps(BASE))
     done = called(capsys, "plan", str(path), "--json", "--steps", "0")
     assert whole.validate_json(done.out) == untimed
+
+
+def test_repeats_count_in_trials_confirm_runs_and_epochs() -> None:
+    what = study(search={"trials": 5, "repeats": 6, "sampler": "sobol"})
+    found = plan(what, steps=0)
+    for method in found.methods:
+        assert (method.trials, method.confirm) == (6 * 5, 6 * 2 * 3)
+        assert method.most_epochs == 6 * (5 + 2 * 3) * 4
+    counted = sum(method.trials + method.confirm for method in found.methods)
+    assert counted == Progress(what, Console())._planned()
+    text = " ".join(shown(found).split())
+    assert "In all 60 search trials, at most 72 confirm runs and 528 epochs." in text
+    assert "found for dense" not in text, "claims are about methods now"
+    assert not found.warnings
+
+
+def test_repeats_take_their_time() -> None:
+    methods = {"dense": {"depth": 8, "width": 0.25}}
+    search = {"trials": 4, "sampler": "sobol"}
+    one = plan(study(methods=methods, search=search), steps=1).methods[0]
+    three = plan(study(methods=methods, search=search | {"repeats": 3}), steps=1).methods[0]
+    for method, repeats in ((one, 1), (three, 3)):
+        assert method.trial_seconds is not None
+        assert method.search_seconds == pytest.approx(4 * repeats * method.trial_seconds, rel=0.5)
+
+
+def test_a_plan_shows_the_split_in_a_narrow_terminal() -> None:
+    text = shown(plan(study(search={"trials": 40, "sampler": "sobol"}), steps=0))
+    assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
+    words = " ".join(text.split())
+    assert "planned 1 40 2 none +0.00" in words
+    assert "Proposed: `search: {trials: 4, repeats: 6}`, `confirm: {seeds: 1}`." in words
+    assert "a standard deviation of 1 point between configurations and 0.5 between seeds" in words
+    assert "5 repeats are a minimum" in words
+
+
+def test_a_plan_proposes_no_split_that_a_study_may_not_have() -> None:
+    points = {"skipnet": [{"width": width} for width in (0.25, 0.5, 0.75, 1, 0.5)]}
+    search = {"trials": 60, "sampler": "sobol", "points": points}
+    found = plan(study(search=search), steps=0).splits
+    assert found is not None
+    named = spaces(study(search=search))["skipnet"].named
+    assert next(split.trials for split in found.others) == named + 1 == found.least
+    few = plan(study(), steps=0)
+    assert "5 repeated searches of 4 trials at least, 35 runs" in " ".join(shown(few).split())
+    assert plan(study(search={"trials": 5, "seconds": 60}), steps=0).splits is None
+    assert plan(study(methods={"dense": BASE["methods"]["dense"]}), steps=0).splits is None
+    warned = plan(study(search={"trials": 5, "repeats": 2}), steps=0).warnings
+    assert warned == ("With fewer than 5 repeats nothing can be said of methods.",)

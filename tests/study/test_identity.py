@@ -33,6 +33,14 @@ def study(**changes: Any) -> Study:
     return Study.model_validate(plain | changes)
 
 
+def test_one_repeat_is_none_and_more_are_another_study() -> None:
+    plain, once = study(search={"trials": 8}), study(search={"trials": 8, "repeats": 1})
+    assert once.hash == plain.hash
+    assert "repeats" not in once.search.model_dump()
+    assert study(search={"trials": 8, "repeats": 2}).hash != plain.hash
+    assert study(search={"trials": 4, "repeats": 10}).search.repeats == 10, "a good split"
+
+
 @pytest.mark.parametrize("file", HASHES)
 def test_a_study_of_the_repository_keeps_its_hash(file: str) -> None:
     assert load(ROOT / file).hash == HASHES[file]

@@ -1,0 +1,139 @@
+"""How a method's effort splits into independent searches, their trials, and confirm seeds.
+
+A claim about a method rests on its searches, so their number decides most of what can be found; but
+the fewer trials a search has, the worse is what it finds.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from orchestrator.board.stats.intervals import detectable
+
+MOST = 1000
+"""Searches of a method that a study may have."""
+LEAST_REPEATS = 5
+"""Searches that a claim about a method takes, at least; more find smaller differences."""
+TRIALS = (4, 8, 16, 32)
+"""Trials per search that are compared."""
+CONFIG_SD, SEED_SD, ACCURACY = 1.0, 0.5, 0.95
+"""What is assumed: standard deviations between configurations and between seeds of one, in points
+of accuracy, and the fraction of the images that is right."""
+IMAGE_FLOOR = 44.0
+"""Points, times the square root of the number of test images: the least difference that any number
+of searches finds, at 95 % right, with a standard deviation of 1 (probit) between the images in
+which of two methods does better."""
+NEAR = 1.05
+"""Differences of this ratio count as equal: then the split with more trials is proposed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """So many searches of a method, of so many trials, each choice confirmed on so many seeds."""
+
+    repeats: int
+    trials: int
+    seeds: int
+    found: float | None
+    """Points of the smallest difference of two methods that is found 4 times of 5; None with fewer
+    than `LEAST_REPEATS` searches."""
+    accuracy: float
+    """Points that the best trial of such a search is expected to lie above the mean trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The split that a study plans, and others that take no more runs."""
+
+    runs: int
+    """Trials and confirm runs of a method, at most."""
+    least: int
+    """Trials that a search must have."""
+    pairs: int
+    """Pairs of methods that are tested."""
+    planned: Split
+    others: tuple[Split, ...]
+    """By rising number of trials; with `LEAST_REPEATS` searches or more."""
+    proposed: Split | None
+    """Which of them finds the smallest difference; None where none does better than planned."""
+    floor: float
+    """Points of the smallest difference that any number of searches would find on these images."""
+
+
+def splits(
+    planned: tuple[int, int, int],
+    *,
+    budgets: int,
+    methods: int,
+    images: tuple[int, int],
+    least: int = TRIALS[0],
+) -> Splits:
+    """What the effort of `planned` (repeats, trials, seeds) could find otherwise split.
+
+    A search takes its trials, and as many confirm runs per seed as there are budgets, at most.
+    `images` are those of validation and test, `least` is the number of trials that a search must
+    have. The formulas take configurations and seeds as
+    normal: a search's choice varies as the best of its trials does, as far as validation can tell
+    them apart.
+    """
+    validation, test = images
+    pairs = methods * (methods - 1) // 2
+    repeats, trials, seeds = planned
+    runs = repeats * (trials + seeds * budgets)
+    floor = IMAGE_FLOOR / math.sqrt(test)
+
+    def split(repeats: int, trials: int, seeds: int) -> Split:
+        of_searches, gained = _search(trials, validation)
+        deviation = math.sqrt(of_searches**2 + SEED_SD**2 / seeds)
+        least = detectable(repeats, 0.05 / pairs) if repeats >= LEAST_REPEATS else None
+        return Split(
+            repeats=repeats,
+            trials=trials,
+            seeds=seeds,
+            found=None if least is None else math.hypot(least * deviation, floor),
+            accuracy=gained,
+        )
+
+    others = []
+    for number in sorted(n for n in {*TRIALS, least, trials} if n >= least):
+        of_searches, _ = _search(number, validation)
+        best = max(1, round(math.sqrt(number / budgets) * SEED_SD / of_searches))
+        counts = {s: min(runs // (number + s * budgets), MOST) for s in range(1, best + 1)}
+        feasible = [split(count, number, s) for s, count in counts.items() if count]
+        others += sorted((s for s in feasible if s.found is not None), key=_points)[:1]
+    current = split(*planned)
+    near = [s for s in others if _points(s) <= NEAR * min(map(_points, others))]
+    proposed = max(near, key=lambda s: s.trials, default=None)
+    worth_it = proposed is not None and _points(proposed) * NEAR < _points(current)
+    return Splits(
+        runs=runs,
+        least=least,
+        pairs=pairs,
+        planned=current,
+        others=tuple(s for s in others if s != current),
+        proposed=proposed if worth_it else None,
+        floor=floor,
+    )
+
+
+def _points(split: Split) -> float:
+    return math.inf if split.found is None else split.found
+
+
+def _search(trials: int, validation: int) -> tuple[float, float]:
+    """Standard deviation of a search's choice, and its mean above a trial's, in points."""
+    images = 100 * math.sqrt(ACCURACY * (1 - ACCURACY) / validation)
+    reliability = CONFIG_SD**2 / (CONFIG_SD**2 + SEED_SD**2 + images**2)
+    mean, variance = _highest(trials)
+    spread = CONFIG_SD * math.sqrt(1 - reliability * (1 - variance))
+    return spread, CONFIG_SD * math.sqrt(reliability) * mean
+
+
+def _highest(count: int) -> tuple[float, float]:
+    """Mean and variance of the highest of so many standard normal numbers."""
+    edges = np.linspace(-9, 9, 7201)
+    middles, mass = (edges[1:] + edges[:-1]) / 2, np.diff(norm.cdf(edges) ** count)
+    mean = float(middles @ mass)
+    return mean, float((middles - mean) ** 2 @ mass)

@@ -84,9 +84,9 @@ def ran(what: Study, *, seed: int = 0, spoilt: str = "") -> History:
 
 
 def proposals(history: History, *of: str) -> dict[str, Any]:
-    """Seed and parameters of every search trial of these searches."""
+    """Seed and parameters of every trial of these searches, and how and when it ended."""
     return {
-        trial: (record.start.torch_seed, record.start.params)
+        trial: (record.start.torch_seed, record.start.params, record.end and record.end.state)
         for trial, record in sorted(history.records.items())
         if record.start.role == "search" and search_of(trial) in of
     }
@@ -114,6 +114,7 @@ def test_a_search_knows_nothing_of_the_other_repeats(name: str) -> None:
     two = ran(study(**STUDIES[name], repeats=2))
     mine = ("dense-r2", "skipnet-r2")
     assert proposals(two, *mine) == proposals(ran(study(**STUDIES[name], repeats=3), seed=7), *mine)
+    assert ("PRUNED" in {end for _, _, end in proposals(two, *mine).values()}) == ("stop" in name)
     spoilt = ran(study(**STUDIES[name], repeats=2), spoilt="dense-r1")
     assert proposals(two, *mine) == proposals(spoilt, *mine)
 
@@ -125,7 +126,7 @@ def test_repeats_propose_other_configurations_and_draw_other_seeds(name: str) ->
         spaces = [history.spaces[f"{method}-r{repeat}"] for repeat in (1, 2, 3)]
         named = len(spaces[0].first) + bool(spaces[0].opening)
         by_number = defaultdict(list)
-        for trial, (_, params) in proposals(history, *(s.search for s in spaces)).items():
+        for trial, (_, params, _) in proposals(history, *(s.search for s in spaces)).items():
             by_number[number_of(trial)].append(params)
         for number, params in by_number.items():
             different = {json.dumps(values, sort_keys=True) for values in params}
@@ -142,6 +143,12 @@ def test_effort_is_shared_over_all_searches_at_every_moment() -> None:
             begun[search_of(trial)] += record.took_a_worker
             assert max(begun.values()) - min(begun.values()) <= 1, begun
     assert dict(begun) == dict.fromkeys(history.spaces, 4)
+
+
+def test_searches_of_equal_time_get_their_seconds_each() -> None:
+    history = ran(study(sampler="random", trials=4, repeats=2, seconds=60))
+    for search in history.spaces:
+        assert 60 <= history.effort(search) < 60 + 6.0, "a trial takes 6 s"
 
 
 def test_each_search_chooses_per_budget_and_its_seeds_are_nested_in_it() -> None:
@@ -185,5 +192,5 @@ def test_a_control_is_repeated_as_its_method_with_searches_of_its_own() -> None:
     assert list(history.spaces) == ["dense-r1", "dense-again-r1", "dense-r2", "dense-again-r2"]
     assert {r.start.params.get("method") for r in history.records.values()} == {None, "dense"}
     by_search = [proposals(history, search).values() for search in history.spaces]
-    rates = [[params["recipe.lr"] for _, params in trials][2:] for trials in by_search]
+    rates = [[params["recipe.lr"] for _, params, _ in trials][2:] for trials in by_search]
     assert len({tuple(rate) for rate in rates}) == 4

@@ -115,7 +115,7 @@ def packed(packing: Packing) -> str:
 def _detectable(plan: Plan) -> Iterator[RenderableType]:
     if not plan.detectable:
         return
-    of = plural(plan.compared, "method")
+    of = plural(plan.compared, "pair")
     yield Text(
         "Configurations: smallest difference from the one found for dense at "
         f"{mmacs(plan.primary)} MMACs that is found 4 times of 5 (Welch, level 0.05, Holm's first "

@@ -110,7 +110,7 @@ class Plan:
     untimed: str | None
     """Why nothing was timed, if so."""
     compared: int
-    """Methods that are tested against dense at the primary budget."""
+    """Pairs of methods that are tested at the primary budget."""
     detectable: tuple[Detectable, ...]
     """For the study's seeds, and for more; empty where searches are repeated."""
     splits: Splits | None
@@ -156,7 +156,8 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
 
     with threads(1):
         methods = tuple(_method(study, space, data, device, timed) for space in opened.values())
-    compared = len(set(opened) - {BASELINE}) if BASELINE in opened else 0
+    tested = set(study.methods) - study.controls.keys()
+    compared = math.comb(len(tested), 2) if BASELINE in tested else 0
     gpu = device == "cuda" and not untimed
     return Plan(
         study=study.name,
@@ -297,7 +298,7 @@ def _epochs(space: Space) -> tuple[int, int]:
 
 
 def _detectable(study: Study, compared: int) -> tuple[Detectable, ...]:
-    """Holm's first step divides the level by the methods that are compared, a race by its looks."""
+    """Holm's first step divides the level by the pairs that are tested, a race by its looks."""
     if not compared:
         return ()
     seeds, tests = study.confirm.seeds, compared * (LOOKS if study.confirm.race else 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from orchestrator.board.stats.intervals import detectable
+from orchestrator.board.stats.power import detectable
 
 MOST = 1000
 """Searches of a method that a study may have."""

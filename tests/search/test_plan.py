@@ -17,7 +17,7 @@ from scipy import stats
 from methods import METHODS
 from methods.data.load import load as load_data
 from methods.errors import StudyError
-from orchestrator.board.stats.intervals import detectable
+from orchestrator.board.stats.power import detectable
 from orchestrator.cli.plan_table import terminal
 from orchestrator.cli.progress import Progress
 from orchestrator.record.events import decode_points
@@ -173,7 +173,7 @@ def test_more_seeds_tell_more_and_one_tells_nothing() -> None:
     assert "no difference can be detected" in shown(alone)
 
 
-def test_holms_first_step_is_over_the_methods_compared(untimed: Plan) -> None:
+def test_holms_first_step_is_over_the_pairs_tested(untimed: Plan) -> None:
     assert untimed.compared == 1
     assert untimed.detectable[0].deviations == detectable(2)
     race = plan(study(confirm={"seeds": 3, "race": True, "budget": 8}), steps=0)

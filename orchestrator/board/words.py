@@ -148,7 +148,7 @@ def static_reason(worth: Worth) -> str:
 
 def plural(count: int, noun: str) -> str:
     """'1 seed', '2 seeds'."""
-    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    ending = "" if count == 1 else "es" if noun.endswith("rch") else "s"
     return f"{count:,} {noun}{ending}"
 
 

@@ -117,8 +117,7 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
         return
     of = plural(plan.compared, "pair")
     yield Text(
-        "Configurations: smallest difference from the one found for dense at "
-        f"{mmacs(plan.primary)} MMACs that is found 4 times of 5 (Welch, level 0.05, Holm's first "
+        f"Configurations: smallest difference of two at {mmacs(plan.primary)} MMACs that is found 4 times of 5 (Welch, level 0.05, Holm's first "
         f"step over {of}), in points of accuracy, by the spread between seeds, which shows "
         "afterwards only:"
     )

@@ -31,13 +31,13 @@ from orchestrator.record.rows import Row
 def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None) -> Board:
     """The board of a study, by these three alone; the order of the rows changes nothing.
 
-    `images` is what the confirm runs gave on each test image, where that was kept. Every method of
-    the rows stands on the board, and so does every one that the rules name.
+    `images` is what the confirm runs gave on each test image, where that was kept. Every method
+    with a complete row stands on the board, and so does every one that the rules name.
     """
     everything, images = list(rows), images or {}
     complete, excluded = clean(everything)
     names = sorted(
-        {row.method for row in everything}
+        {row.method for row in complete}
         | {rules.baseline, *rules.methods, *rules.controls, *rules.controls.values()}
     )
     contenders = [name for name in names if name not in rules.controls]

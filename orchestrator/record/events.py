@@ -5,11 +5,13 @@ not know is passed over, and one that an earlier version did not write has a def
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from methods.files import digest
 from methods.values import Params
 from orchestrator.record.provenance import Provenance, decode_provenance, encode_provenance
 
@@ -155,6 +157,8 @@ class End:
     device: str = ""
     evidence: str = ""
     """SHA-256 of the file with what each test image gave."""
+    curve: str = ""
+    """See `curve_sha256`; '' where no epoch ended, or an earlier version wrote the log."""
     time: int = 0
 
 
@@ -222,6 +226,8 @@ SIZES = ("parameters", "weight_bytes", "activation_bytes")
 METRICS = [field.name for field in dataclasses.fields(Metrics)]
 CURVE = "curve/"
 """How the names of an epoch's figures begin."""
+CURVES = frozenset(CURVE + name for name in METRICS)
+"""Their names in the log and in MLflow."""
 SPLITS: Mapping[str, Mapping[str, str]] = {
     split: {
         f"{split}_acc": "accuracy",
@@ -258,6 +264,8 @@ def encode(event: Event) -> dict[str, Any]:
         content["trials"] = list(event.trials)
     elif isinstance(event, End):
         content["points"] = encode_points(event.points)
+        if not event.curve:
+            del content["curve"]
     elif isinstance(event, Latency):
         return {key: value for key, value in content.items() if value is not None}
     return content
@@ -308,6 +316,20 @@ def decode_metrics(content: Mapping[str, float]) -> Metrics:
     """One epoch's figures from their JSON object."""
     keys = {name: CURVE + name for name in METRICS}
     return Metrics(**{name: content[key] for name, key in keys.items() if key in content})
+
+
+def curve_sha256(curve: Iterable[tuple[int, Mapping[str, float]]]) -> str:
+    """SHA-256 of a learning curve, its finite figures by epoch and name; '' where it has none.
+
+    Without the seconds, so that a trial that was resumed has the sum of one that was not.
+    """
+    figures = {
+        (step, name): float(value)
+        for step, named in curve
+        for name, value in named.items()
+        if math.isfinite(value) and name != f"{CURVE}seconds"
+    }
+    return digest(json.dumps(sorted(figures.items()))) if figures else ""
 
 
 def _encoded(point: Point) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from orchestrator.record.events import (
     Metrics,
     Paused,
     Start,
+    curve_sha256,
 )
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.result import Ending
@@ -191,6 +192,7 @@ class History:
                 points=ending.points,
                 device=ending.device,
                 evidence=ending.evidence,
+                curve=curve_sha256((e.step, e.metrics.named()) for e in record.curve),
             )
         )
 

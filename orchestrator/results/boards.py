@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pydantic
@@ -22,6 +22,7 @@ from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.store.place import check_folder, default_uri, is_writable
+from orchestrator.store.tags import UNREADABLE
 from orchestrator.study import file as studies
 from orchestrator.study.file import Study
 
@@ -84,7 +85,7 @@ def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = Fal
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from None
     rows = store.read_trials(place, name, cache=home / "cache", refresh=refresh)
-    return StoredStudy(declared, provenance, rows, place, home)
+    return StoredStudy(declared, provenance, _of_study(declared, rows), place, home)
 
 
 def show(
@@ -193,6 +194,19 @@ def two_studies(
         for source, named in zip(both, names, strict=True)
     )
     return versus(first_side, second_side)
+
+
+def _of_study(study: Study, rows: Sequence[Row]) -> list[Row]:
+    """The rows, in which a run of a method that is none of the study's carries no figure."""
+    known = {*study.methods, BASELINE}
+    return [row if row.method in known else _stray(row) for row in rows]
+
+
+def _stray(row: Row) -> Row:
+    if row.state == UNREADABLE:
+        return row
+    reason = f"run {row.run_id} in MLflow: its method {row.method!r} is none of the study's"
+    return replace(row, state=UNREADABLE, reason=reason)
 
 
 def _home(out: Path, name: str) -> Path:

@@ -1,7 +1,8 @@
 """Every number of a published board, recomputed from what the MLflow store alone holds.
 
 Trials are checked against their tags and seals, confirm runs against the prediction and the
-cost of every test image, the board against both. Training is not repeated.
+cost of every test image, the board against both, and every run against what they imply. Training
+is not repeated.
 """
 
 import json
@@ -18,7 +19,7 @@ from orchestrator import store
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.record import evidence
-from orchestrator.record.events import End, Start, encode_points
+from orchestrator.record.events import CURVES, End, Start, encode_points
 from orchestrator.record.evidence import Evidence, Subject
 from orchestrator.record.provenance import Provenance, decode_provenance
 from orchestrator.record.rows import FIGURES, Row, config_hash, trial_rows
@@ -26,11 +27,14 @@ from orchestrator.results.board_check import check_board
 from orchestrator.results.boards import located
 from orchestrator.results.contents import Reader, check_data, digest_here
 from orchestrator.results.findings import Findings
+from orchestrator.results.runs_check import check_curves, check_runs
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
 from orchestrator.study.file import Study
 from orchestrator.study.names import search_name, search_of
 from orchestrator.study.params import derive
+
+TRIALS = "trials: tags, seals, seeds, hashes"
 
 
 def verify(study: str, out: Path, *, uri: str | None = None) -> Findings:
@@ -55,11 +59,16 @@ def verified(name: str, stored: Stored, reader: Reader | None = None) -> Finding
     study, provenance = _study(stored, findings)
     rows: list[Row] = []
     confirmed: dict[str, Evidence] = {}
+    trials: dict[str, tuple[Start, End | None]] = {
+        run.run_id: (start, None)
+        for run in stored.others
+        if (start := _running(run, study, findings)) is not None
+    }
     for run in stored.trials:
         trial = _trial(run, study, findings)
         if trial is None:
             continue
-        start, end = trial
+        start, end = trials[run.run_id] = trial
         board_rows = trial_rows(name, start, end, run.run_id)
         if end.state == "COMPLETE" and start.role == "confirm":
             content = stored.evidence.get(run.run_id)
@@ -75,6 +84,8 @@ def verified(name: str, stored: Stored, reader: Reader | None = None) -> Finding
     }
     board = leaderboard(rows, Rules.of(study, provenance), images)
     check_board(stored, board, findings)
+    check_curves(stored.trials, trials, findings)
+    check_runs(stored, board, trials, provenance, findings)
     if reader is not None:
         check_data(study, provenance.data, reader, findings)
     return findings
@@ -109,15 +120,15 @@ def _study(stored: Stored, findings: Findings) -> tuple[Study, Provenance]:
         "study", "report/provenance.json", "study hash", provenance.study_hash, study.hash
     )
     findings.same("study", "experiment", "tag study_hash", stored.study_hash, study.hash)
+    findings.same("study", "experiment", "name", stored.name, study.name)
     return study, provenance
 
 
 def _trial(run: StoredRun, study: Study, findings: Findings) -> tuple[Start, End] | None:
     """A trial's start and end from its tags, each checked against all that repeats it."""
-    where, kind = _named(run), "trials: tags, seals, seeds, hashes"
+    where, kind = _named(run), TRIALS
     try:
         start, end = layout.events(run.tags)
-        recomputed = {"start": layout.start_tags(start), "end": layout.end_tags(end)}
         figures = layout.figures(end.points, start.point)
         trial_rows(findings.study, start, end)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -125,44 +136,50 @@ def _trial(run: StoredRun, study: Study, findings: Findings) -> tuple[Start, End
             kind, where, "tags", "a trial", f"cannot be read: {type(error).__name__} {error}"
         )
         return None
-    for part, tags in recomputed.items():
-        name = f"{part}_sha256"
-        present = {key: run.tags.get(key, "") for key in tags if key != name}
-        findings.same(
-            kind, where, f"seal of the {part}'s tags", run.tags.get(name), layout.seal(present)
-        )
-    findings.same(
-        kind,
-        where,
-        "config_hash",
-        start.config_hash,
-        config_hash(start.method, start.params),
-    )
-    findings.same(
-        kind,
-        where,
-        "repeat",
-        run.tags.get("repeat", "none"),
-        recomputed["start"].get("repeat", "none"),
-    )
-    search = search_name(start.method, start.repeat if study.search.repeats > 1 else None)
-    findings.same(kind, where, "search", search_of(start.config), search)
-    seed = str(derive(study, start.config, start.seed))
-    findings.same(kind, where, "torch_seed", run.tags.get("torch_seed", ""), seed)
+    _check_seal(run, "end", layout.end_tags(end), findings)
+    _check_start(run, start, study, findings)
     status = layout.status(end)
     if end.state == "FAIL" and run.status == "FAILED":
         status = "FAILED"  # also where earlier versions wrote a trial over budget, or refused
     findings.same(kind, where, "status", run.status, status)
+    tested = start.role == "search" and any(point.test for point in end.points)
+    findings.same(kind, where, "a search trial has figures on test", tested, False)
     params = {name: str(value) for name, value in start.params.items()}
     for name in sorted(params.keys() | run.params.keys()):
         stored = run.params.get(name)
         findings.same("trials: parameters", where, f"parameter {name}", stored, params.get(name))
-    metrics = {name: v for name, v in run.metrics.items() if not name.startswith("curve/")}
+    metrics = {name: v for name, v in run.metrics.items() if name not in CURVES}
     for name in sorted(figures.keys() | metrics.keys()):
         findings.same(
             "trials: metrics", where, f"metric {name}", metrics.get(name), figures.get(name)
         )
     return start, end
+
+
+def _running(run: StoredRun, study: Study, findings: Findings) -> Start | None:
+    """The start of a trial that has no end; None for another run."""
+    try:
+        start = layout.started(run.tags)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    _check_start(run, start, study, findings)
+    return start
+
+
+def _check_start(run: StoredRun, start: Start, study: Study, findings: Findings) -> None:
+    where, kind = _named(run), TRIALS
+    _check_seal(run, "start", layout.start_tags(start), findings)
+    hashed = config_hash(start.method, start.params)
+    findings.same(kind, where, "config_hash", start.config_hash, hashed)
+    seed = str(derive(study, start.config, start.seed))
+    findings.same(kind, where, "torch_seed", run.tags.get("torch_seed", ""), seed)
+
+
+def _check_seal(run: StoredRun, part: str, tags: Mapping[str, str], findings: Findings) -> None:
+    name = f"{part}_sha256"
+    sealed = layout.seal({key: run.tags.get(key, "") for key in tags if key != name})
+    what = f"seal of the {part}'s tags"
+    findings.same(TRIALS, _named(run), what, run.tags.get(name), sealed)
 
 
 def _evidence(

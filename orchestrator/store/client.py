@@ -28,6 +28,8 @@ from methods.files import NO_ROOM
 from orchestrator.record.address import Address
 from orchestrator.store import silence
 
+logger = logging.getLogger(__name__)
+
 event.listen(Engine, "do_connect", silence.connection)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # our errors say it in a line
@@ -89,7 +91,7 @@ def experiment_of(client: MlflowClient, study: str) -> Experiment:
     """The study's experiment.
 
     Raises:
-        StudyError: the store holds no study of this name, or one of a newer isoflop.
+        StudyError: the store holds no study of this name, a deleted one, or one of a newer isoflop.
     """
     experiment = client.get_experiment_by_name(study)
     if experiment is None:
@@ -97,7 +99,22 @@ def experiment_of(client: MlflowClient, study: str) -> Experiment:
         hint = nearest(study, names) if names else "it holds none; `isoflop run` makes one"
         raise StudyError(f"this MLflow store holds no study {study!r}; {hint}")
     check_schema(experiment)
+    refuse_deleted(experiment)
     return experiment
+
+
+def refuse_deleted(experiment: Experiment) -> None:
+    """Refuses a study that someone deleted in MLflow, which keeps it until its next clean-up.
+
+    Raises:
+        StudyError: says how to restore it.
+    """
+    if experiment.lifecycle_stage != "active":
+        raise StudyError(
+            f"study {experiment.name!r} was deleted in this MLflow store; restore it with `mlflow "
+            f"experiments restore --experiment-id {experiment.experiment_id}` and "
+            "MLFLOW_TRACKING_URI set to the store, or give the study another name"
+        )
 
 
 def check_schema(experiment: Experiment) -> None:
@@ -112,6 +129,37 @@ def check_schema(experiment: Experiment) -> None:
             f"study {experiment.name!r} must be of schema {SCHEMA} or older, but a newer isoflop "
             f"wrote it (schema {schema}); use that version, or newer"
         )
+
+
+def report_of(client: MlflowClient, experiment: Experiment) -> Run:
+    """The run `report` of a study; of several, the one that has most of what a sweep writes.
+
+    Raises:
+        StudyError: the study has not begun, or its report was deleted.
+    """
+    query = "tags.role = 'report'"
+    runs = sorted(runs_of(client, experiment, query), key=_unlike_a_report)
+    if len(runs) > 1:
+        logger.warning(
+            "study %r must have one run `report` in MLflow, but has %d, and %s is read; `isoflop "
+            "verify %s` compares them",
+            *(experiment.name, len(runs), runs[0].info.run_id, experiment.name),
+        )
+    if runs:
+        return runs[0]
+    name, deleted = experiment.name, ViewType.DELETED_ONLY
+    for run in client.search_runs([experiment.experiment_id], query, deleted, 1):
+        raise StudyError(
+            f"study {name!r} must have its run `report`, but it was deleted in this MLflow store; "
+            f"restore it with `mlflow runs restore --run-id {run.info.run_id}` and "
+            "MLFLOW_TRACKING_URI set to the store"
+        )
+    raise StudyError(f"study {name!r} has not begun; `isoflop run` begins it")
+
+
+def _unlike_a_report(run: Run) -> tuple[bool, ...]:
+    tags = run.data.tags
+    return (tags.get("key") != "report", *(name not in tags for name in ("provenance", "files")))
 
 
 def runs_of(client: MlflowClient, experiment: Experiment, query: str) -> list[Run]:

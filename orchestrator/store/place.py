@@ -25,6 +25,7 @@ from orchestrator.store.client import (
     file_uri,
     ping,
     reason,
+    refuse_deleted,
     storage_errors,
 )
 
@@ -141,12 +142,7 @@ def _refuse_other(experiment: Experiment, study_hash: str) -> None:
             f"{its_hash}, this one has {study_hash}); give it another name, or another store with "
             "--mlflow"
         )
-    if experiment.lifecycle_stage != "active":
-        raise StudyError(
-            f"study {study!r} was deleted in this MLflow store; restore it with `mlflow "
-            f"experiments restore --experiment-id {experiment.experiment_id}`, or give the study "
-            "another name"
-        )
+    refuse_deleted(experiment)
 
 
 def _move_in(file: Path, experiment: Experiment) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Run
 
-from methods.errors import StorageError, StudyError
+from methods.errors import StorageError
 from methods.files import UNFINISHED, digest
 from orchestrator.board.model import Board
 from orchestrator.board.verdict import verdict
@@ -23,12 +23,17 @@ from orchestrator.store.client import (
     LATENCIES,
     connect,
     experiment_of,
+    report_of,
     runs_of,
     storage_errors,
 )
 
 VIEW = "leaderboard"
 """The saved view's name and key."""
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+"""The experiment's tag that holds it."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as the description of a run or an experiment."""
 
 
 def read_study(uri: str, study: str) -> Provenance:
@@ -41,12 +46,10 @@ def read_study(uri: str, study: str) -> Provenance:
     with storage_errors(uri):
         client = connect(uri)
         experiment = experiment_of(client, study)
-        runs = runs_of(client, experiment, "tags.role = 'report'")
-        if not runs:
-            raise StudyError(f"study {study!r} has not begun; `isoflop run` begins it")
+        report = report_of(client, experiment)
         artefacts = artefacts_of(uri, client, experiment)
         try:
-            content = artefacts.read(runs[0].info.run_id, "provenance.json")
+            content = artefacts.read(report.info.run_id, "provenance.json")
         except FileNotFoundError as error:
             raise StorageError(
                 f"the files of study {study!r} must lie beside its store, but {error.filename} is "
@@ -71,11 +74,11 @@ def read_latencies(uri: str, study: str) -> list[Latency]:
     with storage_errors(uri):
         client = connect(uri)
         experiment = experiment_of(client, study)
-        runs = runs_of(client, experiment, "tags.role = 'report'")
+        report = report_of(client, experiment).info.run_id
         artefacts = artefacts_of(uri, client, experiment)
-        if not runs or LATENCIES not in artefacts.names(runs[0].info.run_id):
+        if LATENCIES not in artefacts.names(report):
             return []
-        content: dict[str, Any] = json.loads(artefacts.read(runs[0].info.run_id, LATENCIES))
+        content: dict[str, Any] = json.loads(artefacts.read(report, LATENCIES))
     events = [decode(line) for line in content["latencies"]]
     return [event for event in events if isinstance(event, Latency)]
 
@@ -103,18 +106,17 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
         for run in old_runs:
             if run.info.run_id not in board_runs:
                 client.delete_run(run.info.run_id)
-        report = _report_run(client, experiment)
+        report = str(report_of(client, experiment).info.run_id)
         files = sorted(set(folder.iterdir()) - set(folder.glob(UNFINISHED)))
         contents = {file.name: file.read_bytes() for file in files}
         for name, content in contents.items():
             artefacts.write(report, name, content)
         digests = {name: digest(content) for name, content in contents.items()}
         client.set_tag(report, "files", json.dumps(digests))
-        client.set_tag(report, "mlflow.note.content", verdict(board))
-        page = f"#/experiments/{identity}/runs/{report}/artifacts/report.html"
-        note = f"{verdict(board)}\n\n[The report]({page}) is an artefact of the run `report`."
-        client.set_experiment_tag(identity, "mlflow.note.content", note)
-        client.set_experiment_tag(identity, f"mlflow.sharedViewState.{VIEW}", view(board))
+        words = verdict(board)
+        client.set_tag(report, NOTE, words)
+        client.set_experiment_tag(identity, NOTE, study_note(words, identity, report))
+        client.set_experiment_tag(identity, VIEW_TAG, view(board))
     return _link(identity)
 
 
@@ -149,6 +151,12 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
             if cell.worth and cell.worth.gain.mean is not None:
                 metrics[f"worth/{at}"] = round(cell.worth.gain.mean, 4)
     return metrics, words
+
+
+def study_note(verdict: str, experiment: str, report: str) -> str:
+    """The experiment's description: the verdict, and a link of the page in the run `report`."""
+    page = f"#/experiments/{experiment}/runs/{report}/artifacts/report.html"
+    return f"{verdict}\n\n[The report]({page}) is an artefact of the run `report`."
 
 
 def board_note(board: Board, method: str, experiment: str, runs: Mapping[str, str]) -> str:
@@ -221,32 +229,23 @@ def _board_run(
     """The id of one method's run of the board; a new one where a number changed."""
     metrics, words = board_run(board, method)
     content = json.dumps([method, metrics, words], sort_keys=True)
-    for run in old_runs:
-        if run.data.tags.get("content") == content and run.info.status in ENDED:
-            return str(run.info.run_id)
     note = board_note(board, method, experiment.experiment_id, trial_runs)
+    for run in old_runs:
+        same = (run.data.tags.get("content"), run.data.tags.get(NOTE)) == (content, note)
+        if same and run.info.status in ENDED:
+            return str(run.info.run_id)
     tags = {
         "role": "leaderboard",
         "method": method,
         "study": board.rules.study,
         "content": content,
-        "mlflow.note.content": note,
+        NOTE: note,
         "mlflow.runColor": layout.colour(method),
         **words,
     }
     run = client.create_run(experiment.experiment_id, run_name=f"board: {method}", tags=tags)
     now = time.time_ns() // 1_000_000
     client.log_batch(run.info.run_id, [Metric(k, v, now, 0) for k, v in metrics.items()])
-    client.set_terminated(run.info.run_id)
-    return str(run.info.run_id)
-
-
-def _report_run(client: MlflowClient, experiment: Experiment) -> str:
-    runs = runs_of(client, experiment, "tags.role = 'report'")
-    if runs:
-        return str(runs[0].info.run_id)
-    tags = {"key": "report", "role": "report", "study": experiment.name}
-    run = client.create_run(experiment.experiment_id, run_name="report", tags=tags)
     client.set_terminated(run.info.run_id)
     return str(run.info.run_id)
 

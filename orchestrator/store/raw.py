@@ -1,10 +1,11 @@
 """What a store holds of a study, unread: for verification, or for a board."""
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
@@ -13,79 +14,120 @@ from methods.files import digest
 from orchestrator.record import evidence
 from orchestrator.record.address import Address
 from orchestrator.record.rows import Row
-from orchestrator.store.artefacts import artefacts_of
-from orchestrator.store.client import LATENCIES, connect, experiment_of, runs_of, storage_errors
+from orchestrator.store import tags as layout
+from orchestrator.store.artefacts import Artefacts, artefacts_of
+from orchestrator.store.client import (
+    LATENCIES,
+    connect,
+    experiment_of,
+    report_of,
+    runs_of,
+    storage_errors,
+)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run's tags, parameters and last metrics."""
+    """A run: its tags, parameters and last metrics, and all that stands behind these."""
 
     run_id: str
     status: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
-
-    @staticmethod
-    def of(run: Run) -> "StoredRun":
-        data = run.data
-        return StoredRun(
-            run.info.run_id, run.info.status, dict(data.tags), dict(data.params), dict(data.metrics)
-        )
+    name: str = ""
+    history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    """By metric: each step and value that was ever logged, in their order."""
+    artefacts: tuple[str, ...] = ()
+    """The names of its files."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """All that a study's board is computed from, and the board as it was published."""
+    """All that a store holds of a study: what its board is computed from, and what it says."""
 
     study_hash: str
     trials: tuple[StoredRun, ...]
-    """Trials that ended."""
+    """Trials that ended, and runs that may be one."""
     boards: tuple[StoredRun, ...]
     report: StoredRun | None
     files: Mapping[str, bytes]
     """The artefacts of the report, without the latencies, which are no part of the board."""
     evidence: Mapping[str, bytes]
     """The evidence of each confirm run, by run id; without those whose artefact is missing."""
+    others: tuple[StoredRun, ...] = ()
+    """All other runs: sweeps of methods, trials that run, further reports, and strays."""
+    name: str = ""
+    """The experiment's."""
+    experiment: str = ""
+    """Its id."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The experiment's."""
+
+    @property
+    def runs(self) -> tuple[StoredRun, ...]:
+        """Every run that was not deleted."""
+        report = () if self.report is None else (self.report,)
+        return (*report, *self.boards, *self.trials, *self.others)
 
 
 def read_stored(uri: str, study: str) -> Stored:
     """Everything, evidence and report included.
 
     Raises:
-        StudyError: the store holds no study of this name.
+        StudyError: the store holds no study of this name, or it has not begun.
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
         client = connect(uri)
         experiment = experiment_of(client, study)
         artefacts = artefacts_of(uri, client, experiment)
-        runs = [StoredRun.of(run) for run in runs_of(client, experiment, "")]
-        role = {run.run_id: run.tags.get("role", "") for run in runs}
-        trials = [r for r in runs if role[r.run_id].startswith("trial-") and "state" in r.tags]
-        report = next((run for run in runs if role[run.run_id] == "report"), None)
+        first = report_of(client, experiment).info.run_id
+        runs = [_stored(client, artefacts, run) for run in runs_of(client, experiment, "")]
+        report = next(run for run in runs if run.run_id == first)
+        trials = [run for run in runs if layout.is_trial(run.tags) and "state" in run.tags]
+        boards = [run for run in runs if run.tags.get("role") == "leaderboard"]
+        boards = [run for run in boards if run not in trials]
         proofs: dict[str, bytes] = {}
         for run in trials:
             if sha256 := run.tags.get("evidence"):
                 name = evidence.file_name(run.tags.get("trial", ""), sha256)
-                if name in artefacts.names(run.run_id):
+                if name in run.artefacts:
                     proofs[run.run_id] = artefacts.read(run.run_id, name)
-        files = {
-            name: artefacts.read(report.run_id, name)
-            for name in (artefacts.names(report.run_id) if report else ())
-            if report and name != LATENCIES
-        }
         return Stored(
             study_hash=experiment.tags.get("study_hash", ""),
             trials=tuple(trials),
-            boards=tuple(run for run in runs if role[run.run_id] == "leaderboard"),
+            boards=tuple(boards),
             report=report,
-            files=files,
+            files={
+                name: artefacts.read(first, name) for name in report.artefacts if name != LATENCIES
+            },
             evidence=proofs,
+            others=tuple(run for run in runs if run not in (*trials, *boards, report)),
+            name=experiment.name,
+            experiment=str(experiment.experiment_id),
+            tags=dict(experiment.tags),
         )
+
+
+def _stored(client: MlflowClient, artefacts: Artefacts, run: Run) -> StoredRun:
+    run_id, data = run.info.run_id, run.data
+    history = {
+        key: tuple((m.step, m.value) for m in client.get_metric_history(run_id, key))
+        for key in sorted(data.metrics)
+    }
+    return StoredRun(
+        run_id=run_id,
+        status=run.info.status,
+        tags=dict(data.tags),
+        params=dict(data.params),
+        metrics=dict(data.metrics),
+        name=run.info.run_name or "",
+        history=history,
+        artefacts=tuple(artefacts.names(run_id)),
+    )
 
 
 def fetch_evidence(uri: str, rows: Iterable[Row], study: Path) -> None:

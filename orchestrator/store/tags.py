@@ -18,6 +18,7 @@ from orchestrator.record.events import (
     EndState,
     Figures,
     Point,
+    Role,
     Start,
     decode_points,
     encode_points,
@@ -29,6 +30,12 @@ from orchestrator.study.names import search_name, search_of
 
 RUNNING = "RUNNING"
 """State of a row whose trial has no end yet: it is running or was interrupted."""
+ROLES: Mapping[str, Role] = {"trial-search": "search", "trial-confirm": "confirm"}
+"""The tag `role` of a trial's run -> the trial's role."""
+OTHER_ROLES = ("report", "sweep", "leaderboard")
+"""The tag `role` of the runs that are no trial's."""
+UNREADABLE = "UNREADABLE"
+"""State of a row of a run that is no trial's, or whose tags were damaged."""
 PIECE = 7_500
 """Characters of a tag; MLflow cuts tags at 8,000, and only logs it."""
 
@@ -72,6 +79,7 @@ def end_tags(end: End) -> dict[str, str]:
         "device": end.device,
         **reason,
         **({"evidence": end.evidence} if end.evidence else {}),
+        **({"curve_sha256": end.curve} if end.curve else {}),
         **_pieces("points", json.dumps(encode_points(end.points), sort_keys=True)),
     }
     return {**tags, "end_sha256": seal(tags)}
@@ -102,19 +110,49 @@ def seal(tags: Mapping[str, str]) -> str:
     return digest(json.dumps(dict(tags), sort_keys=True))
 
 
+def is_trial(tags: Mapping[str, str]) -> bool:
+    """Whether a run is a trial's or may be one: nothing says that it is anything else."""
+    return "trial" in tags or tags.get("role") not in OTHER_ROLES
+
+
 def events(tags: Mapping[str, str]) -> tuple[Start, End]:
     """The start and the end that a trial's tags were made from.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: they cannot be read.
     """
-    role = tags["role"].removeprefix("trial-")
+    start = started(tags)
+    end = End(
+        trial=tags["trial"],
+        state=_state(tags["state"]),
+        reason=tags.get("reason"),
+        epochs=int(tags["epochs"]),
+        seconds=float(tags["seconds"]),
+        points=decode_points(json.loads(_joined("points", tags))),
+        device=tags.get("device", ""),
+        evidence=tags.get("evidence", ""),
+        curve=tags.get("curve_sha256", ""),
+    )
+    return start, end
+
+
+def started(tags: Mapping[str, str]) -> Start:
+    """The start that a trial's tags were made from.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: they cannot be read.
+    """
+    role, trial = tags["role"], tags["trial"]
+    if role not in ROLES:
+        raise ValueError(f"a trial must have a role of {sorted(ROLES)}, got {role!r}")
+    if tags["key"] != trial:
+        raise ValueError(f"a trial must have its name as `key`, got {tags['key']!r}")
     params = json.loads(_joined("params", tags))
     if not isinstance(params, dict):
         raise ValueError("a trial must have parameters")
-    start = Start(
-        trial=tags["trial"],
-        role="confirm" if role == "confirm" else "search",
+    return Start(
+        trial=trial,
+        role=ROLES[role],
         method=tags["method"],
         params=params,
         seed=int(tags["seed"]),
@@ -126,17 +164,6 @@ def events(tags: Mapping[str, str]) -> tuple[Start, End]:
         torch_seed=int(seed) if (seed := tags.get("torch_seed")) else None,
         repeat=int(tags.get("repeat", 1)),
     )
-    end = End(
-        trial=tags["trial"],
-        state=_state(tags["state"]),
-        reason=tags.get("reason"),
-        epochs=int(tags["epochs"]),
-        seconds=float(tags["seconds"]),
-        points=decode_points(json.loads(_joined("points", tags))),
-        device=tags.get("device", ""),
-        evidence=tags.get("evidence", ""),
-    )
-    return start, end
 
 
 def rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
@@ -145,7 +172,7 @@ def rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
         return _rows(study, tags, run_id)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         reason = f"no tag {error}" if isinstance(error, KeyError) else str(error)
-    return [_bare(study, tags, run_id, "UNREADABLE", f"run {run_id} in MLflow: {reason}")]
+    return [_bare(study, tags, run_id, UNREADABLE, f"run {run_id} in MLflow: {reason}")]
 
 
 def figures(points: Sequence[Point], chosen: str) -> dict[str, float]:
@@ -162,6 +189,7 @@ def figures(points: Sequence[Point], chosen: str) -> dict[str, float]:
 
 def _rows(study: str, tags: Mapping[str, str], run_id: str) -> list[Row]:
     if "state" not in tags:
+        started(tags)
         return [_bare(study, tags, run_id, RUNNING, None)]
     start, end = events(tags)
     if end.state == "COMPLETE" and not end.points:

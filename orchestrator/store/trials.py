@@ -18,7 +18,6 @@ from orchestrator.store.client import connect, experiment_of, runs_of, storage_e
 
 OVERLAP = 600_000
 """Milliseconds before the latest known end that are read again: clocks of drivers differ."""
-TRIALS = "tags.role LIKE 'trial-%'"
 CURVE = "curve/val_acc"
 
 
@@ -182,8 +181,8 @@ def _since(
     First those that are running, then those that ended: a trial that ends in between is in the
     second answer.
     """
-    running = _by_id(runs_of(client, experiment, f"{TRIALS} AND attributes.status = 'RUNNING'"))
-    recent = _by_id(runs_of(client, experiment, f"{TRIALS} AND attributes.end_time >= {since}"))
+    running = _by_id(runs_of(client, experiment, "attributes.status = 'RUNNING'"))
+    recent = _by_id(runs_of(client, experiment, f"attributes.end_time >= {since}"))
     expected = {run_id for run_id, run in cached.items() if run.end >= since}
     if not expected <= recent.keys() | running.keys():
         return None
@@ -191,11 +190,16 @@ def _since(
 
 
 def _all(client: MlflowClient, experiment: Experiment) -> dict[str, _TrialRun]:
-    return _by_id(runs_of(client, experiment, TRIALS))
+    return _by_id(runs_of(client, experiment, ""))
 
 
 def _by_id(runs: Iterable[Run]) -> dict[str, _TrialRun]:
-    return {run.info.run_id: _TrialRun(_end(run), _our_tags(run.data.tags)) for run in runs}
+    """The runs of trials among these, and whatever may be one: no run vanishes unlisted."""
+    return {
+        run.info.run_id: _TrialRun(_end(run), _our_tags(run.data.tags))
+        for run in runs
+        if layout.is_trial(run.data.tags)
+    }
 
 
 def _end(run: Run) -> int:

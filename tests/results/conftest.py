@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boards import confirm, row
+from boards import confirm, row, undraw
 from exported import confirmed, exportable
+from kept import Place as Kept
+from kept import made
 from places import BAD, METHODS, Place, few, small
 from stores import held
 
@@ -31,6 +33,14 @@ def original(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
     methods = {name: {} for name in (*METHODS, "condconv")}
     held(uri, folder, small("bad", methods=methods), [*few_seeds, *bad, *over])
     return folder
+
+
+@pytest.fixture(scope="session")
+def kept_study(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """A study with evidence, published; a test changes a copy."""
+    with pytest.MonkeyPatch.context() as changed:
+        undraw(changed)
+        return made(tmp_path_factory.mktemp("kept") / "runs")
 
 
 @pytest.fixture(autouse=True)

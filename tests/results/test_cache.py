@@ -51,7 +51,9 @@ def test_a_run_deleted_within_the_window_shows_at_once(place: Place) -> None:
 def test_what_starts_runs_is_interrupted_and_ends_shows_at_once(place: Place) -> None:
     place.read()
     client, one = place.client, place.run("dense-00000")
-    new = client.create_run(one.info.experiment_id, tags={**one.data.tags, "trial": "dense-00070"})
+    new = client.create_run(
+        one.info.experiment_id, tags={**one.data.tags, "trial": "dense-00070", "key": "dense-00070"}
+    )
     client.delete_tag(new.info.run_id, "state")
     steps = [
         lambda: None,
@@ -74,7 +76,7 @@ def test_a_driver_whose_clock_is_behind_is_not_missed(place: Place) -> None:
     one = place.run("dense-00000")
     latest = max(run.info.end_time for run in place.runs())
     new = place.client.create_run(
-        one.info.experiment_id, tags={**one.data.tags, "trial": "dense-00071"}
+        one.info.experiment_id, tags={**one.data.tags, "trial": "dense-00071", "key": "dense-00071"}
     )
     place.client.set_terminated(new.info.run_id, end_time=latest - trials.OVERLAP + 1)
     assert "dense-00071" in {r.trial for r in place.read()}
@@ -85,7 +87,7 @@ def test_ends_that_come_late_are_not_hidden_by_an_interruption(place: Place) -> 
     latest = max(run.info.end_time for run in place.runs())
 
     def arrives(trial: str, status: str, end: int | None, *left_out: str) -> None:
-        tags = {**one.data.tags, "trial": trial}
+        tags = {**one.data.tags, "trial": trial, "key": trial}
         own = {name: value for name, value in tags.items() if name not in left_out}
         run = client.create_run(one.info.experiment_id, tags=own)
         client.set_terminated(run.info.run_id, status, end)

@@ -1,10 +1,13 @@
 """MLflow's client: bounded in time, with errors in one line, and what a store says of a study."""
 
+import atexit
 import contextlib
 import functools
 import logging
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +30,7 @@ from methods.errors import DatabaseAway, DiskFull, StorageError, StudyError, nea
 from methods.files import NO_ROOM
 from orchestrator.record.address import Address
 from orchestrator.store import silence
+from orchestrator.store.artefacts import Artefacts
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,8 @@ PAGE = 1000
 """Runs that one request to MLflow returns."""
 WORDS = 300
 """Characters of a library's error that are worth repeating."""
+_COPIES: dict[Path, Path] = {}
+"""By file: what `copy_aside` made."""
 
 
 def connect(uri: str) -> MlflowClient:
@@ -69,12 +75,31 @@ def ping(address: Address) -> None:
 
 def file_uri(address: Address) -> str:
     """The URI of an SQLite file for MLflow, which would make a folder of a quoted path's name."""
-    file = address.file
+    file = readable(address.file)
     folder = str(file.parent)
     if {"%", "?"} & set(folder):
         folder = _alias(folder)
     timeout = f"?timeout={address.query['timeout']}" if "timeout" in address.query else ""
     return f"sqlite:///{folder.rstrip('/')}/{file.name}{timeout}"
+
+
+def readable(file: Path) -> Path:
+    """The SQLite file to open in place of this one: its copy, if one was made."""
+    return _COPIES.get(file, file)
+
+
+def copy_aside(file: Path) -> None:
+    """Lets this process read a copy: beside some files SQLite must write, and may not.
+
+    That is one whose last write was cut off, or one with a log of its own (WAL).
+    """
+    folder = Path(tempfile.mkdtemp(prefix="isoflop-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for ending in ("", "-journal", "-wal"):
+        part = file.with_name(f"{file.name}{ending}")
+        if part.exists():
+            shutil.copyfile(part, folder / part.name)
+    _COPIES[file] = folder / file.name
 
 
 @functools.cache
@@ -131,15 +156,22 @@ def check_schema(experiment: Experiment) -> None:
         )
 
 
-def report_of(client: MlflowClient, experiment: Experiment) -> Run:
+def report_of(client: MlflowClient, experiment: Experiment, artefacts: Artefacts) -> Run:
     """The run `report` of a study; of several, the one that has most of what a sweep writes.
 
     Raises:
         StudyError: the study has not begun, or its report was deleted.
     """
-    query = "tags.role = 'report'"
-    runs = sorted(runs_of(client, experiment, query), key=_unlike_a_report)
+    query, note = "tags.role = 'report'", experiment.tags.get("mlflow.note.content", "")
+
+    def lacks(run: Run) -> tuple[bool, ...]:
+        name, tags = run.info.run_id, run.data.tags
+        bare = tags.get("key") != "report", "provenance.json" not in artefacts.names(name)
+        return (*bare, f"/runs/{name}/" not in note)  # the experiment's note links the report
+
+    runs = runs_of(client, experiment, query)
     if len(runs) > 1:
+        runs = sorted(runs, key=lacks)
         logger.warning(
             "study %r must have one run `report` in MLflow, but has %d, and %s is read; `isoflop "
             "verify %s` compares them",
@@ -155,11 +187,6 @@ def report_of(client: MlflowClient, experiment: Experiment) -> Run:
             "MLFLOW_TRACKING_URI set to the store"
         )
     raise StudyError(f"study {name!r} has not begun; `isoflop run` begins it")
-
-
-def _unlike_a_report(run: Run) -> tuple[bool, ...]:
-    tags = run.data.tags
-    return (tags.get("key") != "report", *(name not in tags for name in ("provenance", "files")))
 
 
 def runs_of(client: MlflowClient, experiment: Experiment, query: str) -> list[Run]:

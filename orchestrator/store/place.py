@@ -21,9 +21,11 @@ from orchestrator.store.client import (
     busy,
     check_schema,
     connect,
+    copy_aside,
     experiment_of,
     file_uri,
     ping,
+    readable,
     reason,
     refuse_deleted,
     storage_errors,
@@ -192,16 +194,31 @@ def _check_file(address: Address, *, reading: bool) -> None:
 
 def _check_tables(address: Address, *, reading: bool) -> None:
     """Refuses what is no SQLite file, or holds nothing of MLflow's to read."""
-    file, patience = address.file, float(address.query.get("timeout", BUSY))
+    file = address.file
     try:
-        with contextlib.closing(sqlite3.connect(file, timeout=patience)) as database:
-            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        tables = _tables(address)
     except sqlite3.Error as error:
         if "locked" in str(error):
             raise busy(address.url) from None
-        raise StorageError(f"{file} must be an SQLite database, but: {error}") from None
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if not reading or code not in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+            raise StorageError(f"{file} must be an SQLite database, but: {error}") from None
+        try:
+            copy_aside(file)
+            tables = _tables(address)
+        except (OSError, sqlite3.Error) as why:
+            raise StorageError(
+                f"{file} must be readable without a change, or have room for a copy in the folder "
+                f"of temporary files, but: {why}"
+            ) from None
     if reading and "experiments" not in tables:
         raise StorageError(f"{file} must be a store of MLflow's, but holds no experiments")
+
+
+def _tables(address: Address) -> set[str]:
+    patience = float(address.query.get("timeout", BUSY))
+    with contextlib.closing(sqlite3.connect(readable(address.file), timeout=patience)) as database:
+        return {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
 
 
 def _check_server(address: Address) -> None:

@@ -46,8 +46,8 @@ def read_study(uri: str, study: str) -> Provenance:
     with storage_errors(uri):
         client = connect(uri)
         experiment = experiment_of(client, study)
-        report = report_of(client, experiment)
         artefacts = artefacts_of(uri, client, experiment)
+        report = report_of(client, experiment, artefacts)
         try:
             content = artefacts.read(report.info.run_id, "provenance.json")
         except FileNotFoundError as error:
@@ -74,8 +74,8 @@ def read_latencies(uri: str, study: str) -> list[Latency]:
     with storage_errors(uri):
         client = connect(uri)
         experiment = experiment_of(client, study)
-        report = report_of(client, experiment).info.run_id
         artefacts = artefacts_of(uri, client, experiment)
+        report = report_of(client, experiment, artefacts).info.run_id
         if LATENCIES not in artefacts.names(report):
             return []
         content: dict[str, Any] = json.loads(artefacts.read(report, LATENCIES))
@@ -106,7 +106,7 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
         for run in old_runs:
             if run.info.run_id not in board_runs:
                 client.delete_run(run.info.run_id)
-        report = str(report_of(client, experiment).info.run_id)
+        report = str(report_of(client, experiment, artefacts).info.run_id)
         files = sorted(set(folder.iterdir()) - set(folder.glob(UNFINISHED)))
         contents = {file.name: file.read_bytes() for file in files}
         for name, content in contents.items():

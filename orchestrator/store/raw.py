@@ -84,7 +84,7 @@ def read_stored(uri: str, study: str) -> Stored:
         client = connect(uri)
         experiment = experiment_of(client, study)
         artefacts = artefacts_of(uri, client, experiment)
-        first = report_of(client, experiment).info.run_id
+        first = report_of(client, experiment, artefacts).info.run_id
         runs = [_stored(client, artefacts, run) for run in runs_of(client, experiment, "")]
         report = next(run for run in runs if run.run_id == first)
         trials = [run for run in runs if layout.is_trial(run.tags) and "state" in run.tags]

@@ -216,7 +216,7 @@ def _bare(study: str, tags: Mapping[str, str], run_id: str, state: str, reason: 
         study=study,
         method=tags.get("method", "unknown"),
         trial=trial,
-        config=tags.get("config", trial),
+        config=trial if state == UNREADABLE else tags.get("config", trial),
         config_hash=tags.get("config_hash", ""),
         role="confirm" if tags.get("role") == "trial-confirm" else "search",
         point="",

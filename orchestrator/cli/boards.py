@@ -105,14 +105,14 @@ def verify(
     for flaw in findings.flaws:
         line = f"{flaw.where}: {flaw.what}: stored {flaw.stored}, recomputed {flaw.recomputed}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for note in findings.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     if findings.flaws:
         raise EvidenceError(
             f"the board of {findings.study!r} must follow from its evidence, but "
             f"{len(findings.flaws):,} of {findings.checked.total():,} comparisons differ; the "
             "lines above say which"
         )
-    for note in findings.notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
     console.print(f"The board of {findings.study} follows from its evidence.", highlight=False)
 
 

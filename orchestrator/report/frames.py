@@ -83,7 +83,7 @@ def seeds_table(board: Board) -> pd.DataFrame:
     """One row per cell and seed: the raw figures under every mean."""
     columns = ["method", "budget_mmac", "trial", "config", "point", "repeat", "seed"]
     columns += ["test_acc", "top5", "macs_mean_m", "macs_p95_m", "macs_max_m", *SIZES]
-    columns += ["collapsed", "evidence", "run_id"]
+    columns += ["collapsed", "evidence"]
     records = [
         (
             cell.method,
@@ -101,7 +101,6 @@ def seeds_table(board: Board) -> pd.DataFrame:
             *(getattr(row, name) for name in SIZES),
             row.trial in cell.collapsed,
             row.evidence,
-            row.run_id,
         )
         for cell in board.cells
         for row in cell.seeds

@@ -57,6 +57,18 @@ def test_the_data_stand_in_all_that_a_sweep_leaves(drilled: Sweep) -> None:
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
+def test_a_board_from_the_store_has_the_bytes_of_the_sweeps_own(drilled: Sweep) -> None:
+    stored = read_stored(f"sqlite:///{drilled.out / 'mlflow.db'}", "quickstart")
+    page = isoflop.open("quickstart", out=drilled.out).outcome(refresh=True).report
+    again = {file.name: file.read_bytes() for file in page.parent.iterdir()}
+    assert again.keys() == stored.files.keys()
+    assert [name for name in again if again[name] != stored.files[name]] == []
+    assert b"Learning curves" in again["report.html"]
+    assert b"Latency" in again["report.html"]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_results_are_tables(drilled: Sweep) -> None:
     for place in (str(drilled.folder), drilled.folder):
         results = isoflop.open(place)

@@ -117,9 +117,9 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
         return
     of = plural(plan.compared, "pair")
     yield Text(
-        f"Configurations: smallest difference of two at {mmacs(plan.primary)} MMACs that is found 4 times of 5 (Welch, level 0.05, Holm's first "
-        f"step over {of}), in points of accuracy, by the spread between seeds, which shows "
-        "afterwards only:"
+        f"Configurations: smallest difference of two at {mmacs(plan.primary)} MMACs that is found "
+        f"4 times of 5 (Welch, level 0.05, Holm's first step over {of}), in points of accuracy, by "
+        "the spread between seeds, which shows afterwards only:"
     )
     grid = table(text("seed-to-seed sd", wrap=False), *(number(f"{sd:g}") for sd in DEVIATIONS))
     for index, detectable in enumerate(plan.detectable):

@@ -30,8 +30,7 @@ def check_board(stored: Stored, board: Board, findings: Findings) -> None:
     compared, and that is said.
     """
     published = json.loads(stored.files["provenance.json"].decode(errors="replace")).get("board")
-    alike = isinstance(published, dict) and published.get("statistics") == STATISTICS
-    if not alike:
+    if not (alike := claims_alike(stored)):
         findings.notes.append(
             "The board was published by a version that made its claims in another way: its figures "
             "are compared, its claims are not; `isoflop board` publishes it anew."
@@ -55,6 +54,12 @@ def check_board(stored: Stored, board: Board, findings: Findings) -> None:
     if alike:
         _words(published, board, findings)
     _lines(stored.boards, board, findings, words=alike)
+
+
+def claims_alike(stored: Stored) -> bool:
+    """Whether the board was published by a version that makes its claims as this one does."""
+    published = json.loads(stored.files["provenance.json"].decode(errors="replace")).get("board")
+    return isinstance(published, dict) and published.get("statistics") == STATISTICS
 
 
 def _words(published: dict[str, Any], board: Board, findings: Findings) -> None:

@@ -13,6 +13,7 @@ from orchestrator.board.model import Board
 from orchestrator.record import evidence
 from orchestrator.record.events import CURVES, End, Start, curve_sha256
 from orchestrator.record.provenance import Provenance
+from orchestrator.results.board_check import claims_alike
 from orchestrator.results.findings import Findings
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
@@ -170,6 +171,7 @@ def _implied(
     for start, end in trials.values():
         parent = parents.get(f"sweep/{start.method}", "")
         implied[start.trial] = _trial(start, end, study, parent)
+    alike = claims_alike(stored)
     lines = {run.tags.get("method"): run for run in stored.boards}
     run_ids = {run.tags.get("trial", ""): run.run_id for run in stored.trials}
     for method in board.methods:
@@ -182,6 +184,8 @@ def _implied(
             "content": json.dumps(content, sort_keys=True),
             NOTE: board_note(board, method, stored.experiment, run_ids),
         }
+        if run is not None and not alike:
+            tags[NOTE] = run.tags.get(NOTE, "")
         name = f"board: {method}"
         implied[f"board/{method}"] = Implied(name, "leaderboard", tags, words, measured=True)
     return implied

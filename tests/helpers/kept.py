@@ -21,7 +21,7 @@ from orchestrator.report.publish import Source, publish
 from orchestrator.search.agenda import confirm_plan
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
-from orchestrator.study.space import spaces
+from orchestrator.study.space import searches
 
 IMAGES = 200
 DEAR = "costs 1.3 MMACs at least, the largest budget is 1"
@@ -109,16 +109,16 @@ def validated(accuracy: float, macs: float) -> dict[str, Any]:
     return {"val_acc": accuracy} | {f"val_macs_{name}": macs for name in ("mean", "p95", "max")}
 
 
-def made(out: Path) -> Place:
+def made(out: Path, study: Study = STUDY) -> Place:
     """A sweep as its ledger tells it, with real evidence, projected and published."""
     uri, folder = f"sqlite:///{out / 'mlflow.db'}", out / "kept"
     out.mkdir()
-    store.claim(uri, STUDY.name, STUDY.hash)
-    ledger, draw = Ledger(folder, STUDY), np.random.default_rng(5)
-    facts = provenance(STUDY, Task("digits", 1, 8, 8, 10), IMAGES)
+    store.claim(uri, study.name, study.hash)
+    ledger, draw = Ledger(folder, study), np.random.default_rng(5)
+    facts = provenance(study, Task("digits", 1, 8, 8, 10), IMAGES)
     ledger.history.begin(facts, lag=1, device="cpu")
     names = {"dense": [""], "skipnet": ["supervised", "policy", "width"]}
-    for space in spaces(STUDY).values():
+    for space in searches(study).values():
         for number, width in enumerate((0.25, 0.5)):
             points = [
                 {
@@ -133,25 +133,25 @@ def made(out: Path) -> Place:
         shots = {name: seen(draw, truth, 0.8, 3e5) for name in names[ticket.method]}
         if "width" in shots:
             shots["width"] = replace(shots["width"], decided=None)
-        seed = derive(STUDY, ticket.config, ticket.seed)
+        seed = derive(study, ticket.config, ticket.seed)
         subject = Subject.of(ticket.trial, ticket.method, ticket.params, seed)
         kept = Evidence(subject, truth, shots)
         points = [{"point": n, **validated(0.8, 3e5), **kept.figures(n)} for n in shots]
         sha256 = evidence.write(kept, folder)
         ended(ledger, ticket, points, sha256)
     for outcome in (Outcome("over budget", DEAR), Outcome("refused", "they do not go together")):
-        ticket = ledger.history.add(spaces(STUDY)["dense"], {"width": 1.0}, over=0.3)
+        ticket = ledger.history.add(next(iter(searches(study).values())), {"width": 1.0}, over=0.3)
         ledger.history.start(ticket)
         ledger.history.end(ticket.trial, Ending.without_a_worker(outcome))
     rows = ledger.history.rows()
     ledger.close()
-    store.project(folder / "wal.jsonl", uri, STUDY.name)
+    store.project(folder / "wal.jsonl", uri, study.name)
     images = evidence.images(folder, rows)
-    published = publish(Source(study=STUDY, rows=rows, provenance=facts, images=images), folder)
-    assert set(published.board.drawn.values()) == {"predictions"}
-    store.write_board(uri, STUDY.name, published.board, published.page.parent)
+    published = publish(Source(study=study, rows=rows, provenance=facts, images=images), folder)
+    assert set(published.board.known.values()) == {"predictions"}
+    store.write_board(uri, study.name, published.board, published.page.parent)
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(STUDY.name)
+    experiment = client.get_experiment_by_name(study.name)
     assert experiment is not None
     runs = {
         run.data.tags.get("trial") or str(run.info.run_name): run.info.run_id

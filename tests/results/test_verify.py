@@ -259,7 +259,7 @@ def test_a_board_of_an_earlier_version_is_verified(honest: Stored) -> None:
     trials = [run for run in honest.trials if run is not old]
     trials.append(replace(old, tags=tags, status="FAILED"))
     del facts["board"]["statistics"]
-    facts["board"]["verdict"] = "skipnet beats dense."
+    facts["board"]["notes"] = ["A note in other words."]
     findings = verified("kept", replace(with_facts(honest, facts), trials=tuple(trials)))
     assert findings.flaws == []
     assert any("made its claims in another way" in note for note in findings.notes)
@@ -304,76 +304,3 @@ def test_a_board_from_the_store_alone_draws_the_predictions_too(
     place.client.set_tag(place.runs[RUN], "seed", "9")
     flaws = {(flaw.where.split()[0], flaw.what) for flaw in verify("kept", place.out).flaws}
     assert {(RUN, "evidence"), (RUN, "torch_seed"), (other, "SHA-256 of the evidence")} <= flaws
-
-
-@pytest.fixture(scope="module")
-def repeated(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    content = STUDY.model_dump() | {"search": {"trials": 4, "repeats": 2}}
-    with pytest.MonkeyPatch.context() as changed:
-        undraw(changed)
-        return made(tmp_path_factory.mktemp("repeated") / "runs", Study.model_validate(content))
-
-
-def test_every_run_of_a_repeated_study_says_its_repeat(repeated: Place, place: Place) -> None:
-    study = Study.model_validate(STUDY.model_dump() | {"search": {"trials": 4, "repeats": 2}})
-    ledger = Ledger(repeated.out / "kept", study)
-    recorded = ledger.history.rows()
-    ledger.close()
-    rows = store.read_rows(repeated.uri, "kept")
-    assert [replace(row, run_id=None) for row in rows] == recorded
-    assert {(row.method, row.repeat, row.role) for row in rows} == {
-        (method, repeat, role)
-        for method in ("dense", "skipnet")
-        for repeat in (1, 2)
-        for role in ("search", "confirm")
-    }
-    assert all(row.trial.startswith(f"{row.method}-r{row.repeat}-") for row in rows)
-    client, experiment = repeated.client, repeated.client.get_experiment_by_name("kept")
-    assert experiment is not None
-    for number in (1, 2):
-        tagged = client.search_runs([experiment.experiment_id], f"tags.repeat = '{number}'")
-        names = {str(run.info.run_name) for run in tagged}
-        assert names == {row.trial for row in rows if row.repeat == number}
-    assert all("repeat" not in run.tags for run in store.read_stored(place.uri, "kept").trials)
-    assert verify("kept", repeated.out).flaws == []
-
-
-SECOND = "skipnet-r2-00001-seed1"
-
-
-def without_the_tag(run: StoredRun) -> StoredRun:
-    return replace(run, tags={key: value for key, value in run.tags.items() if key != "repeat"})
-
-
-def another_repeat(run: StoredRun) -> StoredRun:
-    """The run as one of the first search, resealed by one who knows the seal."""
-    tags = {key: "1" if key == "repeat" else value for key, value in run.tags.items()}
-    start = layout.start_tags(layout.events(run.tags)[0])
-    del start["start_sha256"]
-    return replace(run, tags=tags | {"start_sha256": layout.seal({k: tags[k] for k in start})})
-
-
-@pytest.mark.parametrize(
-    ("forged", "named"),
-    [
-        (
-            lambda run: replace(run, tags={k: v for k, v in run.tags.items() if k != "repeat"}),
-            "seal",
-        ),
-        (lambda run: replace(run, tags={**run.tags, "repeat": "1"}), "seal"),
-        (lambda run: replace(run, tags={**run.tags, "repeat": "second"}), "tags"),
-        (another_repeat, "search"),
-    ],
-)
-def test_a_run_under_another_repeat_is_found(
-    repeated: Place, forged: Callable[[StoredRun], StoredRun], named: str
-) -> None:
-    stored = store.read_stored(repeated.uri, "kept")
-    trials = tuple(forged(r) if r.tags["trial"] == SECOND else r for r in stored.trials)
-    findings = verified("kept", replace(stored, trials=trials))
-    assert any(SECOND in flaw.where and named in flaw.what for flaw in findings.flaws)
-
-
-def test_a_repeat_where_searches_are_not_repeated_is_found(honest: Stored) -> None:
-    findings = verified("kept", with_trial(honest, tags={"repeat": "2"}))
-    assert any("repeat" in flaw.what for flaw in findings.flaws)

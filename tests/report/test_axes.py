@@ -117,7 +117,7 @@ def test_what_a_clock_took_is_not_recomputed_from_evidence() -> None:
     board, findings = board_of(rows), Findings("demo")
     published = frames.parquet(frames.board_table(board, times_of(rows)))
     recomputed = frames.board_table(board).drop(columns=CLOCKED)
-    _parquet(published, recomputed, 2, findings)
+    _parquet(published, recomputed, 2, findings, whole=True)
     assert findings.flaws == []
     wrong = recomputed.assign(parameters=1.0)
     _parquet(published, wrong, 2, findings)

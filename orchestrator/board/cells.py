@@ -6,7 +6,7 @@ made on samples. A cell is a sample with its figures, its letters and its P(best
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from orchestrator.board.model import Cell, Worth
 from orchestrator.board.rules import Rules
 from orchestrator.board.stats.intervals import Summary, accuracy, crossed_mean, summary
 from orchestrator.board.stats.units import Floats, Units
-from orchestrator.record.evidence import Images
+from orchestrator.record.evidence import Images, PerImage, Values
 from orchestrator.record.rows import Row
 from orchestrator.study.file import cap
 
@@ -65,12 +65,20 @@ class Sample:
         `count` is the number of test images, where that is known."""
         return Units(self.accuracies, self._correct(images), count)
 
-    def _correct(self, images: Images) -> Floats | None:
+    def over_images(
+        self, images: Images, figure: Callable[[PerImage], Values | None]
+    ) -> Floats | None:
+        """A figure of every image, by unit: units images; None where a run lacks it."""
         kept = [[images.get((row.trial, row.point)) for row in part] for part in self.parts]
-        lengths = {len(one.correct) if one else 0 for part in kept for one in part}
-        if len(lengths) != 1 or 0 in lengths:
+        found = [[None if one is None else figure(one) for one in part] for part in kept]
+        known = [[values for values in part if values is not None] for part in found]
+        lengths = {len(values) for part in known for values in part}
+        if len(lengths) != 1 or sum(map(len, known)) < len(self.seeds):
             return None
-        return np.array([np.mean([one.correct for one in part if one], axis=0) for part in kept])
+        return np.array([np.mean(part, axis=0) for part in known])
+
+    def _correct(self, images: Images) -> Floats | None:
+        return self.over_images(images, lambda one: one.correct)
 
 
 Grid = Mapping[tuple[str, float], Sample]
@@ -148,13 +156,9 @@ def _worth(sample: Sample, rules: Rules, images: Images) -> Worth | None:
     seeds = [row for row in sample.seeds if row.test_another_acc is not None]
     if not seeds or len(seeds) < len(sample.seeds):
         return None
-    kept = [[images.get((row.trial, row.point)) for row in part] for part in sample.parts]
-    worths = [[one.worth for one in part if one and one.worth is not None] for part in kept]
-    flat = [worth for part in worths for worth in part]
-    paired = len(flat) == len(seeds) and len({len(worth) for worth in flat}) == 1
     gain: Summary
-    if paired:
-        gain = crossed_mean(np.array([np.mean(part, axis=0) for part in worths]), rules.level)
+    if (worths := sample.over_images(images, lambda one: one.worth)) is not None:
+        gain = crossed_mean(worths, rules.level)
     else:
         gains = [
             math.fsum(tested(row) - (row.test_another_acc or 0.0) for row in part) / len(part)
@@ -163,7 +167,7 @@ def _worth(sample: Sample, rules: Rules, images: Images) -> Worth | None:
         gain = summary(gains, rules.level)
     return Worth(
         gain=gain,
-        images=paired,
+        images=worths is not None,
         another=_mean(row.test_another_acc for row in seeds) or 0.0,
         majority=_mean(row.test_majority_acc for row in seeds) or 0.0,
         majority_macs=_mean(row.test_majority_macs for row in seeds) or 0.0,

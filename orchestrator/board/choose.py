@@ -63,13 +63,17 @@ def choose(rows: Iterable[Row], budgets: Sequence[float]) -> list[Choice]:
     for row in complete:
         if row.role == "search":
             searched.setdefault((row.method, row.repeat), []).append(row)
-    choices = []
-    for _, candidates in sorted(searched.items()):
-        for budget in sorted(set(budgets)):
-            under = [row for row in candidates if _number(row.val_macs_mean) <= cap(budget)]
-            if under:
-                choices.append(_choice(min(under, key=_preference), budget))
-    return choices
+    return [
+        _choice(min(fitting, key=_preference), budget)
+        for _, candidates in sorted(searched.items())
+        for budget in sorted(set(budgets))
+        if (fitting := [row for row in candidates if under(row, budget)])
+    ]
+
+
+def under(row: Row, budget: float) -> bool:
+    """Whether a complete search row costs the budget (MMACs) or less."""
+    return _number(row.val_macs_mean) <= cap(budget)
 
 
 def choose_confirmed(

@@ -5,14 +5,21 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from orchestrator.board.cells import Grid, Sample
-from orchestrator.board.model import INTERVAL_FROM, TESTED_FROM, Comparison, Known, NotWorse
+from orchestrator.board.model import (
+    ALL_RUN,
+    INTERVAL_FROM,
+    TESTED_FROM,
+    Comparison,
+    Known,
+    NotWorse,
+)
 from orchestrator.board.rules import Rules
 from orchestrator.board.stats.best import best_probability
-from orchestrator.board.stats.contrasts import Contrast, contrast
+from orchestrator.board.stats.contrasts import Contrast, contrast, paired
 from orchestrator.board.stats.families import Adjusted, holm, letters
 from orchestrator.board.stats.power import more_seeds
 from orchestrator.board.stats.units import Units
-from orchestrator.record.evidence import Images
+from orchestrator.record.evidence import Images, PerImage, Values
 
 Pair = tuple[str, str]
 
@@ -48,26 +55,35 @@ def pairs(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[Comparison, .
 
 
 def not_worse(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[NotWorse, ...]:
-    """Each method against the baseline at the primary budget, by the declared margin."""
+    """Each method against the baseline, and against itself with all run, by the declared margin."""
     rules = terms.rules
     if rules.margin is None:
         return ()
     base = grid[rules.baseline, rules.primary]
-    found = {}
+    gaps: dict[tuple[str, str], Contrast] = {}
     for name in names:
         sample = grid[name, rules.primary]
-        if name == rules.baseline or name in rules.controls:
+        if name in rules.controls or sample.n < TESTED_FROM:
             continue
-        gap = contrast(terms.units(sample), terms.units(base))
-        p = gap.not_worse(rules.margin)
-        if min(sample.n, base.n) >= TESTED_FROM and p is not None and gap.difference is not None:
-            found[name] = (gap.difference, p)
-    adjusted = holm([p for _, p in found.values()], level=rules.alpha, weight=rules.margin_weight)
-    return tuple(
-        NotWorse(name, rules.baseline, difference, test.p, shown=test.p < rules.alpha)
-        for (name, (difference, _)), test in zip(found.items(), adjusted, strict=True)
-        if test is not None
+        if name != rules.baseline and base.n >= TESTED_FROM:
+            gaps[name, rules.baseline] = contrast(terms.units(sample), terms.units(base))
+        if (lost := sample.over_images(terms.images, _over_all_run)) is not None:
+            gaps[name, ALL_RUN] = paired(lost)
+    adjusted = holm(
+        [gap.not_worse(rules.margin) for gap in gaps.values()],
+        level=rules.alpha,
+        weight=rules.margin_weight,
     )
+    return tuple(
+        NotWorse(*key, gap.difference, test.p, shown=test.p < rules.alpha)
+        for (key, gap), test in zip(gaps.items(), adjusted, strict=True)
+        if test is not None and gap.difference is not None
+    )
+
+
+def _over_all_run(one: PerImage) -> Values | None:
+    """How much more often an image is right than with all run, in [-1, 1]."""
+    return None if one.all_run is None else one.correct.astype(float) - one.all_run
 
 
 def lettered(family: Sequence[Sample], all_pairs: Sequence[Comparison]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from orchestrator.board.cells import Sample, cell, samples, unused
-from orchestrator.board.choose import choose, choose_confirmed, clean
+from orchestrator.board.choose import choose, choose_confirmed, clean, under
 from orchestrator.board.comparisons import (
     Terms,
     contest,
@@ -80,7 +80,7 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
         noise_floor=terms.floor,
         race=_race(everything, left_open, rules) if rules.extra else None,
         known={b: what for b, family in families.items() if (what := known(family, terms))},
-        effort=tuple(_effort(name, everything) for name in ordered),
+        effort=tuple(_effort(name, everything, complete, rules) for name in ordered),
         excluded=(*excluded, *unused(complete, grid)),
     )
 
@@ -96,7 +96,7 @@ def _race(rows: Iterable[Row], undecided: tuple[Comparison, ...], rules: Rules) 
     return Race(rules.seeds, rules.extra, len(further), undecided)
 
 
-def _effort(method: str, rows: Sequence[Row]) -> Effort:
+def _effort(method: str, rows: Sequence[Row], complete: Sequence[Row], rules: Rules) -> Effort:
     """Counts trials, not rows: a trial has a row per operating point."""
     trials = {(r.study, r.role, r.trial): r for r in rows if r.method == method}.values()
     search = [t for t in trials if t.role == "search"]
@@ -111,6 +111,10 @@ def _effort(method: str, rows: Sequence[Row]) -> Effort:
         refused=outcomes.count(REFUSED),
         over_budget=outcomes.count(OVER_BUDGET),
         running=outcomes.count("RUNNING"),
+        candidates=sum(
+            row.method == method and row.role == "search" and under(row, rules.primary)
+            for row in complete
+        ),
         confirm=len(confirm),
         confirm_failed=sum(t.state == "FAIL" for t in confirm),
         epochs=sum(t.epochs for t in trials),

@@ -17,6 +17,7 @@ from orchestrator.study.file import cap
 INTERVAL_FROM, TESTED_FROM = 3, 5
 """Units (repeats of a search, or seeds of a single one) that a cell needs to have an interval, and
 to be tested."""
+ALL_RUN = "itself with all run"
 State = Literal["no point", "not confirmed yet", "value", "mean and sd", "not tested", "tested"]
 Known = Literal["predictions", "counts", "seeds"]
 """What is known of the test images that a budget's figures rest on: what each run gave on each of
@@ -158,10 +159,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class NotWorse:
-    """Whether a method is shown to be worse than `other` by less than the declared margin."""
+    """Whether a method is shown to be worse than a reference by less than the declared margin."""
 
     method: str
     other: str
+    """The baseline, or `ALL_RUN`: the method's own networks with all that can run."""
     difference: float
     p_holm: float
     """One-sided, adjusted over the methods that are compared so."""
@@ -180,6 +182,9 @@ class Effort:
     refused: int
     over_budget: int
     running: int
+    candidates: int
+    """Operating points of complete trials that lie under the primary budget: what was chosen
+    from. A trial of a supernet has several."""
     confirm: int
     confirm_failed: int
     epochs: int
@@ -228,7 +233,8 @@ class Board:
     pairs: tuple[Comparison, ...]
     """All pairs of methods, at every budget; tested at the primary budget alone, as one family."""
     not_worse: tuple[NotWorse, ...]
-    """Methods against the baseline at the primary budget; empty without a declared margin."""
+    """Methods against the baseline, and against themselves with all run, at the primary budget;
+    empty without a declared margin."""
     reach: tuple[Reach, ...]
     area: dict[str, Summary]
     """Mean best accuracy over log-MACs between the least and the largest budget; secondary."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator.board.model import TESTED_FROM, Board, Cell, Comparison
+from orchestrator.board.model import ALL_RUN, TESTED_FROM, Board, Cell, Comparison
 from orchestrator.board.words import (
     cell_static_text,
     claims_text,
@@ -202,15 +202,20 @@ def _gain(gain: Comparison) -> str:
 
 
 def _margin(board: Board) -> str:
-    """Who is shown not to be worse than the baseline by the declared margin."""
-    margin = board.rules.margin
-    if margin is None or not board.not_worse:
-        return ""
-    by = f"worse than {board.baseline} by more than {100 * margin:g} points"
-    shown = [f"{c.method} (p {p_text(c.p_holm)})" for c in board.not_worse if c.shown]
-    if not shown:
-        return f"; of none it is shown that it is not {by}"
-    return f"; {listed(shown)} {'is' if len(shown) == 1 else 'are'} not {by}"
+    """Who is shown not to be worse by the declared margin, than dense or than itself."""
+    margin, text = board.rules.margin, ""
+    if margin is None:
+        return text
+    by = f"by more than {100 * margin:g} points"
+    for other in (board.baseline, ALL_RUN):
+        tests = [test for test in board.not_worse if test.other == other]
+        shown = [f"{test.method} (p {p_text(test.p_holm)})" for test in tests if test.shown]
+        if shown:
+            verb = "is" if len(shown) == 1 else "are"
+            text += f"; {listed(shown)} {verb} not worse than {other} {by}"
+        elif tests:
+            text += f"; of none it is shown that it is not worse than {other} {by}"
+    return text
 
 
 def _reservations(leader: Cell) -> str:

@@ -138,10 +138,14 @@ class Evidence:
 
     def per_image(self, point: str) -> "PerImage":
         """What the operating point gave, image by image."""
-        shot, correct, worth = self.points[point], self.correct(point), None
+        shot, correct, worth, all_run = self.points[point], self.correct(point), None, None
         if shot.decided is not None:
             worth = correct - np.mean(shot.decided.another == self.labels[:, None], axis=1)
-        return PerImage(correct, shot.macs, self.labels, worth, shot.losses, self.difficulty)
+            if (everything := shot.decided.everything) is not None:
+                all_run = everything.predictions == self.labels
+        return PerImage(
+            correct, shot.macs, self.labels, worth, shot.losses, self.difficulty, all_run
+        )
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,8 @@ class PerImage:
     """Cross-entropy in nats."""
     difficulty: Float[np.ndarray, " images"] | None = None
     """From 0, the easiest, to 1, where the data set knows it."""
+    all_run: Bool[np.ndarray, " images"] | None = None
+    """Whether the image is right with all run; None where there is no such decision."""
 
 
 Images = Mapping[tuple[str, str], PerImage]

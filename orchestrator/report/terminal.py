@@ -149,6 +149,7 @@ def _effort(board: Board) -> Table:
         "trials": [e.search for e in board.effort],
         "done": [e.complete for e in board.effort],
         **{name: column for name, column in outcomes.items() if any(column)},
+        "points": [e.candidates for e in board.effort],
         "confirm": [e.confirm for e in board.effort],
         "epochs": [e.epochs for e in board.effort],
     }

@@ -3,12 +3,13 @@
 import dataclasses
 
 import pytest
-from boards import confirm, routed
+from boards import confirm, routed, row
 
 from orchestrator.board.leaderboard import leaderboard
+from orchestrator.board.model import ALL_RUN
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import notes, verdict
-from orchestrator.board.words import FIXED, static_text
+from orchestrator.board.words import FIXED, p_text, static_text
 
 RULES = Rules(budgets=(1.0,), primary=1.0, images=400)
 
@@ -85,3 +86,29 @@ def test_a_point_that_is_one_network_for_all_images_is_static_where_another_deci
     assert "skipnet is static" in verdict(board)
     alone = [run for run in [*rows, *width] if run.method == "dense" or run.point == "width"]
     assert not leaderboard(alone, RULES, images).cell("skipnet", 1.0).static, "nothing decides"
+
+
+@pytest.mark.parametrize(("lost", "shown"), [(0, True), (40, False)])
+def test_a_network_is_held_against_itself_with_all_run(lost, shown):
+    """Of 400 images, as many as `lost` are right with all run alone."""
+    rows, images = routed(0.1)
+    for key, one in images.items():
+        all_run = one.correct.copy()
+        all_run[-lost or 400 :] = True
+        images[key] = dataclasses.replace(one, all_run=all_run)
+    board = leaderboard(rows, dataclasses.replace(RULES, margin=0.02), images)
+    test = next(test for test in board.not_worse if test.other == ALL_RUN)
+    assert (test.method, test.shown) == ("skipnet", shown)
+    assert test.difference == pytest.approx(-lost / 400)
+    said = "not worse than itself with all run by more than 2 points"
+    assert (f"skipnet (p {p_text(test.p_holm)}) is {said}" in verdict(board)) == shown
+
+
+def test_candidates_are_the_points_under_the_primary_budget():
+    rows = [
+        row(method="dsnet", trial="dsnet-00000", point=point, val_macs_mean=macs)
+        for point, macs in (("narrow", 5e5), ("wide", 9e5), ("widest", 2e6))
+    ]
+    rows += [row(), row(trial="dense-00001", state="FAIL", reason="diverged")]
+    board = leaderboard(rows, RULES)
+    assert {e.method: e.candidates for e in board.effort} == {"dense": 1, "dsnet": 2}

@@ -120,6 +120,6 @@ def test_what_a_clock_took_is_not_recomputed_from_evidence() -> None:
     _parquet(published, recomputed, 2, findings, whole=True)
     assert findings.flaws == []
     wrong = recomputed.assign(parameters=1.0)
-    _parquet(published, wrong, 2, findings)
+    _parquet(published, wrong, 2, findings, whole=True)
     assert {flaw.what for flaw in findings.flaws} == {"parameters"}
     assert isinstance(recomputed, pd.DataFrame)

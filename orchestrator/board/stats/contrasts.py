@@ -5,7 +5,14 @@ from typing import Literal
 
 import numpy as np
 
-from orchestrator.board.stats.units import Units, quantile, scipy
+from orchestrator.board.stats.units import (
+    Floats,
+    Units,
+    interaction,
+    moments,
+    quantile,
+    scipy,
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,25 @@ def contrast(a: Units, b: Units) -> Contrast:
     if images:
         errors.append(_error(square, [*units, (images, n - 1)]))
     return Contrast(difference, tuple(errors), floor=square - spread)
+
+
+def paired(gaps: Floats) -> Contrast:
+    """The mean of a difference that each unit (axis 0) has on each image (axis 1).
+
+    Units and images are crossed, as in `contrast`; of a single unit the error is that over images.
+    """
+    units, images = gaps.shape
+    parts, both = [], 0.0
+    if units > 1:
+        parts.append((moments(gaps.mean(axis=1).tolist())[1] / units, units - 1))
+    errors = [_error(square, [(square, free)]) for square, free in parts if square > 1e-24]
+    if images > 1:
+        variance = float(gaps.mean(axis=0).var(ddof=1)) / images + (images + 2) ** -2
+        both = interaction(gaps) / gaps.size if units > 1 else 0.0
+        parts.append((variance, images - 1))
+        square = max(sum(part for part, _ in parts) - both, *(part for part, _ in parts), 0.0)
+        errors.append(_error(square, parts))
+    return Contrast(float(gaps.mean()), tuple(errors), few=units < 2)
 
 
 def _images(a: Units, b: Units) -> tuple[float, float, int]:

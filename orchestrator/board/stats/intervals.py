@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.board.stats.units import Floats, Units, interaction, moments, quantile
+from orchestrator.board.stats.contrasts import paired
+from orchestrator.board.stats.units import Floats, Units, moments, quantile
 
 
 @dataclass(frozen=True)
@@ -78,27 +79,11 @@ def _variance(units: Units) -> tuple[float, float]:
 
 
 def crossed_mean(values: Floats, confidence: float = 0.95) -> Summary:
-    """The mean of a figure of each seed (axis 0) on each image (axis 1), both of them samples.
+    """The mean of a figure of each unit (axis 0) on each image (axis 1), both of them samples.
 
-    Two crossed random effects as in `crossed`, for one sample, paired as its values are. Of a
-    single seed the interval is over images alone; it is never shorter than the one over seeds.
+    Of a single unit the interval is over images alone; it is never shorter than that over units.
     """
-    seeds, images = values.shape
-    mean = float(values.mean())
-    by_image = (float(values.mean(axis=0).var(ddof=1)) / images, images - 1) if images > 1 else None
-    if by_image is None:
-        return Summary(seeds, mean, None, None, None)
-    parts, both = [by_image], 0.0
-    if seeds > 1:
-        parts.append((float(values.mean(axis=1).var(ddof=1)) / seeds, seeds - 1))
-        both = interaction(values) / values.size
-    square = max(sum(part for part, _ in parts) - both, *(part for part, _ in parts), 0.0)
-    sd = float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None
-    if square < 1e-24:
-        return Summary(seeds, mean, sd, mean, mean)
-    freedom = square**2 / sum(part**2 / free for part, free in parts)
-    half = quantile(confidence, freedom) * float(np.sqrt(square))
-    over_seeds = summary(values.mean(axis=1).tolist(), confidence)
-    low = min(mean - half, mean if over_seeds.lo is None else over_seeds.lo)
-    high = max(mean + half, mean if over_seeds.hi is None else over_seeds.hi)
-    return Summary(seeds, mean, sd, low, high)
+    units = len(values)
+    found = paired(values).at(confidence)
+    sd = float(np.sqrt(moments(values.mean(axis=1).tolist())[1])) if units > 1 else None
+    return Summary(units, float(values.mean()), sd, found.lo, found.hi)

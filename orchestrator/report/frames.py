@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from orchestrator.board import words
+from orchestrator.board.choose import Choice
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Cell
 from orchestrator.record.events import SIZES
@@ -18,7 +19,7 @@ def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
     """One row per method and budget; accuracies as fractions, costs in MMACs and as they say."""
     records = []
     for cell in board.cells:
-        choice, gain = cell.choice, board.gain(cell.method, cell.budget)
+        gain = board.gain(cell.method, cell.budget)
         records.append(
             {
                 "method": cell.method,
@@ -49,18 +50,27 @@ def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
                 "gain_p_holm": gain.p_holm if gain else None,
                 "p_best": cell.p_best,
                 **_worth(cell),
-                "val_acc": choice.val_acc if choice else None,
-                "val_macs_mean_m": _millions(choice.val_macs_mean) if choice else None,
-                "config": choice.config if choice else "",
-                "config_hash": choice.config_hash if choice else "",
-                "point": choice.point if choice else "",
-                "params": json.dumps(dict(choice.params), sort_keys=True) if choice else "",
+                **_chosen(cell.choices),
             }
         )
     frame = pd.DataFrame.from_records(records)
     numbers = frame.columns[list(frame.columns).index("mean") : list(frame.columns).index("config")]
     floats = [name for name in numbers if name not in ("overrun", "collapsed", "failed")]
     return frame.astype(dict.fromkeys(floats, "float64"))
+
+
+def _chosen(choices: Sequence[Choice]) -> dict[str, object]:
+    """What was chosen, by each search where there are several: their means, and their names."""
+    n = len(choices)
+    params = [dict(choice.params) for choice in choices]
+    return {
+        "val_acc": sum(choice.val_acc for choice in choices) / n if n else None,
+        "val_macs_mean_m": sum(c.val_macs_mean for c in choices) / n / 1e6 if n else None,
+        "config": " ".join(choice.config for choice in choices),
+        "config_hash": " ".join(choice.config_hash for choice in choices),
+        "point": " ".join(choice.point for choice in choices),
+        "params": json.dumps(params[0] if n == 1 else params, sort_keys=True) if n else "",
+    }
 
 
 def _worth(cell: Cell) -> dict[str, float | None]:

@@ -139,8 +139,7 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
         parts = [cell.state, f"letters {cell.letters}" if cell.letters else ""]
         if cell.worth or cell.static:
             parts.append("static" if cell.static else "dynamic")
-        if cell.choice:
-            parts.append(f"{cell.choice.config} {cell.choice.point}".strip())
+        parts += [f"{choice.config} {choice.point}".strip() for choice in cell.choices]
         words[at] = ", ".join(part for part in parts if part)
         if cell.n and cell.accuracy.mean is not None and cell.macs_mean is not None:
             metrics[f"acc/{at}"] = round(cell.accuracy.mean, 4)
@@ -164,18 +163,18 @@ def board_note(board: Board, method: str, experiment: str, runs: Mapping[str, st
     lines = []
     for budget in board.budgets:
         cell = board.cell(method, budget)
-        if cell.choice is None:
+        if not cell.choices:
             lines.append(f"- {budget:g} MMACs: {cell.state}")
-            continue
-        seeds = [
-            f"[seed {row.seed}](#/experiments/{experiment}/runs/{runs[row.trial]})"
-            for row in cell.seeds
-            if row.trial in runs
-        ]
-        chosen = cell.choice.config
-        if chosen in runs:
-            chosen = f"[{chosen}](#/experiments/{experiment}/runs/{runs[chosen]})"
-        lines.append(f"- {budget:g} MMACs: {chosen}, {cell.state}: {', '.join(seeds) or '-'}")
+        for choice in cell.choices:
+            seeds = [
+                f"[seed {row.seed}](#/experiments/{experiment}/runs/{runs[row.trial]})"
+                for row in cell.seeds
+                if row.config == choice.config and row.trial in runs
+            ]
+            chosen = choice.config
+            if chosen in runs:
+                chosen = f"[{chosen}](#/experiments/{experiment}/runs/{runs[chosen]})"
+            lines.append(f"- {budget:g} MMACs: {chosen}, {cell.state}: {', '.join(seeds) or '-'}")
     note = "The runs behind each number:\n\n"
     for line in lines:
         if len(note) + len(line) > layout.PIECE:
@@ -211,7 +210,7 @@ def _trial_runs(client: MlflowClient, experiment: Experiment, board: Board) -> d
     """Run ids, by trial, of the confirm runs and of the configurations that they confirm."""
     confirm = runs_of(client, experiment, "tags.role = 'trial-confirm'")
     run_ids = {run.data.tags.get("trial", ""): run.info.run_id for run in confirm}
-    for config in sorted({cell.choice.config for cell in board.cells if cell.choice}):
+    for config in sorted({choice.config for cell in board.cells for choice in cell.choices}):
         for run in runs_of(client, experiment, f"tags.trial = '{config}'"):
             run_ids[config] = run.info.run_id
     return run_ids

@@ -206,7 +206,7 @@ def _margin(board: Board) -> str:
     margin, text = board.rules.margin, ""
     if margin is None:
         return text
-    by = f"by more than {100 * margin:g} points"
+    by = f"by more than {100 * margin:g} point{'' if margin == 0.01 else 's'}"
     for other in (board.baseline, ALL_RUN):
         tests = [test for test in board.not_worse if test.other == other]
         shown = [f"{test.method} (p {p_text(test.p_holm)})" for test in tests if test.shown]

@@ -200,7 +200,7 @@ def test_a_margin_is_tested_with_its_own_share_of_the_level():
         "resrep": False,
     }
     assert "skipnet (p " in verdict(board)
-    assert "is not worse than dense by more than 1 points" in verdict(board)
+    assert "is not worse than dense by more than 1 point" in verdict(board)
     plain = leaderboard(rows, dataclasses.replace(rules, margin=None))
     assert plain.not_worse == ()
     for one, other in zip(board.pairs, plain.pairs, strict=True):

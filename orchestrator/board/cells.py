@@ -183,9 +183,9 @@ def tested(row: Row) -> float:
     return row.test_acc
 
 
-def unused(complete: Iterable[Row], grid: Grid) -> list[Excluded]:
+def unused(complete: Iterable[Row], used_in: Iterable[Sample]) -> list[Excluded]:
     """Confirm rows that passed the gate and stand in no cell: what they confirm is not chosen."""
-    used = {id(row) for sample in grid.values() for row in sample.seeds}
+    used = {id(row) for sample in used_in for row in sample.seeds}
     return [
         Excluded(row, "not chosen on validation at any budget")
         for row in complete

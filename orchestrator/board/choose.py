@@ -93,6 +93,32 @@ def choose_confirmed(
     ]
 
 
+def costs(choices: Iterable[Choice], primary: float, baseline: str) -> dict[str, float]:
+    """What each method's choices at the primary budget cost on validation, MMACs."""
+    spent: dict[str, list[float]] = {}
+    for choice in choices:
+        if choice.budget == primary and choice.method != baseline:
+            spent.setdefault(choice.method, []).append(choice.val_macs_mean)
+    return {method: math.fsum(macs) / len(macs) / 1e6 for method, macs in sorted(spent.items())}
+
+
+def to_confirm(
+    rows: Iterable[Row],
+    budgets: Sequence[float],
+    primary: float,
+    baseline: str,
+    *,
+    matched: bool = False,
+) -> list[Choice]:
+    """The choices at every budget; where `matched`, the baseline's at each method's cost, too."""
+    complete, _ = clean(rows)
+    choices = choose(complete, budgets)
+    if matched:
+        own = [row for row in complete if row.method == baseline]
+        choices += choose(own, list(costs(choices, primary, baseline).values()))
+    return choices
+
+
 def best(choices: Iterable[Choice]) -> dict[tuple[str, float], Choice]:
     """By method and budget the choice, among those of all repeats, that is best on validation.
 

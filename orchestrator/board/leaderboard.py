@@ -8,7 +8,15 @@ import math
 from collections.abc import Iterable, Sequence
 
 from orchestrator.board.cells import Sample, cell, samples, unused
-from orchestrator.board.choose import choose, choose_confirmed, clean, under
+from orchestrator.board.choose import (
+    Choice,
+    Excluded,
+    choose,
+    choose_confirmed,
+    clean,
+    costs,
+    under,
+)
 from orchestrator.board.comparisons import (
     Terms,
     contest,
@@ -18,10 +26,11 @@ from orchestrator.board.comparisons import (
     not_worse,
     pairs,
 )
-from orchestrator.board.model import Board, Comparison, Effort, Race
+from orchestrator.board.model import Board, Comparison, Effort, Matched, Race
 from orchestrator.board.racing import undecided
 from orchestrator.board.reach import area, fronts, levels, means, reach
 from orchestrator.board.rules import Rules
+from orchestrator.board.stats.contrasts import contrast
 from orchestrator.board.stats.fronts import attainment
 from orchestrator.record.evidence import Images
 from orchestrator.record.result import OVER_BUDGET, REFUSED
@@ -64,6 +73,7 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
         for name in ordered
     }
     runs = {name: fronts(cells[name]) for name in ordered}
+    beside = _beside(choices, complete, excluded, rules)
     every_cell = tuple(row[i] for i in range(len(rules.budgets)) for row in cells.values())
     goals = tuple(sorted(set(rules.targets))) or levels([mean for _, mean in means(every_cell)])
     left_open = undecided(grid, contenders, all_pairs, rules)
@@ -74,6 +84,12 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
         cells=every_cell,
         pairs=all_pairs,
         not_worse=not_worse(ordered, grid, terms),
+        matched=tuple(
+            Matched(name, base, contrast(terms.units(own), base.units).at(rules.level))
+            for name in ordered
+            if (own := grid[name, rules.primary]).n and name in beside
+            if (base := cell(beside[name], rules, images, letters="", p_best=None)).n
+        ),
         reach=tuple(r for name in ordered for r in reach(name, cells[name], goals)),
         area={name: area(runs[name], rules) for name in ordered},
         attainment={name: attainment(runs[name]) for name in ordered},
@@ -81,8 +97,26 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
         race=_race(everything, left_open, rules) if rules.extra else None,
         known={b: what for b, family in families.items() if (what := known(family, terms))},
         effort=tuple(_effort(name, everything, complete, rules) for name in ordered),
-        excluded=(*excluded, *unused(complete, grid)),
+        excluded=(*excluded, *unused(complete, [*grid.values(), *beside.values()])),
     )
+
+
+def _beside(
+    choices: Sequence[Choice], complete: Sequence[Row], excluded: Sequence[Excluded], rules: Rules
+) -> dict[str, Sample]:
+    """The baseline at what each method's choice at the primary budget costs, by method."""
+    at = costs(choices, rules.primary, rules.baseline)
+    own = [row for row in complete if row.method == rules.baseline]
+    found = choose_confirmed(own, list(at.values()), list(at.values()) if rules.matched else [])
+    grid = samples(
+        [rules.baseline],
+        sorted(set(at.values())),
+        complete,
+        excluded,
+        found,
+        repeated=rules.repeats > 1,
+    )
+    return {name: grid[rules.baseline, cost] for name, cost in at.items()}
 
 
 def _standing(sample: Sample, rules: Rules) -> tuple[bool, bool, float, bool, str]:

@@ -171,6 +171,17 @@ class NotWorse:
 
 
 @dataclass(frozen=True)
+class Matched:
+    """A method at the primary budget less the baseline at the MACs that the method takes there."""
+
+    method: str
+    base: Cell
+    """The baseline's best on validation at or under those MACs; its budget are they, in MMACs."""
+    result: Difference
+    """Not adjusted, and no claim."""
+
+
+@dataclass(frozen=True)
 class Effort:
     """What a method was given. All trials stay in the denominator, whatever their outcome."""
 
@@ -235,6 +246,8 @@ class Board:
     not_worse: tuple[NotWorse, ...]
     """Methods against the baseline, and against themselves with all run, at the primary budget;
     empty without a declared margin."""
+    matched: tuple[Matched, ...]
+    """At equal cost, where the baseline was confirmed there or below; see `Rules.matched`."""
     reach: tuple[Reach, ...]
     area: dict[str, Summary]
     """Mean best accuracy over log-MACs between the least and the largest budget; secondary."""
@@ -282,6 +295,7 @@ class Board:
             cells=tuple(cell for cell in self.cells if cell.method in kept),
             pairs=tuple(pair for pair in self.pairs if {pair.method, pair.other} <= kept),
             not_worse=tuple(test for test in self.not_worse if test.method in kept),
+            matched=tuple(pair for pair in self.matched if pair.method in kept),
             reach=tuple(reach for reach in self.reach if reach.method in kept),
             effort=tuple(effort for effort in self.effort if effort.method in kept),
         )

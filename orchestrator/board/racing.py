@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.board.cells import Grid, samples
-from orchestrator.board.choose import choose, clean
+from orchestrator.board.choose import choose, clean, to_confirm
 from orchestrator.board.comparisons import Terms, noise_floor, pairs
 from orchestrator.board.model import Comparison
 from orchestrator.board.rules import LOOKS, Rules
@@ -37,7 +37,9 @@ def planned(rows: Iterable[Row], study: Study) -> Seeds:
     seeds can decide.
     """
     rules, everything = Rules.of(study), list(rows)
-    choices = choose(everything, rules.budgets)
+    choices = to_confirm(
+        everything, rules.budgets, rules.primary, rules.baseline, matched=rules.matched
+    )
     given = dict.fromkeys((choice.config for choice in choices), rules.seeds)
     ended = {(row.config, row.seed) for row in everything if row.role == "confirm"}
     left = rules.extra

@@ -49,6 +49,9 @@ class Rules:
     repeats: int = 1
     """Independent searches of every method. Of a single one, seeds are the units and claims are of
     configurations; of several, the searches are the units and claims are of methods."""
+    matched: bool = False
+    """Whether the baseline was confirmed at what each method's choice at the primary budget costs;
+    otherwise it is compared there by what was confirmed for the budgets."""
     margin: float | None = None
     """How much worse, as a fraction, still counts as not worse; None: that is not tested."""
     extra: int = 0
@@ -93,6 +96,7 @@ class Rules:
             seeds=study.confirm.seeds,
             extra=study.confirm.budget or 0,
             repeats=study.search.repeats,
+            matched=study.confirm.matched,
             margin=None if study.margin is None else study.margin / 100,
         )
 

@@ -48,6 +48,7 @@ def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
                 "gain_hi": gain.result.hi if gain else None,
                 "gain_p": gain.result.p if gain else None,
                 "gain_p_holm": gain.p_holm if gain else None,
+                **_matched(board, cell),
                 "p_best": cell.p_best,
                 **_worth(cell),
                 **_chosen(cell.choices),
@@ -57,6 +58,18 @@ def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
     numbers = frame.columns[list(frame.columns).index("mean") : list(frame.columns).index("config")]
     floats = [name for name in numbers if name not in ("overrun", "collapsed", "failed")]
     return frame.astype(dict.fromkeys(floats, "float64"))
+
+
+def _matched(board: Board, cell: Cell) -> dict[str, float | None]:
+    """The gain over the baseline at the MACs that the cell itself takes."""
+    pairs = (m for m in board.matched if m.method == cell.method and cell.budget == board.primary)
+    found = next(pairs, None)
+    return {
+        "matched_gain": found.result.difference if found else None,
+        "matched_lo": found.result.lo if found else None,
+        "matched_hi": found.result.hi if found else None,
+        "matched_macs_m": _millions(found.base.macs_mean) if found else None,
+    }
 
 
 def _chosen(choices: Sequence[Choice]) -> dict[str, object]:

@@ -17,8 +17,9 @@ from optuna.trial import FrozenTrial
 from methods.api import Task
 from methods.errors import MethodError
 from methods.values import Params
-from orchestrator.board.choose import choose
+from orchestrator.board.choose import to_confirm
 from orchestrator.board.racing import planned
+from orchestrator.board.rules import BASELINE
 from orchestrator.record.history import History
 from orchestrator.record.result import OVER_BUDGET, REFUSED, Ending, Outcome, Result
 from orchestrator.record.trials import Ticket
@@ -275,7 +276,9 @@ def confirm_plan(history: History) -> list[Ticket]:
     Seeds go round: every configuration gets its first seed before any gets its second.
     """
     study, rows = history.study, history.rows()
-    choices = choose(rows, study.budgets)
+    choices = to_confirm(
+        rows, study.budgets, study.primary_budget, BASELINE, matched=study.confirm.matched
+    )
     seeds = planned(rows, study).given
     return [
         Ticket(

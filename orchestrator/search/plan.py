@@ -227,7 +227,10 @@ def _method(
     timings = [timed(space, sample.searched) for sample in (*first[:1], *median[:1])]
     known = [timing for timing in timings if timing is not None]
     repeats = study.search.repeats
-    confirm = repeats * study.confirm.seeds * len(study.budgets)
+    chosen = len(study.budgets)
+    if study.confirm.matched and space.method == BASELINE:
+        chosen += len(study.methods) - 1
+    confirm = repeats * study.confirm.seeds * chosen
     opening, typical = (known[0], known[-1]) if known else (None, None)
     trials = _trials(study.search, opening, typical)
     return MethodPlan(

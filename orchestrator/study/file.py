@@ -98,7 +98,10 @@ class ConfirmPlan(Strict):
     """How the chosen configurations are retrained before the test split is read."""
 
     seeds: Annotated[int, Field(ge=1, le=10_000)] = 5
-    """Fresh seeds per chosen configuration; groups need at least 5."""
+    """Fresh seeds per chosen configuration; with one search, tests need at least 5."""
+    matched: Annotated[bool, Field(exclude_if=lambda matched: not matched)] = False
+    """Whether dense is also confirmed at what each other method's choice at the primary budget
+    costs, to be compared at equal MACs and not under one budget."""
     race: Annotated[bool, Field(exclude_if=lambda race: not race)] = False
     """Whether cells whose order at the primary budget is open then get further seeds; intervals and
     tests are corrected for the looks that this takes."""

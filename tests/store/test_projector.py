@@ -69,7 +69,7 @@ def test_a_projector_that_died_with_a_word_unread_is_started_again(
     time.sleep(1)  # its input is closed by now
     monkeypatch.setattr(projector, "_command", command)
     assert not projector.flush(timeout=0), "this word is never read"
-    for _ in range(60):
+    for _ in range(240):
         if projector.flush(timeout=1):
             break
     agrees(uri, lines)

@@ -6,13 +6,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.board.model import TESTED_FROM
 from orchestrator.board.words import duration, macs_text, mmacs, percent, plural
 from orchestrator.report.table import number, table, text
 from orchestrator.search.plan import BUILT, SAMPLES, Detectable, Plan
 from orchestrator.search.split import (
     ACCURACY,
     CONFIG_SD,
-    LEAST_REPEATS,
     SEED_SD,
     Splits,
 )
@@ -137,10 +137,10 @@ def _splits(splits: Splits, plan: Plan) -> Iterator[RenderableType]:
     if plan.detectable:
         yield Text()
     effort = f"{splits.runs:,} runs a method, confirm runs included"
-    if not splits.others and splits.planned.repeats < LEAST_REPEATS:
+    if not splits.others and splits.planned.repeats < TESTED_FROM:
         yield Text(
-            f"Methods: a claim about one needs {LEAST_REPEATS} repeated searches of {splits.least} "
-            f"trials at least, {LEAST_REPEATS * (splits.least + len(plan.budgets)):,} runs a "
+            f"Methods: a claim about one needs {TESTED_FROM} repeated searches of {splits.least} "
+            f"trials at least, {TESTED_FROM * (splits.least + len(plan.budgets)):,} runs a "
             f"method at these budgets; planned are {effort}."
         )
         return
@@ -161,7 +161,7 @@ def _splits(splits: Splits, plan: Plan) -> Iterator[RenderableType]:
     yield grid
     yield Text(
         f"Assumed: a standard deviation of {CONFIG_SD:g} point between configurations and "
-        f"{SEED_SD:g} between seeds, and {percent(ACCURACY, 0)} % right. {LEAST_REPEATS} repeats "
+        f"{SEED_SD:g} between seeds, and {percent(ACCURACY, 0)} % right. {TESTED_FROM} repeats "
         "are a minimum. accuracy: what searches of so many trials gain or lose against those "
         f"planned; a claim is about a method with that much search. On {plan.images[2]:,} test "
         f"images no number of repeats finds less than {splits.floor:.2g} points."

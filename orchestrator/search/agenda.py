@@ -52,7 +52,8 @@ DONE: Final = Turn.DONE
 class Agenda:
     """Serves the trials of one study in their order, and keeps its history.
 
-    `lag` is the number of trials at once, or more. `warm` are trials of an earlier study, by
+    `lag` is the number of trials at once, or more; repeated searches share it, so that each learns
+    from all of its trials but the last few. `warm` are trials of an earlier study, by
     method. `sample` and `stopping` are the study's unless a simulation compares others.
     """
 
@@ -69,7 +70,8 @@ class Agenda:
         self.history = history
         self._study = history.study
         self._task = task
-        self._lag = lag
+        searches = len(history.spaces) if history.study.search.repeats > 1 else 1
+        self._lag = -(-lag // searches)
         self._warm = warm or {}
         self._sample = sample
         self._stopping = stopping or Stopping(history, task)

@@ -18,7 +18,7 @@ from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.power import detectable
 from orchestrator.board.words import macs_text, mmacs
 from orchestrator.search.samplers import spread_over
-from orchestrator.search.split import LEAST_REPEATS, TRIALS, Splits, splits
+from orchestrator.search.split import TRIALS, Splits, splits
 from orchestrator.study.check import images, prepared, reading, slots_here
 from orchestrator.study.distributions import ends, ranged
 from orchestrator.study.file import SearchPlan, Study, cap
@@ -358,8 +358,8 @@ def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> li
             f"{mmacs(study.primary_budget)} MMACs is open, and are not counted above; every test, "
             f"those above too, is corrected for {LOOKS} looks."
         )
-    if 1 < study.search.repeats < LEAST_REPEATS:
-        said.append(f"With fewer than {LEAST_REPEATS} repeats nothing can be said of methods.")
+    if 1 < study.search.repeats < TESTED_FROM:
+        said.append(f"With fewer than {TESTED_FROM} repeats nothing can be said of methods.")
     if study.search.repeats == 1 and study.confirm.seeds < TESTED_FROM:
         said.append(f"With fewer than {TESTED_FROM} confirm seeds nothing will be tested.")
     return said

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
+from orchestrator.board.model import TESTED_FROM
 from orchestrator.board.stats.power import detectable
 
 MOST = 1000
 """Searches of a method that a study may have."""
-LEAST_REPEATS = 5
-"""Searches that a claim about a method takes, at least; more find smaller differences."""
 TRIALS = (4, 8, 16, 32)
 """Trials per search that are compared."""
 CONFIG_SD, SEED_SD, ACCURACY = 1.0, 0.5, 0.95
@@ -38,7 +37,7 @@ class Split:
     seeds: int
     found: float | None
     """Points of the smallest difference of two methods that is found 4 times of 5; None with fewer
-    than `LEAST_REPEATS` searches."""
+    than `TESTED_FROM` searches."""
     accuracy: float
     """Points that the best trial of such a search is expected to lie above the mean trial."""
 
@@ -55,7 +54,7 @@ class Splits:
     """Pairs of methods that are tested."""
     planned: Split
     others: tuple[Split, ...]
-    """By rising number of trials; with `LEAST_REPEATS` searches or more."""
+    """By rising number of trials; with `TESTED_FROM` searches or more."""
     proposed: Split | None
     """Which of them finds the smallest difference; None where none does better than planned."""
     floor: float
@@ -87,7 +86,7 @@ def splits(
     def split(repeats: int, trials: int, seeds: int) -> Split:
         of_searches, gained = _search(trials, validation)
         deviation = math.sqrt(of_searches**2 + SEED_SD**2 / seeds)
-        least = detectable(repeats, 0.05 / pairs) if repeats >= LEAST_REPEATS else None
+        least = detectable(repeats, 0.05 / pairs) if repeats >= TESTED_FROM else None
         return Split(
             repeats=repeats,
             trials=trials,

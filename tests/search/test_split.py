@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from orchestrator.board.model import TESTED_FROM
 from orchestrator.search.split import (
     ACCURACY,
     CONFIG_SD,
-    LEAST_REPEATS,
     SEED_SD,
     Splits,
     _highest,
@@ -46,7 +46,7 @@ def test_every_split_takes_at_most_the_planned_runs_and_has_enough_repeats() -> 
             found = planned(*plan, budgets=budgets)
             assert found.runs == plan[0] * (plan[1] + plan[2] * budgets)
             for split in found.others:
-                assert split.repeats >= LEAST_REPEATS
+                assert split.repeats >= TESTED_FROM
                 assert split.repeats * (split.trials + split.seeds * budgets) <= found.runs
                 assert split.found is not None
                 assert split.found > found.floor

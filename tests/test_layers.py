@@ -60,7 +60,7 @@ DOORS: dict[str, set[str]] = {
     "typer": {"cli"},
     "matplotlib": {"report", "search/replay"},
     "jinja2": {"report", "results"},
-    "optuna": {"study", "record", "search", "sweep"},
+    "optuna": {"study", "record", "report/importance.py", "search", "sweep"},
 }
 """Library -> the rooms, folders or files of orchestrator/ that may import it."""
 HEAVY = {"torch", "scipy", "pandas", "optuna", "ray", "mlflow", "matplotlib", "sklearn"}

@@ -11,6 +11,7 @@ from orchestrator.record.evidence import Images
 from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
+from orchestrator.report.importance import Importance
 
 STATISTICS = 2
 """How claims are made: 1 grouped by the leader and took budgets apart, 2 is one family of tests.
@@ -31,6 +32,8 @@ class Report:
     """What the confirm runs gave on each test image."""
     times: Sequence[Timed] = ()
     """The networks of the board by the clock."""
+    importances: Sequence[Importance] = ()
+    """What mattered in the methods' searches."""
 
 
 def facts(board: Board) -> dict[str, object]:

@@ -36,6 +36,7 @@ SECTIONS = {
     "reach": "MACs to reach an accuracy",
     "curves": "Learning curves",
     "effort": "Effort",
+    "importance": "What mattered in the search",
     "details": "In detail",
     "provenance": "Provenance",
 }
@@ -105,6 +106,7 @@ def _context(report: Report) -> dict[str, object]:
         "pareto": _pareto(report),
         "attained": _attained(board),
         "axes": _axes(report),
+        "importances": report.importances,
         "contested": any(cell.p_best is not None for cell in board.cells),
         "forest": _per_budget(board, "forest"),
         "seeds": _per_budget(board, "seeds"),

@@ -20,6 +20,7 @@ from orchestrator.report.content import Report, facts
 from orchestrator.report.figures import draw
 from orchestrator.report.figures.learning import shown
 from orchestrator.report.groups import groups
+from orchestrator.report.importance import importances
 from orchestrator.report.page import page
 from orchestrator.study.file import Study
 
@@ -83,6 +84,7 @@ def publish(source: Source, folder: Path, *, primary: float | None = None) -> Pu
         curves=source.curves(shown(board, source.rows)),
         images=source.images,
         times=timed(source.rows, rules.budgets, rules.baseline, source.latencies),
+        importances=importances(source.study, source.rows, rules.primary),
     )
     return Published(board, write_report(report, folder / name), report.times)
 

@@ -33,7 +33,7 @@ def check_board(stored: Stored, board: Board, findings: Findings) -> None:
     if not (alike := claims_alike(stored)):
         findings.notes.append(
             "The board was published by a version that made its claims in another way: its figures "
-            "are compared, its claims are not; `isoflop board` publishes it anew."
+            "are compared, its claims are not; `isoflop run` publishes it anew."
         )
     expected = {
         "leaderboard.csv": (frames.board_table(board).drop(columns=CLOCKED), 2),

@@ -28,7 +28,6 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
 from orchestrator.board.racing import planned
 from orchestrator.board.rules import Rules
-from orchestrator.board.verdict import verdict
 from orchestrator.record.evidence import PerImage
 from orchestrator.record.rows import Row
 from orchestrator.study.file import Study
@@ -40,6 +39,8 @@ HARD, OWN, NOISE = 3.0, 1.0, 1.0
 """Deviations of the images' ease, of a method's own share of it, and of a run on an image."""
 SCALE = float(np.sqrt(HARD**2 + OWN**2 + NOISE**2))
 LEVEL = 0.9
+POINT = float(norm.pdf(norm.ppf(LEVEL))) / SCALE * 100
+"""Points of accuracy in a unit of quality."""
 VALIDATION = 1000
 """Images that a search trial is validated on."""
 Floats = NDArray[np.float64]
@@ -79,13 +80,21 @@ class Found:
     intervals: int = 0
     families: int = 0
     """Whether all intervals of the tested pairs cover their differences."""
-    winner: bool = False
-    """Whether the verdict says that something beats something."""
 
 
-def drawn(line: Line, number: int, true: Mapping[str, float]) -> Found:
-    """One study; `true` is the quality that a method's search comes to, on the probit scale."""
-    world = _World(line, number)
+@dataclass(frozen=True)
+class Truth:
+    """What the searches of each method come to, on the probit scale."""
+
+    quality: Mapping[str, float]
+    shift: Mapping[str, float]
+    """What is added to a method's configurations, so that all methods come to the same: a wider
+    spread would find better ones."""
+
+
+def drawn(line: Line, number: int, true: Truth) -> Found:
+    """One study."""
+    world = _World(line, number, true.shift)
     rows, chosen = world.searched()
     while True:
         wanted = _wanted(rows, world)
@@ -96,16 +105,16 @@ def drawn(line: Line, number: int, true: Mapping[str, float]) -> Found:
         rows += new
     rules = replace(Rules.of(world.study), images=line.images, chance=0.1)
     board = leaderboard(rows, rules, world.images)
-    return _judged(board, line, true if line.repeats > 1 else chosen)
+    return _judged(board, line, true.quality if line.repeats > 1 else chosen)
 
 
 class _World:
     """The configurations of one study and what their runs give."""
 
-    def __init__(self, line: Line, number: int) -> None:
+    def __init__(self, line: Line, number: int, shift: Mapping[str, float]) -> None:
         self.line = line
+        self._shift = shift
         self._draw = np.random.default_rng([number, line.repeats, line.trials, line.images])
-        self._point = float(norm.pdf(norm.ppf(LEVEL))) / SCALE * 100  # points of a unit of quality
         draw = self._draw
         ease = draw.normal(0, HARD, line.images)
         self._ease = {name: ease + draw.normal(0, OWN, line.images) for name in METHODS}
@@ -137,8 +146,9 @@ class _World:
         for name in METHODS:
             for repeat in range(1, line.repeats + 1):
                 search = name if line.repeats == 1 else f"{name}-r{repeat}"
-                spread = line.config * self._factor[name] / self._point
-                shift = line.better / self._point if name == BETTER else 0.0
+                spread = line.config * self._factor[name] / POINT
+                better = line.better / POINT if name == BETTER else 0.0
+                shift = better + self._shift.get(name, 0.0)
                 qualities = SCALE * norm.ppf(LEVEL) + shift + draw.normal(0, spread, line.trials)
                 trained = qualities + self._run(name, line.trials)
                 right = draw.binomial(VALIDATION, norm.cdf(trained / SCALE)) / VALIDATION
@@ -166,7 +176,7 @@ class _World:
 
     def _run(self, name: str, runs: int) -> Floats:
         """What training adds to a configuration's quality."""
-        spread = self.line.seed * self._factor[name] / self._point
+        spread = self.line.seed * self._factor[name] / POINT
         return self._draw.normal(0, spread, runs)
 
 
@@ -221,23 +231,27 @@ def _judged(board: Board, line: Line, quality: Mapping[str, float]) -> Found:
             found.covered += cell.accuracy.lo <= true[cell.method] <= cell.accuracy.hi
     gain = board.gain(BETTER, 1)
     found.found = bool(line.better and gain is not None and gain.ahead)
-    found.winner = " beats " in verdict(board)
-    found.claims += found.winner and not line.better and line.repeats > 1
     return found
 
 
-def settled(line: Line, studies: int) -> dict[str, float]:
-    """The quality that each method's searches come to, by searches of their own."""
+def settled(line: Line, studies: int) -> Truth:
+    """What the methods come to, by searches of their own, brought to one and the same."""
     found: dict[str, list[float]] = {name: [] for name in METHODS}
-    single = replace(line, repeats=1, seeds=1, extra=0, margin=0.0)
+    single = replace(line, repeats=1, seeds=1, extra=0, margin=0.0, better=0.0)
     for number in range(max(200, 5 * studies)):
-        _, chosen = _World(single, 10**6 + number).searched()
+        _, chosen = _World(single, 10**6 + number, {}).searched()
         for name, quality in chosen.items():
             found[name].append(float(norm.cdf(quality / SCALE)))
-    return {name: SCALE * float(norm.ppf(np.mean(of))) for name, of in found.items()}
+    own = {name: SCALE * float(norm.ppf(np.mean(of))) for name, of in found.items()}
+    usual = float(np.mean(list(own.values())))
+    uneven = line.uneven and line.config > 0
+    shift = {name: usual - quality for name, quality in own.items()} if uneven else {}
+    quality = dict.fromkeys(METHODS, usual)
+    quality[BETTER] += line.better / POINT
+    return Truth(quality, shift)
 
 
-def _part(work: tuple[Line, range, dict[str, float]]) -> list[Found]:
+def _part(work: tuple[Line, range, Truth]) -> list[Found]:
     line, numbers, true = work
     return [drawn(line, number, true) for number in numbers]
 

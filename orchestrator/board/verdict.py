@@ -22,6 +22,8 @@ from orchestrator.board.words import (
 def verdict(board: Board) -> str:
     """Who is ahead at the primary budget, and how far that may be believed."""
     at = f"At {mmacs(board.primary)} MMACs"
+    if not board.rules.primary_declared:
+        at = f"Exploratory: at {mmacs(board.primary)} MMACs"
     if not board.confirmed:
         done = sum(effort.complete for effort in board.effort)
         return (

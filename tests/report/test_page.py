@@ -260,6 +260,7 @@ def test_every_section_has_a_file_and_an_empty_one_is_left_out():
         "costs",
         "reach",
         "curves",
+        "importance",
     }
     assert re.findall(r'<a href="#(\w+)">', html) == shown
 

@@ -13,6 +13,7 @@ from orchestrator.study.file import Study, load
 ROOT = Path(__file__).parents[2]
 HASHES = {
     "studies/cifar10.yaml": "4fc9ddf50cf1",
+    "studies/claims/aa.yaml": "12c42074fa08",
     "studies/claims/condconv.yaml": "4c2c92f35889",
     "studies/claims/condensenet.yaml": "c6a3c7e5c089",
     "studies/claims/dsnet.yaml": "b37d4f52a939",

@@ -6,7 +6,7 @@ A study has six methods, all of them one, or one of them better. A configuration
 image if its quality, the image's ease and noise add up to more than 0 (probit); configurations
 differ by a standard deviation of `config` points of accuracy, runs of one by `seed`, and the images
 that a method finds hard are partly its own. Each search validates its configurations once and
-confirms the best; rows, evidence, choice, tests and verdict are the project's own. Deviations are
+confirms the best; rows, evidence, choice, tests and letters are the project's own. Deviations are
 stated at an accuracy of 90 %.
 """
 

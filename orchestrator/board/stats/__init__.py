@@ -1,1 +1,1 @@
-"""The statistics of the board: intervals, bootstrap, fronts. Arrays in, numbers out."""
+"""The statistics of the board: intervals, contrasts, families of tests, power, P(best), fronts."""

@@ -1,7 +1,8 @@
 """Which rows count, and which configuration of each search of a method stands at a budget."""
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from methods.values import Params
@@ -39,7 +40,7 @@ def clean(rows: Iterable[Row]) -> tuple[list[Row], list[Excluded]]:
     """The rows that may carry figures, and the others with their reasons; order does not matter."""
     complete: dict[tuple[object, ...], Row] = {}
     excluded = []
-    for row in sorted(rows, key=_order):
+    for row in _ordered(rows):
         reason = _flaw(row)
         first = complete.get(_identity(row))
         if reason is None and first is not None:
@@ -169,9 +170,16 @@ def _identity(row: Row) -> tuple[object, ...]:
     return (*search, row.config, row.point, row.seed)
 
 
+def _ordered(rows: Iterable[Row]) -> Iterator[Row]:
+    """By name, those that ended well first; a row is spelt out only where names do not decide."""
+    for _, same in itertools.groupby(sorted(rows, key=_order), key=_order):
+        first, *more = same
+        yield from sorted((first, *more), key=repr) if more else (first,)
+
+
 def _order(row: Row) -> tuple[object, ...]:
     names = (row.study, row.method, row.repeat, row.role, row.config, row.trial, row.point)
-    return (*names, row.seed, row.state != "COMPLETE", repr(row))
+    return (*names, row.seed, row.state != "COMPLETE")
 
 
 def _preference(row: Row) -> tuple[float, float, str, str]:

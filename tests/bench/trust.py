@@ -103,6 +103,8 @@ def drawn(line: Line, number: int, true: Truth) -> Found:
         if not new:
             break
         rows += new
+        if not line.extra:
+            break
     rules = replace(Rules.of(world.study), images=line.images, chance=0.1)
     board = leaderboard(rows, rules, world.images)
     return _judged(board, line, true.quality if line.repeats > 1 else chosen)

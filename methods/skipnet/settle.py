@@ -22,6 +22,9 @@ STEPS = 16
 """Shifts that are tried at most."""
 ROUNDS = 2
 """Searches for the shift, each after norms that fit the decisions so far."""
+FAR = 0.05
+"""How far from the target the share may be with norms that fit; beyond, every shift that is tried
+gets norms of its own."""
 
 
 def gather(net: SkipResNet, batches: Iterable[Tensor]) -> None:
@@ -45,14 +48,22 @@ def settle(net: SkipResNet, batches: Iterable[Tensor], *, regather: bool, target
         gather(net, itertools.chain(sample, rest))
     if not target:
         return
+    images = torch.cat(sample)
     for _ in range(ROUNDS if regather else 1):
-        hold(net, torch.cat(sample), target)
+        hold(net, images, target)
         if regather:
             gather(net, sample)
+    if regather and abs(_excess(net, images, target)) > FAR:
+        hold(net, images, target, sample)
 
 
-def hold(net: SkipResNet, images: Images, target: float) -> None:
+def hold(
+    net: SkipResNet, images: Images, target: float, batches: Iterable[Tensor] | None = None
+) -> None:
     """Shift all log odds, until the gates decide to run the target's share of the gated MACs.
+
+    With `batches` the norms' statistics are gathered on them at every shift: in a narrow network
+    statistics and decisions may drive each other away, if each is brought to the other in turns.
 
     The share grows with the shift. Steps that double find one shift below the target and one above;
     then the line between them says where to look, and every other time their middle. The closest
@@ -62,24 +73,34 @@ def hold(net: SkipResNet, images: Images, target: float) -> None:
     closest = (math.inf, at)
     below: tuple[float, float] | None = None
     above: tuple[float, float] | None = None
-    with quiet(net):
-        for turn in range(STEPS):
-            excess = float(net.share(net.run(images, threshold).actions).mean()) - target
-            closest = min(closest, (abs(excess), at))
-            if abs(excess) <= CLOSE:
-                break
-            if excess > 0:
-                above = (at, excess)
-            else:
-                below = (at, excess)
-            if below and above:
-                following = _between(below, above, middle=turn % 2 == 0)
-            else:
-                following = min(max(at - math.copysign(step, excess), -FARTHEST), FARTHEST)
-                step *= 2
-            net.gates.favour(following - at)
-            at = following
+    for turn in range(STEPS):
+        if batches is not None:
+            gather(net, batches)
+        excess = _excess(net, images, target)
+        closest = min(closest, (abs(excess), at))
+        if abs(excess) <= CLOSE:
+            break
+        if excess > 0:
+            above = (at, excess)
+        else:
+            below = (at, excess)
+        if below and above:
+            following = _between(below, above, middle=turn % 2 == 0)
+        else:
+            following = min(max(at - math.copysign(step, excess), -FARTHEST), FARTHEST)
+            step *= 2
+        net.gates.favour(following - at)
+        at = following
+    if at != closest[1]:
         net.gates.favour(closest[1] - at)
+        if batches is not None:
+            gather(net, batches)
+
+
+def _excess(net: SkipResNet, images: Images, target: float) -> float:
+    """By how much the decided share of the gated MACs is above the target."""
+    with quiet(net):
+        return float(net.share(net.run(images, threshold).actions).mean()) - target
 
 
 def _between(below: tuple[float, float], above: tuple[float, float], *, middle: bool) -> float:

@@ -7,6 +7,7 @@ import torch
 from samples import TASK, fitted, images, varied
 from torch import Tensor, nn
 
+import methods.skipnet.settle as settling
 from methods.errors import MethodError
 from methods.macs import executed_macs, macs
 from methods.skipnet.gates import Kind, PooledNorm, folded, make_gates
@@ -117,6 +118,29 @@ def test_a_phase_ends_with_the_target_on_new_statistics() -> None:
         net.eval()
         share = float(net.share(net.run(torch.cat(batches), threshold).actions).mean())
     assert share == pytest.approx(0.4, abs=0.08)
+
+
+def test_statistics_that_drive_the_decisions_away_are_gathered_at_every_shift(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gates that are sure in a narrow network: norms that fit the held share move it again."""
+    excess = {}
+    batches = [images(64, seed=seed) for seed in range(2)]
+    for how, far in {"in turns": 1.0, "together": settling.FAR}.items():
+        monkeypatch.setattr(settling, "FAR", far)
+        net = warmed(SkipNet(depth=14, width=0.125, gate="rnn"), seed=2).train()
+        with torch.no_grad():
+            for weight in net.gates.parameters():
+                weight.mul_(10 if weight.ndim > 1 else 1)
+            for part in net.backbone.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.weight.mul_(2)
+            settle(net, iter(batches), regather=True, target=0.7)
+            net.eval()
+            share = net.share(net.run(torch.cat(batches), threshold).actions).mean()
+        excess[how] = abs(float(share) - 0.7)
+    assert excess["in turns"] > 0.05
+    assert excess["together"] < 0.005
 
 
 def test_skipping_is_rewarded_above_the_target_and_punished_below() -> None:

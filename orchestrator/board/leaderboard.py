@@ -5,6 +5,7 @@ of its confirm runs on fresh seeds. Search rows give no figure here.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from orchestrator.board.cells import Sample, cell, samples, unused
@@ -126,8 +127,13 @@ def _standing(sample: Sample, rules: Rules) -> tuple[bool, bool, float, bool, st
 
 
 def _race(rows: Iterable[Row], undecided: tuple[Comparison, ...], rules: Rules) -> Race:
-    further = {(r.config, r.seed) for r in rows if r.role == "confirm" and r.seed > rules.seeds}
-    return Race(rules.seeds, rules.extra, len(further), undecided)
+    if rules.repeats == 1:
+        runs = {(r.config, r.seed) for r in rows if r.role == "confirm" and r.seed > rules.seeds}
+        return Race(rules.units, rules.extra, len(runs), undecided)
+    begun = {(r.method, r.repeat) for r in rows if r.role == "search"}
+    further = Counter(method for method, repeat in begun if repeat > rules.repeats)
+    searches = {method: rules.repeats + further[method] for method, _ in sorted(begun)}
+    return Race(rules.units, rules.extra, further.total(), undecided, searches)
 
 
 def _effort(method: str, rows: Sequence[Row], complete: Sequence[Row], rules: Rules) -> Effort:

@@ -1,6 +1,6 @@
 """What the board is made of: cells, comparisons, effort, as frozen values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -221,15 +221,17 @@ class Reach:
 
 @dataclass(frozen=True)
 class Race:
-    """Further seeds that were given to the cells whose order at the primary budget was open."""
+    """Further units that were given to what was open at the primary budget: seeds, or searches."""
 
-    seeds: int
-    """What every cell had before."""
+    units: int
+    """What every cell, or every method, had before."""
     budget: int
-    """Further confirm runs that the study allows."""
+    """Further units that the study allows."""
     spent: int
     undecided: tuple[Comparison, ...]
     """Neighbours in the order, and methods against the baseline, that are still not separated."""
+    searches: Mapping[str, int] = field(default_factory=dict)
+    """How many searches each method has; empty where they are not repeated."""
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,11 @@ class Board:
     def contenders(self) -> tuple[str, ...]:
         """The methods without the controls."""
         return tuple(name for name in self.methods if name not in self.rules.controls)
+
+    def searches(self, method: str) -> int:
+        """How many searches a method has, those that a race added included."""
+        added = self.race.searches if self.race else {}
+        return added.get(method, self.rules.repeats)
 
     @property
     def confirmed(self) -> bool:

@@ -1,14 +1,16 @@
-"""Which cells get further seeds: where the order at the primary budget is open, within a budget.
+"""What a race adds where the order at the primary budget is open, within a budget.
 
-A pure function of the rows, which decides at the ends of rounds alone: the same seeds are added in
-whatever order the workers end, and after any restart. The board looks at the seeds `LOOKS` times at
-most, and its intervals and tests are corrected for that (`Rules.level`), whenever the race ends.
+Further seeds of the configurations of a single search, or further searches of the methods that have
+several: always more of what claims rest on (`Rules.unit`). A pure function of the rows, which
+decides at the ends of rounds alone: the same is added in whatever order the workers end, and after
+any restart. The board looks at its figures `LOOKS` times at most, and its intervals and tests are
+corrected for that (`Rules.level`), whenever the race ends.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from orchestrator.board.cells import Grid, samples
 from orchestrator.board.choose import choose, clean, to_confirm
@@ -19,55 +21,90 @@ from orchestrator.board.stats.power import MOST_SEEDS
 from orchestrator.record.rows import Row
 from orchestrator.study.file import Study
 
+Done = Callable[[str, int], bool]
+"""Whether a method's search, by its number from 1 on, has all of its trials."""
+
 
 @dataclass(frozen=True)
-class Seeds:
-    """How many seeds each chosen configuration is to have, by what has ended so far."""
+class Round:
+    """What is asked for by what has ended so far: all rounds up to the one that runs."""
 
     given: Mapping[str, int]
+    """Seeds of every chosen configuration."""
     spent: int = 0
-    """Runs beyond the study's number for every cell."""
+    """Of the race's budget: confirm runs, or searches, beyond the study's own number."""
+    searches: Mapping[str, int] = field(default_factory=dict)
+    """How many searches each method has, where they are repeated."""
+
+    def holds(self, row: Row) -> bool:
+        """Whether a row is of these rounds, and not of a later one."""
+        if row.role == "confirm":
+            return row.seed <= self.given.get(row.config, 0)
+        return row.repeat <= self.searches.get(row.method, row.repeat)
 
 
-def planned(rows: Iterable[Row], study: Study) -> Seeds:
-    """The seeds of every chosen configuration, those of the round that runs included.
+def planned(rows: Iterable[Row], study: Study, done: Done | None = None) -> Round:
+    """What is asked for, the round that runs included.
 
-    Where the study races, a round begins when all runs of the one before have ended, and spends an
-    even share of what is left; the last one ends with the budget, or when no order is open that
-    seeds can decide.
+    Where the study races, a round begins when all searches and runs of the one before have ended,
+    and spends an even share of what is left; the last one ends with the budget, or when no order is
+    open that more can decide. By default a search is `done` where it has a row.
     """
     rules, everything = Rules.of(study), list(rows)
-    choices = to_confirm(
-        everything, rules.budgets, rules.primary, rules.baseline, matched=rules.matched
-    )
-    given = dict.fromkeys((choice.config for choice in choices), rules.seeds)
+    begun = {(row.method, row.repeat) for row in everything if row.role == "search"}
+    done = done or (lambda method, repeat: (method, repeat) in begun)
     ended = {(row.config, row.seed) for row in everything if row.role == "confirm"}
-    left = rules.extra
-    primary = {c.method: c.config for c in choices if c.budget == rules.primary}
+    added: Counter[str] = Counter()
+    now, left = _asked(everything, rules, added), rules.extra
     for rounds in range(LOOKS - 1, 0, -1):
-        whole = {(config, i) for config, n in given.items() for i in range(1, n + 1)} <= ended
-        if not left or not whole:
+        runs = {(config, i) for config, n in now.given.items() for i in range(1, n + 1)}
+        if not (left and runs <= ended and _searched(now, done)):
             break
-        ended_rounds = [
-            r for r in everything if r.role != "confirm" or r.seed <= given.get(r.config, 0)
-        ]
-        grid, comparisons = _look(ended_rounds, rules)
-        seeds = {method: grid[method, rules.primary].n for method in primary}
-        further = allotted(comparisons, seeds, min(left, max(2, -(-left // rounds))))
-        for method, count in further.items():
-            given[primary[method]] += count
-        left -= further.total()
+        grid, comparisons = _look(filter(now.holds, everything), rules)
+        units = {method: sample.n for (method, _), sample in grid.items()}
+        further = allotted(comparisons, units, min(left, max(2, -(-left // rounds))))
         if not further:
             break
-    return Seeds(given, rules.extra - left)
+        added += further
+        left -= further.total()
+        now = _asked(everything, rules, added)
+    return now
+
+
+def _asked(rows: Sequence[Row], rules: Rules, added: Counter[str]) -> Round:
+    """The rounds in which each method got so many further units."""
+    searches = {}
+    if rules.repeats > 1:
+        searches = {method: rules.repeats + added[method] for method in rules.methods}
+    first = Round({}, searches=searches)
+    choices = to_confirm(
+        filter(first.holds, rows),
+        rules.budgets,
+        rules.primary,
+        rules.baseline,
+        matched=rules.matched,
+    )
+    given = dict.fromkeys((choice.config for choice in choices), rules.seeds)
+    for choice in choices if rules.repeats == 1 else ():
+        if choice.budget == rules.primary:
+            given[choice.config] = rules.seeds + added[choice.method]
+    return Round(given, added.total(), searches)
+
+
+def _searched(now: Round, done: Done) -> bool:
+    return all(
+        done(method, repeat)
+        for method, count in now.searches.items()
+        for repeat in range(1, count + 1)
+    )
 
 
 def allotted(
-    comparisons: Iterable[Comparison], seeds: Mapping[str, int], runs: int
+    comparisons: Iterable[Comparison], units: Mapping[str, int], most: int
 ) -> Counter[str]:
-    """Further seeds by method, `runs` at most: the comparison that needs the fewest comes first.
+    """Further units by method, `most` at most: the comparison that needs the fewest comes first.
 
-    `seeds` is what each method has. A comparison gets as many as separate it with a power of 80 %,
+    `units` is what each method has. A comparison gets as many as separate it with a power of 80 %,
     if the observed figures are the true ones, before the next one gets any. Nothing goes where the
     spread cannot say, where more than `MOST_SEEDS` are needed, or where the difference is noise by
     the A/A control.
@@ -76,10 +113,10 @@ def allotted(
     hopeful = [c for c in comparisons if c.more and c.more <= MOST_SEEDS and not c.noise]
     for comparison in sorted(hopeful, key=lambda c: (c.more, c.method, c.other)):
         pair = (comparison.method, comparison.other)
-        goal = max(seeds[name] for name in pair) + (comparison.more or 0)
-        while further.total() < runs:
-            fewest = min(pair, key=lambda name: (seeds[name] + further[name], name))
-            if seeds[fewest] + further[fewest] >= goal:
+        goal = max(units[name] for name in pair) + (comparison.more or 0)
+        while further.total() < most:
+            fewest = min(pair, key=lambda name: (units[name] + further[name], name))
+            if units[fewest] + further[fewest] >= goal:
                 break
             further[fewest] += 1
     return further
@@ -107,15 +144,16 @@ def undecided(
 
 
 def _look(rows: Iterable[Row], rules: Rules) -> tuple[Grid, tuple[Comparison, ...]]:
-    """The samples as the board would have them now, and what of their order is open.
+    """The samples at the primary budget as the board would have them now, and what of their order
+    is open.
 
-    By the seeds alone: what each image gave is not at hand while the study runs.
+    By the units alone: what each image gave is not at hand while the study runs.
     """
     complete, excluded = clean(rows)
     contenders = sorted({rules.baseline, *rules.methods} - rules.controls.keys())
     names = [*contenders, *rules.controls]
     choices = choose(complete, rules.budgets)
-    grid = samples(names, rules.budgets, complete, excluded, choices)
+    grid = samples(names, rules.budgets, complete, excluded, choices, repeated=rules.repeats > 1)
     terms = Terms(rules, noise_floor(grid, rules.controls))
     now = {key: sample for key, sample in grid.items() if key[1] == rules.primary}
-    return grid, undecided(now, contenders, pairs(names, now, terms), rules)
+    return now, undecided(now, contenders, pairs(names, now, terms), rules)

@@ -12,8 +12,8 @@ BASELINE = "dense"
 PAIRS_SHARE = 0.6
 """Of the level, what the tests of pairs keep where not being worse is tested too."""
 LOOKS = 3
-"""Rounds of confirm runs in a race, the first of which every cell has. The board looks at the seeds
-once after each round, and every look costs all of them level."""
+"""Rounds of a race, the first of which is what every study has. The board looks at the figures once
+after each round, and every look costs all of them level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +47,17 @@ class Rules:
     seeds: int = 0
     """Seeds that every configuration had before a race began."""
     repeats: int = 1
-    """Independent searches of every method. Of a single one, seeds are the units and claims are of
-    configurations; of several, the searches are the units and claims are of methods."""
+    """Independent searches of every method, before a race began. Of a single one, seeds are the
+    units and claims are of configurations; of several, the searches are the units and claims are of
+    methods."""
     matched: bool = False
     """Whether the baseline was confirmed at what each method's choice at the primary budget costs;
     otherwise it is compared there by what was confirmed for the budgets."""
     margin: float | None = None
     """How much worse, as a fraction, still counts as not worse; None: that is not tested."""
     extra: int = 0
-    """Further confirm runs that a race may give to cells whose order is open; 0: no race."""
+    """Further units that a race may give to what is open: confirm runs of single searches, or whole
+    searches where they are repeated; 0: no race."""
     confirmed_for: tuple[float, ...] | None = None
     """Budgets for which configurations were confirmed; by default all. See `choose_confirmed`."""
     declared_primary: float | None = None
@@ -134,7 +136,7 @@ class Rules:
 
     @property
     def looks(self) -> int:
-        """How often the seeds may be looked at: Bonferroni over the looks, whichever is last."""
+        """How often the units may be looked at: Bonferroni over the looks, whichever is last."""
         return LOOKS if self.extra else 1
 
     @property
@@ -161,3 +163,8 @@ class Rules:
     def unit(self) -> str:
         """What claims rest on several of."""
         return "seed" if self.repeats == 1 else "search"
+
+    @property
+    def units(self) -> int:
+        """Of these, what everything had before a race began."""
+        return self.seeds if self.repeats == 1 else self.repeats

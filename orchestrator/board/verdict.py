@@ -236,7 +236,7 @@ def _missing(board: Board) -> Iterable[str]:
     for name in board.methods:
         if not any(board.cell(name, budget).choice for budget in board.budgets):
             yield f"{name} has no point at any budget."
-    most = board.race.seeds if board.race else max(cell.n for cell in board.cells)
+    most = board.race.units if board.race else max(cell.n for cell in board.cells)
     for cell in board.cells:
         if 0 < cell.n < most and not cell.failed:
             where = f"{cell.method} at {mmacs(cell.budget)} MMACs"
@@ -248,17 +248,19 @@ def _raced(board: Board) -> Iterable[str]:
     if board.race is None:
         return
     race, at = board.race, f"at {mmacs(board.primary)} MMACs"
+    unit = board.rules.unit
+    what, units = ("confirm run", "seeds") if unit == "seed" else (unit, "searches")
     yield (
-        f"Race: {race.spent} of {plural(race.budget, 'further confirm run')} spent on the order "
-        f"{at}. Seeds were added by what the first ones gave, so every interval and adjusted "
-        f"p-value is corrected for {board.rules.looks} looks (Bonferroni)."
+        f"Race: {race.spent} of {plural(race.budget, f'further {what}')} spent on the order "
+        f"{at}. {units.capitalize()} were added by what the first ones gave, so every interval and "
+        f"adjusted p-value is corrected for {board.rules.looks} looks (Bonferroni)."
     )
     undecided = [
         f"{c.method} and {c.other} ({'noise' if c.noise else seeds_text(c)})"
         for c in race.undecided
     ]
     if undecided:
-        yield f"Undecided {at}, with the seeds that would tell: {listed(undecided)}."
+        yield f"Undecided {at}, with the {units} that would tell: {listed(undecided)}."
     else:
         yield f"The order {at} is decided."
 
@@ -278,10 +280,25 @@ def _control(board: Board) -> Iterable[str]:
 
 
 def _uneven(board: Board) -> Iterable[str]:
-    """Search effort that differs by more than a fifth between methods."""
+    """Effort of a search that differs by more than a fifth between methods.
+
+    A race gives some methods more searches: each has its trials, so none has better odds.
+    """
     trials = [effort.trained for effort in board.effort]
+    if board.race and board.race.searches:
+        counts = [board.searches(effort.method) for effort in board.effort]
+        if max(counts) > min(counts):
+            least, most = min(counts), plural(max(counts), "search")
+            yield (
+                f"The race gave methods {least} to {most}: effort is equal for each search, and in "
+                "all it is what the effort table says."
+            )
+        trials = [round(n / count) for n, count in zip(trials, counts, strict=True)]
+        of = "search"
+    else:
+        of = "method"
     if max(trials) > 1.2 * min(trials):
         yield (
-            f"Effort is uneven: {min(trials)} to {max(trials)} search trials per method; "
+            f"Effort is uneven: {min(trials)} to {max(trials)} search trials per {of}; "
             "the larger search has the better odds."
         )

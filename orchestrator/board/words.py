@@ -105,9 +105,12 @@ def claims_text(board: Board) -> str:
             f"One search per method: claims are about the configurations that it found, not about "
             f"methods. Tested over seeds {images}; {TESTED_FROM} seeds at least."
         )
-    trials = max((effort.search for effort in board.effort), default=0) // rules.repeats
+    counts = [board.searches(effort.method) for effort in board.effort]
+    trials = max((e.search // n for e, n in zip(board.effort, counts, strict=True)), default=0)
+    most = max(counts, default=rules.repeats)
+    searches = f"{rules.repeats}" if most == rules.repeats else f"{rules.repeats} to {most}"
     return (
-        f"{rules.repeats} searches per method, of {plural(trials, 'trial')} each: claims are about "
+        f"{searches} searches per method, of {plural(trials, 'trial')} each: claims are about "
         f"methods with that much search. Tested over searches {images}; {TESTED_FROM} at least."
     )
 

@@ -41,6 +41,7 @@ class Progress:
         self._starts: dict[str, Start] = {}
         self._lock = threading.Lock()
         self._confirm: int | None = None
+        self._searches: int | None = None
         self._searched = 0
         self._began = time.monotonic()
         self._ended_before = 0
@@ -55,7 +56,7 @@ class Progress:
                 case Resumed():
                     self._resumed()
                 case Planned():
-                    self._confirm = news.confirm
+                    self._confirm, self._searches = news.confirm, news.searches
                 case Start():
                     self._starts[news.trial] = news
                     self._counts_of(news.trial).running[news.trial] = 0
@@ -136,14 +137,16 @@ class Progress:
 
     def _planned(self) -> int | None:
         """Trials in all, or the most there can be; None where the search is bounded by time."""
-        study = self._study
-        searches = len(study.methods) * study.search.repeats
-        confirm = self._confirm
+        study, confirm, searches = self._study, self._confirm, self._searches
         if study.search.seconds is not None:
             return None if confirm is None else self._searched + confirm
+        further, repeated = study.confirm.budget or 0, study.search.repeats > 1
+        if searches is None:
+            searches = len(study.methods) * study.search.repeats
+            searches += further if repeated and confirm is None else 0
         if confirm is None:
             confirm = study.confirm.seeds * len(study.budgets) * searches
-            confirm += study.confirm.budget or 0
+            confirm += 0 if repeated else further
         return max(study.search.trials * searches + confirm, self._done())
 
     def _left(self) -> str:

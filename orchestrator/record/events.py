@@ -198,7 +198,10 @@ class Latency:
 class Planned:
     """As many confirm runs are planned by now; told to listeners, no part of the record."""
 
-    confirm: int
+    confirm: int | None
+    """None where further searches have begun, whose choices are not known yet."""
+    searches: int | None = None
+    """Searches that have begun, of all methods; None: the study's own."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ if there is one, writes an event down and stamps it before it is applied (see `r
 
 import dataclasses
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -42,7 +42,13 @@ from orchestrator.record.trials import (
     told,
 )
 from orchestrator.study.file import Study
-from orchestrator.study.names import number_of, search_of, trial_name
+from orchestrator.study.names import (
+    number_of,
+    repeat_of,
+    search_name,
+    search_of,
+    trial_name,
+)
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 
@@ -63,8 +69,8 @@ class Book(Protocol):
 class History:
     """The state of one study; the same events give the same state.
 
-    `spaces` are those of its searches, by name: a method has one search, or several (see
-    `study.space.searches`).
+    `spaces` are those of the searches that it asks for from the start, by name: a method has one,
+    or several (see `study.space.searches`). A race may add others.
     """
 
     def __init__(self, study: Study, spaces: Mapping[str, Space], book: Book | None = None) -> None:
@@ -81,13 +87,13 @@ class History:
         """Ends of search trials."""
         self.confirmed = 0
         """Ends of confirm runs."""
-        self._trials: dict[str, list[FrozenTrial]] = {search: [] for search in spaces}
+        self._trials = defaultdict[str, list[FrozenTrial]](list, {name: [] for name in spaces})
         self._settled: Counter[str] = Counter()
         """Search trials from 0 on that have all ended."""
         self._effort: Counter[str] = Counter()
         self._ahead: Counter[str] = Counter()
         """Epochs of the search trials without an end, among the effort."""
-        self._seconds = dict.fromkeys(spaces, 0.0)
+        self._seconds = defaultdict[str, float](float)
         """Device-seconds of the search trials that ended."""
 
     # What happens now
@@ -216,6 +222,17 @@ class History:
             for row in trial_rows(self.study.name, record.start, record.end)
         ]
 
+    def space(self, search: str) -> Space:
+        """The space that a search draws from; a further one has that of its method's first.
+
+        Raises:
+            KeyError, ValueError: no search of this study can have this name.
+        """
+        if search in self.spaces:
+            return self.spaces[search]
+        method, repeat = repeat_of(search)
+        return dataclasses.replace(self.spaces[search_name(method, 1)], repeat=repeat)
+
     def numbers(self, search: str) -> int:
         """How many trials a search has, those that took no worker included."""
         return len(self._trials[search])
@@ -233,7 +250,7 @@ class History:
     def opened(self, search: str) -> bool:
         """Whether the first trial of a search is what the method's paper sets, or will be."""
         trials = self._trials[search]
-        return OPENING in trials[0].user_attrs if trials else bool(self.spaces[search].opening)
+        return OPENING in trials[0].user_attrs if trials else bool(self.space(search).opening)
 
     def trial(self, search: str, number: int) -> FrozenTrial:
         """One trial of a search."""
@@ -242,9 +259,9 @@ class History:
     def interrupted(self) -> list[Ticket]:
         """Search trials that were committed and have no end, oldest first."""
         return [
-            search_ticket(space, trial)
-            for search, space in self.spaces.items()
-            for trial in self._trials[search]
+            search_ticket(self.space(search), trial)
+            for search, trials in self._trials.items()
+            for trial in trials
             if not trial.state.is_finished()
         ]
 
@@ -334,7 +351,7 @@ class History:
             self._effort[search] += record.length
             self._ahead[search] += record.length
             if number_of(start.trial) == self.numbers(search):
-                self.commit(search, told(self.spaces[search], start))
+                self.commit(search, told(self.space(search), start))
 
     def _end(self, end: End) -> None:
         record = self.records[end.trial]

@@ -1,6 +1,7 @@
 """Optuna's storage of search trials: a journal file by default, a database where there is one."""
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,13 +36,21 @@ FIRST = 120.0
 class Journal:
     """One Optuna study per search; a database that goes away during a sweep is waited for.
 
+    Where `more` searches may follow, those that the storage holds are opened with the others.
+
     Raises:
         StorageError: the storage cannot be used.
         DatabaseAway: the database does not answer.
     """
 
     def __init__(
-        self, file: Path, study: str, searches: Iterable[str], database: str | None = None
+        self,
+        file: Path,
+        study: str,
+        searches: Iterable[str],
+        database: str | None = None,
+        *,
+        more: bool = False,
     ) -> None:
         self._address = Address(database) if database else None
         self.place = str(self._address or file)
@@ -49,19 +58,15 @@ class Journal:
         self._connections = contextlib.ExitStack()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-        names = list(searches)
+        self._open: Callable[[str], optuna.Study]
+        names, prefix = list(searches), f"{study}/"
 
         def studies() -> dict[str, optuna.Study]:
             storage = _tables(self._address, self._connections) if self._address else _lines(file)
-            return {
-                search: optuna.create_study(
-                    storage=storage,
-                    study_name=f"{study}/{search}",
-                    directions=["minimize", "minimize"],
-                    load_if_exists=True,
-                )
-                for search in names
-            }
+            self._open = functools.partial(_opened, storage, prefix)
+            held = optuna.get_all_study_names(storage) if more else []
+            begun = [name.removeprefix(prefix) for name in held if name.startswith(prefix)]
+            return {search: self._open(search) for search in dict.fromkeys([*names, *begun])}
 
         try:
             with _database_errors(self._address):
@@ -89,17 +94,23 @@ class Journal:
             return self._answer(trials)
 
     def add(self, search: str, trial: FrozenTrial) -> None:
-        """Commits a new trial of a search.
+        """Commits a new trial of a search, which may be a new one.
 
         Raises:
             DatabaseAway: the database did not return for `PATIENCE` seconds.
         """
-        study, count = self._studies[search], self._counts[search]
+        count = self._counts.get(search, 0)
+
+        def study() -> optuna.Study:
+            if search not in self._studies:
+                self._studies[search] = self._open(search)
+            return self._studies[search]
+
         self._write(
-            lambda: study.add_trial(trial),
-            lambda: len(study.get_trials(deepcopy=False)) > count,
+            lambda: study().add_trial(trial),
+            lambda: len(study().get_trials(deepcopy=False)) > count,
         )
-        self._counts[search] += 1
+        self._counts[search] = count + 1
 
     def end(self, search: str, trial: FrozenTrial) -> None:
         """Tells Optuna the end of a trial that it holds as running.
@@ -180,6 +191,16 @@ class _Backend(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         patiently(self._path, lambda: super(_Backend, self).append_logs(logs))
+
+
+def _opened(storage: optuna.storages.BaseStorage, prefix: str, search: str) -> optuna.Study:
+    """Optuna's study of a search; a new one where there is none."""
+    return optuna.create_study(
+        storage=storage,
+        study_name=f"{prefix}{search}",
+        directions=["minimize", "minimize"],
+        load_if_exists=True,
+    )
 
 
 def _lines(journal: Path) -> optuna.storages.BaseStorage:

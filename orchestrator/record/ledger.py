@@ -55,7 +55,13 @@ class Ledger:
         self._log = Log(self.wal)
         try:
             spaces = searches(self.study)
-            self._journal = Journal(self.folder / "optuna.journal", self.study.name, spaces, optuna)
+            self._journal = Journal(
+                self.folder / "optuna.journal",
+                self.study.name,
+                spaces,
+                optuna,
+                more=self.study.confirm.race and self.study.search.repeats > 1,
+            )
         except StorageError:
             self._log.close()
             self._lock.close()

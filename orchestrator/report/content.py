@@ -60,6 +60,7 @@ def facts(board: Board) -> dict[str, object]:
         "known": {mmacs(budget): known for budget, known in board.known.items()},
         "looks": rules.looks,
         "effort": [vars(effort) for effort in board.effort],
+        **({"searches": dict(board.race.searches)} if board.race and board.race.searches else {}),
         "area": {
             "range_mmac": [rules.budgets[0], rules.budgets[-1]],
             "floor": rules.chance,

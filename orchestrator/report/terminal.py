@@ -145,7 +145,9 @@ def _effort(board: Board) -> Table:
         REFUSED: [e.refused for e in board.effort],
         OVER_BUDGET.replace(" ", "\n"): [e.over_budget for e in board.effort],
     }
+    raced = board.race is not None and board.race.searches
     counts = {
+        **({"searches": [board.searches(e.method) for e in board.effort]} if raced else {}),
         "trials": [e.search for e in board.effort],
         "done": [e.complete for e in board.effort],
         **{name: column for name, column in outcomes.items() if any(column)},

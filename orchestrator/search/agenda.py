@@ -18,7 +18,7 @@ from methods.api import Task
 from methods.errors import MethodError
 from methods.values import Params
 from orchestrator.board.choose import to_confirm
-from orchestrator.board.racing import planned
+from orchestrator.board.racing import Round, planned
 from orchestrator.board.rules import BASELINE
 from orchestrator.record.history import History
 from orchestrator.record.result import OVER_BUDGET, REFUSED, Ending, Outcome, Result
@@ -26,7 +26,7 @@ from orchestrator.record.trials import Ticket
 from orchestrator.search.samplers import Sampler, propose, sampled
 from orchestrator.search.stopping import Stopping, StopRule
 from orchestrator.study.file import cap
-from orchestrator.study.names import confirm_name
+from orchestrator.study.names import confirm_name, search_name
 from orchestrator.study.params import parts
 from orchestrator.study.space import Space
 
@@ -78,20 +78,25 @@ class Agenda:
         self._running: dict[str, Ticket] = {}
         self._overdue: dict[str, str] = {}
         self._served: set[str] = set()
-        self._planned: tuple[tuple[int, int], list[Ticket]] | None = None
+        self._planned: tuple[tuple[int, int], list[Ticket], list[str]] | None = None
+        self._searches = list(history.spaces)
         history.abandon()
         self._again = history.interrupted()
         self._again.sort(key=lambda ticket: not history.suspect(ticket.trial))
+        self._searches += self._further()
 
     @property
     def finished(self) -> bool:
         """Whether every trial of search and confirm has an end."""
-        searched = all(self._searched(search) for search in self.history.spaces)
-        return searched and not self._again and not self._unconfirmed()
+        searched = all(self._searched(search) for search in self._searches)
+        return searched and not (self._again or self._unconfirmed() or self._further())
 
     def next(self) -> Ticket | Literal[Turn.WAIT, Turn.DONE]:
         """The next trial, which has begun when this returns; or that there is none now, or ever."""
         ticket = self._next()
+        while ticket is DONE and (further := self._further()):
+            self._searches += further
+            ticket = self._next()
         if isinstance(ticket, Ticket):
             self.history.start(ticket)
             self._served.add(ticket.trial)
@@ -101,7 +106,12 @@ class Agenda:
     @property
     def confirms(self) -> int:
         """How many confirm runs are planned by now."""
-        return len(self._to_confirm())
+        return len(self._plan()[0])
+
+    @property
+    def searches(self) -> int:
+        """How many searches have begun by now, or are about to."""
+        return len(self._searches)
 
     def heard(self, trial: str, result: Result) -> bool:
         """A worker's result: an epoch, its end, or both; False where the trial has now ended.
@@ -173,7 +183,7 @@ class Agenda:
             if unfit is None:
                 return ticket
             self._turn_away(ticket, unfit)
-        searches = [search for search in self.history.spaces if not self._searched(search)]
+        searches = [search for search in self._searches if not self._searched(search)]
         for search in sorted(searches, key=self.history.effort):
             if proposed := self._propose(search):
                 return proposed
@@ -186,7 +196,7 @@ class Agenda:
 
     def _propose(self, search: str) -> Ticket | None:
         """A search's next trial that fits a budget; None while one that it builds on runs."""
-        space = self.history.spaces[search]
+        space = self.history.space(search)
         while not self._searched(search):
             number = self.history.numbers(search)
             ended = self.history.trials(search, number - self._lag)
@@ -206,7 +216,7 @@ class Agenda:
             if unfit is None:
                 return ticket
             self._turn_away(ticket, unfit)
-        if not self._spent(search):
+        if not _spent(self.history, search):
             logger.warning(
                 "%s: the search ended early: too many trials were over budget or refused", search
             )
@@ -238,31 +248,30 @@ class Agenda:
         return any(ticket.role == "search" for ticket in self._running.values())
 
     def _searched(self, search: str) -> bool:
-        return self._spent(search) or self._hopeless(search)
+        return _searched(self.history, search)
 
-    def _spent(self, search: str) -> bool:
-        plan = self._study.search
-        epochs = plan.trials * self.history.spaces[search].epochs
-        share = epochs if plan.seconds is None else plan.seconds
-        return self.history.effort(search) >= share
-
-    def _hopeless(self, search: str) -> bool:
-        return self.history.numbers(search) >= self._study.search.trials * UNFIT
+    def _further(self) -> list[str]:
+        """The searches that a race asks for now and did not before."""
+        if not (self._study.confirm.race and self._study.search.repeats > 1):
+            return []
+        return [search for search in self._plan()[1] if search not in self._searches]
 
     def _unconfirmed(self) -> list[Ticket]:
         return [
             ticket
-            for ticket in self._to_confirm()
+            for ticket in self._plan()[0]
             if ticket.trial not in self._served and not self.history.ended(ticket.trial)
         ]
 
-    def _to_confirm(self) -> list[Ticket]:
-        """The plan, made again only when another trial has ended that it may depend on."""
+    def _plan(self) -> tuple[list[Ticket], list[str]]:
+        """The confirm runs and searches that are asked for, made again only when another trial has
+        ended that they may depend on."""
         races = self._study.confirm.race
         now = (self.history.searched, self.history.confirmed if races else 0)
         if self._planned is None or self._planned[0] != now:
-            self._planned = (now, confirm_plan(self.history))
-        return self._planned[1]
+            asked = current(self.history)
+            self._planned = (now, confirm_plan(self.history, asked), _searches(asked))
+        return self._planned[1:]
 
 
 class _Unfit(NamedTuple):
@@ -272,16 +281,32 @@ class _Unfit(NamedTuple):
     over: float
 
 
-def confirm_plan(history: History) -> list[Ticket]:
+def current(history: History) -> Round:
+    """What a study asks for by what has ended so far."""
+
+    def done(method: str, repeat: int) -> bool:
+        search = search_name(method, repeat)
+        ended = history.trials(search, history.numbers(search)) is not None
+        return ended and _searched(history, search)
+
+    return planned(history.rows(), history.study, done)
+
+
+def confirm_plan(history: History, asked: Round | None = None) -> list[Ticket]:
     """The chosen configurations on fresh seeds; one chosen at two budgets runs once.
 
-    Seeds go round: every configuration gets its first seed before any gets its second.
+    Seeds go round: every configuration gets its first seed before any gets its second. `asked` is
+    what is asked for now, where that is at hand.
     """
-    study, rows = history.study, history.rows()
+    study, asked = history.study, asked or current(history)
     choices = to_confirm(
-        rows, study.budgets, study.primary_budget, BASELINE, matched=study.confirm.matched
+        filter(asked.holds, history.rows()),
+        study.budgets,
+        study.primary_budget,
+        BASELINE,
+        matched=study.confirm.matched,
     )
-    seeds = planned(rows, study).given
+    seeds = asked.given
     return [
         Ticket(
             trial=confirm_name(config, index),
@@ -299,3 +324,26 @@ def confirm_plan(history: History) -> list[Ticket]:
         if index <= seeds[config]
         if (chosen := [choice for choice in choices if choice.config == config])
     ]
+
+
+def _searches(asked: Round) -> list[str]:
+    """The names of repeated searches: the first ones of all methods, then the second ones."""
+    most = max(asked.searches.values(), default=0)
+    return [
+        search_name(method, repeat)
+        for repeat in range(1, most + 1)
+        for method, count in asked.searches.items()
+        if repeat <= count
+    ]
+
+
+def _searched(history: History, search: str) -> bool:
+    """Whether a search gets no further trial: its effort is spent, or few of its trials fit."""
+    unfit = history.numbers(search) >= history.study.search.trials * UNFIT
+    return unfit or _spent(history, search)
+
+
+def _spent(history: History, search: str) -> bool:
+    plan = history.study.search
+    epochs = plan.trials * history.space(search).epochs
+    return history.effort(search) >= (epochs if plan.seconds is None else plan.seconds)

@@ -322,6 +322,7 @@ def _splits(study: Study, opened: Mapping[str, Space], data: Data) -> Splits | N
         methods=methods,
         images=(len(data.validation), len(data.test)),
         least=max(TRIALS[0], *(space.named + 1 for space in opened.values() if space.free)),
+        looks=LOOKS if study.confirm.race else 1,
     )
 
 
@@ -354,7 +355,7 @@ def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> li
         said.append("The static baseline dense is not in the study: nothing is tested against it.")
     if study.confirm.race:
         said.append(
-            f"A race: up to {study.confirm.budget} further confirm runs go where the order at "
+            f"A race: up to {_most_added(study, methods)} go where the order at "
             f"{mmacs(study.primary_budget)} MMACs is open, and are not counted above; every test, "
             f"those above too, is corrected for {LOOKS} looks."
         )
@@ -363,6 +364,15 @@ def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> li
     if study.search.repeats == 1 and study.confirm.seeds < TESTED_FROM:
         said.append(f"With fewer than {TESTED_FROM} confirm seeds nothing will be tested.")
     return said
+
+
+def _most_added(study: Study, methods: Sequence[MethodPlan]) -> str:
+    """What a race may add, in words."""
+    budget, repeats = study.confirm.budget or 0, study.search.repeats
+    if repeats == 1:
+        return f"{budget:,} further confirm runs"
+    runs = budget * max((method.trials + method.confirm) // repeats for method in methods)
+    return f"{budget:,} further searches, {runs:,} runs at most, trials included,"
 
 
 def _busy(load_average: float) -> list[str]:

@@ -68,14 +68,15 @@ def splits(
     methods: int,
     images: tuple[int, int],
     least: int = TRIALS[0],
+    looks: int = 1,
 ) -> Splits:
     """What the effort of `planned` (repeats, trials, seeds) could find otherwise split.
 
     A search takes its trials, and as many confirm runs per seed as there are budgets, at most.
     `images` are those of validation and test, `least` is the number of trials that a search must
-    have. The formulas take configurations and seeds as
-    normal: a search's choice varies as the best of its trials does, as far as validation can tell
-    them apart.
+    have, `looks` how often a race looks at the figures. The formulas take configurations and seeds
+    as normal: a search's choice varies as the best of its trials does, as far as validation can
+    tell them apart.
     """
     validation, test = images
     pairs = methods * (methods - 1) // 2
@@ -86,7 +87,7 @@ def splits(
     def split(repeats: int, trials: int, seeds: int) -> Split:
         of_searches, gained = _search(trials, validation)
         deviation = math.sqrt(of_searches**2 + SEED_SD**2 / seeds)
-        least = detectable(repeats, 0.05 / pairs) if repeats >= TESTED_FROM else None
+        least = detectable(repeats, 0.05 / pairs / looks) if repeats >= TESTED_FROM else None
         return Split(
             repeats=repeats,
             trials=trials,

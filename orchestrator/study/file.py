@@ -103,28 +103,17 @@ class ConfirmPlan(Strict):
     """Whether dense is also confirmed at what each other method's choice at the primary budget
     costs, to be compared at equal MACs and not under one budget."""
     race: Annotated[bool, Field(exclude_if=lambda race: not race)] = False
-    """Whether cells whose order at the primary budget is open then get further seeds; intervals and
-    tests are corrected for the looks that this takes."""
+    """Whether what is open at the primary budget then gets more: further seeds of what single
+    searches chose, or further searches where they are repeated. Intervals and tests are corrected
+    for the looks that this takes."""
     budget: Annotated[
         int | None, Field(ge=1, le=1_000_000, exclude_if=lambda budget: budget is None)
     ] = None
-    """Further confirm runs of a race, over all methods."""
+    """What a race may add over all methods: confirm runs, where every method has one search; whole
+    searches, each of `trials` trials and their confirm runs, where searches are repeated."""
 
     @pydantic.model_validator(mode="after")
-    def _race_has_a_budget(self) -> "ConfirmPlan":
-        if self.race and (self.budget is None or self.budget < 2):
-            budget = "none" if self.budget is None else f"{self.budget}"
-            raise Misfit(
-                "`race` adds confirm runs within a `budget`, 2 at least over all methods, but got "
-                f"{budget}; write `budget: 12`, say",
-                "race",
-            )
-        if self.race and self.seeds < 3:
-            raise Misfit(
-                "`race` looks at the spread of the seeds that every cell has, and needs `seeds` to "
-                f"be 3 at least, but got {self.seeds}",
-                "seeds",
-            )
+    def _a_budget_is_of_a_race(self) -> "ConfirmPlan":
         if self.budget is not None and not self.race:
             raise Misfit(
                 "`budget` is what a race may spend; write `race: true` beside it", "budget"
@@ -247,13 +236,31 @@ class Study(Strict):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _a_race_is_of_one_search(self) -> "Study":
-        if self.confirm.race and self.search.repeats > 1:
+    def _a_race_has_a_start_and_a_budget(self) -> "Study":
+        if not self.confirm.race:
+            return self
+        plan, repeats = self.confirm, self.search.repeats
+        if plan.budget is None or plan.budget < 2:
+            budget = "none" if plan.budget is None else f"{plan.budget}"
+            what, enough = "confirm runs", 12
+            if repeats > 1:
+                what, enough = f"whole searches of {self.search.trials} trials each", 6
             raise Misfit(
-                "confirm.race: a race adds seeds to the configurations of one search, but got "
-                f"`search: {{repeats: {self.search.repeats}}}`; delete `race` and `budget`, or "
-                "`repeats`",
+                f"confirm: `race` adds {what} within a `budget`, 2 at least over all methods, but "
+                f"got {budget}; write `budget: {enough}`, say",
                 *("confirm", "race"),
+            )
+        if repeats == 1 and plan.seeds < 3:
+            raise Misfit(
+                "confirm: `race` looks at the spread of the seeds that every cell has, and needs "
+                f"`seeds` to be 3 at least, but got {plan.seeds}",
+                *("confirm", "seeds"),
+            )
+        if repeats == 2:
+            raise Misfit(
+                "search: `race` looks at the spread of the searches that every method has, and "
+                "needs `repeats` to be 3 at least, but got 2; write `repeats: 5`, say",
+                *("search", "repeats"),
             )
         return self
 

@@ -10,6 +10,16 @@ def search_name(method: str, repeat: int | None) -> str:
     return method if repeat is None else f"{method}-r{repeat}"
 
 
+def repeat_of(search: str) -> tuple[str, int]:
+    """The method in the name of one of its several searches, and which of them it is.
+
+    Raises:
+        ValueError: it is the name of a method's only search.
+    """
+    method, _, number = search.rpartition("-r")
+    return method, int(number)
+
+
 def trial_name(search: str, number: int) -> str:
     """The name of a search trial: its search, and its number there."""
     return f"{search}-{number:05d}"

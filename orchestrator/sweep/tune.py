@@ -109,8 +109,10 @@ class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
         ticket = self._agenda.next()
         if not isinstance(ticket, Ticket):
             return str(Searcher.FINISHED) if ticket is DONE else None
-        if ticket.role == "confirm":
-            self._ledger.announce(Planned(self._agenda.confirms))
+        further = ticket.repeat > self._ledger.study.search.repeats
+        if ticket.role == "confirm" or further:
+            confirms = self._agenda.confirms if ticket.role == "confirm" else None
+            self._ledger.announce(Planned(confirms, self._agenda.searches))
         seed = derive(self._ledger.study, ticket.config, ticket.seed)
         job = Job(ticket.trial, ticket.method, ticket.params, ticket.role, seed, self._settings)
         return {**encode_job(job), SHARED: self._data}

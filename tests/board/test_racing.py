@@ -12,7 +12,7 @@ from boards import confirm, row
 from methods.api import Task
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Comparison
-from orchestrator.board.racing import Seeds, allotted, planned
+from orchestrator.board.racing import Round, allotted, planned
 from orchestrator.board.rules import LOOKS, Rules
 from orchestrator.board.stats.contrasts import Difference
 from orchestrator.board.verdict import notes
@@ -96,7 +96,7 @@ def test_nothing_is_decided_before_a_round_has_ended() -> None:
     rows = raced(what, {"dense": 0.8, "skipnet": 0.806, "resrep": 0.795}, seed=6)
     whole, draw = planned(rows, what), random.Random(3)
     assert whole.spent > 0
-    base = Seeds(dict.fromkeys(whole.given, 5))
+    base = Round(dict.fromkeys(whole.given, 5))
     runs = [r for r in rows if r.role == "confirm"]
     for _ in range(10):
         missing = draw.choice([r for r in runs if r.seed <= 5])
@@ -185,7 +185,10 @@ def test_a_board_says_what_the_race_left_open() -> None:
     assert "The order at 1 MMACs is decided." in notes(clear)
 
 
-def test_a_driver_that_dies_in_a_race_goes_on_with_the_same_seeds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("search", [{"trials": 1}, {"trials": 4, "repeats": 3}])
+def test_a_driver_that_dies_in_a_race_goes_on_as_if_it_had_not(
+    search: dict[str, int], tmp_path: Path
+) -> None:
     """The search itself, whose driver is new for every trial or never, ends in the same runs."""
     fixed = {"depth": 8, "width": 0.25}
     what = study(
@@ -194,7 +197,7 @@ def test_a_driver_that_dies_in_a_race_goes_on_with_the_same_seeds(tmp_path: Path
         seeds=3,
         budget=6,
         methods={"dense": fixed, "skipnet": {**fixed, "gate": "rnn"}},
-        search={"trials": 1},
+        search=search,
         recipe={"epochs": 2},
     )
     found = []
@@ -225,4 +228,6 @@ def test_a_driver_that_dies_in_a_race_goes_on_with_the_same_seeds(tmp_path: Path
         found.append({name: record.start.seed for name, record in ledger.history.records.items()})
         ledger.close()
     assert found[0] == found[1]
-    assert len(found[0]) > 2 + 6
+    repeats = search.get("repeats", 1)
+    assert len(found[0]) > 2 * repeats * (search["trials"] + 3)
+    assert ("dense-r4-00000" in found[0]) == (repeats > 1)

@@ -122,3 +122,25 @@ def test_repeated_searches_count_in_the_total_and_as_their_method() -> None:
     line = "[1 of at most 30] dense-r2-00000 COMPLETE: 90.0 % validation at 0.500 MMACs"
     assert shown(*events, terminal=False, study=repeated).splitlines() == [line]
     assert "dense-r2" not in shown(*events, terminal=True, study=repeated)
+
+
+def test_a_race_of_searches_counts_the_most_that_it_may_add_and_then_what_it_adds() -> None:
+    race = STUDY.confirm.model_copy(update={"race": True, "budget": 4})
+    search = SearchPlan(trials=4, repeats=3)
+    raced = STUDY.model_copy(update={"search": search, "confirm": race})
+    events: tuple[News, ...] = (Resumed(),)
+    for trial, planned in (
+        ("dense-r2-00000", None),
+        ("dense-r2-00000-seed1", Planned(6, 6)),
+        ("dense-r4-00000", Planned(None, 8)),
+        ("dense-r4-00000-seed1", Planned(7, 8)),
+    ):
+        events += (planned,) if planned else ()
+        events += (started(trial), ended(trial))
+    text = shown(*events, terminal=False, study=raced)
+    assert [line.split("]")[0] for line in text.splitlines()] == [
+        "[1 of at most 50",
+        "[2 of 30",
+        "[3 of at most 40",
+        "[4 of 39",
+    ]

@@ -13,15 +13,17 @@ from orchestrator import store
 from orchestrator.record import evidence
 from orchestrator.record.events import decode_metrics, decode_points
 from orchestrator.record.evidence import Alike, Decided, Evidence, Shot, Subject
+from orchestrator.record.history import History
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Ending, Outcome
 from orchestrator.record.trials import Ticket
 from orchestrator.report.publish import Source, publish
-from orchestrator.search.agenda import confirm_plan
+from orchestrator.search.agenda import confirm_plan, current
 from orchestrator.study.file import Study
+from orchestrator.study.names import search_name
 from orchestrator.study.params import derive
-from orchestrator.study.space import searches
+from orchestrator.study.space import Space, searches
 
 IMAGES = 200
 DEAR = "costs 1.3 MMACs at least, the largest budget is 1"
@@ -109,6 +111,13 @@ def validated(accuracy: float, macs: float) -> dict[str, Any]:
     return {"val_acc": accuracy} | {f"val_macs_{name}": macs for name in ("mean", "p95", "max")}
 
 
+def further(history: History) -> list[Space]:
+    """The spaces of the searches that a race adds now."""
+    counts = current(history).searches
+    asked = [search_name(name, i + 1) for name, count in counts.items() for i in range(count)]
+    return [history.space(search) for search in asked if not history.numbers(search)]
+
+
 def made(out: Path, study: Study = STUDY) -> Place:
     """A sweep as its ledger tells it, with real evidence, projected and published."""
     uri, folder = f"sqlite:///{out / 'mlflow.db'}", out / "kept"
@@ -118,27 +127,32 @@ def made(out: Path, study: Study = STUDY) -> Place:
     facts = provenance(study, Task("digits", 1, 8, 8, 10), IMAGES)
     ledger.history.begin(facts, lag=1, device="cpu")
     names = {"dense": [""], "skipnet": ["supervised", "policy", "width"]}
-    for space in searches(study).values():
-        for number, width in enumerate((0.25, 0.5)):
-            points = [
-                {
-                    "point": name,
-                    **validated(PLAIN.get(name, 0.7) + 0.1 * number, 3e5 * (1 + number)),
-                }
-                for name in names[space.method]
-            ]
-            ended(ledger, ledger.history.add(space, {"width": width}), points)
-    truth = draw.integers(10, size=IMAGES)
-    for ticket in confirm_plan(ledger.history):
-        shots = {name: seen(draw, truth, 0.8, 3e5) for name in names[ticket.method]}
-        if "width" in shots:
-            shots["width"] = replace(shots["width"], decided=None)
-        seed = derive(study, ticket.config, ticket.seed)
-        subject = Subject.of(ticket.trial, ticket.method, ticket.params, seed)
-        kept = Evidence(subject, truth, shots)
-        points = [{"point": n, **validated(0.8, 3e5), **kept.figures(n)} for n in shots]
-        sha256 = evidence.write(kept, folder)
-        ended(ledger, ticket, points, sha256)
+    spaces, truth = [*searches(study).values()], draw.integers(10, size=IMAGES)
+    while spaces:
+        for space in spaces:
+            for number in range(study.search.trials if study.confirm.race else 2):
+                points = [
+                    {
+                        "point": name,
+                        **validated(PLAIN.get(name, 0.7) + 0.1 * number, 3e5 * (1 + number)),
+                    }
+                    for name in names[space.method]
+                ]
+                width = 0.25 * (1 + number)
+                ended(ledger, ledger.history.add(space, {"width": width}), points)
+        for ticket in confirm_plan(ledger.history):
+            if ledger.history.ended(ticket.trial):
+                continue
+            shots = {name: seen(draw, truth, 0.8, 3e5) for name in names[ticket.method]}
+            if "width" in shots:
+                shots["width"] = replace(shots["width"], decided=None)
+            seed = derive(study, ticket.config, ticket.seed)
+            subject = Subject.of(ticket.trial, ticket.method, ticket.params, seed)
+            kept = Evidence(subject, truth, shots)
+            points = [{"point": n, **validated(0.8, 3e5), **kept.figures(n)} for n in shots]
+            sha256 = evidence.write(kept, folder)
+            ended(ledger, ticket, points, sha256)
+        spaces = further(ledger.history)
     for outcome in (Outcome("over budget", DEAR), Outcome("refused", "they do not go together")):
         ticket = ledger.history.add(next(iter(searches(study).values())), {"width": 1.0}, over=0.3)
         ledger.history.start(ticket)

@@ -1,15 +1,20 @@
 """What a store says of the searches of a repeated study, and that a forged repeat is named."""
 
+import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from boards import undraw
 from kept import STUDY, Place, made
 
+from methods.api import Task
 from orchestrator import store
 from orchestrator.record.ledger import Ledger
 from orchestrator.results.verify import verified, verify
+from orchestrator.search.agenda import Agenda
 from orchestrator.store import StoredRun
 from orchestrator.store import tags as layout
 from orchestrator.study.file import Study
@@ -50,6 +55,35 @@ def test_every_run_of_a_repeated_study_says_its_repeat(repeated: Place, place: P
         assert names == {row.trial for row in rows if row.repeat == number}
     assert all("repeat" not in run.tags for run in store.read_stored(place.uri, "kept").trials)
     assert verify("kept", repeated.out).flaws == []
+
+
+def test_a_race_of_searches_is_verified_and_its_searches_have_their_tag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undraw(monkeypatch)
+    raced = Study.model_validate(
+        STUDY.model_dump()
+        | {
+            "search": {"trials": 4, "repeats": 3},
+            "confirm": {"seeds": 1, "race": True, "budget": 5},
+        }
+    )
+    place = made(tmp_path / "runs", raced)
+    rows = store.read_rows(place.uri, "kept")
+    counts = Counter(method for method, _ in {(row.method, row.repeat) for row in rows})
+    assert counts["dense"] != counts["skipnet"]
+    assert counts.total() == 6 + 5
+    stored = store.read_stored(place.uri, "kept")
+    tags = {run.tags["trial"]: run.tags["repeat"] for run in stored.trials}
+    assert tags == {row.trial: str(row.repeat) for row in rows}
+    assert verify("kept", place.out).flaws == []
+    board = json.loads(stored.files["provenance.json"])["board"]
+    assert board["searches"] == counts
+    assert any("Race: 5 of 5 further searches" in note for note in board["notes"])
+    ledger = Ledger(place.out / "kept", raced)
+    assert ledger.history.rows() == [replace(row, run_id=None) for row in rows]
+    assert Agenda(ledger.history, Task("digits", 1, 8, 8, 10)).finished
+    ledger.close()
 
 
 SECOND = "skipnet-r2-00001-seed1"

@@ -116,6 +116,7 @@ STUDIES = {
     "tpe, stopped early": (study("tpe", "predictive", trials=9, epochs=6), 8),
     "random, repeated": (study("random", repeats=2), 3),
     "tpe, stopped early, repeated": (study("tpe", "predictive", 9, 6, repeats=2), 25),
+    "random, repeated, raced": (study("random", repeats=3, race=True, budget=4), 7),
 }
 """Each with how many entries lie between two kills."""
 
@@ -130,6 +131,7 @@ def test_a_driver_killed_at_any_event_ends_in_equal_rows(name: str) -> None:
     assert {row.role for row in whole} == {"search", "confirm"}
     states = {"COMPLETE", "FAIL"} | ({"PRUNED"} if what.search.stop == "predictive" else set())
     assert {row.state for row in whole} == states
+    assert any(row.repeat > what.search.repeats for row in whole) == ("repeated, raced" in name)
     assert isinstance(tape.entries[0], Begun)
     for length in range(1, len(tape.entries) + 1, stride):
         assert finished(what, tape.replayed(what, length), seed=length) == whole, length

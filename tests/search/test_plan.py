@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from scipy import stats
 from methods import METHODS
 from methods.data.load import load as load_data
 from methods.errors import StudyError
+from orchestrator.board.rules import LOOKS
 from orchestrator.board.stats.power import detectable
 from orchestrator.cli.plan_table import terminal
 from orchestrator.cli.progress import Progress
@@ -26,6 +28,7 @@ from orchestrator.record.result import Ending
 from orchestrator.search.agenda import confirm_plan
 from orchestrator.search.plan import SAMPLES, Plan, plan, sampled
 from orchestrator.search.samplers import propose
+from orchestrator.search.split import SEED_SD, _search
 from orchestrator.study.file import Study, load
 from orchestrator.study.params import parts
 from orchestrator.study.space import spaces
@@ -275,6 +278,24 @@ def test_repeats_count_in_trials_confirm_runs_and_epochs() -> None:
     assert "In all 60 search trials, at most 72 confirm runs and 528 epochs." in text
     assert "found for dense" not in text, "claims are about methods now"
     assert not found.warnings
+
+
+def test_a_race_of_searches_says_the_most_that_it_may_add() -> None:
+    search = {"trials": 5, "repeats": 6, "sampler": "sobol"}
+    confirm = {"seeds": 1, "race": True, "budget": 4, "matched": True}
+    raced = plan(study(search=search, confirm=confirm), steps=0)
+    most = 4 * (5 + 4)  # dense is confirmed at skipnet's cost, too
+    said = f"A race: up to 4 further searches, {most} runs at most, trials included, go where"
+    assert any(warning.startswith(said) for warning in raced.warnings)
+    plain = plan(study(search=search, confirm={"seeds": 1}), steps=0)
+    assert [m.trials for m in raced.methods] == [m.trials for m in plain.methods]
+    assert raced.splits is not None
+    assert plain.splits is not None
+    deviation = math.sqrt(_search(5, raced.images[1])[0] ** 2 + SEED_SD**2)
+    for found, level in ((raced, 0.05 / LOOKS), (plain, 0.05)):
+        assert found.splits is not None
+        least = (detectable(6, level) or 0.0) * deviation
+        assert found.splits.planned.found == pytest.approx(math.hypot(least, found.splits.floor))
 
 
 def test_repeats_take_their_time() -> None:

@@ -36,7 +36,9 @@ STUDIES: dict[str, dict[str, Any]] = {
 }
 
 
-def study(methods: dict[str, Any] | None = None, **search: Any) -> Study:
+def study(
+    methods: dict[str, Any] | None = None, confirm: dict[str, Any] | None = None, **search: Any
+) -> Study:
     """Wide networks of `dense` are over the budget, and are refused."""
     epochs = 6 if search.get("stop") else 4
     plain = {
@@ -51,7 +53,7 @@ def study(methods: dict[str, Any] | None = None, **search: Any) -> Study:
             "recipe": {"epochs": epochs, "lr": {"low": 0.001, "high": 1, "log": True}},
             "methods": methods or plain,
             "search": {"stop": "none", **search},
-            "confirm": {"seeds": 2},
+            "confirm": confirm or {"seeds": 2},
         }
     )
 
@@ -117,6 +119,28 @@ def test_a_search_knows_nothing_of_the_other_repeats(name: str) -> None:
     assert ("PRUNED" in {end for _, _, end in proposals(two, *mine).values()}) == ("stop" in name)
     spoilt = ran(study(**STUDIES[name], repeats=2), spoilt="dense-r1")
     assert proposals(two, *mine) == proposals(spoilt, *mine)
+
+
+@pytest.mark.parametrize("name", ["random", "gp", "tpe, stopped early"])
+def test_a_search_that_a_race_adds_is_the_one_of_a_study_with_more_repeats(name: str) -> None:
+    race = {"seeds": 2, "race": True, "budget": 4}
+    raced = ran(study(**STUDIES[name], repeats=3, confirm=race), seed=5)
+    first = ran(study(**STUDIES[name], repeats=3))
+    counts = Counter(row.method for row in {(r.method, r.repeat): r for r in raced.rows()}.values())
+    assert 6 < counts.total() <= 6 + 4
+    more = ran(study(**STUDIES[name], repeats=max(counts.values())))
+    for method, count in counts.items():
+        names = [f"{method}-r{repeat}" for repeat in range(1, count + 1)]
+        assert proposals(raced, *names) == proposals(more, *names)
+        assert proposals(raced, *names[:3]) == proposals(first, *names[:3])
+        effort = {search: raced.effort(search) for search in names}
+        assert len(set(effort.values())) == 1 or STUDIES[name].get("stop"), effort
+    confirmed = {row.trial: row.test_acc for row in more.rows() if row.role == "confirm"}
+    for row in raced.rows():
+        if row.role == "confirm":
+            assert confirmed[row.trial] == row.test_acc
+    chosen = {choice.config for choice in choose(raced.rows(), raced.study.budgets)}
+    assert chosen == {row.config for row in raced.rows() if row.role == "confirm"}
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -108,11 +108,20 @@ def test_a_race_has_a_budget_and_changes_the_hash_of_none_without(tmp_path: Path
         ("{race: true, budget: 0}", "confirm.budget"),
         ("{race: true, budget: 8, seeds: 2}", "needs `seeds` to be 3 at least, but got 2"),
         ("{budget: 8}", "write `race: true` beside it"),
+        ("{race: true}\nsearch: {repeats: 5}", "whole searches of 20 trials each .* but got none"),
+        ("{race: true, budget: 4}\nsearch: {repeats: 2}", "needs `repeats` to be 3 at least"),
     ],
 )
 def test_a_race_that_cannot_be_is_refused(tmp_path: Path, plan: str, sentence: str) -> None:
     with pytest.raises(StudyError, match=sentence):
         study(tmp_path, GOOD + f"confirm: {plan}\n")
+
+
+def test_a_race_of_repeated_searches_asks_for_no_number_of_seeds(tmp_path: Path) -> None:
+    search = "search: {trials: 8, repeats: 5}\n"
+    what = study(tmp_path, f"{GOOD}{search}confirm: {{seeds: 1, race: true, budget: 4}}\n")
+    assert (what.search.repeats, what.confirm.budget) == (5, 4)
+    assert what.hash != study(tmp_path, f"{GOOD}{search}confirm: {{seeds: 1}}\n").hash
 
 
 def test_how_images_come_to_a_size_is_part_of_the_hash_where_it_is_said(tmp_path: Path) -> None:

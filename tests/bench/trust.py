@@ -61,7 +61,7 @@ class Line:
     """Whether the methods' deviations differ, by a factor of three from the first to the last."""
     images: int = 2000
     extra: int = 0
-    """Further confirm runs of a race; 0: none."""
+    """What a race may add: confirm runs, or searches where they are repeated; 0: none."""
     margin: float = 0.0
     """Points that a method may be worse; 0: that is not tested."""
     better: float = 0.0
@@ -97,9 +97,22 @@ def drawn(line: Line, number: int, true: Truth) -> Found:
     world = _World(line, number, true.shift)
     rows, chosen = world.searched()
     while True:
-        wanted = _wanted(rows, world)
+        now = planned(rows, world.study)
         done = {row.trial for row in rows}
-        new = [row for trial in wanted if trial not in done for row in [world.confirmed(trial)]]
+        begun = {(row.method, row.repeat) for row in rows}
+        new = [
+            row
+            for name, count in now.searches.items()
+            for repeat in range(1, count + 1)
+            if (name, repeat) not in begun
+            for row in world.search(name, repeat)[0]
+        ]
+        new += [
+            world.confirmed(trial)
+            for config, seeds in now.given.items()
+            for seed in range(1, seeds + 1)
+            if (trial := f"{config}-seed{seed}") not in done
+        ]
         if not new:
             break
         rows += new
@@ -144,24 +157,29 @@ class _World:
     def searched(self) -> tuple[list[Row], dict[str, float]]:
         """The search trials, and the true quality of what a single search chose."""
         rows, chosen = [], {}
-        line, draw = self.line, self._draw
         for name in METHODS:
-            for repeat in range(1, line.repeats + 1):
-                search = name if line.repeats == 1 else f"{name}-r{repeat}"
-                spread = line.config * self._factor[name] / POINT
-                better = line.better / POINT if name == BETTER else 0.0
-                shift = better + self._shift.get(name, 0.0)
-                qualities = SCALE * norm.ppf(LEVEL) + shift + draw.normal(0, spread, line.trials)
-                trained = qualities + self._run(name, line.trials)
-                right = draw.binomial(VALIDATION, norm.cdf(trained / SCALE)) / VALIDATION
-                for number in range(line.trials):
-                    trial = f"{search}-{number:05d}"
-                    self._quality[trial] = float(qualities[number])
-                    self._methods[trial] = (name, repeat)
-                    rows.append(_row(name, repeat, trial, val_acc=float(right[number])))
-                best = min(range(line.trials), key=lambda i: (-right[i], i))
-                chosen[name] = float(qualities[best])
+            for repeat in range(1, self.line.repeats + 1):
+                trials, chosen[name] = self.search(name, repeat)
+                rows += trials
         return rows, chosen
+
+    def search(self, name: str, repeat: int) -> tuple[list[Row], float]:
+        """The trials of one search, and the true quality of what it chose."""
+        rows, line, draw = [], self.line, self._draw
+        search = name if line.repeats == 1 else f"{name}-r{repeat}"
+        spread = line.config * self._factor[name] / POINT
+        better = line.better / POINT if name == BETTER else 0.0
+        shift = better + self._shift.get(name, 0.0)
+        qualities = SCALE * norm.ppf(LEVEL) + shift + draw.normal(0, spread, line.trials)
+        trained = qualities + self._run(name, line.trials)
+        right = draw.binomial(VALIDATION, norm.cdf(trained / SCALE)) / VALIDATION
+        for number in range(line.trials):
+            trial = f"{search}-{number:05d}"
+            self._quality[trial] = float(qualities[number])
+            self._methods[trial] = (name, repeat)
+            rows.append(_row(name, repeat, trial, val_acc=float(right[number])))
+        best = min(range(line.trials), key=lambda i: (-right[i], i))
+        return rows, float(qualities[best])
 
     def confirmed(self, trial: str) -> Row:
         """A confirm run of a configuration."""
@@ -180,12 +198,6 @@ class _World:
         """What training adds to a configuration's quality."""
         spread = self.line.seed * self._factor[name] / POINT
         return self._draw.normal(0, spread, runs)
-
-
-def _wanted(rows: list[Row], world: _World) -> list[str]:
-    """The confirm runs that the study plans by now."""
-    given = planned(rows, world.study).given
-    return [f"{config}-seed{seed}" for config, n in given.items() for seed in range(1, n + 1)]
 
 
 def _row(method: str, repeat: int, trial: str, **changes: Any) -> Row:
@@ -301,6 +313,8 @@ def lines() -> Iterator[Line]:
             yield Line(repeats=1, trials=40, seeds=5, config=config, better=better)
             yield Line(repeats=5, trials=8, config=config, better=better)
             yield Line(repeats=10, trials=4, config=config, better=better)
+    for better in (0.0, 2.0):
+        yield Line(repeats=5, trials=8, config=1.0, extra=12, better=better)
 
 
 def main() -> None:

@@ -213,7 +213,8 @@ def nothing_lost(sweep: Sweep, uri: str) -> None:
     assert set(ends.values()) == {1}, [name for name, count in ends.items() if count > 1]
     assert set(ends) == starts
     unfit = {row.trial for row in rows if not row.outcome.took_a_worker}
-    for search in searches(study):
+    begun = {search_of(row.trial) for row in rows if row.role == "search"}
+    for search in begun | searches(study).keys():
         searched = [r.trial for r in rows if r.role == "search" and search_of(r.trial) == search]
         assert len(set(searched) - unfit) >= study.search.trials, sorted(searched)
 

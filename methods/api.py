@@ -220,6 +220,16 @@ class Method(Settings):
         """A one-sentence warning about how the network treats these images, or None."""
         return None
 
+    def unreduced(self) -> Params | None:
+        """The same network without what the method saves; None if it saves nothing, or if its own
+        network shows that, with all run.
+
+        Fields as a study gives them: those of this method that change, or `method`, another one of
+        the catalogue, with its fields. A static network of one phase and one operating point that
+        costs no less. It is trained as long, by the same recipe, to tell what the saving costs.
+        """
+        return None
+
 
 class StaticNet(Network):
     """A backbone with the same cost for every sample."""

@@ -217,6 +217,10 @@ class CondenseNet(Method):
             f"{1 - stage / self.condense_factor:.0%} of its inputs; train to the end"
         )
 
+    def unreduced(self) -> Params:
+        """The DenseNet: every convolution whole, without condensing and without groups."""
+        return {"grouping": "none", "groups": 1, "spatial_groups": 1, "halve_classifier": False}
+
     @property
     def _spatial_groups(self) -> int:
         return self.spatial_groups or self.groups

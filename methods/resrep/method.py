@@ -235,6 +235,15 @@ class ResRep(Method):
         step = net.plan.largest / goal
         return f"{off}: {_channels(self.snap)} may be up to {step:.1%} of it here"
 
+    def unreduced(self) -> Params:
+        """The ResNet that is pruned, which has all epochs for itself."""
+        return {
+            "method": "dense",
+            "depth": self.depth,
+            "width": self.width,
+            "family": self.family,
+        }
+
     def _plan(self, task: Task) -> Plan:
         return _planned(task, self.depth, self.width, self.family)._replace(unit=self.snap)
 

@@ -41,6 +41,16 @@ def small(name: str) -> Method:
     return METHODS[name].of({key: value for key, value in SMALL.items() if key in fields})
 
 
+def unreduced(name: str, method: Method) -> Method | None:
+    """What a method is reduced from."""
+    if (changes := method.unreduced()) is None:
+        return None
+    if "method" not in changes:
+        return METHODS[name].of({**method.model_dump(), **changes})
+    fields = dict(changes)
+    return METHODS[str(fields.pop("method"))].of(fields)
+
+
 @lru_cache
 def trained(name: str) -> Network:
     *_, last = train(small(name), digits(), RECIPE, seed=0)
@@ -174,6 +184,29 @@ class TestContract:
                 out = net(images)
             assert out.logits.shape == (2, task.classes)
             assert executed_macs(small(name).deploy(net), images) == out.macs.sum()
+
+    def test_what_it_is_reduced_from_is_a_static_network_that_costs_no_less(
+        self, name: str
+    ) -> None:
+        method, images = small(name), digits().validation.head(32)[0]
+        whole = unreduced(name, method)
+        if whole is None:
+            return
+        assert len(whole.phases()) == 1
+        for task in (digits().task, Task("b", 3, 96, 80, 7)):
+            assert whole.floor(task) >= method.floor(task)
+        *_, last = train(whole, few(), RECIPE, seed=0)
+        (point,) = last.points().items()
+        assert point[0] == "", "the only one has no name"
+        net = point[1].eval()
+        assert not isinstance(net, RoutedNetwork)
+        reduced = trained(name)
+        with torch.no_grad():
+            prices, own = net(images).macs, reduced(images).macs
+        assert set(prices.tolist()) == {float(whole.floor(digits().task))}
+        assert prices.min() >= own.max()
+        assert executed_macs(whole.deploy(net), images) == prices.sum()
+        assert unreduced(name, whole) in (None, whole), "nothing is left to save"
 
     def test_its_published_profile_is_a_setting_of_it(self, name: str) -> None:
         method = METHODS[name]

@@ -20,6 +20,7 @@ from orchestrator.board.stats.units import Floats, Units
 from orchestrator.record.evidence import Images, PerImage, Values
 from orchestrator.record.rows import Row
 from orchestrator.study.file import cap
+from orchestrator.study.names import is_unreduced
 
 
 @dataclass(frozen=True)
@@ -184,10 +185,11 @@ def tested(row: Row) -> float:
 
 
 def unused(complete: Iterable[Row], used_in: Iterable[Sample]) -> list[Excluded]:
-    """Confirm rows that passed the gate and stand in no cell: what they confirm is not chosen."""
+    """Confirm rows that passed the gate and stand in no sample: what they confirm is not chosen."""
     used = {id(row) for sample in used_in for row in sample.seeds}
+    where = {True: "the primary budget, unreduced", False: "any budget"}
     return [
-        Excluded(row, "not chosen on validation at any budget")
+        Excluded(row, f"not chosen on validation at {where[is_unreduced(row.config)]}")
         for row in complete
         if row.role == "confirm" and id(row) not in used
     ]

@@ -1,14 +1,17 @@
 """Samples against samples: one family of tests, from which all that is said of methods is read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
+
+import numpy as np
 
 from orchestrator.board.cells import Grid, Sample
 from orchestrator.board.model import (
     ALL_RUN,
     INTERVAL_FROM,
     TESTED_FROM,
+    UNREDUCED,
     Comparison,
     Known,
     NotWorse,
@@ -54,8 +57,13 @@ def pairs(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[Comparison, .
     )
 
 
-def not_worse(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[NotWorse, ...]:
-    """Each method against the baseline, and against itself with all run, by the declared margin."""
+def not_worse(
+    names: Sequence[str], grid: Grid, wholes: Mapping[str, Sample], terms: Terms
+) -> tuple[NotWorse, ...]:
+    """Each method against the baseline and itself, with all run or unreduced, by the margin.
+
+    `wholes` are the runs of what a method is reduced from, by method. All are one family.
+    """
     rules = terms.rules
     if rules.margin is None:
         return ()
@@ -69,6 +77,8 @@ def not_worse(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[NotWorse,
             gaps[name, rules.baseline] = contrast(terms.units(sample), terms.units(base))
         if (lost := sample.over_images(terms.images, _over_all_run)) is not None:
             gaps[name, ALL_RUN] = paired(lost)
+        if name in wholes and min(s.n for s in shared(sample, wholes[name])) >= TESTED_FROM:
+            gaps[name, UNREDUCED] = reduced(sample, wholes[name], terms)
     adjusted = holm(
         [gap.not_worse(rules.margin) for gap in gaps.values()],
         level=rules.alpha,
@@ -79,6 +89,34 @@ def not_worse(names: Sequence[str], grid: Grid, terms: Terms) -> tuple[NotWorse,
         for (key, gap), test in zip(gaps.items(), adjusted, strict=True)
         if test is not None and gap.difference is not None
     )
+
+
+def reduced(sample: Sample, whole: Sample, terms: Terms) -> Contrast:
+    """A method less what it is reduced from: seeds of one configuration, or search by search.
+
+    What a search chose decides both, so that of several each is beside its own; where what each
+    image gave is not at hand, the comparison as if they were not must hold, too.
+    """
+    sample, whole = shared(sample, whole)
+    one, other = terms.units(sample), terms.units(whole)
+    apart = contrast(one, other)
+    if not sample.repeated or min(one.n, other.n) < 2:
+        return apart
+    right, whole_right = one.correct, other.correct
+    if right is not None and whole_right is not None and right.shape == whole_right.shape:
+        return paired(right - whole_right)
+    gaps = np.subtract(one.accuracies, other.accuracies)[:, None]
+    return replace(apart, errors=(*apart.errors, *paired(gaps).errors))
+
+
+def shared(sample: Sample, whole: Sample) -> tuple[Sample, Sample]:
+    """Both, of the searches that both have runs of; a single search is one of them."""
+    repeats = {row.repeat for row in sample.seeds} & {row.repeat for row in whole.seeds}
+    one, other = (
+        replace(of, seeds=tuple(row for row in of.seeds if row.repeat in repeats))
+        for of in (sample, whole)
+    )
+    return one, other
 
 
 def _over_all_run(one: PerImage) -> Values | None:

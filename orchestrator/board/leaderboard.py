@@ -7,8 +7,9 @@ of its confirm runs on fresh seeds. Search rows give no figure here.
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from orchestrator.board.cells import Sample, cell, samples, unused
+from orchestrator.board.cells import Grid, Sample, cell, samples, unused
 from orchestrator.board.choose import (
     Choice,
     Excluded,
@@ -26,8 +27,9 @@ from orchestrator.board.comparisons import (
     noise_floor,
     not_worse,
     pairs,
+    reduced,
 )
-from orchestrator.board.model import Board, Comparison, Effort, Matched, Race
+from orchestrator.board.model import Board, Cell, Comparison, Effort, Matched, Race, Unreduced
 from orchestrator.board.racing import undecided
 from orchestrator.board.reach import area, fronts, levels, means, reach
 from orchestrator.board.rules import Rules
@@ -36,6 +38,7 @@ from orchestrator.board.stats.fronts import attainment
 from orchestrator.record.evidence import Images
 from orchestrator.record.result import OVER_BUDGET, REFUSED
 from orchestrator.record.rows import Row
+from orchestrator.study.names import is_unreduced, unreduced_name
 
 
 def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None) -> Board:
@@ -75,6 +78,7 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
     }
     runs = {name: fronts(cells[name]) for name in ordered}
     beside = _beside(choices, complete, excluded, rules)
+    wholes = _wholes(choices, complete, excluded, rules)
     every_cell = tuple(row[i] for i in range(len(rules.budgets)) for row in cells.values())
     goals = tuple(sorted(set(rules.targets))) or levels([mean for _, mean in means(every_cell)])
     left_open = undecided(grid, contenders, all_pairs, rules)
@@ -84,7 +88,12 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
         passed_over=tuple(c for c in choose(complete, rules.undeclared) if c not in choices),
         cells=every_cell,
         pairs=all_pairs,
-        not_worse=not_worse(ordered, grid, terms),
+        not_worse=not_worse(ordered, grid, wholes, terms),
+        unreduced=tuple(
+            _unreduced(cells[name][rules.budgets.index(rules.primary)], grid, wholes[name], terms)
+            for name in ordered
+            if name in wholes
+        ),
         matched=tuple(
             Matched(name, base, contrast(terms.units(own), base.units).at(rules.level))
             for name in ordered
@@ -98,7 +107,10 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
         race=_race(everything, left_open, rules) if rules.extra else None,
         known={b: what for b, family in families.items() if (what := known(family, terms))},
         effort=tuple(_effort(name, everything, complete, rules) for name in ordered),
-        excluded=(*excluded, *unused(complete, [*grid.values(), *beside.values()])),
+        excluded=(
+            *excluded,
+            *unused(complete, [*grid.values(), *beside.values(), *wholes.values()]),
+        ),
     )
 
 
@@ -118,6 +130,39 @@ def _beside(
         repeated=rules.repeats > 1,
     )
     return {name: grid[rules.baseline, cost] for name, cost in at.items()}
+
+
+def _wholes(
+    choices: Sequence[Choice], complete: Sequence[Row], excluded: Sequence[Excluded], rules: Rules
+) -> dict[str, Sample]:
+    """What each method's choices at the primary budget are reduced from, where that was run."""
+    if not rules.unreduced:
+        return {}
+    bases = [
+        replace(choice, config=unreduced_name(choice.config), point="")
+        for choice in choices
+        if choice.budget == rules.primary
+    ]
+    grid = samples(
+        sorted({base.method for base in bases}),
+        [rules.primary],
+        complete,
+        excluded,
+        bases,
+        repeated=rules.repeats > 1,
+    )
+    return {
+        name: replace(whole, choices=())
+        for (name, _), whole in grid.items()
+        if whole.seeds or whole.failed
+    }
+
+
+def _unreduced(own: Cell, grid: Grid, whole: Sample, terms: Terms) -> Unreduced:
+    base = cell(whole, terms.rules, terms.images, letters="", p_best=None)
+    gap = reduced(grid[own.method, own.budget], whole, terms).at(terms.rules.level)
+    saved = 1 - own.macs_mean / base.macs_mean if own.macs_mean and base.macs_mean else None
+    return Unreduced(own.method, base, gap, saved)
 
 
 def _standing(sample: Sample, rules: Rules) -> tuple[bool, bool, float, bool, str]:
@@ -140,7 +185,8 @@ def _effort(method: str, rows: Sequence[Row], complete: Sequence[Row], rules: Ru
     """Counts trials, not rows: a trial has a row per operating point."""
     trials = {(r.study, r.role, r.trial): r for r in rows if r.method == method}.values()
     search = [t for t in trials if t.role == "search"]
-    confirm = [t for t in trials if t.role == "confirm"]
+    unreduced = [t for t in trials if t.role == "confirm" and is_unreduced(t.config)]
+    confirm = [t for t in trials if t.role == "confirm" and not is_unreduced(t.config)]
     outcomes = [t.outcome.word for t in search]
     return Effort(
         method=method,
@@ -159,4 +205,5 @@ def _effort(method: str, rows: Sequence[Row], complete: Sequence[Row], rules: Ru
         confirm_failed=sum(t.state == "FAIL" for t in confirm),
         epochs=sum(t.epochs for t in trials),
         seconds=math.fsum(t.seconds for t in trials if math.isfinite(t.seconds)),
+        unreduced=len(unreduced),
     )

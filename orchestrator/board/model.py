@@ -17,7 +17,7 @@ from orchestrator.study.file import cap
 INTERVAL_FROM, TESTED_FROM = 3, 5
 """Units (repeats of a search, or seeds of a single one) that a cell needs to have an interval, and
 to be tested."""
-ALL_RUN = "itself with all run"
+ALL_RUN, UNREDUCED = "itself with all run", "itself unreduced"
 State = Literal["no point", "not confirmed yet", "value", "mean and sd", "not tested", "tested"]
 Known = Literal["predictions", "counts", "seeds"]
 """What is known of the test images that a budget's figures rest on: what each run gave on each of
@@ -163,7 +163,8 @@ class NotWorse:
 
     method: str
     other: str
-    """The baseline, or `ALL_RUN`: the method's own networks with all that can run."""
+    """The baseline, or the method's own networks: `ALL_RUN`, with all that can run, or
+    `UNREDUCED`, the ones that they are reduced from."""
     difference: float
     p_holm: float
     """One-sided, adjusted over the methods that are compared so."""
@@ -179,6 +180,19 @@ class Matched:
     """The baseline's best on validation at or under those MACs; its budget are they, in MMACs."""
     result: Difference
     """Not adjusted, and no claim."""
+
+
+@dataclass(frozen=True)
+class Unreduced:
+    """A method at the primary budget less the networks that its choices there are reduced from."""
+
+    method: str
+    base: Cell
+    """Those networks, under no budget: nothing was chosen among them."""
+    result: Difference
+    """Not adjusted, and no claim."""
+    saved: float | None
+    """Fraction of their MACs that the method saves."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +213,10 @@ class Effort:
     confirm: int
     confirm_failed: int
     epochs: int
+    """Of all these trials, and of the unreduced ones, as the seconds."""
     seconds: float
+    unreduced: int = 0
+    """Runs of what its choices are reduced from."""
 
     @property
     def trained(self) -> int:
@@ -246,8 +263,10 @@ class Board:
     pairs: tuple[Comparison, ...]
     """All pairs of methods, at every budget; tested at the primary budget alone, as one family."""
     not_worse: tuple[NotWorse, ...]
-    """Methods against the baseline, and against themselves with all run, at the primary budget;
-    empty without a declared margin."""
+    """Methods against the baseline, and against themselves with all run or unreduced, at the
+    primary budget; empty without a declared margin."""
+    unreduced: tuple[Unreduced, ...]
+    """Methods beside what they are reduced from, where that was trained; see `Rules.unreduced`."""
     matched: tuple[Matched, ...]
     """At equal cost, where the baseline was confirmed there or below; see `Rules.matched`."""
     reach: tuple[Reach, ...]
@@ -297,6 +316,7 @@ class Board:
             cells=tuple(cell for cell in self.cells if cell.method in kept),
             pairs=tuple(pair for pair in self.pairs if {pair.method, pair.other} <= kept),
             not_worse=tuple(test for test in self.not_worse if test.method in kept),
+            unreduced=tuple(pair for pair in self.unreduced if pair.method in kept),
             matched=tuple(pair for pair in self.matched if pair.method in kept),
             reach=tuple(reach for reach in self.reach if reach.method in kept),
             effort=tuple(effort for effort in self.effort if effort.method in kept),

@@ -53,6 +53,8 @@ class Rules:
     matched: bool = False
     """Whether the baseline was confirmed at what each method's choice at the primary budget costs;
     otherwise it is compared there by what was confirmed for the budgets."""
+    unreduced: bool = False
+    """Whether what the methods' choices at the primary budget are reduced from was trained, too."""
     margin: float | None = None
     """How much worse, as a fraction, still counts as not worse; None: that is not tested."""
     extra: int = 0
@@ -99,6 +101,7 @@ class Rules:
             extra=study.confirm.budget or 0,
             repeats=study.search.repeats,
             matched=study.confirm.matched,
+            unreduced=study.confirm.unreduced,
             margin=None if study.margin is None else study.margin / 100,
         )
 

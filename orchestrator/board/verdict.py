@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator.board.model import ALL_RUN, TESTED_FROM, Board, Cell, Comparison
+from orchestrator.board.model import ALL_RUN, TESTED_FROM, UNREDUCED, Board, Cell, Comparison
 from orchestrator.board.words import (
     cell_static_text,
     claims_text,
@@ -94,6 +94,7 @@ def _notes(board: Board) -> Iterable[str]:
             f"validation, {percent(choice.val_acc)} %, but was never confirmed."
         )
     yield from _missing(board)
+    yield from _weak(board)
     yield from _raced(board)
     yield from _control(board)
     yield from _uneven(board)
@@ -209,7 +210,7 @@ def _margin(board: Board) -> str:
     if margin is None:
         return text
     by = f"by more than {100 * margin:g} point{'' if margin == 0.01 else 's'}"
-    for other in (board.baseline, ALL_RUN):
+    for other in (board.baseline, ALL_RUN, UNREDUCED):
         tests = [test for test in board.not_worse if test.other == other]
         shown = [f"{test.method} (p {p_text(test.p_holm)})" for test in tests if test.shown]
         if shown:
@@ -241,6 +242,19 @@ def _missing(board: Board) -> Iterable[str]:
         if 0 < cell.n < most and not cell.failed:
             where = f"{cell.method} at {mmacs(cell.budget)} MMACs"
             yield f"{where} has {units_text(board, cell)}, other cells have up to {most}."
+
+
+def _weak(board: Board) -> Iterable[str]:
+    """Unreduced networks that are no fair measure of what a method is reduced from."""
+    for pair in board.unreduced:
+        where = f"{pair.method} unreduced"
+        if pair.base.collapsed:
+            runs = plural(len(pair.base.seeds), "run")
+            yield f"{where}: {len(pair.base.collapsed)} of {runs} collapsed, counted."
+        if pair.base.failed:
+            yield f"{where}: {plural(len(pair.base.failed), 'run')} gave no figure."
+        if board.rules.repeats > 1 and pair.base.n < board.cell(pair.method, board.primary).n:
+            yield f"{where} has {units_text(board, pair.base)}: the difference is over these."
 
 
 def _raced(board: Board) -> Iterable[str]:

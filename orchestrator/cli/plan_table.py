@@ -71,7 +71,7 @@ def _effort(plan: Plan) -> Table:
         low, high = method.epochs
         grid.add_row(
             method.method,
-            f"{method.trials:,} + <={method.confirm:,}",
+            f"{method.trials:,} + <={method.confirm + method.unreduced:,}",
             f"x {low:,}" if low == high else f"x {low:,}-{high:,}",
             f"= {method.most_epochs:,}",
             *map(duration, (method.trial_seconds, method.search_seconds)),
@@ -83,10 +83,12 @@ def _effort(plan: Plan) -> Table:
 def _effort_note(plan: Plan) -> str:
     trials = sum(method.trials for method in plan.methods)
     confirm = sum(method.confirm for method in plan.methods)
+    wholes = sum(method.unreduced for method in plan.methods)
     epochs = sum(method.most_epochs for method in plan.methods)
+    of_them = f" and {plural(wholes, 'run')} of unreduced networks," if wholes else ""
     note = (
-        f"In all {plural(trials, 'search trial')}, at most {plural(confirm, 'confirm run')} and "
-        f"{plural(epochs, 'epoch')}. "
+        f"In all {plural(trials, 'search trial')}, at most {plural(confirm, 'confirm run')}"
+        f"{of_them} and {plural(epochs, 'epoch')}. "
     )
     if plan.untimed:
         return f"{note}Time: {plan.untimed}."

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,7 +17,9 @@ from orchestrator.cli.console import TABLE_WIDTH
 from orchestrator.record.events import End, Epoch, Lost, News, Planned, Resumed, Start
 from orchestrator.record.result import OVER_BUDGET, REFUSED, Outcome
 from orchestrator.report.table import number, table
+from orchestrator.search.counts import confirm_runs, unreduced_runs
 from orchestrator.study.file import Study
+from orchestrator.study.space import spaces
 
 
 @dataclass
@@ -140,14 +143,24 @@ class Progress:
         study, confirm, searches = self._study, self._confirm, self._searches
         if study.search.seconds is not None:
             return None if confirm is None else self._searched + confirm
-        further, repeated = study.confirm.budget or 0, study.search.repeats > 1
         if searches is None:
             searches = len(study.methods) * study.search.repeats
-            searches += further if repeated and confirm is None else 0
+            if study.search.repeats > 1 and confirm is None:
+                searches += study.confirm.budget or 0
         if confirm is None:
-            confirm = study.confirm.seeds * len(study.budgets) * searches
-            confirm += 0 if repeated else further
+            confirm = self._most_confirm
         return max(study.search.trials * searches + confirm, self._done())
+
+    @cached_property
+    def _most_confirm(self) -> int:
+        """Confirm runs that there can be, whatever is chosen."""
+        study = self._study
+        runs = [
+            confirm_runs(study, space) + unreduced_runs(study, space)
+            for space in spaces(study).values()
+        ]
+        repeats, further = study.search.repeats, study.confirm.budget or 0
+        return sum(runs) + further * (max(runs) // repeats if repeats > 1 else 1)
 
     def _left(self) -> str:
         done, planned = self._done() - self._ended_before, self._planned()

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.board.latency import Timed
-from orchestrator.board.model import Board
+from orchestrator.board.model import Board, Effort, Unreduced
+from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.board.words import mmacs
 from orchestrator.record.evidence import Images
@@ -59,8 +60,11 @@ def facts(board: Board) -> dict[str, object]:
         "test_images": rules.images,
         "known": {mmacs(budget): known for budget, known in board.known.items()},
         "looks": rules.looks,
-        "effort": [vars(effort) for effort in board.effort],
+        "effort": [_effort(effort, rules) for effort in board.effort],
         **({"searches": dict(board.race.searches)} if board.race and board.race.searches else {}),
+        **(
+            {"unreduced": [_unreduced(pair) for pair in board.unreduced]} if rules.unreduced else {}
+        ),
         "area": {
             "range_mmac": [rules.budgets[0], rules.budgets[-1]],
             "floor": rules.chance,
@@ -70,4 +74,20 @@ def facts(board: Board) -> dict[str, object]:
             {"trial": e.row.trial, "role": e.row.role, "point": e.row.point, "reason": e.reason}
             for e in board.excluded
         ],
+    }
+
+
+def _effort(effort: Effort, rules: Rules) -> dict[str, object]:
+    """Without what only a study has that trains unreduced networks."""
+    return {name: v for name, v in vars(effort).items() if name != "unreduced" or rules.unreduced}
+
+
+def _unreduced(pair: Unreduced) -> dict[str, object]:
+    return {
+        "method": pair.method,
+        "accuracy": vars(pair.base.accuracy),
+        "macs_mean": pair.base.macs_mean,
+        "saved": pair.saved,
+        "difference": vars(pair.result),
+        "trials": [row.trial for row in pair.base.seeds],
     }

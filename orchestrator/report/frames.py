@@ -49,6 +49,7 @@ def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
                 "gain_p": gain.result.p if gain else None,
                 "gain_p_holm": gain.p_holm if gain else None,
                 **_matched(board, cell),
+                **(_unreduced(board, cell) if board.rules.unreduced else {}),
                 "p_best": cell.p_best,
                 **_worth(cell),
                 **_chosen(cell.choices),
@@ -69,6 +70,19 @@ def _matched(board: Board, cell: Cell) -> dict[str, float | None]:
         "matched_lo": found.result.lo if found else None,
         "matched_hi": found.result.hi if found else None,
         "matched_macs_m": _millions(found.base.macs_mean) if found else None,
+    }
+
+
+def _unreduced(board: Board, cell: Cell) -> dict[str, float | None]:
+    """The gain over what the cell's networks are reduced from; of a study that trains it."""
+    pairs = (u for u in board.unreduced if u.method == cell.method and cell.budget == board.primary)
+    found = next(pairs, None)
+    return {
+        "unreduced": found.base.accuracy.mean if found else None,
+        "unreduced_gain": found.result.difference if found else None,
+        "unreduced_lo": found.result.lo if found else None,
+        "unreduced_hi": found.result.hi if found else None,
+        "unreduced_macs_m": _millions(found.base.macs_mean) if found else None,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import jinja2
 
 from orchestrator.board import words
-from orchestrator.board.model import ALL_RUN, TESTED_FROM, Board
+from orchestrator.board.model import ALL_RUN, TESTED_FROM, UNREDUCED, Board
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.record.provenance import encode_provenance
 from orchestrator.report.axes import known
@@ -102,6 +102,7 @@ def _context(report: Report) -> dict[str, object]:
         "board": board,
         "least": TESTED_FROM,
         "all_run": ALL_RUN,
+        "itself_unreduced": UNREDUCED,
         "legend": _legend(board),
         "pareto": _pareto(report),
         "attained": _attained(board),

@@ -9,6 +9,7 @@ from rich.text import Text
 from orchestrator.board import words
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Cell, Comparison
+from orchestrator.board.stats.contrasts import Difference
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.board.versus import Versus
 from orchestrator.record.result import OVER_BUDGET, REFUSED
@@ -22,6 +23,8 @@ def terminal(board: Board, *, times: Sequence[Timed] = ()) -> RenderableType:
     parts += [Text(f"! {note}") for note in notes(board)]
     if any(cell.worth for cell in board.cells):
         parts += [Text(), _routing(board)]
+    if board.unreduced:
+        parts += [Text(), _unreduced(board)]
     parts += [Text(), _effort(board)]
     if any(time.ms is not None for time in times):
         parts += [Text(), _times(board, times)]
@@ -137,6 +140,29 @@ def _routing(board: Board) -> Table:
     return grid
 
 
+def _unreduced(board: Board) -> Table:
+    """Methods beside what their networks at the primary budget are reduced from."""
+    caption = (
+        f"Test accuracy in % and MMACs at {words.mmacs(board.primary)} MMACs, and of the same "
+        "networks without what the method saves, trained as long; the difference in points with "
+        f"its {100 * board.rules.confidence:g} % interval, not adjusted."
+    )
+    heads = ("test acc %", "unreduced", "difference", "MMACs", "unreduced", "saved")
+    grid = table(text("itself", wrap=False), *map(number, heads), caption=caption)
+    for pair in board.unreduced:
+        cell = board.cell(pair.method, board.primary)
+        grid.add_row(
+            pair.method,
+            words.percent(cell.accuracy.mean),
+            words.percent(pair.base.accuracy.mean),
+            _points_text(pair.result),
+            words.macs_text(cell.macs_mean),
+            words.macs_text(pair.base.macs_mean),
+            "-" if pair.saved is None else f"{words.percent(pair.saved, 0)} %",
+        )
+    return grid
+
+
 def _effort(board: Board) -> Table:
     """What each method was given, with a column for every outcome that a trial had."""
     outcomes = {
@@ -153,6 +179,7 @@ def _effort(board: Board) -> Table:
         **{name: column for name, column in outcomes.items() if any(column)},
         "points": [e.candidates for e in board.effort],
         "confirm": [e.confirm for e in board.effort],
+        **({"unreduced": [e.unreduced for e in board.effort]} if board.rules.unreduced else {}),
         "epochs": [e.epochs for e in board.effort],
     }
     grid = table(text("effort", wrap=False), *map(number, counts), number("time", wrap=True))
@@ -282,8 +309,11 @@ def _mean_text(cell: Cell) -> str:
 
 
 def _difference_text(comparison: Comparison) -> str:
+    return _points_text(comparison.result)
+
+
+def _points_text(result: Difference) -> str:
     """The difference with half its interval, in points; room for one where there is none."""
-    result = comparison.result
     points = words.points(result.difference)
     if result.hi is None or result.difference is None:
         return f"{points}       "

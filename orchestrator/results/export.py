@@ -194,7 +194,7 @@ def _trial(source: StoredStudy, trial: str, point: str | None) -> Row:
             f"{nearest(trial, valid)}"
         )
     if rows[0].role == "search":
-        runs = [name for name in confirmed if name.startswith(f"{trial}-")]
+        runs = [name for name in confirmed if name.startswith(f"{trial}-seed")]
         hint = f"its confirm runs are {', '.join(runs)}" if runs else "it has none"
         raise StudyError(
             f"export takes a confirm run, but {trial} is of the search, which keeps no weights; "

@@ -10,6 +10,7 @@ workers race.
 import enum
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from optuna.trial import FrozenTrial
@@ -17,7 +18,7 @@ from optuna.trial import FrozenTrial
 from methods.api import Task
 from methods.errors import MethodError
 from methods.values import Params
-from orchestrator.board.choose import to_confirm
+from orchestrator.board.choose import Choice, to_confirm
 from orchestrator.board.racing import Round, planned
 from orchestrator.board.rules import BASELINE
 from orchestrator.record.history import History
@@ -26,8 +27,8 @@ from orchestrator.record.trials import Ticket
 from orchestrator.search.samplers import Sampler, propose, sampled
 from orchestrator.search.stopping import Stopping, StopRule
 from orchestrator.study.file import cap
-from orchestrator.study.names import confirm_name, search_name
-from orchestrator.study.params import parts
+from orchestrator.study.names import confirm_name, search_name, unreduced_name
+from orchestrator.study.params import parts, unreduced
 from orchestrator.study.space import Space
 
 logger = logging.getLogger(__name__)
@@ -295,8 +296,9 @@ def current(history: History) -> Round:
 def confirm_plan(history: History, asked: Round | None = None) -> list[Ticket]:
     """The chosen configurations on fresh seeds; one chosen at two budgets runs once.
 
-    Seeds go round: every configuration gets its first seed before any gets its second. `asked` is
-    what is asked for now, where that is at hand.
+    Seeds go round: every configuration gets its first seed before any gets its second. What a
+    choice is reduced from has the study's seeds, and no further ones in a race. `asked` is what is
+    asked for now, where that is at hand.
     """
     study, asked = history.study, asked or current(history)
     choices = to_confirm(
@@ -306,24 +308,48 @@ def confirm_plan(history: History, asked: Round | None = None) -> list[Ticket]:
         BASELINE,
         matched=study.confirm.matched,
     )
-    seeds = asked.given
-    return [
+    seeds = dict(asked.given)
+    by_config: dict[str, list[Choice]] = {}
+    for choice in choices:
+        by_config.setdefault(choice.config, []).append(choice)
+    firsts = [
         Ticket(
-            trial=confirm_name(config, index),
+            trial=confirm_name(config, 1),
             method=chosen[0].method,
             role="confirm",
             config=config,
-            seed=index,
+            seed=1,
             params=chosen[0].params,
             budgets=tuple(choice.budget for choice in chosen),
             point=chosen[0].point,
             repeat=chosen[0].repeat,
         )
-        for index in range(1, max(seeds.values(), default=0) + 1)
-        for config in dict.fromkeys(choice.config for choice in choices)
-        if index <= seeds[config]
-        if (chosen := [choice for choice in choices if choice.config == config])
+        for config, chosen in by_config.items()
     ]
+    if study.confirm.unreduced:
+        at_primary = [ticket for ticket in firsts if study.primary_budget in ticket.budgets]
+        wholes = [
+            whole
+            for ticket in at_primary
+            if ticket.method not in study.controls and (whole := _unreduced(ticket)) is not None
+        ]
+        seeds |= dict.fromkeys((whole.config for whole in wholes), study.confirm.seeds)
+        firsts += wholes
+    return [
+        replace(first, trial=confirm_name(first.config, index), seed=index)
+        for index in range(1, max(seeds.values(), default=0) + 1)
+        for first in firsts
+        if index <= seeds[first.config]
+    ]
+
+
+def _unreduced(ticket: Ticket) -> Ticket | None:
+    """The run of what a choice is reduced from, which is for no budget; None if of nothing."""
+    params = unreduced(ticket.method, ticket.params)
+    if params is None:
+        return None
+    config = unreduced_name(ticket.config)
+    return replace(ticket, config=config, params=params, budgets=(), point="")
 
 
 def _searches(asked: Round) -> list[str]:

@@ -17,12 +17,13 @@ from orchestrator.board.model import TESTED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.power import detectable
 from orchestrator.board.words import macs_text, mmacs
+from orchestrator.search.counts import confirm_runs, unreduced_runs
 from orchestrator.search.samplers import spread_over
 from orchestrator.search.split import TRIALS, Splits, splits
 from orchestrator.study.check import images, prepared, reading, slots_here
 from orchestrator.study.distributions import ends, ranged
 from orchestrator.study.file import SearchPlan, Study, cap
-from orchestrator.study.params import derive, parts
+from orchestrator.study.params import derive, parts, unreduced
 from orchestrator.study.space import Space, spaces
 from orchestrator.trial.packing import Packing, Trial, packing
 from orchestrator.trial.timing import Timing, quiet, threads, time_trial
@@ -62,11 +63,13 @@ class MethodPlan:
     confirm: int
     """Confirm runs of all repeats, at most: a configuration that is best at two budgets runs once
     per seed."""
+    unreduced: int = 0
+    """Runs of what its choices are reduced from, of all repeats, at most."""
     trial_seconds: float | None
     """A trial of median cost; None where it was not timed."""
     search_seconds: float | None
     confirm_seconds: float | None
-    """At most, as `confirm`."""
+    """At most, as `confirm`; with the unreduced runs."""
     steps: int
     """Optimiser steps that the times are extrapolated from."""
 
@@ -80,7 +83,7 @@ class MethodPlan:
     @property
     def most_epochs(self) -> int:
         """Epochs of search and confirm, at most."""
-        return (self.trials + self.confirm) * self.epochs[1]
+        return (self.trials + self.confirm + self.unreduced) * self.epochs[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +146,11 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     if steps == 0:
         untimed = "left out, as asked for"
 
-    def timed(space: Space, searched: Params) -> Timing | None:
+    def timed(name: str, params: Params) -> Timing | None:
         if untimed:
             return None
-        method, recipe = parts(space.method, {**space.fixed, **searched})
-        seed = derive(study, f"{space.method}/plan", 0)
+        method, recipe = parts(name, params)
+        seed = derive(study, f"{name}/plan", 0)
         try:
             with threads(max(1, int(study.resources.cpu))):
                 return time_trial(method, recipe, data, steps=steps, seed=seed, device=device)
@@ -212,7 +215,7 @@ def _method(
     space: Space,
     data: Data,
     device: str,
-    timed: Callable[[Space, Params], Timing | None],
+    timed: Callable[[str, Params], Timing | None],
 ) -> MethodPlan:
     places = sampled(study, space)
     accepted = _accepted(space, places, data.task)
@@ -224,13 +227,13 @@ def _method(
     median = sorted(_spread(fitting), key=lambda s: prices[id(s)])[len(_spread(fitting)) // 2 :]
     defaults = _accepted(space, [space.defaults()], data.task)
     first = [s for s in defaults if s.floor <= cap(study.budgets[-1])]
-    timings = [timed(space, sample.searched) for sample in (*first[:1], *median[:1])]
+    usual = [space.params(sample.searched) for sample in (*first[:1], *median[:1])]
+    timings = [timed(space.method, params) for params in usual]
     known = [timing for timing in timings if timing is not None]
-    repeats = study.search.repeats
-    chosen = len(study.budgets)
-    if study.confirm.matched and space.method == BASELINE:
-        chosen += len(study.methods) - 1
-    confirm = repeats * study.confirm.seeds * chosen
+    repeats, confirm = study.search.repeats, confirm_runs(study, space)
+    wholes = unreduced_runs(study, space)
+    whole = unreduced(space.method, usual[-1]) if wholes and known else None
+    unreduced_time = timed(space.method, whole) if whole else None
     opening, typical = (known[0], known[-1]) if known else (None, None)
     trials = _trials(study.search, opening, typical)
     return MethodPlan(
@@ -251,9 +254,20 @@ def _method(
         search_seconds=repeats * (opening.seconds + (trials - 1) * typical.seconds)
         if opening and typical
         else None,
-        confirm_seconds=confirm * (typical.seconds + typical.test_seconds) if typical else None,
-        steps=sum(timing.steps for timing in known),
+        unreduced=wholes,
+        confirm_seconds=_confirming(confirm, typical, wholes, unreduced_time),
+        steps=sum(timing.steps for timing in (*known, unreduced_time) if timing),
     )
+
+
+def _confirming(
+    runs: int, typical: Timing | None, wholes: int, whole: Timing | None
+) -> float | None:
+    """Seconds of confirm runs, and of the unreduced ones; None where one kind was not timed."""
+    if typical is None or (wholes and whole is None):
+        return None
+    seconds = runs * (typical.seconds + typical.test_seconds)
+    return seconds + (wholes * (whole.seconds + whole.test_seconds) if whole else 0.0)
 
 
 def _trials(search: SearchPlan, opening: Timing | None, typical: Timing | None) -> int:
@@ -371,7 +385,8 @@ def _most_added(study: Study, methods: Sequence[MethodPlan]) -> str:
     budget, repeats = study.confirm.budget or 0, study.search.repeats
     if repeats == 1:
         return f"{budget:,} further confirm runs"
-    runs = budget * max((method.trials + method.confirm) // repeats for method in methods)
+    of_search = [(m.trials + m.confirm + m.unreduced) // repeats for m in methods]
+    runs = budget * max(of_search)
     return f"{budget:,} further searches, {runs:,} runs at most, trials included,"
 
 

@@ -11,7 +11,7 @@ from mlflow.entities import Experiment, Metric, Run
 
 from methods.errors import StorageError
 from methods.files import UNFINISHED, digest
-from orchestrator.board.model import Board
+from orchestrator.board.model import Board, Cell
 from orchestrator.board.verdict import verdict
 from orchestrator.record.events import Latency, decode
 from orchestrator.record.provenance import Provenance, decode_provenance
@@ -149,6 +149,10 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
                 metrics[f"{name}/{at}"] = round(value, 1)
             if cell.worth and cell.worth.gain.mean is not None:
                 metrics[f"worth/{at}"] = round(cell.worth.gain.mean, 4)
+    for pair in board.unreduced:
+        if pair.method == method and pair.result.difference is not None:
+            gain = round(pair.result.difference, 4)
+            metrics[f"over_unreduced/at_{board.primary:g}m"] = gain
     return metrics, words
 
 
@@ -160,21 +164,30 @@ def study_note(verdict: str, experiment: str, report: str) -> str:
 
 def board_note(board: Board, method: str, experiment: str, runs: Mapping[str, str]) -> str:
     """The runs behind one method's line, as links; `runs` are run ids by trial."""
+
+    def linked(cell: Cell, config: str) -> str:
+        """The runs of a configuration."""
+        seeds = [
+            f"[seed {row.seed}](#/experiments/{experiment}/runs/{runs[row.trial]})"
+            for row in cell.seeds
+            if row.config == config and row.trial in runs
+        ]
+        return ", ".join(seeds) or "-"
+
     lines = []
     for budget in board.budgets:
         cell = board.cell(method, budget)
         if not cell.choices:
             lines.append(f"- {budget:g} MMACs: {cell.state}")
         for choice in cell.choices:
-            seeds = [
-                f"[seed {row.seed}](#/experiments/{experiment}/runs/{runs[row.trial]})"
-                for row in cell.seeds
-                if row.config == choice.config and row.trial in runs
-            ]
             chosen = choice.config
             if chosen in runs:
                 chosen = f"[{chosen}](#/experiments/{experiment}/runs/{runs[chosen]})"
-            lines.append(f"- {budget:g} MMACs: {chosen}, {cell.state}: {', '.join(seeds) or '-'}")
+            runs_of_it = linked(cell, choice.config)
+            lines.append(f"- {budget:g} MMACs: {chosen}, {cell.state}: {runs_of_it}")
+    for base in (pair.base for pair in board.unreduced if pair.method == method):
+        configs = dict.fromkeys(row.config for row in base.seeds)
+        lines += [f"- {config}: {linked(base, config)}" for config in configs]
     note = "The runs behind each number:\n\n"
     for line in lines:
         if len(note) + len(line) > layout.PIECE:

@@ -102,6 +102,10 @@ class ConfirmPlan(Strict):
     matched: Annotated[bool, Field(exclude_if=lambda matched: not matched)] = False
     """Whether dense is also confirmed at what each other method's choice at the primary budget
     costs, to be compared at equal MACs and not under one budget."""
+    unreduced: Annotated[bool, Field(exclude_if=lambda unreduced: not unreduced)] = False
+    """Whether the networks that a method's choices at the primary budget are reduced from are
+    trained, too, on as many fresh seeds: ResRep's ResNet unpruned, CondenseNet's DenseNet. The
+    method is compared with them, and by a `margin` tested against them."""
     race: Annotated[bool, Field(exclude_if=lambda race: not race)] = False
     """Whether what is open at the primary budget then gets more: further seeds of what single
     searches chose, or further searches where they are repeated. Intervals and tests are corrected

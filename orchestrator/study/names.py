@@ -1,8 +1,11 @@
 """The names of searches and trials, the same everywhere; all seeds of a trial derive from its name.
 
 `dense-00003` is a trial of the only search of `dense`, `dense-r2-00003` one of its second search,
-and `dense-r2-00003-seed1` a confirm run of that configuration.
+and `dense-r2-00003-seed1` a confirm run of that configuration. `resrep-00003-unreduced-seed1` is a
+run of what `resrep-00003` is reduced from.
 """
+
+UNREDUCED = "-unreduced"
 
 
 def search_name(method: str, repeat: int | None) -> str:
@@ -30,9 +33,19 @@ def confirm_name(config: str, seed: int) -> str:
     return f"{config}-seed{seed}"
 
 
-def search_of(trial: str) -> str:
-    """The search in a search trial's name."""
-    return trial.rsplit("-", 1)[0]
+def unreduced_name(config: str) -> str:
+    """The name of a configuration without what its method saves."""
+    return f"{config}{UNREDUCED}"
+
+
+def is_unreduced(config: str) -> bool:
+    """Whether a configuration is one that another was reduced from."""
+    return config.endswith(UNREDUCED)
+
+
+def search_of(config: str) -> str:
+    """The search in a configuration's name, which is a search trial's, reduced or not."""
+    return config.removesuffix(UNREDUCED).rsplit("-", 1)[0]
 
 
 def number_of(trial: str) -> int:

@@ -4,14 +4,16 @@ import hashlib
 
 from methods import METHODS
 from methods.api import Method
+from methods.errors import MethodError, nearest
 from methods.training.recipe import Recipe
-from methods.values import Params, Scalar
+from methods.values import Params, Scalar, shown
 from orchestrator.study.file import Study
 
 PREFIX = "recipe."
 """Marks the shared training settings among a trial's parameters."""
 ALIAS = "method"
-"""A parameter of a control's trials: the method that they are, under another name."""
+"""A parameter of trials that are another method than their name says: those of a control, and of
+what a method's networks are reduced from."""
 
 
 def parts(method: str, params: Params) -> tuple[Method, Recipe]:
@@ -41,6 +43,44 @@ def completed(method: str, params: Params) -> dict[str, Scalar]:
 def model_of(method: str, params: Params) -> type[Method]:
     """The method of this name, or the one that a control's parameters name."""
     return METHODS[str(params.get(ALIAS, method))]
+
+
+def flat(method: str, given: Params) -> dict[str, Scalar]:
+    """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix.
+
+    Values that do not go together stand as they are: they are a trial too, to be refused.
+    """
+    try:
+        values, recipe = parts(method, given)
+    except MethodError:
+        fields, settings = split(given)
+        values = model_of(method, given).model_construct(None, **fields)
+        recipe = Recipe.model_construct(None, **settings)
+    whole: dict[str, Scalar] = values.model_dump(mode="json", warnings=False)
+    whole |= {ALIAS: given[ALIAS]} if ALIAS in given else {}
+    return whole | {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
+
+
+def unreduced(method: str, params: Params) -> dict[str, Scalar] | None:
+    """The parameters of the network that a recorded trial's is reduced from; None if of none.
+
+    Raises:
+        MethodError: a parameter outside its bounds, or what it is reduced from has no such field.
+    """
+    whole = completed(method, params)
+    changes = parts(method, whole)[0].unreduced()
+    if changes is None:
+        return None
+    other = str(changes.get(ALIAS, whole.get(ALIAS, method)))
+    known = METHODS[other].model_fields if other in METHODS else {}
+    for name in changes:
+        if name != ALIAS and name not in known:
+            raise MethodError(
+                f"{method} must be reduced from fields of {other}, but its `unreduced` gives "
+                f"{shown(name)}; {nearest(name, list(known))}"
+            )
+    recipe = {name: value for name, value in whole.items() if name.startswith(PREFIX)}
+    return flat(method, {**(recipe if ALIAS in changes else whole), **changes})
 
 
 def split(params: Params) -> tuple[dict[str, Scalar], dict[str, Scalar]]:

@@ -29,7 +29,16 @@ from orchestrator.study.distributions import (
 from orchestrator.study.file import RESERVED, SearchPlan, Study
 from orchestrator.study.names import search_name
 from orchestrator.study.narrowing import Narrowing
-from orchestrator.study.params import ALIAS, PREFIX, completed, model_of, parts, split
+from orchestrator.study.params import (
+    ALIAS,
+    PREFIX,
+    completed,
+    flat,
+    model_of,
+    parts,
+    split,
+    unreduced,
+)
 
 BATCH = PREFIX + "batch_size"
 CORNERS = 256
@@ -78,21 +87,12 @@ class Space:
         return max(int(epochs) for epochs in ends(distribution))
 
     def params(self, searched: Params, *, opening: bool = False) -> dict[str, Scalar]:
-        """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix.
+        """Every parameter of one trial; see `orchestrator.study.params.flat`."""
+        return flat(self.method, {**self.fixed, **searched, **(self.opening if opening else {})})
 
-        Values that do not go together stand as they are: they are a trial too, to be refused.
-        """
-        given = {**self.fixed, **searched, **(self.opening if opening else {})}
-        try:
-            method, recipe = parts(self.method, given)
-        except MethodError:
-            fields, settings = split(given)
-            method = model_of(self.method, self.fixed).model_construct(None, **fields)
-            recipe = Recipe.model_construct(None, **settings)
-        flat = method.model_dump(mode="json", warnings=False)
-        flat |= {ALIAS: self.fixed[ALIAS]} if ALIAS in self.fixed else {}
-        flat |= {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
-        return flat
+    def unreduced(self) -> dict[str, Scalar] | None:
+        """The parameters of the network that the default one is reduced from; None if of none."""
+        return unreduced(self.method, self.params(self.defaults()))
 
     def defaults(self) -> dict[str, Scalar]:
         """The free parameters as the profile has them, else as isoflop does; moved into the space
@@ -235,10 +235,28 @@ def _spaces(study: Study) -> dict[str, Space]:
         for name, fields in study.methods.items()
         if name not in controls
     }
+    _reduced(study, originals)
     return {
         name: _again(originals[controls[name]], name) if name in controls else originals[name]
         for name in study.methods
     }
+
+
+def _reduced(study: Study, by_method: Mapping[str, Space]) -> None:
+    """Where unreduced networks are asked for, a method has some, and they can be trained."""
+    if not study.confirm.unreduced:
+        return
+    wholes = {name: space.unreduced() for name, space in by_method.items()}
+    for name, params in wholes.items():
+        if params is not None:
+            _takes(name, params)
+    if not any(wholes.values()):
+        some = [name for name in METHODS if METHODS[name]().unreduced() is not None]
+        raise StudyError(
+            "confirm.unreduced: one method at least must be reduced from a larger network, but "
+            f"got {', '.join(by_method)[:200]}; add {' or '.join(some)}, or delete `unreduced`",
+            at=("confirm", "unreduced"),
+        )
 
 
 def _again(space: Space, name: str) -> Space:

@@ -1,5 +1,6 @@
 """Over random boards no two sentences disagree: all of them are read from one family of tests."""
 
+import dataclasses
 import itertools
 import re
 
@@ -8,11 +9,15 @@ import pytest
 from boards import confirm, row
 
 from orchestrator.board.leaderboard import leaderboard
+from orchestrator.board.model import UNREDUCED
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import verdict
 from orchestrator.record.evidence import PerImage
+from orchestrator.study.names import unreduced_name
 
 METHODS = ("dense", "skipnet", "resrep", "dsnet", "condconv")
+REDUCED = ("resrep", "dsnet")
+"""Those whose unreduced networks are trained, too."""
 IMAGES = 400
 
 
@@ -44,12 +49,24 @@ def drawn(seed, *, repeats=1):
                 )
                 rows.append(run)
                 images[run.trial, ""] = PerImage(right, np.ones(IMAGES), np.zeros(IMAGES, int))
+                if name in REDUCED and draw.random() < 0.95:
+                    whole = own + at + gap / 5 + draw.normal(0, 0.5, IMAGES) > 0
+                    name_of_it = unreduced_name(trial)
+                    base = dataclasses.replace(
+                        run,
+                        trial=f"{name_of_it}-seed{index}",
+                        config=name_of_it,
+                        test_acc=float(whole.mean()),
+                    )
+                    rows.append(base)
+                    images[base.trial, ""] = PerImage(whole, np.ones(IMAGES), np.zeros(IMAGES, int))
     rules = Rules(
         budgets=(1,),
         primary=1,
         images=IMAGES,
         repeats=repeats,
-        margin=draw.choice([None, 0.01]),
+        margin=draw.choice([None, 0.02]),
+        unreduced=True,
     )
     return leaderboard(rows, rules, images if draw.random() < 0.8 else None)
 
@@ -82,6 +99,7 @@ def test_letters_intervals_p_values_gains_and_verdict_agree(part, repeats):
         )
         said |= checked(board)
     assert said >= {"beats", "told"}
+    assert said & {UNREDUCED, f"none: {UNREDUCED}"}
 
 
 def checked(board):
@@ -106,7 +124,23 @@ def checked(board):
             for name in named(clause):
                 assert not board.cell(name, 1).letters, text
             said.add("few")
-        if "worse than dense by more" in clause:
-            shown = {test.method for test in board.not_worse if test.shown}
+    return said | not_worse(board, text)
+
+
+def not_worse(board, text):
+    """What the verdict says of margins against the tests, and these against the table."""
+    said = set()
+    for other in ("dense", UNREDUCED):
+        clauses = [part for part in text.split(";") if f"worse than {other} by more" in part]
+        tests = [test for test in board.not_worse if test.other == other]
+        assert len(clauses) == bool(tests), text
+        for clause in clauses:
+            shown = {test.method for test in tests if test.shown}
             assert set(named(clause)) - {"dense"} == shown, text
+            said.add(other if shown else f"none: {other}")
+    for pair in board.unreduced:
+        for test in board.not_worse:
+            if (test.method, test.other) == (pair.method, UNREDUCED):
+                assert test.difference == pair.result.difference
+                assert not test.shown or pair.result.lo > -board.rules.margin
     return said

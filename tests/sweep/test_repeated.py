@@ -11,6 +11,7 @@ from orchestrator import store
 from orchestrator.board.choose import choose
 from orchestrator.results.verify import verify
 from orchestrator.study.file import load
+from orchestrator.study.names import unreduced_name
 
 TEXT = """
 name: repeated
@@ -22,10 +23,10 @@ methods:
   dense: {depth: 8, width: {choices: [0.25, 0.5]}}
   condensenet: {stages: 1-1-1, growth: {choices: [8, 12]}, condense_factor: 4, groups: 4}
 search: {trials: 4, repeats: 2, published: false, sampler: tpe}
-confirm: {seeds: 1}
+confirm: {seeds: 1, unreduced: true}
 """
 RACED = TEXT.replace("repeats: 2", "repeats: 3").replace(
-    "{seeds: 1}", "{seeds: 1, race: true, budget: 2}"
+    "{seeds: 1,", "{seeds: 1, race: true, budget: 2,"
 )
 
 
@@ -34,18 +35,20 @@ RACED = TEXT.replace("repeats: 2", "repeats: 3").replace(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("text", "kills", "searches"),
-    [(TEXT, (3, 17), 4), (RACED, (26, 35), 8)],
+    ("text", "kills", "counts"),
+    [(TEXT, (3, 17), (4, 22)), (RACED, (29, 38), (8, 45))],
     ids=["searches", "a race"],
 )
 def test_a_killed_sweep_of_repeats_ends_as_one_that_nobody_touched(
-    text: str, kills: tuple[int, int], searches: int, tmp_path: Path, template: Path
+    text: str, kills: tuple[int, int], counts: tuple[int, int], tmp_path: Path, template: Path
 ) -> None:
     """Against the same trials without Ray, one after the other in this process.
 
-    Of each search there are four trials and a confirm run: the race is killed while the first
-    round confirms, and in the searches that it adds.
+    Of each search there are four trials and a confirm run, of CondenseNet's an unreduced one, too:
+    the race is killed while the first round confirms, and in the searches that it adds. `counts`
+    are those of searches, and of trials at most.
     """
+    searches, most = counts
     sweep = Sweep(tmp_path / "sweep", text)
     sweep.out.mkdir()
     (sweep.out / "mlflow.db").write_bytes(template.read_bytes())
@@ -65,10 +68,12 @@ def test_a_killed_sweep_of_repeats_ends_as_one_that_nobody_touched(
     confirmed = {(row.method, row.repeat) for row in rows if row.role == "confirm"}
     assert len(confirmed) == searches
     assert confirmed == {(row.method, row.repeat) for row in rows}
-    assert {c.config for c in choose(rows, study.budgets)} == {
-        row.config for row in rows if row.role == "confirm"
+    chosen = {c.config: c.method for c in choose(rows, study.budgets)}
+    assert {row.config for row in rows if row.role == "confirm"} == {
+        *chosen,
+        *(unreduced_name(config) for config, name in chosen.items() if name == "condensenet"),
     }
-    assert f"of at most {5 * searches}] dense-r2-00003" in sweep.printed()
+    assert f"of at most {most}] dense-r2-00003" in sweep.printed()
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(study.name)
     assert experiment is not None

@@ -1,10 +1,12 @@
 """Settings and facts of the machine that trains or times networks."""
 
+import contextlib
 import ctypes
 import functools
 import math
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -46,6 +48,17 @@ def avoid_faulty_kernels() -> None:
     """
     if torch.backends.cpu.get_cpu_capability() == "AVX2":
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX")
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Inside the block torch computes with this many threads, as a trial's worker does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def native_bf16(device: torch.device) -> bool:

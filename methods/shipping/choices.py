@@ -27,7 +27,7 @@ class Choices:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = _user_folder() if folder is None else folder
+        self.folder = user_folder("forms") if folder is None else folder
         self._answers: dict[Path, str] = {}
 
     def recall(self, question: Question, options: Sequence[str]) -> str | None:
@@ -63,6 +63,7 @@ class Choices:
         return full_question, self.folder / f"{digest[:32]}.json"
 
 
-def _user_folder() -> Path:
+def user_folder(name: str) -> Path:
+    """Where what was measured on this machine is kept for this user, by what it is."""
     home = Path(os.environ.get("HOME") or tempfile.gettempdir())
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "isoflop" / "forms"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "isoflop" / name

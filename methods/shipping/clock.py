@@ -37,6 +37,13 @@ class Latency:
     calls: int
 
 
+def steady(device: torch.device) -> Clock:
+    """The thread's processor time if one thread computes, so that other processes matter little;
+    else wall time."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.thread_time if alone else time.perf_counter
+
+
 def latencies(
     modules: Sequence[nn.Module],
     batches: Sequence[Images],
@@ -44,12 +51,13 @@ def latencies(
     rounds: int = 25,
     warmup: int = 3,
     seconds: float = 10.0,
+    clock: Clock = time.perf_counter,
 ) -> list[Latency]:
-    """Wall time of one call of each module, in turns, so that a drift of the machine affects all.
+    """Time of one call of each module, in turns, so that a drift of the machine affects all.
 
     A round calls every module on every batch and takes the mean over the batches; the first
     `warmup` rounds do not count, and each call is awaited. No round starts after `seconds`, except
-    the first five. The batches must lie on the device of the modules.
+    the first five. The batches must lie on the device of the modules. By default it is wall time.
     """
     times: list[list[list[float]]] = [[] for _ in modules]
     began = time.perf_counter()
@@ -61,7 +69,7 @@ def latencies(
                 break
             order = range(len(modules))
             for index in order if round_ % 2 else reversed(order):
-                calls = [_elapsed(modules[index], images) for images in batches]
+                calls = [_elapsed(modules[index], images, clock) for images in batches]
                 if round_ >= 0:
                     times[index].append(calls)
     return [_latency(np.array(rounds)) for rounds in times]
@@ -73,13 +81,13 @@ def _latency(seconds: Float[np.ndarray, "rounds batches"]) -> Latency:
     return Latency(float(median), float(high - low), float(p95), seconds.size)
 
 
-def _elapsed(module: nn.Module, images: Images) -> float:
+def _elapsed(module: nn.Module, images: Images, clock: Clock) -> float:
     """Seconds of one call."""
     wait(images.device)
-    began = time.perf_counter()
+    began = clock()
     module(images)
     wait(images.device)
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def wait(device: torch.device) -> None:

@@ -8,7 +8,6 @@ whatever form is chosen here.
 """
 
 import copy
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -23,7 +22,7 @@ from methods.api import Changed, Features, Images
 from methods.machine import device_name
 from methods.macs import quiet
 from methods.shipping.choices import Choices, Question
-from methods.shipping.clock import Clock, race, wait
+from methods.shipping.clock import Clock, race, steady, wait
 from methods.shipping.convolutions import convolution_forms, has_forms
 
 DEARER = ("dense", "experts", "spread/2", "spread/4")
@@ -116,6 +115,16 @@ def fastest(
         return built[tuner.best(question, calls, images.device)]
 
 
+def tuned_layers(net: nn.Module, images: Images, choices: Choices | None = None) -> Fastest:
+    """A copy of a deployed network with each layer in its fastest form, channels last.
+
+    The layers are measured as by `fastest`, each once for this machine; the network is not.
+    """
+    with quiet(net):
+        way = _Way("channels_last", len(images), tuned=any(True for _ in _layers(net)))
+        return _Tuner.on(images, choices, None).formed(net, images, way)
+
+
 def tuned(
     layer: nn.Module,
     *inputs: Tensor,
@@ -134,10 +143,7 @@ class _Tuner(NamedTuple):
     @classmethod
     def on(cls, images: Tensor, choices: Choices | None, clock: Clock | None) -> "_Tuner":
         """A tuner with this cache and clock; the defaults are the user's and the processor's."""
-        if clock is None:
-            alone = images.device.type == "cpu" and torch.get_num_threads() == 1
-            clock = time.thread_time if alone else time.perf_counter
-        return cls(Choices() if choices is None else choices, clock)
+        return cls(Choices() if choices is None else choices, clock or steady(images.device))
 
     def best(
         self, question: Question, calls: Mapping[str, Callable[[], Tensor]], device: torch.device

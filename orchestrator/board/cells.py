@@ -19,7 +19,6 @@ from orchestrator.board.stats.intervals import Summary, accuracy, crossed_mean, 
 from orchestrator.board.stats.units import Floats, Units
 from orchestrator.record.evidence import Images, PerImage, Values
 from orchestrator.record.rows import Row
-from orchestrator.study.file import cap
 from orchestrator.study.names import is_unreduced
 
 
@@ -29,7 +28,6 @@ class Sample:
 
     method: str
     budget: float
-    """MMACs."""
     choices: tuple[Choice, ...]
     """One per search, in their order."""
     seeds: tuple[Row, ...]
@@ -83,7 +81,7 @@ class Sample:
 
 
 Grid = Mapping[tuple[str, float], Sample]
-"""By method and budget (MMACs)."""
+"""By method and budget."""
 
 
 def samples(
@@ -129,25 +127,28 @@ def cell(
 ) -> Cell:
     """A sample with its figures."""
     units = sample.units(images, rules.images)
-    macs = _mean(row.test_macs_mean for row in sample.seeds)
+    spent = _mean(rules.cost.of_test(row) for row in sample.seeds)
     return Cell(
         method=sample.method,
         budget=sample.budget,
         choices=sample.choices,
         seeds=sample.seeds,
         accuracy=accuracy(units, rules.level),
-        seed_sd=_seed_sd(sample),
+        seed_sd=_seed_sd(sample, tested),
         top5=_mean(row.test_top5 for row in sample.seeds),
-        macs_mean=macs,
+        macs_mean=_mean(row.test_macs_mean for row in sample.seeds),
         macs_p95=_mean(row.test_macs_p95 for row in sample.seeds),
         macs_max=max(_known(row.test_macs_max for row in sample.seeds), default=None),
-        overrun=macs is not None and macs > cap(sample.budget),
+        overrun=spent is not None and spent > rules.cost.cap(sample.budget),
         collapsed=_collapsed(sample, rules.chance),
         failed=sample.failed,
         p_best=p_best,
         letters=letters,
         worth=_worth(sample, rules, images),
         fixed=sample.fixed,
+        cost=rules.cost,
+        spent=spent,
+        spread=_spread(sample) if rules.cost.clocked else None,
         units=units,
     )
 
@@ -213,13 +214,21 @@ def _collapsed(sample: Sample, chance: float) -> tuple[str, ...]:
     return tuple(row.trial for row in sample.seeds if tested(row) < line)
 
 
-def _seed_sd(sample: Sample) -> float | None:
-    """From seed to seed of one configuration, pooled over the searches."""
+def _seed_sd(sample: Sample, figure: Callable[[Row], float]) -> float | None:
+    """Of a figure from seed to seed of one configuration, pooled over the searches."""
     parts = [part for part in _by_repeat(sample.seeds).values() if len(part) > 1]
     if not parts:
         return None
-    squares = sum(statistics.variance(map(tested, part)) * (len(part) - 1) for part in parts)
+    squares = sum(statistics.variance(map(figure, part)) * (len(part) - 1) for part in parts)
     return math.sqrt(squares / sum(len(part) - 1 for part in parts))
+
+
+def _spread(sample: Sample) -> float | None:
+    """How far the milliseconds of a cell are uncertain; see `Cell.spread`."""
+    if any(row.ms is None for row in sample.seeds):
+        return None
+    between = _seed_sd(sample, lambda row: row.ms or 0.0)
+    return between if between is not None else _mean(row.spread_ms for row in sample.seeds)
 
 
 def _by_repeat(seeds: Iterable[Row]) -> dict[int, list[Row]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from methods.values import Params
 from orchestrator.board.stats.fronts import accuracy_flaw, macs_flaw
 from orchestrator.record.rows import Row
-from orchestrator.study.file import cap
+from orchestrator.study.budgets import MACS, Cost
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Choice:
 
     method: str
     budget: float
-    """MMACs."""
+    """In the unit of the study's cost."""
     config: str
     config_hash: str
     point: str
@@ -34,6 +34,12 @@ class Choice:
     val_macs_mean: float
     repeat: int = 1
     """Which of the method's searches made the choice, from 1 on."""
+    ms: float | None = None
+    """As the search measured it, where budgets are in milliseconds."""
+
+    def spent(self, cost: Cost) -> float:
+        """What the budget limits: MACs on validation, or milliseconds."""
+        return _number(self.ms if cost.clocked else self.val_macs_mean)
 
 
 def clean(rows: Iterable[Row]) -> tuple[list[Row], list[Excluded]]:
@@ -52,11 +58,11 @@ def clean(rows: Iterable[Row]) -> tuple[list[Row], list[Excluded]]:
     return list(complete.values()), excluded
 
 
-def choose(rows: Iterable[Row], budgets: Sequence[float]) -> list[Choice]:
+def choose(rows: Iterable[Row], budgets: Sequence[float], cost: Cost = MACS) -> list[Choice]:
     """What to confirm: per search and budget the best complete row, on validation alone.
 
     A method has as many choices at a budget as it has searches, by method, repeat and budget. The
-    budget (MMACs) is inclusive and nothing is interpolated; ties go to fewer MACs, then to the
+    budget is inclusive and nothing is interpolated; ties go to the lower cost, then to the
     configuration id. A search without a row under a budget has no choice there.
     """
     complete, _ = clean(rows)
@@ -65,20 +71,21 @@ def choose(rows: Iterable[Row], budgets: Sequence[float]) -> list[Choice]:
         if row.role == "search":
             searched.setdefault((row.method, row.repeat), []).append(row)
     return [
-        _choice(min(fitting, key=_preference), budget)
+        _choice(min(fitting, key=lambda row: _preference(row, cost)), budget)
         for _, candidates in sorted(searched.items())
         for budget in sorted(set(budgets))
-        if (fitting := [row for row in candidates if under(row, budget)])
+        if (fitting := [row for row in candidates if under(row, budget, cost)])
     ]
 
 
-def under(row: Row, budget: float) -> bool:
-    """Whether a complete search row costs the budget (MMACs) or less."""
-    return _number(row.val_macs_mean) <= cap(budget)
+def under(row: Row, budget: float, cost: Cost = MACS) -> bool:
+    """Whether a complete search row costs the budget or less; not where its cost is unknown."""
+    spent = cost.of_search(row)
+    return spent is not None and spent <= cost.cap(budget)
 
 
 def choose_confirmed(
-    rows: Iterable[Row], budgets: Sequence[float], declared: Sequence[float]
+    rows: Iterable[Row], budgets: Sequence[float], declared: Sequence[float], cost: Cost = MACS
 ) -> list[Choice]:
     """As `choose` at the budgets that were declared; at others only among what was confirmed.
 
@@ -89,18 +96,20 @@ def choose_confirmed(
     tested = {_tested(row) for row in complete if row.role == "confirm"}
     some = [row for row in complete if row.role == "search" and _tested(row) in tested]
     return [
-        *choose(complete, [budget for budget in budgets if budget in declared]),
-        *choose(some, [budget for budget in budgets if budget not in declared]),
+        *choose(complete, [budget for budget in budgets if budget in declared], cost),
+        *choose(some, [budget for budget in budgets if budget not in declared], cost),
     ]
 
 
-def costs(choices: Iterable[Choice], primary: float, baseline: str) -> dict[str, float]:
-    """What each method's choices at the primary budget cost on validation, MMACs."""
+def costs(
+    choices: Iterable[Choice], primary: float, baseline: str, cost: Cost = MACS
+) -> dict[str, float]:
+    """What each method's choices at the primary budget cost in the search, as a budget."""
     spent: dict[str, list[float]] = {}
     for choice in choices:
         if choice.budget == primary and choice.method != baseline:
-            spent.setdefault(choice.method, []).append(choice.val_macs_mean)
-    return {method: math.fsum(macs) / len(macs) / 1e6 for method, macs in sorted(spent.items())}
+            spent.setdefault(choice.method, []).append(choice.spent(cost))
+    return {name: math.fsum(all_) / len(all_) / cost.scale for name, all_ in sorted(spent.items())}
 
 
 def to_confirm(
@@ -108,25 +117,26 @@ def to_confirm(
     budgets: Sequence[float],
     primary: float,
     baseline: str,
+    cost: Cost = MACS,
     *,
     matched: bool = False,
 ) -> list[Choice]:
     """The choices at every budget; where `matched`, the baseline's at each method's cost, too."""
     complete, _ = clean(rows)
-    choices = choose(complete, budgets)
+    choices = choose(complete, budgets, cost)
     if matched:
         own = [row for row in complete if row.method == baseline]
-        choices += choose(own, list(costs(choices, primary, baseline).values()))
+        choices += choose(own, list(costs(choices, primary, baseline, cost).values()), cost)
     return choices
 
 
-def best(choices: Iterable[Choice]) -> dict[tuple[str, float], Choice]:
+def best(choices: Iterable[Choice], cost: Cost = MACS) -> dict[tuple[str, float], Choice]:
     """By method and budget the choice, among those of all repeats, that is best on validation.
 
     It is the network that one would take there; a claim about the method rests on all repeats.
     """
     chosen: dict[tuple[str, float], Choice] = {}
-    for choice in sorted(choices, key=lambda c: (-c.val_acc, c.val_macs_mean, c.config)):
+    for choice in sorted(choices, key=lambda c: (-c.val_acc, c.spent(cost), c.config)):
         chosen.setdefault((choice.method, choice.budget), choice)
     return dict(sorted(chosen.items()))
 
@@ -182,8 +192,8 @@ def _order(row: Row) -> tuple[object, ...]:
     return (*names, row.seed, row.state != "COMPLETE")
 
 
-def _preference(row: Row) -> tuple[float, float, str, str]:
-    return (-_number(row.val_acc), _number(row.val_macs_mean), row.config, row.point)
+def _preference(row: Row, cost: Cost) -> tuple[float, float, str, str]:
+    return (-_number(row.val_acc), _number(cost.of_search(row)), row.config, row.point)
 
 
 def _choice(row: Row, budget: float) -> Choice:
@@ -197,6 +207,7 @@ def _choice(row: Row, budget: float) -> Choice:
         val_acc=_number(row.val_acc),
         val_macs_mean=_number(row.val_macs_mean),
         repeat=row.repeat,
+        ms=row.ms,
     )
 
 

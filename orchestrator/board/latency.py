@@ -16,6 +16,7 @@ from methods.values import Params
 from orchestrator.board.choose import best, choose, clean
 from orchestrator.record.events import Latency
 from orchestrator.record.rows import Row
+from orchestrator.study.budgets import MACS, Cost
 
 SEEDS = 3
 """Confirm runs of a cell that are timed, those of the lowest seeds: the clock's own noise is as
@@ -56,7 +57,7 @@ class Timed:
 
     method: str
     budget: float
-    """MMACs."""
+    """As the study has it."""
     trial: str
     """The confirm run of the lowest seed."""
     batch: int
@@ -99,10 +100,12 @@ class Timed:
         return f"{self.ms:.3g}" if sd is None else f"{self.ms:.3g} ± {sd:.2g}"
 
 
-def pairs(rows: Iterable[Row], budgets: Sequence[float], baseline: str) -> list[Pair]:
+def pairs(
+    rows: Iterable[Row], budgets: Sequence[float], baseline: str, cost: Cost = MACS
+) -> list[Pair]:
     """What is to be measured: for each cell its first confirm runs that ended well."""
     by_key: dict[tuple[str, str, str, str], Pair] = {}
-    for cell in _cells(rows, budgets, baseline):
+    for cell in _cells(rows, budgets, baseline, cost):
         for row, reference in cell.seeds:
             pair = Pair(Network.of(row), Network.of(reference))
             by_key.setdefault(pair.key, pair)
@@ -120,13 +123,14 @@ def timed(
     budgets: Sequence[float],
     baseline: str,
     events: Iterable[Latency],
+    cost: Cost = MACS,
 ) -> list[Timed]:
     """Every cell of the board that was measured, or could not be: a line per size of a batch."""
     by_key: dict[tuple[str, str, str, str], list[Latency]] = {}
     for event in events:
         by_key.setdefault(_key(event), []).append(event)
     lines = []
-    for cell in _cells(rows, budgets, baseline):
+    for cell in _cells(rows, budgets, baseline, cost):
         runs = [
             _Run(row, reference, event)
             for row, reference in cell.seeds
@@ -167,7 +171,9 @@ class _Run(NamedTuple):
         return reference_macs / macs if macs and reference_macs else None
 
 
-def _cells(rows: Iterable[Row], budgets: Sequence[float], baseline: str) -> Iterator[_Cell]:
+def _cells(
+    rows: Iterable[Row], budgets: Sequence[float], baseline: str, cost: Cost
+) -> Iterator[_Cell]:
     """The cells that have confirm runs, of the lowest seeds; the baseline's has the same seed.
 
     Of several searches of a method, the configuration that is best on validation is timed.
@@ -179,7 +185,7 @@ def _cells(rows: Iterable[Row], budgets: Sequence[float], baseline: str) -> Iter
             confirmed.setdefault((row.method, row.config, row.point), {}).setdefault(row.seed, row)
     chosen = {
         cell: confirmed.get((choice.method, choice.config, choice.point), {})
-        for cell, choice in best(choose(valid, budgets)).items()
+        for cell, choice in best(choose(valid, budgets, cost), cost).items()
     }
     for (_, budget), seeds in chosen.items():
         references = chosen.get((baseline, budget), {})

@@ -1,4 +1,4 @@
-"""Rows and rules -> cells at equal FLOPs -> tests -> letters: the board, as one typed value.
+"""Rows and rules -> cells at equal cost -> tests -> letters: the board, as one typed value.
 
 A cell is the best configuration at or under a budget, chosen on validation, with the test figures
 of its confirm runs on fresh seeds. Search rows give no figure here.
@@ -54,7 +54,7 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
         | {rules.baseline, *rules.methods, *rules.controls, *rules.controls.values()}
     )
     contenders = [name for name in names if name not in rules.controls]
-    choices = choose_confirmed(complete, rules.budgets, rules.declared)
+    choices = choose_confirmed(complete, rules.budgets, rules.declared, rules.cost)
     grid = samples(names, rules.budgets, complete, excluded, choices, repeated=rules.repeats > 1)
     terms = Terms(rules, noise_floor(grid, rules.controls), images)
     families = {b: [grid[name, b] for name in contenders] for b in rules.budgets}
@@ -76,7 +76,7 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
         ]
         for name in ordered
     }
-    runs = {name: fronts(cells[name]) for name in ordered}
+    runs = {name: fronts(cells[name], rules.cost) for name in ordered}
     beside = _beside(choices, complete, excluded, rules)
     wholes = _wholes(choices, complete, excluded, rules)
     every_cell = tuple(row[i] for i in range(len(rules.budgets)) for row in cells.values())
@@ -85,7 +85,9 @@ def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None)
     return Board(
         rules=rules,
         methods=ordered,
-        passed_over=tuple(c for c in choose(complete, rules.undeclared) if c not in choices),
+        passed_over=tuple(
+            c for c in choose(complete, rules.undeclared, rules.cost) if c not in choices
+        ),
         cells=every_cell,
         pairs=all_pairs,
         not_worse=not_worse(ordered, grid, wholes, terms),
@@ -118,9 +120,10 @@ def _beside(
     choices: Sequence[Choice], complete: Sequence[Row], excluded: Sequence[Excluded], rules: Rules
 ) -> dict[str, Sample]:
     """The baseline at what each method's choice at the primary budget costs, by method."""
-    at = costs(choices, rules.primary, rules.baseline)
+    at = costs(choices, rules.primary, rules.baseline, rules.cost)
     own = [row for row in complete if row.method == rules.baseline]
-    found = choose_confirmed(own, list(at.values()), list(at.values()) if rules.matched else [])
+    declared = list(at.values()) if rules.matched else []
+    found = choose_confirmed(own, list(at.values()), declared, rules.cost)
     grid = samples(
         [rules.baseline],
         sorted(set(at.values())),
@@ -198,7 +201,7 @@ def _effort(method: str, rows: Sequence[Row], complete: Sequence[Row], rules: Ru
         over_budget=outcomes.count(OVER_BUDGET),
         running=outcomes.count("RUNNING"),
         candidates=sum(
-            row.method == method and row.role == "search" and under(row, rules.primary)
+            row.method == method and row.role == "search" and under(row, rules.primary, rules.cost)
             for row in complete
         ),
         confirm=len(confirm),

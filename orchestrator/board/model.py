@@ -12,7 +12,7 @@ from orchestrator.board.stats.fronts import Attainment
 from orchestrator.board.stats.intervals import Summary
 from orchestrator.board.stats.units import Units
 from orchestrator.record.rows import Row
-from orchestrator.study.file import cap
+from orchestrator.study.budgets import MACS, Cost
 
 INTERVAL_FROM, TESTED_FROM = 3, 5
 """Units (repeats of a search, or seeds of a single one) that a cell needs to have an interval, and
@@ -60,7 +60,7 @@ class Cell:
 
     method: str
     budget: float
-    """MMACs."""
+    """In the unit of the board's cost."""
     choices: tuple[Choice, ...]
     """One per search of the method; empty where nothing lies under the budget."""
     seeds: tuple[Row, ...]
@@ -77,7 +77,7 @@ class Cell:
     macs_p95: float | None
     macs_max: float | None
     overrun: bool
-    """The measured mean on test exceeds the budget, which validation kept."""
+    """What the confirm runs cost in the mean exceeds the budget, which the search kept."""
     collapsed: tuple[str, ...]
     """Trials at chance level or under half of the cell's median; they count like all others."""
     failed: tuple[str, ...]
@@ -90,6 +90,13 @@ class Cell:
     """None where the networks decide nothing per image, or where it was not measured."""
     fixed: bool = False
     """The chosen operating point is one network for all images, where others of its runs decide."""
+    cost: Cost = MACS
+    """What the budget is spent in."""
+    spent: float | None = None
+    """What the budget limits, mean over seeds: MACs on test, or milliseconds; see `Cost`."""
+    spread: float | None = None
+    """Where a clock measures it: how far `spent` is uncertain. The standard deviation from seed to
+    seed of one configuration, or where each has one run the clock's own from round to round."""
     units: Units = field(default=Units(()), compare=False, repr=False)
     """What comparisons are made on."""
 
@@ -105,8 +112,8 @@ class Cell:
 
     @property
     def used(self) -> float | None:
-        """Fraction of the budget that the measured mean on test takes."""
-        return None if self.macs_mean is None else self.macs_mean / cap(self.budget)
+        """Fraction of the budget that the confirm runs take in the mean."""
+        return None if self.spent is None else self.spent / self.cost.cap(self.budget)
 
     @property
     def n(self) -> int:
@@ -126,7 +133,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean test accuracy of `method` less that of `other` at one budget (MMACs).
+    """Mean test accuracy of `method` less that of `other` at one budget.
 
     All that is said of two methods, anywhere, is said from here.
     """
@@ -173,11 +180,11 @@ class NotWorse:
 
 @dataclass(frozen=True)
 class Matched:
-    """A method at the primary budget less the baseline at the MACs that the method takes there."""
+    """A method at the primary budget less the baseline at what the method costs there."""
 
     method: str
     base: Cell
-    """The baseline's best on validation at or under those MACs; its budget are they, in MMACs."""
+    """The baseline's best on validation at or under that cost, which is its budget."""
     result: Difference
     """Not adjusted, and no claim."""
 
@@ -226,14 +233,14 @@ class Effort:
 
 @dataclass(frozen=True)
 class Reach:
-    """The least confirmed MACs with a mean test accuracy of at least `accuracy`; None: not reached.
+    """The least confirmed cost with a mean test accuracy of at least `accuracy`; None: not reached.
 
     Limited to the configurations that were confirmed.
     """
 
     method: str
     accuracy: float
-    macs: float | None
+    cost: float | None
 
 
 @dataclass(frozen=True)
@@ -271,7 +278,7 @@ class Board:
     """At equal cost, where the baseline was confirmed there or below; see `Rules.matched`."""
     reach: tuple[Reach, ...]
     area: dict[str, Summary]
-    """Mean best accuracy over log-MACs between the least and the largest budget; secondary."""
+    """Mean best accuracy over log-cost between the least and the largest budget; secondary."""
     attainment: dict[str, Attainment | None]
     """What one, half and all of a method's seeds attain on test."""
     noise_floor: float | None
@@ -294,6 +301,10 @@ class Board:
     def baseline(self) -> str:
         return self.rules.baseline
 
+    @property
+    def cost(self) -> Cost:
+        return self.rules.cost
+
     def cell(self, method: str, budget: float) -> Cell:
         return next(c for c in self.cells if c.method == method and c.budget == budget)
 
@@ -305,6 +316,24 @@ class Board:
             if cell.seeds and self.cell(cell.method, budget).seeds == cell.seeds:
                 return budget
         return None
+
+    def blurred(self, cell: Cell) -> list[str]:
+        """From what the spread of a clocked cell does not tell it: its budget, the method's cells
+        beside it on the ladder of budgets; empty where it is clear, or MACs are counted."""
+        spent, spread = cell.spent, cell.spread
+        if spent is None or spread is None:
+            return []
+        place = self.budgets.index(cell.budget)
+        beside = [self.budgets[i] for i in (place - 1, place + 1) if 0 <= i < len(self.budgets)]
+        others = [self.cell(cell.method, budget) for budget in beside]
+        near = [
+            f"the cell of {self.cost.amount(other.budget)}"
+            for other in others
+            if other.seeds != cell.seeds
+            and other.spent is not None
+            and abs(other.spent - spent) < spread
+        ]
+        return (["its budget"] if abs(cell.budget - spent) < spread else []) + near
 
     def only(self, methods: Sequence[str]) -> "Board":
         """The board with some of its methods and the baseline; what was tested stays as it is."""

@@ -82,6 +82,7 @@ def _asked(rows: Sequence[Row], rules: Rules, added: Counter[str]) -> Round:
         rules.budgets,
         rules.primary,
         rules.baseline,
+        rules.cost,
         matched=rules.matched,
     )
     given = dict.fromkeys((choice.config for choice in choices), rules.seeds)
@@ -152,7 +153,7 @@ def _look(rows: Iterable[Row], rules: Rules) -> tuple[Grid, tuple[Comparison, ..
     complete, excluded = clean(rows)
     contenders = sorted({rules.baseline, *rules.methods} - rules.controls.keys())
     names = [*contenders, *rules.controls]
-    choices = choose(complete, rules.budgets)
+    choices = choose(complete, rules.budgets, rules.cost)
     grid = samples(names, rules.budgets, complete, excluded, choices, repeated=rules.repeats > 1)
     terms = Terms(rules, noise_floor(grid, rules.controls))
     now = {key: sample for key, sample in grid.items() if key[1] == rules.primary}

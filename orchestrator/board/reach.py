@@ -1,4 +1,4 @@
-"""Over all budgets: MACs to reach an accuracy, the front of each seed, the area under it."""
+"""Over all budgets: cost to reach an accuracy, the front of each seed, the area under it."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ from orchestrator.board.model import Cell, Reach
 from orchestrator.board.rules import Rules
 from orchestrator.board.stats.fronts import Front, mean_best_accuracy
 from orchestrator.board.stats.intervals import Summary, summary
-from orchestrator.study.file import cap
+from orchestrator.study.budgets import Cost
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 """Distances that levels may have, in thousandths."""
@@ -32,43 +32,43 @@ def levels(means: Sequence[float]) -> tuple[float, ...]:
 
 
 def reach(method: str, cells: Sequence[Cell], targets: Sequence[float]) -> Iterable[Reach]:
-    """The least confirmed MACs of a method's cells that have at least each target."""
+    """The least confirmed cost of a method's cells that have at least each target."""
     for target in targets:
         enough = [m for m, mean in means(cells) if mean >= target - 1e-12]
         yield Reach(method, target, min(enough, default=None))
 
 
 def means(cells: Iterable[Cell]) -> Front:
-    """MACs and mean test accuracy of the cells that have been confirmed."""
+    """Cost and mean test accuracy of the cells that have been confirmed."""
     return [
-        (c.macs_mean, c.accuracy.mean)
+        (c.spent, c.accuracy.mean)
         for c in cells
-        if c.macs_mean is not None and c.accuracy.mean is not None
+        if c.spent is not None and c.accuracy.mean is not None
     ]
 
 
-def fronts(cells: Sequence[Cell]) -> list[Front]:
+def fronts(cells: Sequence[Cell], cost: Cost) -> list[Front]:
     """One front per search and seed that all of a method's confirmed cells have: its runs."""
     confirmed = [{(row.repeat, row.seed): row for row in cell.seeds} for cell in cells if cell.n]
     shared = sorted(set.intersection(*(set(rows) for rows in confirmed))) if confirmed else []
     return [
         [
-            (row.test_macs_mean, row.test_acc)
+            (spent, row.test_acc)
             for rows in confirmed
             for row in [rows[seed]]
-            if row.test_macs_mean is not None and row.test_acc is not None
+            if (spent := cost.of_test(row)) is not None and row.test_acc is not None
         ]
         for seed in shared
     ]
 
 
 def area(seeds: Iterable[Front], rules: Rules) -> Summary:
-    """Mean best accuracy over log-MACs between the least and the largest budget, over seeds.
+    """Mean best accuracy over log-cost between the least and the largest budget, over seeds.
 
     The spread is that of training the chosen configurations again; the search is not repeated. A
     run that costs more than the largest budget on test adds nothing.
     """
-    low, high = cap(rules.budgets[0]), cap(rules.budgets[-1])
+    low, high = rules.cost.cap(rules.budgets[0]), rules.cost.cap(rules.budgets[-1])
     areas = [
         mean_best_accuracy(
             [m for m, _ in front], [a for _, a in front], low=low, high=high, chance=rules.chance

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from methods.errors import StudyError
 from orchestrator.record.provenance import Provenance
+from orchestrator.study.budgets import MACS, Cost
 from orchestrator.study.file import Study
 
 BASELINE = "dense"
@@ -25,9 +26,11 @@ class Rules:
     """
 
     budgets: tuple[float, ...]
-    """MMACs, in rising order; other orders and repetitions are put right."""
+    """In rising order; other orders and repetitions are put right."""
     primary: float
     """The budget at which methods are tested, one of `budgets`."""
+    cost: Cost = MACS
+    """What budgets are spent in."""
     study: str = ""
     baseline: str = BASELINE
     methods: tuple[str, ...] = ()
@@ -69,7 +72,8 @@ class Rules:
         ladder = tuple(sorted({float(budget) for budget in self.budgets}))
         if not ladder or not ladder[0] > 0:
             raise StudyError(
-                f"budgets must be positive MMACs and at least one, got {list(self.budgets)}"
+                f"budgets must be positive {self.cost.unit} and at least one, got "
+                f"{list(self.budgets)}"
             )
         if self.primary not in ladder:
             raise StudyError(
@@ -90,6 +94,7 @@ class Rules:
             study=study.name,
             budgets=tuple(study.budgets),
             primary=study.primary_budget if primary is None else primary,
+            cost=study.cost,
             declared_primary=study.primary_budget,
             methods=tuple(study.methods),
             controls=study.controls,

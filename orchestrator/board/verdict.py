@@ -8,22 +8,21 @@ from orchestrator.board.words import (
     claims_text,
     found,
     listed,
-    macs_text,
-    mmacs,
     p_text,
     percent,
     plural,
     points,
     seeds_text,
+    spent_text,
     units_text,
 )
 
 
 def verdict(board: Board) -> str:
     """Who is ahead at the primary budget, and how far that may be believed."""
-    at = f"At {mmacs(board.primary)} MMACs"
+    at = f"At {board.cost.amount(board.primary)}"
     if not board.rules.primary_declared:
-        at = f"Exploratory: at {mmacs(board.primary)} MMACs"
+        at = f"Exploratory: at {board.cost.amount(board.primary)}"
     if not board.confirmed:
         done = sum(effort.complete for effort in board.effort)
         return (
@@ -63,18 +62,23 @@ def notes(board: Board) -> list[str]:
 def _notes(board: Board) -> Iterable[str]:
     if not board.rules.primary_declared:
         yield (
-            f"{mmacs(board.primary)} MMACs is not the primary budget that the study declared: "
-            "what is tested here is exploratory."
+            f"{board.cost.amount(board.primary)} is not the primary budget that the study "
+            "declared: what is tested here is exploratory."
         )
     yield from _shared(board)
     if not board.confirmed:
         return
     yield claims_text(board)
+    yield from _clocked(board)
     for cell in board.cells:
-        where = f"{cell.method} at {mmacs(cell.budget)} MMACs"
+        where = f"{cell.method} at {board.cost.amount(cell.budget)}"
         if cell.overrun:
+            spent = f"{board.cost.text(cell.spent)} {board.cost.unit}"
+            yield f"{where} overruns its budget on test: {spent} measured."
+        if blurred := board.blurred(cell):
             yield (
-                f"{where} overruns its budget on test: {macs_text(cell.macs_mean)} MMACs measured."
+                f"{where}: its {spent_text(cell)} {board.cost.unit} cannot be told from "
+                f"{listed(blurred)}, since the spread is wider than the distance."
             )
         if cell.collapsed:
             runs = plural(len(cell.seeds), "run")
@@ -90,14 +94,24 @@ def _notes(board: Board) -> Iterable[str]:
             yield f"{where} is static: {cell_static_text(cell)}."
     for choice in board.passed_over:
         yield (
-            f"{choice.method} at {mmacs(choice.budget)} MMACs: {choice.config} is best there on "
-            f"validation, {percent(choice.val_acc)} %, but was never confirmed."
+            f"{choice.method} at {board.cost.amount(choice.budget)}: {choice.config} is best there "
+            f"on validation, {percent(choice.val_acc)} %, but was never confirmed."
         )
     yield from _missing(board)
     yield from _weak(board)
     yield from _raced(board)
     yield from _control(board)
     yield from _uneven(board)
+
+
+def _clocked(board: Board) -> Iterable[str]:
+    """What budgets in milliseconds are measured by."""
+    if board.cost.clocked:
+        images = plural(board.cost.batch or 1, "image")
+        yield (
+            f"Budgets are milliseconds of a call on {images}: the deployed network in its fastest "
+            "exact form, timed in turns with one reference network; confirm runs are timed anew."
+        )
 
 
 def _shared(board: Board) -> Iterable[str]:
@@ -240,7 +254,7 @@ def _missing(board: Board) -> Iterable[str]:
     most = board.race.units if board.race else max(cell.n for cell in board.cells)
     for cell in board.cells:
         if 0 < cell.n < most and not cell.failed:
-            where = f"{cell.method} at {mmacs(cell.budget)} MMACs"
+            where = f"{cell.method} at {board.cost.amount(cell.budget)}"
             yield f"{where} has {units_text(board, cell)}, other cells have up to {most}."
 
 
@@ -261,7 +275,7 @@ def _raced(board: Board) -> Iterable[str]:
     """What a race spent, what it costs every claim, and what it leaves undecided."""
     if board.race is None:
         return
-    race, at = board.race, f"at {mmacs(board.primary)} MMACs"
+    race, at = board.race, f"at {board.cost.amount(board.primary)}"
     unit = board.rules.unit
     what, units = ("confirm run", "seeds") if unit == "seed" else (unit, "searches")
     yield (

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from orchestrator.board.model import TESTED_FROM, Board, Cell, Comparison, Worth
 from orchestrator.board.stats.intervals import Summary
 from orchestrator.board.stats.power import MOST_SEEDS
+from orchestrator.study.budgets import MACS, number
 
 ALL, MOSTLY = 0.9999, 0.9
 """Fractions of the images with the same decisions above which that is called all of them, and
@@ -21,23 +22,25 @@ def points(difference: float | None) -> str:
     return "-" if difference is None else f"{100 * difference:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def mmacs(budget: float) -> str:
-    """A budget in MMACs, as short as it is exact."""
-    return f"{budget:,.12g}"
+def budget_text(budget: float) -> str:
+    """A budget without its unit, as short as it is exact."""
+    return number(budget)
 
 
 def budgets_text(budgets: Iterable[float]) -> str:
-    """Budgets in MMACs, joined by commas."""
-    return ", ".join(mmacs(budget) for budget in budgets)
+    """Budgets without their unit, joined by commas."""
+    return ", ".join(map(number, budgets))
 
 
 def macs_text(macs: float | None) -> str:
     """MACs as MMACs with three to four significant digits."""
-    if macs is None:
-        return "-"
-    value = macs / 1e6
-    digits = 3 if value < 1 else 2 if value < 100 else 1 if value < 1000 else 0
-    return f"{value:,.{digits}f}" if value >= 0.01 else f"{value:.2g}"
+    return MACS.text(macs)
+
+
+def spent_text(cell: Cell) -> str:
+    """What a cell's runs cost in the mean, with its spread where a clock measured it."""
+    text = cell.cost.text(cell.spent)
+    return text if cell.spread is None else f"{text} ± {cell.spread:.2g}"
 
 
 def p_text(p: float | None) -> str:

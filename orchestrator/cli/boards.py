@@ -31,9 +31,7 @@ def board(  # noqa: PLR0917
     mlflow: Store = None,
     primary: Annotated[
         float | None,
-        typer.Option(
-            help="Test at another of the study's budgets (MMACs); such a test is exploratory."
-        ),
+        typer.Option(help="Test at another of the study's budgets; such a test is exploratory."),
     ] = None,
     axis: Annotated[
         str | None,
@@ -63,7 +61,9 @@ def compare(  # noqa: PLR0917
     ] = None,
     at: Annotated[
         str,
-        typer.Option(help="Budgets (MMACs), joined by commas.", show_default="the study's"),
+        typer.Option(
+            help="Budgets, in the study's unit, joined by commas.", show_default="the study's"
+        ),
     ] = "",
     methods: Annotated[
         str,
@@ -124,7 +124,9 @@ def _budgets(text: str) -> list[float]:
     except ValueError:
         budgets = [math.nan]
     if not all(0 < budget < math.inf for budget in budgets):
-        raise StudyError(f"--at must be positive MMACs joined by commas, as 10,20,40; got {text!r}")
+        raise StudyError(
+            f"--at must be positive numbers joined by commas, as 10,20,40; got {text!r}"
+        )
     return budgets
 
 
@@ -174,7 +176,9 @@ def export(  # noqa: PLR0917
     ] = "torch",
     at: Annotated[
         float | None,
-        typer.Option(help="Budget (MMACs) of the METHOD's cell.", show_default="primary"),
+        typer.Option(
+            help="Budget of the METHOD's cell, in the study's unit.", show_default="primary"
+        ),
     ] = None,
     point: Annotated[
         str | None, typer.Option(help="Operating point of a TRIAL that has several.")

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.board.model import TESTED_FROM
-from orchestrator.board.words import duration, macs_text, mmacs, percent, plural
+from orchestrator.board.words import budget_text, duration, percent, plural
 from orchestrator.report.table import number, table, text
 from orchestrator.search.plan import BUILT, SAMPLES, Detectable, Plan
 from orchestrator.search.split import (
@@ -22,6 +22,12 @@ DEVIATIONS = (0.2, 0.5, 1.0)
 """Seed-to-seed standard deviations that the detectable difference is shown for, in points."""
 ACROSS = 6
 """Budgets in one table."""
+IN_MS = (
+    "* primary budget. Milliseconds are predicted from a table of layers, for the least that a "
+    "network can take; trials are measured. <=B: share of samples spread over the space that can "
+    "take B or less. least: the smallest configuration. most: the slowest of the samples. refused: "
+    "values that do not go together."
+)
 NOTE = (
     f"* primary budget. <=B: share of {SAMPLES} samples spread over the space that can cost B or "
     "less; what a dynamic network does cost, training decides. least: the cheapest configuration. "
@@ -33,7 +39,7 @@ def terminal(plan: Plan) -> RenderableType:
     """Space, reach, effort and time, and what the seeds can tell, each with a line of meaning."""
     parts: list[RenderableType] = [_space(plan)]
     parts += [_reach(plan, start, start + ACROSS) for start in range(0, len(plan.budgets), ACROSS)]
-    parts.append(Text(NOTE))
+    parts.append(Text(IN_MS if plan.cost.clocked else NOTE))
     parts += [Text(), _effort(plan), Text(_effort_note(plan))]
     parts += [Text(packed(plan.packing)), Text()] if plan.packing else [Text()]
     parts += list(_detectable(plan))
@@ -55,12 +61,14 @@ def _space(plan: Plan) -> Table:
 
 def _reach(plan: Plan, start: int, stop: int) -> Table:
     budgets = plan.budgets[start:stop]
-    heads = [f"<={mmacs(b)}{'*' if b == plan.primary else ''}" for b in budgets]
-    grid = table(text("MMACs", wrap=False), *map(number, ("least", "untrained", "refused", *heads)))
+    heads = [f"<={budget_text(b)}{'*' if b == plan.primary else ''}" for b in budgets]
+    most = "most" if plan.cost.clocked else "untrained"
+    columns = ("least", most, "refused", *heads)
+    grid = table(text(plan.cost.unit, wrap=False), *map(number, columns))
     for method in plan.methods:
-        most = macs_text(method.most)
+        most = plan.cost.text(method.most)
         shares = [f"{percent(share, 0)} %" for share in (method.refused, *method.fits[start:stop])]
-        grid.add_row(method.method, macs_text(method.least), f"to {most}", *shares)
+        grid.add_row(method.method, plan.cost.text(method.least), f"to {most}", *shares)
     return grid
 
 
@@ -119,9 +127,9 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
         return
     of = plural(plan.compared, "pair")
     yield Text(
-        f"Configurations: smallest difference of two at {mmacs(plan.primary)} MMACs that is found "
-        f"4 times of 5 (Welch, level 0.05, Holm's first step over {of}), in points of accuracy, by "
-        "the spread between seeds, which shows afterwards only:"
+        f"Configurations: smallest difference of two at {plan.cost.amount(plan.primary)} that is "
+        f"found 4 times of 5 (Welch, level 0.05, Holm's first step over {of}), in points of "
+        "accuracy, by the spread between seeds, which shows afterwards only:"
     )
     grid = table(text("seed-to-seed sd", wrap=False), *(number(f"{sd:g}") for sd in DEVIATIONS))
     for index, detectable in enumerate(plan.detectable):

@@ -12,9 +12,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.board.words import macs_text, percent, plural
+from orchestrator.board.words import percent, plural
 from orchestrator.cli.console import TABLE_WIDTH
-from orchestrator.record.events import End, Epoch, Lost, News, Planned, Resumed, Start
+from orchestrator.record.events import End, Epoch, Lost, News, Planned, Point, Resumed, Start
 from orchestrator.record.result import OVER_BUDGET, REFUSED, Outcome
 from orchestrator.report.table import number, table
 from orchestrator.search.counts import confirm_runs, unreduced_runs
@@ -31,7 +31,8 @@ class _Counts:
     unfit: Counter[str] = field(default_factory=Counter)
     """Trials that took no worker, by their outcome."""
     best: float | None = None
-    best_macs: float = 0.0
+    spent: str = ""
+    """What that costs."""
 
 
 class Progress:
@@ -105,7 +106,7 @@ class Progress:
             counts.unfit[outcome.word] += 1
         for point in end.points:
             if counts.best is None or point.val.accuracy > counts.best:
-                counts.best, counts.best_macs = point.val.accuracy, point.val.macs_mean
+                counts.best, counts.spent = point.val.accuracy, self._spent(point)
         if self._prints:
             self._console.print(self._line(end), highlight=False, soft_wrap=True)
 
@@ -122,11 +123,16 @@ class Progress:
         figures = "; ".join(
             f"{point.point + ': ' if point.point else ''}"
             f"{percent(point.val.accuracy, 1)} % validation at "
-            f"{macs_text(point.val.macs_mean)} MMACs"
+            f"{self._spent(point)}"
             + (f" (alarm: {point.alarm})" if point.alarm is not None else "")
             for point in end.points
         )
         return Text(f"[{self._where()}] {end.trial} {end.state}: {figures}")
+
+    def _spent(self, point: Point) -> str:
+        """What a budget limits of an operating point, with its unit."""
+        cost = self._study.cost
+        return f"{cost.text(point.ms if cost.clocked else point.val.macs_mean)} {cost.unit}"
 
     def _where(self) -> str:
         planned = self._planned()
@@ -177,7 +183,7 @@ class Progress:
             for method, counts in self._counts.items():
                 best = "none yet"
                 if counts.best is not None:
-                    best = f"{percent(counts.best, 1)} % at {macs_text(counts.best_macs)} MMACs"
+                    best = f"{percent(counts.best, 1)} % at {counts.spent}"
                 failed = counts.ended["FAIL"]
                 done = sum(counts.ended.values()) - failed
                 unfit = (counts.unfit[REFUSED], counts.unfit[OVER_BUDGET])

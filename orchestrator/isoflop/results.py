@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.report.publish import Outcome
     from orchestrator.results.findings import Findings
 
-SUMMARY = ["method", "budget_mmac", "n", "mean", "lo", "hi", "gain", "gain_lo", "gain_hi"]
+SUMMARY = ["n", "mean", "lo", "hi", "gain", "gain_lo", "gain_hi"]
 """The columns of the board that a notebook shows of the results as a whole."""
 
 
@@ -68,7 +68,7 @@ class Results:
     def outcome(self, *, primary: float | None = None, refresh: bool = False) -> "Outcome":
         """The board as a value, and where its report lies.
 
-        `primary` (MMACs) tests at another of the study's budgets; `refresh` reads all of MLflow
+        `primary` tests at another of the study's budgets; `refresh` reads all of MLflow
         again.
 
         >>> open("quickstart", out=RUNS).outcome().report.name
@@ -91,7 +91,7 @@ class Results:
         return self
 
     def board(self, *, primary: float | None = None) -> pd.DataFrame:
-        """One row per method and budget; accuracies as fractions, costs in MMACs.
+        """One row per method and budget; accuracies as fractions, costs in MMACs or ms.
 
         >>> board = open("quickstart", out=RUNS).board()
         >>> list(board.columns[:3])
@@ -109,7 +109,7 @@ class Results:
         at: Sequence[float] = (),
         methods: Sequence[str] = (),
     ) -> pd.DataFrame:
-        """Pairs of methods at any budgets (MMACs), or each method with itself in another study.
+        """Pairs of methods at any budgets, or each method with itself in another study.
 
         `methods` restricts the comparison to these and dense.
 
@@ -178,7 +178,7 @@ class Results:
         Args:
             name: a method, or a trial.
             format: "torch", "pt2" or "onnx".
-            at: the method's cell, by its budget (MMACs); by default the primary one.
+            at: the method's cell, by its budget; by default the primary one.
             point: the operating point of a trial that has several.
             to: the folder; by default one below `exports/` in the study's folder.
 
@@ -204,7 +204,8 @@ class Results:
         from orchestrator.board.verdict import verdict
 
         outcome = self.outcome()
-        table = self.board()[SUMMARY]
+        table = self.board()
+        table = table[[*table.columns[:2], *SUMMARY]]
         return (
             f"<p><b>{html.escape(self.study)}</b>: {html.escape(verdict(outcome.board))}</p>"
             f"{table.to_html(index=False, na_rep='', float_format='{:.4g}'.format, border=0)}"
@@ -219,5 +220,6 @@ def _differences(both: "Versus") -> pd.DataFrame:
         for d in both.differences
         for r in [d.result]
     ]
-    columns = ["budget_mmac", "method", "state", "difference", "lo", "hi", "p", "p_holm"]
+    budget = f"budget_{both.first.study.cost.name}"
+    columns = [budget, "method", "state", "difference", "lo", "hi", "p", "p_holm"]
     return pd.DataFrame(records, columns=columns)

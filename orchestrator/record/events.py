@@ -58,6 +58,14 @@ class Point:
     """Of all values that the deployed network ships."""
     activation_bytes: int | None = None
     """Peak memory of activations for one image."""
+    ms: float | None = None
+    """Milliseconds of a call of the deployed network, where budgets are in milliseconds: in turns
+    with the reference network, as a multiple of what that one takes by the study's record."""
+    spread_ms: float | None = None
+    """Distance between the quartiles of the rounds, on the same scale."""
+    clock_ms: float | None = None
+    """What the clock said, of the network and of the reference."""
+    reference_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,17 @@ class Start:
     """The search trial whose parameters these are."""
     config_hash: str
     budgets: tuple[float, ...] = ()
-    """MMACs."""
+    """What it confirms."""
     point: str = ""
     torch_seed: int | None = None
     """What the trial's randomness is drawn from."""
     repeat: int = 1
     """Which of the method's searches it belongs to, from 1 on."""
+    unit: str = "mmac"
+    """Of the budgets; see `study.budgets.Cost.name`."""
+    predicted_ms: float | None = None
+    """The least that its network can take, as predicted before it began; None where budgets are
+    MACs, or nothing could be predicted."""
     time: int = 0
 
 
@@ -226,6 +239,8 @@ NAMES = {kind: name for name, kind in KINDS.items()}
 KEYS = {kind: [field.name for field in dataclasses.fields(kind)] for kind in NAMES}
 SIZES = ("parameters", "weight_bytes", "activation_bytes")
 """What a point says of its deployed network beside the MACs; see `methods.shipping.size`."""
+TIMES = ("ms", "spread_ms", "clock_ms", "reference_ms")
+"""What a point says of its time, where budgets are in milliseconds."""
 METRICS = [field.name for field in dataclasses.fields(Metrics)]
 CURVE = "curve/"
 """How the names of an epoch's figures begin."""
@@ -261,6 +276,10 @@ def encode(event: Event) -> dict[str, Any]:
             del content["torch_seed"]
         if event.repeat == 1:
             del content["repeat"]
+        if event.unit == "mmac":
+            del content["unit"]
+        if event.predicted_ms is None:
+            del content["predicted_ms"]
     elif isinstance(event, Epoch):
         content["metrics"] = event.metrics.named()
     elif isinstance(event, Paused):
@@ -341,7 +360,7 @@ def _encoded(point: Point) -> dict[str, Any]:
         if figures is not None:
             named = {key: getattr(figures, name) for key, name in SPLITS[split].items()}
             content |= {key: value for key, value in named.items() if value is not None}
-    stated = {name: getattr(point, name) for name in ("alarm", *SIZES)}
+    stated = {name: getattr(point, name) for name in ("alarm", *SIZES, *TIMES)}
     return content | {name: value for name, value in stated.items() if value is not None}
 
 
@@ -356,7 +375,11 @@ def _decoded(content: Mapping[str, Any]) -> Point:
     for key, value in sizes.items():
         if not isinstance(value, int | None):
             raise ValueError(f"{key} must be a whole number, got {value!r}")
-    return Point(name, val, _figures(content, "test"), content.get("alarm"), **sizes)
+    times = {key: content.get(key) for key in TIMES}
+    for key, value in times.items():
+        if not isinstance(value, int | float | None):
+            raise ValueError(f"{key} must be a number, got {value!r}")
+    return Point(name, val, _figures(content, "test"), content.get("alarm"), **sizes, **times)
 
 
 def _figures(content: Mapping[str, Any], split: str) -> Figures | None:

@@ -35,6 +35,7 @@ from orchestrator.record.trials import (
     OVER,
     Record,
     Ticket,
+    predicted,
     running,
     search_ticket,
     settled,
@@ -122,6 +123,7 @@ class History:
         *,
         opening: bool = False,
         over: float | None = None,
+        predicted_ms: float | None = None,
     ) -> Ticket:
         """Commit one new search trial, before anything runs.
 
@@ -129,8 +131,12 @@ class History:
         the largest budget, as a fraction of it.
         """
         params = {name: stored(value, space.free[name]) for name, value in searched.items()}
-        attributes = {OPENING: True} if opening else {}
-        trial = running(params, space.free, attributes | ({} if over is None else {OVER: over}))
+        attributes = {
+            **({OPENING: True} if opening else {}),
+            **({} if over is None else {OVER: over}),
+            **predicted(predicted_ms),
+        }
+        trial = running(params, space.free, attributes)
         if self.book:
             self.book.commit(space.search, trial)
         self.commit(space.search, trial)
@@ -153,6 +159,8 @@ class History:
                 point=ticket.point,
                 torch_seed=derive(self.study, ticket.config, ticket.seed),
                 repeat=ticket.repeat,
+                unit=self.study.cost.name,
+                predicted_ms=ticket.predicted_ms,
             )
         )
 
@@ -187,6 +195,8 @@ class History:
             return
         if ending.state == "COMPLETE" and (flaw := not_finite(ending.points)):
             ending = Ending("FAIL", f"diverged: {flaw}", ending.seconds, (), ending.device)
+        if ending.state == "COMPLETE" and self.study.cost.clocked and not _timed(ending):
+            ending = Ending("FAIL", "its network was not timed", ending.seconds, (), ending.device)
         seconds = self.trained(trial) if ending.seconds is None else ending.seconds
         self._record(
             End(
@@ -369,7 +379,7 @@ class History:
         self._effort[search] -= record.length - record.effort
         trials, number = self._trials[search], number_of(end.trial)
         if number < len(trials):
-            trials[number] = settled(trials[number], end)
+            trials[number] = settled(trials[number], end, self.study.cost)
 
     def _least(self, search: str, record: Record) -> float:
         """Seconds that a failed trial counts for at least, so that failing is not for nothing."""
@@ -383,6 +393,11 @@ class History:
             return self._seconds[search] / ended[search]
         epochs = sum(ended.values())
         return sum(self._seconds.values()) / epochs if epochs else 1.0
+
+
+def _timed(ending: Ending) -> bool:
+    """Whether every operating point has a time that a budget can limit."""
+    return all(point.ms is not None and point.ms > 0 for point in ending.points)
 
 
 def _begun(first: Begun, later: Begun) -> Begun:

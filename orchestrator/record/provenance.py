@@ -35,9 +35,22 @@ class Machine:
     gpus: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Clock:
+    """What milliseconds are measured by, recorded when a study with such budgets begins."""
+
+    reference_ms: float
+    """One call of the reference network, `methods.shipping.turns.reference`: every time of the
+    study is a multiple of it, so that a slow hour or a busy machine cancels out."""
+    batch: int
+    """Images in the call."""
+    device: str
+    threads: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """All that must be the same for the numbers to be the same; no clock, no path.
+    """All that must be the same for the numbers to be the same; no time of day, no path.
 
     None and an empty mapping stand for what an earlier version did not write.
     """
@@ -59,6 +72,8 @@ class Provenance:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """By package."""
     machine: Machine | None = None
+    clock: Clock | None = None
+    """Of a study with budgets in milliseconds."""
 
 
 FIELDS = dataclasses.fields(Provenance)
@@ -92,6 +107,8 @@ def encode_provenance(provenance: Provenance) -> dict[str, object]:
         content["data"] = encode_digest(provenance.data)
     if provenance.machine:
         content["machine"] = {**vars(provenance.machine), "gpus": list(provenance.machine.gpus)}
+    if provenance.clock:
+        content["clock"] = vars(provenance.clock)
     return {name: value for name, value in content.items() if value is not None}
 
 
@@ -115,6 +132,8 @@ def decode_provenance(content: object) -> Provenance:
             values["versions"] = dict(values["versions"])
         if "machine" in values:
             values["machine"] = _machine(values["machine"])
+        if "clock" in values:
+            values["clock"] = Clock(**values["clock"])
         return Provenance(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a provenance lacks what it must hold: {error}") from None

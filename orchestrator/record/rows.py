@@ -9,7 +9,7 @@ from typing import Any
 
 from methods.files import digest
 from methods.values import Params
-from orchestrator.record.events import SIZES, SPLITS, End, Point, Role, Start
+from orchestrator.record.events import SIZES, SPLITS, TIMES, End, Point, Role, Start
 from orchestrator.record.result import Outcome
 
 FIGURES = tuple(
@@ -30,7 +30,7 @@ FIGURES = tuple(
 class Row:
     """One operating point of one trial; a failed trial is one row with the point ''.
 
-    Accuracies are fractions in [0, 1], costs MACs, `budgets` MMACs, times seconds.
+    Accuracies are fractions in [0, 1], costs MACs, `budgets` as the study has them, times seconds.
     """
 
     study: str
@@ -68,6 +68,10 @@ class Row:
     """Of the deployed network; None, as the two below, where an earlier version ran the trial."""
     weight_bytes: int | None = None
     activation_bytes: int | None = None
+    ms: float | None = None
+    """Milliseconds of a call of the deployed network, calibrated; None where MACs are budgeted."""
+    spread_ms: float | None = None
+    """Distance between the quartiles of the rounds in which it was timed."""
     budgets: tuple[float, ...] = ()
     run_id: str | None = None
     evidence: str = ""
@@ -129,6 +133,10 @@ def not_finite(points: Iterable[Point]) -> str | None:
                 value = getattr(figures, name, None)
                 if value is not None and not math.isfinite(value):
                     return f"{key} is {value}" + (f" at {point.point}" if point.point else "")
+        for key in TIMES:
+            value = getattr(point, key)
+            if value is not None and not math.isfinite(value):
+                return f"{key} is {value}" + (f" at {point.point}" if point.point else "")
     return None
 
 
@@ -141,4 +149,4 @@ def _figures(point: Point | None) -> dict[str, Any]:
         key: getattr(point.val if key.startswith("val") else point.test, keys[key], None)
         for key in FIGURES
     }
-    return figures | {key: getattr(point, key) for key in SIZES}
+    return figures | {key: getattr(point, key) for key in (*SIZES, "ms", "spread_ms")}

@@ -13,6 +13,7 @@ from methods.values import Params
 from orchestrator.record.events import End, Epoch, Role, Start
 from orchestrator.record.result import Outcome
 from orchestrator.record.rows import config_hash
+from orchestrator.study.budgets import Cost
 from orchestrator.study.names import number_of, trial_name
 from orchestrator.study.params import PREFIX
 from orchestrator.study.space import Space
@@ -22,6 +23,8 @@ EPOCHS = PREFIX + "epochs"
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
 OVER = "over"
 """Attribute in the journal of a trial that took no worker: by which fraction it is over budget."""
+PREDICTED = "predicted_ms"
+"""Attribute in the journal: see `Ticket.predicted_ms`."""
 OPENING = "opening"
 """Attribute in the journal of a trial that is what its paper sets, outside of its space."""
 
@@ -40,6 +43,8 @@ class Ticket:
     point: str = ""
     repeat: int = 1
     """Which of the method's searches, from 1 on."""
+    predicted_ms: float | None = None
+    """See `record.events.Start`: predicted once, when the trial was chosen, and recorded."""
 
     @property
     def config_hash(self) -> str:
@@ -87,12 +92,14 @@ class Record:
         return self.end is None or Outcome.of(self.end.state, self.end.reason).took_a_worker
 
 
-def objectives(end: End) -> list[float] | None:
-    """Validation error and MACs of a whole trial: its last operating point stands for it."""
+def objectives(end: End, cost: Cost) -> list[float] | None:
+    """Validation error and cost of a whole trial: its last operating point stands for it."""
     if end.state != "COMPLETE":
         return None
-    figures = end.points[-1].val
-    return [1.0 - figures.accuracy, float(figures.macs_mean)]
+    point = end.points[-1]
+    spent = point.ms if cost.clocked else point.val.macs_mean
+    assert spent is not None, "a trial that was not timed has failed"
+    return [1.0 - point.val.accuracy, float(spent)]
 
 
 def running(
@@ -114,8 +121,13 @@ def told(space: Space, start: Start) -> FrozenTrial:
     free = {name: space.free[name] for name in space.free if name in start.params}
     first = number_of(start.trial) == 0
     if first and start.params == space.params(space.published(), opening=True) and space.opening:
-        return running(space.published(), free, {OPENING: True})
-    return running({name: start.params[name] for name in free}, free, {})
+        return running(space.published(), free, {OPENING: True, **predicted(start.predicted_ms)})
+    return running({name: start.params[name] for name in free}, free, predicted(start.predicted_ms))
+
+
+def predicted(ms: float | None) -> dict[str, float]:
+    """The attribute of a trial whose time was predicted."""
+    return {} if ms is None else {PREDICTED: ms}
 
 
 def stored(value: Any, distribution: BaseDistribution) -> Any:
@@ -123,11 +135,11 @@ def stored(value: Any, distribution: BaseDistribution) -> Any:
     return distribution.to_external_repr(distribution.to_internal_repr(value))
 
 
-def settled(trial: FrozenTrial, end: End) -> FrozenTrial:
+def settled(trial: FrozenTrial, end: End, cost: Cost) -> FrozenTrial:
     """The trial with its end."""
     ended = copy.copy(trial)
     ended.state = STATES[end.state]
-    ended.values = objectives(end)
+    ended.values = objectives(end, cost)
     ended.datetime_complete = datetime.fromtimestamp(end.time / 1000, UTC).replace(tzinfo=None)
     return ended
 
@@ -136,4 +148,13 @@ def search_ticket(space: Space, trial: FrozenTrial) -> Ticket:
     """What is to be run for a search trial of this space."""
     name = trial_name(space.search, trial.number)
     params = space.params(trial.params, opening=OPENING in trial.user_attrs)
-    return Ticket(name, space.method, "search", name, 0, params, repeat=space.repeat or 1)
+    return Ticket(
+        name,
+        space.method,
+        "search",
+        name,
+        0,
+        params,
+        repeat=space.repeat or 1,
+        predicted_ms=trial.user_attrs.get(PREDICTED),
+    )

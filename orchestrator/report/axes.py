@@ -120,7 +120,7 @@ def axis_table(board: Board, times: Times, name: str) -> Table:
     for spot in spots(board, times, axis):
         grid.add_row(
             spot.cell.method,
-            f"<={words.mmacs(spot.cell.budget)}",
+            f"<={words.budget_text(spot.cell.budget)}",
             words.percent(spot.accuracy),
             f"{spot.cost / axis.scale:,.4g}",
             "*" if spot.leading else "",

@@ -7,7 +7,7 @@ from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Effort, Unreduced
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import notes, verdict
-from orchestrator.board.words import mmacs
+from orchestrator.board.words import budget_text
 from orchestrator.record.evidence import Images
 from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance
@@ -40,11 +40,13 @@ class Report:
 def facts(board: Board) -> dict[str, object]:
     """What the board was computed with, and every row that it left out; for programs."""
     rules = board.rules
+    unit = rules.cost.name
     return {
         "verdict": verdict(board),
         "notes": list(notes(board)),
-        "budgets_mmac": list(rules.budgets),
-        "primary_mmac": rules.primary,
+        f"budgets_{unit}": list(rules.budgets),
+        f"primary_{unit}": rules.primary,
+        **({} if rules.cost.batch is None else {"batch": rules.cost.batch}),
         "baseline": rules.baseline,
         "confidence": rules.confidence,
         "controls": rules.controls,
@@ -58,7 +60,7 @@ def facts(board: Board) -> dict[str, object]:
         "margin": rules.margin,
         "not_worse": [vars(test) for test in board.not_worse],
         "test_images": rules.images,
-        "known": {mmacs(budget): known for budget, known in board.known.items()},
+        "known": {budget_text(budget): known for budget, known in board.known.items()},
         "looks": rules.looks,
         "effort": [_effort(effort, rules) for effort in board.effort],
         **({"searches": dict(board.race.searches)} if board.race and board.race.searches else {}),
@@ -66,7 +68,7 @@ def facts(board: Board) -> dict[str, object]:
             {"unreduced": [_unreduced(pair) for pair in board.unreduced]} if rules.unreduced else {}
         ),
         "area": {
-            "range_mmac": [rules.budgets[0], rules.budgets[-1]],
+            f"range_{unit}": [rules.budgets[0], rules.budgets[-1]],
             "floor": rules.chance,
             "values": {name: vars(area) for name, area in board.area.items()},
         },

@@ -13,17 +13,18 @@ from orchestrator.board.model import Board, Cell
 from orchestrator.record.events import SIZES
 from orchestrator.report import axes
 from orchestrator.report.groups import Group
+from orchestrator.study.budgets import MACS, Cost
 
 
 def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
     """One row per method and budget; accuracies as fractions, costs in MMACs and as they say."""
-    records = []
+    unit, records = board.cost.name, []
     for cell in board.cells:
         gain = board.gain(cell.method, cell.budget)
         records.append(
             {
                 "method": cell.method,
-                "budget_mmac": cell.budget,
+                f"budget_{unit}": cell.budget,
                 "primary": cell.budget == board.primary,
                 "state": cell.state,
                 "letters": cell.letters,
@@ -37,8 +38,9 @@ def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
                 "macs_mean_m": _millions(cell.macs_mean),
                 "macs_p95_m": _millions(cell.macs_p95),
                 "macs_max_m": _millions(cell.macs_max),
+                **_clocked(board, cell),
                 "used": cell.used,
-                "same_as_mmac": board.repeated(cell),
+                f"same_as_{unit}": board.repeated(cell),
                 **axes.costs(cell, times),
                 "overrun": cell.overrun,
                 "collapsed": len(cell.collapsed),
@@ -57,12 +59,26 @@ def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
         )
     frame = pd.DataFrame.from_records(records)
     numbers = frame.columns[list(frame.columns).index("mean") : list(frame.columns).index("config")]
-    floats = [name for name in numbers if name not in ("overrun", "collapsed", "failed")]
+    whole = ("overrun", "blurred", "collapsed", "failed")
+    floats = [name for name in numbers if name not in whole]
     return frame.astype(dict.fromkeys(floats, "float64"))
 
 
+def _clocked(board: Board, cell: Cell) -> dict[str, object]:
+    """What a board of milliseconds has beside its MACs."""
+    if not board.cost.clocked:
+        return {}
+    choices = [choice.ms or 0.0 for choice in cell.choices]
+    return {
+        "ms": cell.spent,
+        "ms_spread": cell.spread,
+        "ms_searched": sum(choices) / len(choices) if choices else None,
+        "blurred": len(board.blurred(cell)),
+    }
+
+
 def _matched(board: Board, cell: Cell) -> dict[str, float | None]:
-    """The gain over the baseline at the MACs that the cell itself takes."""
+    """The gain over the baseline at what the cell itself costs."""
     pairs = (m for m in board.matched if m.method == cell.method and cell.budget == board.primary)
     found = next(pairs, None)
     return {
@@ -118,9 +134,10 @@ def _worth(cell: Cell) -> dict[str, float | None]:
 
 def seeds_table(board: Board) -> pd.DataFrame:
     """One row per cell and seed: the raw figures under every mean."""
-    columns = ["method", "budget_mmac", "trial", "config", "point", "repeat", "seed"]
+    times = ["ms", "spread_ms"] if board.cost.clocked else []
+    columns = ["method", f"budget_{board.cost.name}", "trial", "config", "point", "repeat", "seed"]
     columns += ["test_acc", "top5", "macs_mean_m", "macs_p95_m", "macs_max_m", *SIZES]
-    columns += ["collapsed", "evidence"]
+    columns += [*times, "collapsed", "evidence"]
     records = [
         (
             cell.method,
@@ -135,7 +152,7 @@ def seeds_table(board: Board) -> pd.DataFrame:
             _millions(row.test_macs_mean),
             _millions(row.test_macs_p95),
             _millions(row.test_macs_max),
-            *(getattr(row, name) for name in SIZES),
+            *(getattr(row, name) for name in (*SIZES, *times)),
             row.trial in cell.collapsed,
             row.evidence,
         )
@@ -147,7 +164,17 @@ def seeds_table(board: Board) -> pd.DataFrame:
 
 def pairs_table(board: Board) -> pd.DataFrame:
     """Every pair of methods at every budget; those of the primary are one family of tests."""
-    columns = ["budget_mmac", "method", "other", "state", "difference", "lo", "hi", "p", "p_holm"]
+    columns = [
+        f"budget_{board.cost.name}",
+        "method",
+        "other",
+        "state",
+        "difference",
+        "lo",
+        "hi",
+        "p",
+        "p_holm",
+    ]
     columns += ["separated", "more_seeds", "noise"]
     records = [
         (
@@ -163,11 +190,11 @@ def pairs_table(board: Board) -> pd.DataFrame:
     return pd.DataFrame(records, columns=columns)
 
 
-def latency_table(times: Iterable[Timed]) -> pd.DataFrame:
+def latency_table(times: Iterable[Timed], cost: Cost = MACS) -> pd.DataFrame:
     """One row per cell and batch size: the deployed network beside the baseline's."""
     columns = {
         "method": "method",
-        "budget": "budget_mmac",
+        "budget": f"budget_{cost.name}",
         "trial": "trial",
         "batch": "batch",
         "ms": "ms",

@@ -48,12 +48,11 @@ class Importance:
 def importances(study: Study, rows: Sequence[Row], primary: float) -> list[Importance]:
     """For every method with trials enough, its searched hyperparameters, the most important first.
 
-    Of trials that end under the primary budget (MMACs), by the validation error of their best
-    point.
+    Of trials that end under the primary budget, by the validation error of their best point.
     """
     errors: dict[str, dict[str, tuple[Params, float]]] = {}
     for row in clean(rows)[0]:
-        if row.role == "search" and under(row, primary) and row.val_acc is not None:
+        if row.role == "search" and under(row, primary, study.cost) and row.val_acc is not None:
             trials = errors.setdefault(row.method, {})
             error = min(1 - row.val_acc, trials.get(row.trial, (row.params, 1.0))[1])
             trials[row.trial] = (row.params, error)

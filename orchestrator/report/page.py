@@ -24,16 +24,16 @@ from orchestrator.report.palette import INK
 EXCLUDED_SHOWN = 100
 """Excluded rows listed one by one on the page; provenance.json has them all."""
 SECTIONS = {
-    "board": "Leaderboard at equal FLOPs",
+    "board": "Leaderboard at equal {cost}",
     "gain": "Gain over {baseline}",
     "best": "Probability of the highest mean",
-    "pareto": "Accuracy over MACs",
+    "pareto": "Accuracy over {unit}",
     "seeds": "Every seed",
     "routing": "Worth of routing",
     "groups": "Easy and difficult images, and classes",
     "latency": "Latency, and what the MACs promise",
     "costs": "What each image costs",
-    "reach": "MACs to reach an accuracy",
+    "reach": "{unit} to reach an accuracy",
     "curves": "Learning curves",
     "effort": "Effort",
     "importance": "What mattered in the search",
@@ -58,8 +58,10 @@ def page(report: Report) -> str:
     environment = _environment(board)
     context = _context(report)
     sections = []
+    clocked = board.cost.clocked
+    nouns = {"cost": "latency" if clocked else "FLOPs", "unit": "ms" if clocked else "MACs"}
     for name, title in SECTIONS.items():
-        heading = title.format(baseline=board.baseline)
+        heading = title.format(baseline=board.baseline, **nouns)
         template = environment.get_template(f"sections/{name}.html.j2")
         if body := template.render(context, title=heading).strip():
             sections.append((name, heading, body))
@@ -80,8 +82,10 @@ def _environment(board: Board) -> jinja2.Environment:
     environment.filters.update(
         percent=words.percent,
         points=words.points,
-        mmacs=words.mmacs,
+        budget=words.budget_text,
         macs_text=words.macs_text,
+        cost=board.cost.text,
+        spent=words.spent_text,
         p=lambda p: words.p_text(p).removeprefix("= "),
         span=words.span,
         units=lambda n: words.plural(n, board.rules.unit),
@@ -111,8 +115,8 @@ def _context(report: Report) -> dict[str, object]:
         "contested": any(cell.p_best is not None for cell in board.cells),
         "forest": _per_budget(board, "forest"),
         "seeds": _per_budget(board, "seeds"),
-        "targets": sorted({r.accuracy for r in board.reach if r.macs is not None}),
-        "reach": {(r.method, r.accuracy): r.macs for r in board.reach},
+        "targets": sorted({r.accuracy for r in board.reach if r.cost is not None}),
+        "reach": {(r.method, r.accuracy): r.cost for r in board.reach},
         "reasons": sorted(reasons.items(), key=lambda item: (-item[1], item[0])),
         "shown": board.excluded[:EXCLUDED_SHOWN],
         "provenance": _flat(provenance),
@@ -185,7 +189,7 @@ def _costs(report: Report) -> list[str]:
             costs_panel(report.board, method, budget, report.images),
             size=(2.9, 2.1),
             prefix=f"costs{i}",
-            label=f"MACs of the test images, {method} at {words.mmacs(budget)} MMACs",
+            label=f"MACs of the test images, {method} at {report.board.cost.amount(budget)}",
         )
         for i, (method, budget) in enumerate(varying(report.board, report.images))
     ]
@@ -222,7 +226,7 @@ def _per_budget(board: Board, kind: str) -> list[str]:
             draw(board, budget),
             size=(3.9, 0.9 + 0.32 * lines),
             prefix=f"{kind}{i}",
-            label=f"{kind} at {words.mmacs(budget)} MMACs",
+            label=f"{kind} at {board.cost.amount(budget)}",
         )
         for i, budget in enumerate(board.budgets)
     ]

@@ -71,19 +71,19 @@ class Outcome:
 def publish(source: Source, folder: Path, *, primary: float | None = None) -> Published:
     """The board of these rows, with its report in the study's folder.
 
-    `primary` (MMACs) is another of the study's budgets to test at; the report of the declared one
+    `primary` is another of the study's budgets to test at; the report of the declared one
     stays.
     """
     rules = Rules.of(source.study, source.provenance, primary=primary)
     board = leaderboard(source.rows, rules, source.images)
-    name = "report" if rules.primary_declared else f"report-at-{rules.primary:g}m"
+    name = "report" if rules.primary_declared else f"report-at-{rules.primary:g}{rules.cost.suffix}"
     report = Report(
         board=board,
         rows=source.rows,
         provenance=source.provenance,
         curves=source.curves(shown(board, source.rows)),
         images=source.images,
-        times=timed(source.rows, rules.budgets, rules.baseline, source.latencies),
+        times=timed(source.rows, rules.budgets, rules.baseline, source.latencies, rules.cost),
         importances=importances(source.study, source.rows, rules.primary),
     )
     return Published(board, write_report(report, folder / name), report.times)
@@ -111,7 +111,7 @@ def _files(report: Report) -> dict[str, bytes]:
         "forest.png": draw.forest_file(board),
         "provenance.json": _json({**encode_provenance(report.provenance), "board": facts(board)}),
         "groups.csv": frames.csv(frames.groups_table(groups(board, report.images))),
-        "latency.csv": frames.csv(frames.latency_table(report.times)),
+        "latency.csv": frames.csv(frames.latency_table(report.times, board.cost)),
         "report.html": page(report).encode(),
     }
 

@@ -34,7 +34,7 @@ def terminal(board: Board, *, times: Sequence[Timed] = ()) -> RenderableType:
 def comparison(board: Board) -> RenderableType:
     """The methods of one study at the budgets asked for, all pairs, and the effort behind them."""
     parts: list[RenderableType] = [
-        Text(f"{board.rules.study}: {len(board.methods)} methods at equal FLOPs", style="bold"),
+        Text(f"{board.rules.study}: {len(board.methods)} methods at {_equal(board)}", style="bold"),
         Text(),
         _cells(board, primary=None),
         *(Text(f"! {note}") for note in notes(board)),
@@ -65,10 +65,17 @@ def side_by_side(versus: Versus) -> RenderableType:
 
 def _cells(board: Board, primary: float | None) -> Table:
     rules = board.rules
+    unit, timed = board.cost.unit, board.cost.clocked
+    measured = (
+        "ms with their spread, ! over the budget, ? not told from it or from the cell beside. "
+        if timed
+        else "MMACs (fvcore FLOPs) are measured on test, beside their share of the budget, ! over "
+        "it. "
+    )
     caption = (
-        ("* primary budget, in MMACs. " if primary else "Budgets in MMACs. ")
-        + f"Test accuracy with its {100 * rules.confidence:g} % interval, gains in points. MMACs "
-        "(fvcore FLOPs) are measured on test, beside their share of the budget, ! over it. "
+        (f"* primary budget, in {unit}. " if primary else f"Budgets in {unit}. ")
+        + f"Test accuracy with its {100 * rules.confidence:g} % interval, gains in points. "
+        f"{measured}"
         "Two that share a letter cannot be told apart; at other budgets nothing is tested."
     )
     if rules.undeclared:
@@ -87,8 +94,7 @@ def _cells(board: Board, primary: float | None) -> Table:
         number("test acc %"),
         *([number("top-5 %")] if many else []),
         number(f"over {rules.baseline}"),
-        number("MMACs"),
-        number("used"),
+        *map(number, ("ms", "MMACs") if timed else ("MMACs", "used")),
         text("letters"),
         caption=caption,
     )
@@ -97,17 +103,29 @@ def _cells(board: Board, primary: float | None) -> Table:
             cell = board.cell(name, budget)
             mark = "†" if budget in rules.undeclared else "*" if budget == primary else " "
             grid.add_row(
-                f"<={words.mmacs(budget)}{mark}" if i == 0 else "",
+                f"<={words.budget_text(budget)}{mark}" if i == 0 else "",
                 _named(cell),
                 _accuracy_text(cell),
                 *([words.percent(cell.top5)] if many else []),
                 _gain_text(board, cell),
-                words.macs_text(cell.macs_mean) + ("!" if cell.overrun else ""),
-                "-" if cell.used is None else f"{100 * cell.used:.0f} %",
+                *_spent(board, cell),
                 _standing(board, cell),
                 end_section=i == len(board.methods) - 1,
             )
     return grid
+
+
+def _equal(board: Board) -> str:
+    return "equal latency" if board.cost.clocked else "equal FLOPs"
+
+
+def _spent(board: Board, cell: Cell) -> tuple[str, str]:
+    """What the budget limits, with its marks; and the share of it, or beside ms the MACs."""
+    marks = ("!" if cell.overrun else "") + ("?" if board.blurred(cell) else "")
+    macs = words.macs_text(cell.macs_mean)
+    if board.cost.clocked:
+        return words.spent_text(cell) + marks, macs
+    return macs + marks, "-" if cell.used is None else f"{100 * cell.used:.0f} %"
 
 
 def _named(cell: Cell) -> str:
@@ -118,7 +136,7 @@ def _named(cell: Cell) -> str:
 def _routing(board: Board) -> Table:
     """What deciding per image is worth at the primary budget."""
     caption = (
-        f"Test accuracy in % at {words.mmacs(board.primary)} MMACs with each image under its own "
+        f"Test accuracy in % at {board.cost.amount(board.primary)} with each image under its own "
         "decisions, under another image's (the same MACs), with all images under the majority's, "
         "and with all run. Worth: own less another's, in points, with its "
         f"{100 * board.rules.confidence:g} % interval over seeds and images. A network whose "
@@ -143,7 +161,7 @@ def _routing(board: Board) -> Table:
 def _unreduced(board: Board) -> Table:
     """Methods beside what their networks at the primary budget are reduced from."""
     caption = (
-        f"Test accuracy in % and MMACs at {words.mmacs(board.primary)} MMACs, and of the same "
+        f"Test accuracy in % and MMACs at {board.cost.amount(board.primary)}, and of the same "
         "networks without what the method saves, trained as long; the difference in points with "
         f"its {100 * board.rules.confidence:g} % interval, not adjusted."
     )
@@ -193,7 +211,7 @@ def _times(board: Board, times: Sequence[Timed]) -> Table:
     heads = ("images", "ms a call", "p95", "speed-up", "by MACs", "honesty")
     seeds = words.plural(max(time.seeds for time in times), "confirm run")
     caption = (
-        f"Deployed networks at {words.mmacs(board.primary)} MMACs, {seeds} each, timed in turns "
+        f"Deployed networks at {board.cost.amount(board.primary)}, {seeds} each, timed in turns "
         f"with {board.baseline}'s. ± standard deviation over seeds; p95: 95 % of the calls take "
         "no longer. Honesty: measured speed-up over the one by MACs."
     )
@@ -225,7 +243,7 @@ def _pairs(board: Board) -> Table:
         family = [pair for pair in board.pairs if pair.budget == budget]
         for i, pair in enumerate(family):
             grid.add_row(
-                f"<={words.mmacs(budget)}" if i == 0 else "",
+                f"<={words.budget_text(budget)}" if i == 0 else "",
                 f"{pair.method} \N{MINUS SIGN} {pair.other}",
                 _difference_text(pair),
                 _p_text(pair),
@@ -254,7 +272,7 @@ def _differences(versus: Versus) -> Table:
         *(number(side.study.name, wrap=True) for side in sides),
         number("difference"),
         number("p, Holm"),
-        number("MMACs", wrap=True),
+        number(versus.first.board.cost.unit, wrap=True),
         caption=caption,
     )
     for i, difference in enumerate(versus.differences):
@@ -262,12 +280,12 @@ def _differences(versus: Versus) -> Table:
         cells = [side.board.cell(difference.method, budget) for side in sides]
         mark = "†" if budget in undeclared else " "
         grid.add_row(
-            "" if i % len(versus.methods) else f"<={words.mmacs(budget)}{mark}",
+            "" if i % len(versus.methods) else f"<={words.budget_text(budget)}{mark}",
             difference.method,
             *(_mean_text(cell) for cell in cells),
             _difference_text(difference),
             _p_text(difference),
-            " / ".join(words.macs_text(cell.macs_mean) for cell in cells),
+            " / ".join(cell.cost.text(cell.spent) for cell in cells),
             end_section=(i + 1) % len(versus.methods) == 0,
         )
     return grid
@@ -343,7 +361,7 @@ def _standing(board: Board, cell: Cell) -> str:
     same = board.repeated(cell)
     parts = [
         cell.letters or ("few" if cell.budget == board.primary and cell.n else ""),
-        f"as <={words.mmacs(same)}" if same is not None else "",
+        f"as <={words.budget_text(same)}" if same is not None else "",
     ]
     return ", ".join(filter(None, parts)) or ("-" if cell.n else cell.state)
 

@@ -15,7 +15,7 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
 from orchestrator.board.rules import BASELINE, Rules
 from orchestrator.board.versus import Side, Versus, versus
-from orchestrator.board.words import budgets_text
+from orchestrator.board.words import budgets_text, plural
 from orchestrator.record import evidence
 from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance
@@ -98,7 +98,7 @@ def show(
 ) -> Outcome:
     """The board of a study, of what its MLflow store holds now.
 
-    `primary` (MMACs) is another of the study's budgets to test at; its report lies in a folder of
+    `primary` is another of the study's budgets to test at; its report lies in a folder of
     its own, so that the declared one stays.
 
     Raises:
@@ -146,7 +146,7 @@ def at_budgets(
     uri: str | None = None,
     refresh: bool = False,
 ) -> Board:
-    """A study's methods at any budgets (MMACs), by default its own; only `methods` and dense.
+    """A study's methods at any budgets, by default its own; only `methods` and dense.
 
     What is tested, and corrected for, is what the study's board tests, whatever is shown. At a
     budget that the study did not declare the choice is among what was confirmed for others.
@@ -179,6 +179,11 @@ def two_studies(
     one, other = (source.study for source in both)
     if one.name == other.name:
         raise StudyError(f"two studies must be compared, but both are {one.name!r}")
+    if one.cost != other.cost:
+        raise StudyError(
+            "two studies must have budgets of one kind, but "
+            + " and ".join(f"those of {study.name} are {_kind(study)}" for study in (one, other))
+        )
     budgets = at or [budget for budget in one.budgets if budget in other.budgets]
     if not budgets:
         raise StudyError(
@@ -194,6 +199,13 @@ def two_studies(
         for source, named in zip(both, names, strict=True)
     )
     return versus(first_side, second_side)
+
+
+def _kind(study: Study) -> str:
+    """What a study's budgets are, for people."""
+    if study.cost.batch is None:
+        return "million MACs"
+    return f"milliseconds of a call on {plural(study.cost.batch, 'image')}"
 
 
 def _of_study(study: Study, rows: Sequence[Row]) -> list[Row]:

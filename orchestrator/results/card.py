@@ -41,7 +41,7 @@ def facts(source: StoredStudy, row: Row, method: Method, data: Data, how: Format
         for event in store.read_latencies(source.uri, study.name)
         if (event.trial, event.point) == (row.trial, row.point)
     ]
-    times = timed(source.rows, study.budgets, BASELINE, events)
+    times = timed(source.rows, study.budgets, BASELINE, events, study.cost)
     return {
         "card": VERSION,
         "format": how,
@@ -71,10 +71,13 @@ def facts(source: StoredStudy, row: Row, method: Method, data: Data, how: Format
             "fit": study.fit,
         },
         "output": {"name": "logits", "dtype": "float32", "shape": ["batch", task.classes]},
-        "figures": {name: getattr(row, name) for name in FIGURES},
+        "figures": {
+            **{name: getattr(row, name) for name in FIGURES},
+            **({"ms": row.ms} if study.cost.clocked else {}),
+        },
         "latency": [
             {
-                "budget_mmacs": one.budget,
+                "budget_ms" if study.cost.clocked else "budget_mmacs": one.budget,
                 "batch": one.batch,
                 "ms": one.ms,
                 "spread_ms": one.spread_ms,

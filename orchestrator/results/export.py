@@ -58,7 +58,7 @@ def find(
 ) -> ConfirmedPoint:
     """The run that is meant: STUDY/TRIAL, STUDY/METHOD for a cell of the board, or MLflow's run id.
 
-    STUDY is a name, a file, or a study's folder. Of a cell, at the budget `at` (MMACs) or the
+    STUDY is a name, a file, or a study's folder. Of a cell, at the budget `at` or the
     primary one, it is the confirm run of the first seed, as where its latency is taken; `point`
     names an operating point of a TRIAL that has several.
 
@@ -168,9 +168,11 @@ def _cell(source: StoredStudy, method: str, at: float | None) -> Row:
             f"got {budget:g}"
         )
     complete, _ = clean(source.rows)
-    chosen = best(choose(complete, [budget])).get((method, budget))
+    chosen = best(choose(complete, [budget], study.cost), study.cost).get((method, budget))
     if chosen is None:
-        raise StudyError(f"{method} of study {study.name!r} has nothing at or under {budget:g}")
+        raise StudyError(
+            f"{method} of study {study.name!r} has nothing at or under {study.cost.amount(budget)}"
+        )
     confirmed = [
         row
         for row in complete
@@ -179,7 +181,7 @@ def _cell(source: StoredStudy, method: str, at: float | None) -> Row:
     if not confirmed:
         raise StudyError(
             f"{chosen.config} of study {study.name!r}, the best of {method} at or under "
-            f"{budget:g} MMACs, has not been confirmed yet; `isoflop run` confirms it"
+            f"{study.cost.amount(budget)}, has not been confirmed yet; `isoflop run` confirms it"
         )
     return min(confirmed, key=lambda row: row.seed)
 

@@ -21,7 +21,7 @@ from orchestrator.board.rules import Rules
 from orchestrator.record import evidence
 from orchestrator.record.events import CURVES, End, Start, encode_points
 from orchestrator.record.evidence import Evidence, Subject
-from orchestrator.record.provenance import Provenance, decode_provenance
+from orchestrator.record.provenance import Clock, Provenance, decode_provenance
 from orchestrator.record.rows import FIGURES, Row, config_hash, trial_rows
 from orchestrator.results.board_check import check_board
 from orchestrator.results.boards import located
@@ -68,6 +68,7 @@ def verified(name: str, stored: Stored, reader: Reader | None = None) -> Finding
         trial = _trial(run, study, findings)
         if trial is None:
             continue
+        _check_times(_named(run), trial[1], provenance.clock, findings)
         start, end = trials[run.run_id] = trial
         board_rows = trial_rows(name, start, end, run.run_id)
         if end.state == "COMPLETE" and start.role == "confirm":
@@ -121,6 +122,8 @@ def _study(stored: Stored, findings: Findings) -> tuple[Study, Provenance]:
     )
     findings.same("study", "experiment", "tag study_hash", stored.study_hash, study.hash)
     findings.same("study", "experiment", "name", stored.name, study.name)
+    batch = provenance.clock.batch if provenance.clock else None
+    findings.same("study", "report/provenance.json", "batch", batch, study.cost.batch)
     return study, provenance
 
 
@@ -154,6 +157,16 @@ def _trial(run: StoredRun, study: Study, findings: Findings) -> tuple[Start, End
             "trials: metrics", where, f"metric {name}", metrics.get(name), figures.get(name)
         )
     return start, end
+
+
+def _check_times(where: str, end: End, clock: Clock | None, findings: Findings) -> None:
+    """A trial's milliseconds follow from what its clock said, and from the study's reference."""
+    for point in end.points:
+        at, ms = f"{where} {point.point}".strip(), None
+        if clock and point.clock_ms is not None and point.reference_ms:
+            ms = point.clock_ms / point.reference_ms * clock.reference_ms
+        if clock or point.ms is not None:
+            findings.same("trials: milliseconds", at, "ms", point.ms, ms)
 
 
 def _running(run: StoredRun, study: Study, findings: Findings) -> Start | None:

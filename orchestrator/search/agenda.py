@@ -9,7 +9,7 @@ workers race.
 
 import enum
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 
 from methods.api import Task
 from methods.errors import MethodError
+from methods.shipping.layers import CLEARLY
 from methods.values import Params
 from orchestrator.board.choose import Choice, to_confirm
 from orchestrator.board.racing import Round, planned
@@ -26,7 +27,6 @@ from orchestrator.record.result import OVER_BUDGET, REFUSED, Ending, Outcome, Re
 from orchestrator.record.trials import Ticket
 from orchestrator.search.samplers import Sampler, propose, sampled
 from orchestrator.search.stopping import Stopping, StopRule
-from orchestrator.study.file import cap
 from orchestrator.study.names import confirm_name, search_name, unreduced_name
 from orchestrator.study.params import parts, unreduced
 from orchestrator.study.space import Space
@@ -35,6 +35,11 @@ logger = logging.getLogger(__name__)
 
 UNFIT = 20
 """Trials, as a multiple of the planned ones, after which a search ends: most of them are unfit."""
+
+
+Predict = Callable[[str, Params], float | None]
+"""The least milliseconds that a method with these parameters can take, as predicted here; None
+where that cannot be predicted."""
 
 
 class Turn(enum.Enum):
@@ -55,7 +60,9 @@ class Agenda:
 
     `lag` is the number of trials at once, or more; repeated searches share it, so that each learns
     from all of its trials but the last few. `warm` are trials of an earlier study, by
-    method. `sample` and `stopping` are the study's unless a simulation compares others.
+    method. `sample` and `stopping` are the study's unless a simulation compares others. `predict`
+    tells times where budgets are in milliseconds: asked once for each trial, when it is chosen, and
+    recorded with it, so that any later driver decides as this one did.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Agenda:
         warm: Mapping[str, Sequence[FrozenTrial]] | None = None,
         sample: Sampler = sampled,
         stopping: StopRule | None = None,
+        predict: Predict | None = None,
     ) -> None:
         self.history = history
         self._study = history.study
@@ -75,6 +83,7 @@ class Agenda:
         self._lag = -(-lag // searches)
         self._warm = warm or {}
         self._sample = sample
+        self._predict = predict
         self._stopping = stopping or Stopping(history, task)
         self._running: dict[str, Ticket] = {}
         self._overdue: dict[str, str] = {}
@@ -180,7 +189,7 @@ class Agenda:
             ticket = self._again.pop(0)
             if self._given_up(ticket):
                 continue
-            unfit = self._unfit(ticket.method, ticket.params)
+            unfit = self._unfit(ticket.method, ticket.params, ticket.predicted_ms)
             if unfit is None:
                 return ticket
             self._turn_away(ticket, unfit)
@@ -212,8 +221,16 @@ class Agenda:
             searched = (
                 space.published() if opening else self._proposed(space, shown, number - opened)
             )
-            unfit = self._unfit(space.method, space.params(searched, opening=opening))
-            ticket = self.history.add(space, searched, opening=opening, over=unfit and unfit.over)
+            params = space.params(searched, opening=opening)
+            predicted = self._predicted(space.method, params)
+            unfit = self._unfit(space.method, params, predicted)
+            ticket = self.history.add(
+                space,
+                searched,
+                opening=opening,
+                over=unfit and unfit.over,
+                predicted_ms=predicted,
+            )
             if unfit is None:
                 return ticket
             self._turn_away(ticket, unfit)
@@ -229,17 +246,30 @@ class Agenda:
         spread = not self.history.took_a_worker(space.search, number + opened - 1)
         return propose(space, shown, self._study, number, spread=spread, sample=self._sample)
 
-    def _unfit(self, method: str, params: Params) -> "_Unfit | None":
+    def _predicted(self, method: str, params: Params) -> float | None:
+        if self._predict is None or not self._study.cost.clocked:
+            return None
+        try:
+            return self._predict(method, params)
+        except MethodError:  # it is refused as it is
+            return None
+
+    def _unfit(self, method: str, params: Params, predicted_ms: float | None) -> "_Unfit | None":
         """Why a trial cannot be, or cannot hold any budget: known before it takes a worker."""
         try:
             floor = parts(method, params)[0].floor(self._task)
         except MethodError as error:
             return _Unfit(Outcome(REFUSED, str(error)), 1.0)
-        largest = self._study.budgets[-1]
-        if floor <= cap(largest):
+        cost, largest = self._study.cost, self._study.budgets[-1]
+        least = predicted_ms if cost.clocked else floor
+        if least is None or least <= cost.cap(largest) * (CLEARLY if cost.clocked else 1):
             return None
-        reason = f"costs {floor / 1e6:.4g} MMACs at least, the largest budget is {largest:g}"
-        return _Unfit(Outcome(OVER_BUDGET, reason), floor / cap(largest) - 1)
+        how = "takes about" if cost.clocked else "costs"
+        reason = (
+            f"{how} {least / cost.scale:.4g} {cost.unit} at least, the largest budget is "
+            f"{largest:g}"
+        )
+        return _Unfit(Outcome(OVER_BUDGET, reason), least / cost.cap(largest) - 1)
 
     def _turn_away(self, ticket: Ticket, unfit: "_Unfit") -> None:
         self.history.start(ticket)
@@ -306,6 +336,7 @@ def confirm_plan(history: History, asked: Round | None = None) -> list[Ticket]:
         study.budgets,
         study.primary_budget,
         BASELINE,
+        study.cost,
         matched=study.confirm.matched,
     )
     seeds = dict(asked.given)

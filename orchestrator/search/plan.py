@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,22 +11,23 @@ import torch
 from methods.api import Images, Method, Task
 from methods.data.load import Data
 from methods.errors import ClusterError, Diverged, MethodError
-from methods.machine import cores
+from methods.machine import cores, threads
 from methods.values import Params, Scalar
 from orchestrator.board.model import TESTED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.power import detectable
-from orchestrator.board.words import macs_text, mmacs
 from orchestrator.search.counts import confirm_runs, unreduced_runs
 from orchestrator.search.samplers import spread_over
 from orchestrator.search.split import TRIALS, Splits, splits
-from orchestrator.study.check import images, prepared, reading, slots_here
+from orchestrator.search.times import reach
+from orchestrator.study.budgets import MACS, Cost
+from orchestrator.study.check import images, layers, prepared, reading, slots_here
 from orchestrator.study.distributions import ends, ranged
-from orchestrator.study.file import SearchPlan, Study, cap
+from orchestrator.study.file import SearchPlan, Study
 from orchestrator.study.params import derive, parts, unreduced
 from orchestrator.study.space import Space, spaces
 from orchestrator.trial.packing import Packing, Trial, packing
-from orchestrator.trial.timing import Timing, quiet, threads, time_trial
+from orchestrator.trial.timing import Timing, quiet, time_trial
 
 SAMPLES = 64
 """Points of each space whose least cost is asked for."""
@@ -40,7 +41,8 @@ STEPS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class MethodPlan:
-    """What one method's part of a study can reach, and what it takes. Costs are MACs per image."""
+    """What one method's part of a study can reach, and what it takes. Costs are MACs per image, or
+    milliseconds of a call as predicted, where budgets are."""
 
     method: str
     free: Mapping[str, str]
@@ -50,10 +52,11 @@ class MethodPlan:
     samples: int
     refused: float
     """Fraction of the samples whose values the method does not take together."""
-    least: int
-    """The least that any configuration can cost."""
-    most: int | None
-    """The most that an untrained network of the samples costs; None if none can be built."""
+    least: float
+    """The least that any configuration can cost; NaN where times cannot be predicted here."""
+    most: float | None
+    """The most that an untrained network of the samples costs; None if none can be built. Of times
+    the largest of what the samples can take at least."""
     fits: tuple[float, ...]
     """Per budget, the fraction of the samples that can cost as little."""
     trials: int
@@ -105,7 +108,6 @@ class Plan:
     images: tuple[int, int, int]
     """Of the training, validation and test splits."""
     budgets: tuple[float, ...]
-    """MMACs."""
     primary: float
     methods: tuple[MethodPlan, ...]
     slots: int | None
@@ -120,6 +122,8 @@ class Plan:
     """How else the effort could be spent on claims about methods; None where nothing is compared,
     or a search is bounded by time."""
     warnings: tuple[str, ...]
+    cost: Cost = MACS
+    """What budgets are spent in."""
     packing: Packing | None = None
     """How many trials share a GPU best; None where there is none, or nothing was timed."""
 
@@ -159,6 +163,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
 
     with threads(1):
         methods = tuple(_method(study, space, data, device, timed) for space in opened.values())
+    methods = _in_ms(study, opened, data.task, methods) if study.cost.clocked else methods
     tested = set(study.methods) - study.controls.keys()
     compared = math.comb(len(tested), 2) if BASELINE in tested else 0
     gpu = device == "cuda" and not untimed
@@ -169,6 +174,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
         images=(len(data.train), len(data.validation), len(data.test)),
         budgets=tuple(study.budgets),
         primary=study.primary_budget,
+        cost=study.cost,
         methods=methods,
         slots=slots,
         untimed=untimed,
@@ -219,14 +225,15 @@ def _method(
 ) -> MethodPlan:
     places = sampled(study, space)
     accepted = _accepted(space, places, data.task)
-    fitting = [s for s in accepted if s.floor <= cap(study.budgets[-1])]
+    cap = math.inf if study.cost.clocked else study.cost.cap(study.budgets[-1])
+    fitting = [s for s in accepted if s.floor <= cap]
     images = data.validation.head(IMAGES)[0]
     prices = {id(s): _price(s.method, data.task, images, device) for s in _spread(accepted)}
     for s in _spread(fitting):
         prices.setdefault(id(s), _price(s.method, data.task, images, device))
     median = sorted(_spread(fitting), key=lambda s: prices[id(s)])[len(_spread(fitting)) // 2 :]
     defaults = _accepted(space, [space.defaults()], data.task)
-    first = [s for s in defaults if s.floor <= cap(study.budgets[-1])]
+    first = [s for s in defaults if s.floor <= cap]
     usual = [space.params(sample.searched) for sample in (*first[:1], *median[:1])]
     timings = [timed(space.method, params) for params in usual]
     known = [timing for timing in timings if timing is not None]
@@ -245,7 +252,8 @@ def _method(
         least=min(space.floor(data.task), *(s.floor for s in (*accepted, *defaults))),
         most=max(prices.values(), default=None),
         fits=tuple(
-            sum(s.floor <= cap(budget) for s in accepted) / len(places) for budget in study.budgets
+            sum(s.floor <= study.cost.cap(budget) for s in accepted) / len(places)
+            for budget in study.budgets
         ),
         trials=repeats * trials,
         epochs=_epochs(space),
@@ -268,6 +276,21 @@ def _confirming(
         return None
     seconds = runs * (typical.seconds + typical.test_seconds)
     return seconds + (wholes * (whole.seconds + whole.test_seconds) if whole else 0.0)
+
+
+def _in_ms(
+    study: Study, opened: Mapping[str, Space], task: Task, methods: Sequence[MethodPlan]
+) -> tuple[MethodPlan, ...]:
+    """The same with predicted milliseconds: of some of the samples, since each is built for it."""
+    reached = []
+    with threads(max(1, int(study.resources.cpu))):
+        table = layers(study, task)
+        for plan in methods:
+            space = opened[plan.method]
+            some = [s.method for s in _spread(_accepted(space, sampled(study, space), task))]
+            found = reach(table, space.cheapest(task), some, study.budgets, 1 - plan.refused)
+            reached.append(replace(plan, **vars(found)))
+    return tuple(reached)
 
 
 def _trials(search: SearchPlan, opening: Timing | None, typical: Timing | None) -> int:
@@ -341,21 +364,24 @@ def _splits(study: Study, opened: Mapping[str, Space], data: Data) -> Splits | N
 
 
 def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> list[str]:
-    said = []
+    said, cost = [], study.cost
+    costs = "takes about" if cost.clocked else "costs"
+    if any(math.isnan(method.least) for method in methods):
+        return ["This machine lacks the device of the study: no time is predicted."]
     for index, budget in enumerate(study.budgets):
         without = [method for method in methods if not method.fits[index]]
         if len(without) == len(methods):
             cheapest = min(methods, key=lambda method: method.least)
             said.append(
-                f"No sample of any method fits {mmacs(budget)} MMACs; the cheapest configuration "
-                f"({cheapest.method}) costs {macs_text(cheapest.least)}."
+                f"No sample of any method fits {cost.amount(budget)}; the cheapest configuration "
+                f"({cheapest.method}) {costs} {cost.text(cheapest.least)}."
             )
             continue
         for method in without:
-            rare = method.least <= cap(budget)
+            rare = method.least <= cost.cap(budget)
             said.append(
-                f"No sample of {method.method} fits {mmacs(budget)} MMACs; its cheapest "
-                f"configuration {'would, at' if rare else 'costs'} {macs_text(method.least)}."
+                f"No sample of {method.method} fits {cost.amount(budget)}; its cheapest "
+                f"configuration {'would, at' if rare else costs} {cost.text(method.least)}."
             )
     for method in methods:
         if 0 < method.fits[-1] < 0.5:
@@ -370,7 +396,7 @@ def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> li
     if study.confirm.race:
         said.append(
             f"A race: up to {_most_added(study, methods)} go where the order at "
-            f"{mmacs(study.primary_budget)} MMACs is open, and are not counted above; every test, "
+            f"{cost.amount(study.primary_budget)} is open, and are not counted above; every test, "
             f"those above too, is corrected for {LOOKS} looks."
         )
     if 1 < study.search.repeats < TESTED_FROM:

@@ -13,7 +13,7 @@ from scipy.stats import qmc
 from methods.values import Params, Scalar
 from orchestrator.record.trials import OVER
 from orchestrator.search.ehvi import condensed, improving
-from orchestrator.study.file import SearchPlan, Study, cap
+from orchestrator.study.file import SearchPlan, Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 
@@ -59,9 +59,10 @@ def sampled(
     """The choice of the study's sampler: a fresh one, seeded by study, search and number."""
     name = _named(study.search)
     seed = derive(study, f"{space.search}/sampler", number)
-    shown = [] if name == "random" else _bounded(condensed(history, MEMORY), study.budgets[-1])
+    largest = study.cost.cap(study.budgets[-1])
+    shown = [] if name == "random" else _bounded(condensed(history, MEMORY), largest)
     if name == "ehvi":
-        return improving(space, shown, cap(study.budgets[-1]), np.random.default_rng(seed))
+        return improving(space, shown, largest, np.random.default_rng(seed))
     sampler = SAMPLERS[name](seed, study.search.trials)
     memory = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
     memory.add_trials(shown)
@@ -112,8 +113,8 @@ def _start(plan: SearchPlan) -> int:
     return max(4, min(10, plan.trials // 3))
 
 
-def _bounded(history: Sequence[FrozenTrial], budget: float) -> list[FrozenTrial]:
-    """The trials as a sampler sees them: beyond the largest budget (MMACs) they break a constraint.
+def _bounded(history: Sequence[FrozenTrial], largest: float) -> list[FrozenTrial]:
+    """The trials as a sampler sees them: beyond the largest budget they break a constraint.
 
     A refused one has no error, and is shown with the usual one. To NSGA-II all that came before is
     the population from which the best become parents.
@@ -124,9 +125,9 @@ def _bounded(history: Sequence[FrozenTrial], budget: float) -> list[FrozenTrial]
     for trial in history:
         view, over = copy.copy(trial), trial.user_attrs.get(OVER)
         if over is not None:
-            view.state, view.values = TrialState.COMPLETE, [usual, cap(budget) * (1 + over)]
+            view.state, view.values = TrialState.COMPLETE, [usual, largest * (1 + over)]
         if view.state == TrialState.COMPLETE:
             view.system_attrs = {"NSGAIISampler:generation": 0}
-            view.set_constraint("budget", view.values[1] / cap(budget) - 1)
+            view.set_constraint("budget", view.values[1] / largest - 1)
         views.append(view)
     return views

@@ -135,7 +135,7 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
     """One method's line of the board: rounded metrics, and a tag per budget in words."""
     metrics, words = {}, {}
     for budget in board.budgets:
-        cell, at = board.cell(method, budget), f"at_{budget:g}m"
+        cell, at = board.cell(method, budget), f"at_{budget:g}{board.cost.suffix}"
         parts = [cell.state, f"letters {cell.letters}" if cell.letters else ""]
         if cell.worth or cell.static:
             parts.append("static" if cell.static else "dynamic")
@@ -144,6 +144,8 @@ def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, st
         if cell.n and cell.accuracy.mean is not None and cell.macs_mean is not None:
             metrics[f"acc/{at}"] = round(cell.accuracy.mean, 4)
             metrics[f"macs/{at}"] = round(cell.macs_mean / 1e6, 4)
+            if board.cost.clocked and cell.spent is not None:
+                metrics[f"ms/{at}"] = float(f"{cell.spent:.4g}")
             metrics[f"seeds/{at}"] = float(cell.n)
             for name, value in mean_sizes(cell.seeds).items():
                 metrics[f"{name}/{at}"] = round(value, 1)
@@ -178,13 +180,13 @@ def board_note(board: Board, method: str, experiment: str, runs: Mapping[str, st
     for budget in board.budgets:
         cell = board.cell(method, budget)
         if not cell.choices:
-            lines.append(f"- {budget:g} MMACs: {cell.state}")
+            lines.append(f"- {budget:g} {board.cost.unit}: {cell.state}")
         for choice in cell.choices:
             chosen = choice.config
             if chosen in runs:
                 chosen = f"[{chosen}](#/experiments/{experiment}/runs/{runs[chosen]})"
             runs_of_it = linked(cell, choice.config)
-            lines.append(f"- {budget:g} MMACs: {chosen}, {cell.state}: {runs_of_it}")
+            lines.append(f"- {budget:g} {board.cost.unit}: {chosen}, {cell.state}: {runs_of_it}")
     for base in (pair.base for pair in board.unreduced if pair.method == method):
         configs = dict.fromkeys(row.config for row in base.seeds)
         lines += [f"- {config}: {linked(base, config)}" for config in configs]
@@ -198,18 +200,20 @@ def board_note(board: Board, method: str, experiment: str, runs: Mapping[str, st
 
 def view(board: Board) -> str:
     """The state of MLflow's run table in which the board is readable; an undocumented format."""
+    suffix = board.cost.suffix
+    kinds = ("acc", "ms", "macs") if board.cost.clocked else ("acc", "macs")
     columns = [
-        f"metrics.`{kind}/at_{budget:g}m`" for budget in board.budgets for kind in ("acc", "macs")
+        f"metrics.`{kind}/at_{budget:g}{suffix}`" for budget in board.budgets for kind in kinds
     ]
     state = {
         "searchFilter": "tags.role = 'leaderboard'",
-        "orderByKey": f"metrics.`acc/at_{board.primary:g}m`",
+        "orderByKey": f"metrics.`acc/at_{board.primary:g}{suffix}`",
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [*columns, f"tags.`at_{board.primary:g}m`"],
+        "selectedColumns": [*columns, f"tags.`at_{board.primary:g}{suffix}`"],
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

@@ -14,6 +14,7 @@ from methods.data.digest import Digest
 from methods.files import digest
 from orchestrator.record.events import (
     SIZES,
+    TIMES,
     End,
     EndState,
     Figures,
@@ -60,7 +61,8 @@ def start_tags(start: Start) -> dict[str, str]:
         "torch_seed": "" if start.torch_seed is None else str(start.torch_seed),
         "point": start.point,
         **_repeat(start),
-        "budget_mmac": json.dumps(start.budgets),
+        f"budget_{start.unit}": json.dumps(start.budgets),
+        **({} if start.predicted_ms is None else {"predicted_ms": repr(start.predicted_ms)}),
         **_pieces("params", json.dumps(dict(start.params), sort_keys=True)),
     }
     return {**tags, "start_sha256": seal(tags)}
@@ -150,6 +152,7 @@ def started(tags: Mapping[str, str]) -> Start:
     params = json.loads(_joined("params", tags))
     if not isinstance(params, dict):
         raise ValueError("a trial must have parameters")
+    unit = "ms" if "budget_ms" in tags else "mmac"
     return Start(
         trial=trial,
         role=ROLES[role],
@@ -159,10 +162,12 @@ def started(tags: Mapping[str, str]) -> Start:
         attempt=1,
         config=tags["config"],
         config_hash=tags["config_hash"],
-        budgets=tuple(json.loads(tags["budget_mmac"])),
+        budgets=tuple(json.loads(tags[f"budget_{unit}"])),
         point=tags.get("point", ""),
         torch_seed=int(seed) if (seed := tags.get("torch_seed")) else None,
         repeat=int(tags.get("repeat", 1)),
+        unit=unit,
+        predicted_ms=float(ms) if (ms := tags.get("predicted_ms")) else None,
     )
 
 
@@ -237,6 +242,8 @@ def _figures(point: Point) -> dict[str, float]:
     test = _split("test", "test_macs", point.test) if point.test else {}
     sizes = {f"size/{name}": getattr(point, name) for name in SIZES}
     known = {name: float(value) for name, value in sizes.items() if value is not None}
+    times = {f"latency/{name}": getattr(point, name) for name in TIMES}
+    known |= {name: float(f"{value:.4g}") for name, value in times.items() if value is not None}
     return {**_split("val", "macs", point.val), **test, **known}
 
 

@@ -10,9 +10,10 @@ from optuna.trial import FrozenTrial
 from methods.api import Task
 from methods.data.load import Data, Reading, check
 from methods.errors import ClusterError, StudyError
-from methods.machine import cores, native_bf16
+from methods.machine import cores, native_bf16, threads
+from methods.shipping.layers import CLEARLY, Layers
 from methods.training.loop import check_parts
-from orchestrator.study.file import Resources, Study, cap
+from orchestrator.study.file import Resources, Study
 from orchestrator.study.params import parts
 from orchestrator.study.space import Space, spaces
 
@@ -55,8 +56,12 @@ def reading(study: Study) -> Reading:
     return Reading(study.data, study.size, study.fit)
 
 
-def prepared(study: Study, data: Data, by_method: Mapping[str, Space]) -> Prepared:
+def prepared(
+    study: Study, data: Data, by_method: Mapping[str, Space], *, begun: bool = False
+) -> Prepared:
     """The same for data and spaces that are loaded already.
+
+    A study that has `begun` is not asked for its times again: they are in its record.
 
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
@@ -64,7 +69,10 @@ def prepared(study: Study, data: Data, by_method: Mapping[str, Space]) -> Prepar
     with study.lines("data"):
         for space in by_method.values():
             _trainable(space, data)
-        _affordable(study, by_method, data.task)
+        if not study.cost.clocked:
+            _affordable(study, by_method, data.task)
+        elif not begun:
+            _in_time(study, by_method, data.task)
     _arithmetic(study)
     return Prepared(study, by_method, data)
 
@@ -125,15 +133,53 @@ def _arithmetic(study: Study) -> None:
 
 def _affordable(study: Study, by_method: Mapping[str, Space], task: Task) -> None:
     """The largest budget holds the cheapest configuration of one method at least."""
-    floors = {name: space.floor(task) for name, space in by_method.items()}
+    floors, largest = {name: s.floor(task) for name, s in by_method.items()}, study.budgets[-1]
     for name, floor in floors.items():
-        if floor > cap(study.budgets[-1]):
+        if floor > study.cost.cap(largest):
             logger.warning("%s costs %.4g MMACs at least and fits no budget", name, floor / 1e6)
     cheapest = min(floors, key=floors.__getitem__)
-    if floors[cheapest] > cap(study.budgets[-1]):
+    if floors[cheapest] > study.cost.cap(largest):
         raise StudyError(
             f"a budget must hold one configuration at least, but the largest is "
-            f"{study.budgets[-1]:g} MMACs and the cheapest ({cheapest}) costs "
+            f"{largest:g} MMACs and the cheapest ({cheapest}) costs "
             f"{floors[cheapest] / 1e6:.4g}; raise `budgets` or widen the methods' ranges",
+            at=("budgets",),
+        )
+
+
+def layers(study: Study, task: Task) -> Layers | None:
+    """The times of layers here, for budgets in milliseconds; None where the device is elsewhere."""
+    device = "cuda" if study.resources.gpu else "cpu"
+    if study.cost.batch is None or (device == "cuda" and not torch.cuda.is_available()):
+        return None
+    return Layers(task, device, study.cost.batch)
+
+
+def _in_time(study: Study, by_method: Mapping[str, Space], task: Task) -> None:
+    """The largest budget in milliseconds holds the fastest network of one method at least.
+
+    Only what is predicted to be near it is measured, on the device of this machine.
+    """
+    largest = study.budgets[-1]
+    with threads(max(1, int(study.resources.cpu))):
+        if (table := layers(study, task)) is None:
+            return
+        smallest = {name: space.cheapest(task) for name, space in by_method.items()}
+        predicted = {name: table.least_ms(method) for name, method in smallest.items()}
+        for name, ms in predicted.items():
+            if ms > CLEARLY * largest:
+                logger.warning("%s takes about %.3g ms at least and fits no budget", name, ms)
+        least = min(predicted.values())
+        if CLEARLY * least <= largest:
+            return
+        near = [name for name, ms in predicted.items() if ms <= CLEARLY * least]
+        measured = {name: table.measured_ms(smallest[name]) for name in near}
+    fastest = min(measured, key=measured.__getitem__)
+    if measured[fastest] > largest:
+        raise StudyError(
+            f"a budget must hold one network at least, but the largest is {largest:g} ms and the "
+            f"smallest network ({fastest}) takes {measured[fastest]:.3g} ms here, for "
+            f"{study.cost.batch} image{'s' if study.cost.batch != 1 else ''} a call; raise "
+            "`budgets` or widen the methods' ranges",
             at=("budgets",),
         )

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 from methods.errors import IsoflopError, StudyError
 from methods.values import Scalar, shown
 from orchestrator.study import identity
+from orchestrator.study.budgets import Cost, Spendable, cost_of
 from orchestrator.study.narrowing import Narrowing
 from orchestrator.study.places import CONTROL, Places
 from orchestrator.study.reading import Matching, Misfit, Strict, read_as
@@ -179,8 +180,10 @@ class Study(Strict):
     budgets: Annotated[
         list[Annotated[float, Field(gt=0, le=1e9)]],
         Field(min_length=1, max_length=100, examples=[[0.25, 0.5, 1]]),
+        Spendable(),
     ]
-    """Budgets in million MACs (fvcore FLOPs) per image, inclusive."""
+    """Budgets in million MACs (fvcore FLOPs) per image, inclusive; `{latency_ms: [0.3, 1], batch:
+    1}` are milliseconds of one call of the deployed network on so many images, as measured."""
     primary: float | None = None
     """The budget at which methods are tested against dense; by default the largest."""
     margin: Annotated[
@@ -227,15 +230,21 @@ class Study(Strict):
     def _primary_is_a_budget(self) -> "Study":
         if self.primary is not None and self.primary not in self.budgets:
             raise Misfit(
-                f"`primary` must be one of the budgets {shown(self.budgets)}, but got "
+                f"`primary` must be one of the budgets {shown(list(self.budgets))}, but got "
                 f"{self.primary:g}",
                 "primary",
             )
         if (rising := sorted(set(self.budgets))) != self.budgets:
             raise Misfit(
-                f"budgets must rise, without repeats, but got {shown(self.budgets)}; write "
+                f"budgets must rise, without repeats, but got {shown(list(self.budgets))}; write "
                 f"{shown(rising)}",
                 "budgets",
+            )
+        if self.cost.clocked and self.search.stop != "none":
+            raise Misfit(
+                f"search.stop: `{self.search.stop}` predicts MACs, not milliseconds; delete it, or "
+                "give the budgets in million MACs",
+                *("search", "stop"),
             )
         return self
 
@@ -311,8 +320,13 @@ class Study(Strict):
         }
 
     @property
+    def cost(self) -> Cost:
+        """What the budgets are spent in."""
+        return cost_of(self.budgets)
+
+    @property
     def primary_budget(self) -> float:
-        """The declared primary budget, in million MACs."""
+        """The declared primary budget, in the unit of the budgets."""
         return self.budgets[-1] if self.primary is None else self.primary
 
     @property
@@ -363,8 +377,3 @@ class Study(Strict):
 def load(path: str | Path) -> Study:
     """The study in a YAML file; see `Study.read`."""
     return Study.read(Path(path))
-
-
-def cap(budget: float) -> float:
-    """The budget in MACs; rounded, since 0.57 * 1e6 lies below 570,000."""
-    return round(budget * 1e6, 3)

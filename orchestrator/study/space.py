@@ -127,9 +127,21 @@ class Space:
         Raises:
             MethodError: the method has no network for this task.
         """
-        corners = itertools.islice(self._corners(), CORNERS)
-        floors = [floor for corner in corners if (floor := self._floor(corner, task)) is not None]
-        return min(floors) if floors else self.method_at(self.defaults()).floor(task)
+        return self.cheapest(task).floor(task)
+
+    def cheapest(self, task: Task) -> Method:
+        """The configuration of the least MACs.
+
+        Raises:
+            MethodError: the method has no network for this task.
+        """
+        priced = [
+            (floor, corner)
+            for corner in itertools.islice(self._corners(), CORNERS)
+            if (floor := self._floor(corner, task)) is not None
+        ]
+        corner = min(priced, key=lambda one: one[0])[1] if priced else self.defaults()
+        return self.method_at(corner)
 
     def method_at(self, searched: Params) -> Method:
         """The method at one place in the space.

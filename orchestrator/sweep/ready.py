@@ -66,7 +66,8 @@ def ready(study: Study, place: Place) -> Ready:
     study = recorded(folder, study)
     journal.check(place.optuna)
     store.check(place.store)
-    checked = prepared(study, images(study), by_method)
+    begun = (folder / "study.json").exists()
+    checked = prepared(study, images(study), by_method, begun=begun)
     content = survey(checked.data)
     with study.lines("data"):
         contents.refuse_other_data(folder, content)

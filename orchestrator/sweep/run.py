@@ -22,7 +22,7 @@ from orchestrator.record import contents, evidence, log
 from orchestrator.record.address import Address
 from orchestrator.record.events import Listener
 from orchestrator.record.ledger import Ledger
-from orchestrator.record.provenance import Provenance, provenance
+from orchestrator.record.provenance import Clock, Provenance, provenance
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.search.agenda import Agenda
 from orchestrator.study.check import Prepared
@@ -33,6 +33,7 @@ from orchestrator.sweep.tune import drive
 from orchestrator.sweep.worker import Trial
 from orchestrator.trial.job import Settings
 from orchestrator.trial.latency import measured
+from orchestrator.trial.predict import Predictor, clock
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,14 @@ def _unfinished(ledger: Ledger, prepared: Prepared) -> bool:
 
 
 def _agenda(ledger: Ledger, prepared: Prepared, lag: int = 1) -> Agenda:
-    return Agenda(ledger.history, prepared.data.task, lag=lag, warm=prepared.warm)
+    task = prepared.data.task
+    return Agenda(
+        ledger.history,
+        task,
+        lag=lag,
+        warm=prepared.warm,
+        predict=Predictor(ledger.history, task),
+    )
 
 
 def _fit(
@@ -192,6 +200,8 @@ def _fit(
         ) as scratch,
     ):
         settings, data = _settings(ledger, origin), shared.put(prepared.data)
+        settings = replace(settings, clock=_clock(ledger, settings, prepared))
+        origin = replace(origin, clock=settings.clock)
         lag = ledger.history.begin(origin, lag=slots, device=settings.device)
         agenda = _agenda(ledger, prepared, lag)
         try:
@@ -212,9 +222,26 @@ def _fit(
             raise
 
 
+def _clock(ledger: Ledger, settings: Settings, prepared: Prepared) -> Clock | None:
+    """What the study's milliseconds are measured by: as recorded, or measured in a worker now."""
+    study, begun = ledger.study, ledger.history.begun
+    if study.cost.batch is None:
+        return None
+    if begun is not None and begun.provenance.clock is not None:
+        return begun.provenance.clock
+    resources = study.resources
+    worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(clock)
+    task = prepared.data.task
+    measured: Clock = ray.get(
+        worker.remote(task, settings.device, settings.threads, study.cost.batch)
+    )
+    return measured
+
+
 def _untimed(ledger: Ledger) -> list[latency.Pair]:
     """Networks of the board that were not timed."""
-    wanted = latency.pairs(ledger.history.rows(), ledger.study.budgets, BASELINE)
+    study = ledger.study
+    wanted = latency.pairs(ledger.history.rows(), study.budgets, BASELINE, study.cost)
     return latency.missing(wanted, ledger.history.latencies)
 
 

@@ -30,6 +30,8 @@ class Earlier:
     val_acc: float | None
     """Fraction."""
     val_macs_mean: float | None
+    ms: float | None = None
+    """Where its budgets were milliseconds."""
 
 
 def taken(study: Study, uri: str, folder: Path, data: Digest | None = None) -> list[Earlier]:
@@ -66,8 +68,17 @@ def taken(study: Study, uri: str, folder: Path, data: Digest | None = None) -> l
             f"search.from must name a study on the same images, but {study.search.warm!r} read "
             f"others from {study.data}: {', '.join(origin.data.differing(data)) or 'classes'}"
         )
+    if (theirs := origin.clock and origin.clock.batch) != study.cost.batch:
+        kinds = [
+            f"milliseconds for a batch of {batch}" if batch else "million MACs"
+            for batch in (theirs, study.cost.batch)
+        ]
+        raise StudyError(
+            f"search.from must name a study with budgets of the same kind, but those of "
+            f"{study.search.warm!r} are {kinds[0]} and this one's are {kinds[1]}"
+        )
     objectives = {
-        row.trial: Earlier(row.method, dict(row.params), row.val_acc, row.val_macs_mean)
+        row.trial: Earlier(row.method, dict(row.params), row.val_acc, row.val_macs_mean, row.ms)
         for row in store.read_rows(uri, study.search.warm)
         if row.role == "search" and row.state == "COMPLETE"
     }  # a trial's last operating point stands for it
@@ -96,7 +107,7 @@ def _frozen(space: Space, trial: Earlier) -> FrozenTrial:
     return create_trial(
         params={name: trial.params[name] for name in space.free},
         distributions=dict(space.free),
-        values=[1 - (trial.val_acc or 0.0), trial.val_macs_mean or 0.0],
+        values=[1 - (trial.val_acc or 0.0), trial.ms or trial.val_macs_mean or 0.0],
     )
 
 

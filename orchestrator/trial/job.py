@@ -9,6 +9,7 @@ from methods.data.load import Data, Reading
 from methods.data.parts import Fit
 from methods.values import Params
 from orchestrator.record.events import Role
+from orchestrator.record.provenance import Clock
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Settings:
     """See `methods.data.load.Reading`."""
     data_sha256: str = ""
     """Digest of the data set, as the driver read it."""
+    clock: Clock | None = None
+    """What trials are timed by; None where budgets are MACs."""
 
     def read(self) -> Data:
         """The data set, read by this process alone."""
@@ -51,6 +54,8 @@ class Job:
 def encode_job(job: Job) -> dict[str, Any]:
     """A job as one flat JSON object, with `trial` where Tune's shell looks for it."""
     settings = {**vars(job.settings), "folder": str(job.settings.folder)}
+    if job.settings.clock:
+        settings["clock"] = vars(job.settings.clock)
     names = ("trial", "method", "role", "seed")
     return {**settings, **{n: getattr(job, n) for n in names}, "params": dict(job.params)}
 
@@ -66,6 +71,7 @@ def decode_job(content: Mapping[str, Any]) -> Job:
         content.get("size"),
         content.get("fit", "crop"),
         content.get("data_sha256", ""),
+        Clock(**clock) if (clock := content.get("clock")) else None,
     )
     return Job(
         content["trial"],

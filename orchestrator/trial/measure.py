@@ -15,6 +15,7 @@ from methods.data.load import Data, Split
 from methods.errors import Diverged, WrongPrice
 from methods.macs import executed_macs
 from methods.shipping.size import Size, size
+from methods.shipping.turns import SINGLE, in_turns, reference
 from methods.training.evaluate import Evaluation, evaluate
 from methods.training.routing import DRAWS, Routing, routing
 from orchestrator.board.model import Worth
@@ -22,6 +23,7 @@ from orchestrator.board.stats.intervals import Summary
 from orchestrator.board.words import static_reason, static_text
 from orchestrator.record.events import Figures, Point
 from orchestrator.record.evidence import Alike, Decided, Shot, routing_figures
+from orchestrator.record.provenance import Clock
 from orchestrator.record.rows import not_finite
 
 logger = logging.getLogger(__name__)
@@ -53,8 +55,11 @@ def measure(
     device: str,
     *,
     test: bool,
+    clock: Clock | None = None,
 ) -> list[Measured]:
     """Every operating point of a phase: validation figures, and test figures if asked for.
+
+    With a `clock` each is timed, too, on validation images.
 
     Raises:
         Diverged: a figure that is not finite.
@@ -75,6 +80,8 @@ def measure(
         prove(method, view, images)
         sizes = _size(method, view, images, validation.evaluation)
         point = replace(point, **asdict(sizes))
+        if clock:
+            point = _timed(point, method.deploy(view), data, device, clock)
         if alarms := [*filter(None, (validation.alarm(), method.alarm(view, images)))]:
             point = replace(point, alarm="; ".join(alarms))
             logger.warning("%s: %s", point.point or "network", point.alarm)
@@ -101,6 +108,20 @@ def prove(method: Method, net: Network, images: torch.Tensor) -> None:
             f"the price must equal what runs, but the network states {stated} MACs for "
             f"{len(images)} images and the deployed network executes {executed}"
         )
+
+
+def _timed(point: Point, deployed: torch.nn.Module, data: Data, device: str, clock: Clock) -> Point:
+    """The operating point with its milliseconds, on the scale of the study's record."""
+    images = data.validation.head(max(SINGLE, clock.batch))[0].to(device)
+    turns = in_turns(deployed, reference(data.task).to(device), images, clock.batch)
+    ms, spread_ms = turns.calibrated(clock.reference_ms)
+    return replace(
+        point,
+        ms=ms,
+        spread_ms=spread_ms,
+        clock_ms=turns.ms,
+        reference_ms=turns.reference_ms,
+    )
 
 
 def _size(method: Method, net: Network, images: torch.Tensor, evaluation: Evaluation) -> Size:

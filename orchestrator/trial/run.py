@@ -89,7 +89,9 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
         if epoch.phase_done:
             name = epoch.phase if phases > 1 else ""
             test = job.role == "confirm"
-            for measured in measure(method, epoch.points(), name, data, device, test=test):
+            for measured in measure(
+                method, epoch.points(), name, data, device, test=test, clock=job.settings.clock
+            ):
                 points.append(measured.point)
                 if measured.shot:
                     shots[measured.point.point] = measured.shot

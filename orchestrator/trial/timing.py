@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from methods.api import Method, Phase
 from methods.data.load import Data, Split
@@ -92,17 +91,6 @@ def small(data: Data, phases: Sequence[Phase[Any]], batch_size: int, steps: int)
     return replace(
         data, train=_first(data.train, samples), validation=_first(data.validation, VALIDATION)
     )
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Inside the block torch computes with this many threads, as a trial's worker does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

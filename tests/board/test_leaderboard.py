@@ -246,8 +246,8 @@ def test_macs_to_reach_are_the_least_confirmed():
     for reach in board.reach:
         cells = [board.cell(reach.method, b) for b in BUDGETS]
         enough = [c.macs_mean for c in cells if c.accuracy.mean >= reach.accuracy]
-        assert reach.macs == (min(enough) if enough else None)
-    assert any(reach.macs is None for reach in board.reach)
+        assert reach.cost == (min(enough) if enough else None)
+    assert any(reach.cost is None for reach in board.reach)
 
 
 def test_effort_counts_what_came_to_nothing():

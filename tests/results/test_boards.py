@@ -138,8 +138,8 @@ def test_compare_prints_both_kinds(place: Place, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["compare", "demo", "--at", "ten"], "--at must be positive MMACs"),
-        (["compare", "demo", "--at=-1"], "--at must be positive MMACs"),
+        (["compare", "demo", "--at", "ten"], "--at must be positive numbers"),
+        (["compare", "demo", "--at=-1"], "--at must be positive numbers"),
         (["compare", "demo", "demo"], "both are 'demo'"),
         (["compare", "dmo"], "did you mean 'demo'"),
         (["board", "demo", "--primary", "3"], "one of the study's budgets"),

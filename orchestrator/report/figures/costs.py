@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from orchestrator.board.model import Board
-from orchestrator.board.words import mmacs
+from orchestrator.board.words import budget_text
 from orchestrator.record.evidence import Images
 from orchestrator.report.figures.style import Panel, marks
 from orchestrator.report.palette import INK
@@ -37,7 +37,7 @@ def costs_panel(board: Board, method: str, budget: float, images: Images) -> Pan
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.set_xlabel("MMACs of an image")
-        axes.set_title(f"{method} at ≤ {mmacs(budget)}")
+        axes.set_title(f"{method} at ≤ {budget_text(budget)}")
 
     return draw
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.board.model import Board, Cell
-from orchestrator.board.words import mmacs, points
+from orchestrator.board.words import points
 from orchestrator.report.figures.style import Panel, marks
 from orchestrator.report.palette import GREY, INK, RULE
 
@@ -109,7 +109,7 @@ def _name_axis(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _budget_title(board: Board, budget: float) -> str:
-    return f"≤ {mmacs(budget)} MMACs" + (" (primary)" if budget == board.primary else "")
+    return f"≤ {board.cost.amount(budget)}" + (" (primary)" if budget == board.primary else "")
 
 
 def _seed_text(cell: Cell) -> str:

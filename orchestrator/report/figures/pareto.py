@@ -1,4 +1,4 @@
-"""Accuracy over MACs: the search cloud, the confirmed cells, and what the seeds attain."""
+"""Accuracy over cost: the search cloud, the confirmed cells, and what the seeds attain."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,19 +14,21 @@ from orchestrator.board.words import plural
 from orchestrator.record.rows import Row
 from orchestrator.report.figures.style import Panel, marks
 from orchestrator.report.palette import GREY, INK, RULE
+from orchestrator.study.budgets import Cost
 
 
 def search_panel(board: Board, rows: Iterable[Row]) -> Panel:
     """The search cloud: validation accuracy, one seed each, with each method's validation front."""
+    cost = board.cost
     searched = [row for row in clean(rows)[0] if row.role == "search"]
 
     def draw(axes: Axes) -> None:
         for name, (colour, marker) in sorted(marks(board).items()):
             trials = [row for row in searched if row.method == name]
-            macs = [row.val_macs_mean or 0.0 for row in trials]
+            spent = [cost.of_search(row) or 0.0 for row in trials]
             accuracy = [row.val_acc or 0.0 for row in trials]
             axes.scatter(
-                np.array(macs) / 1e6,
+                np.array(spent) / cost.scale,
                 100 * np.array(accuracy),
                 s=16,
                 c=colour,
@@ -35,7 +37,7 @@ def search_panel(board: Board, rows: Iterable[Row]) -> Panel:
                 linewidths=0,
                 rasterized=len(trials) > 2000,
             )
-            _steps(axes, macs, accuracy, color=colour, linewidth=1, alpha=0.9)
+            _steps(axes, spent, accuracy, cost, color=colour, linewidth=1, alpha=0.9)
         _cost_axis(axes, board, "validation accuracy, %")
         axes.set_title("Search: validation, one seed per trial")
 
@@ -44,18 +46,18 @@ def search_panel(board: Board, rows: Iterable[Row]) -> Panel:
 
 def test_panel(board: Board) -> Panel:
     """The confirmed cells on test: the front in colour, what it dominates in grey."""
-    cells = list({(c.method, c.macs_mean): c for c in board.cells if c.n}.values())
-    macs = [c.macs_mean or 0.0 for c in cells]
+    cells = list({(c.method, c.spent): c for c in board.cells if c.n}.values())
+    spent = [c.spent or 0.0 for c in cells]
     accuracy = [c.accuracy.mean or 0.0 for c in cells]
 
     def draw(axes: Axes) -> None:
         table = marks(board)
-        leading = set(front(macs, accuracy))
-        _steps(axes, macs, accuracy, color=INK, linewidth=1.2, zorder=2)
+        leading = set(front(spent, accuracy))
+        _steps(axes, spent, accuracy, board.cost, color=INK, linewidth=1.2, zorder=2)
         for i, cell in enumerate(cells):
             colour, marker = table[cell.method]
             shade = colour if i in leading else GREY
-            x, y = macs[i] / 1e6, 100 * accuracy[i]
+            x, y = spent[i] / board.cost.scale, 100 * accuracy[i]
             low, high = cell.accuracy.lo, cell.accuracy.hi
             if low is not None and high is not None:
                 axes.vlines(x, 100 * low, 100 * high, color=shade, linewidth=1, zorder=3)
@@ -80,7 +82,8 @@ def test_panel(board: Board) -> Panel:
 def attainment_panel(board: Board, name: str) -> Panel:
     """What one, half and all of a method's seeds attain on test, over the baseline's median."""
     attained, base = board.attainment[name], board.attainment[board.baseline]
-    ends = [surface[-1][0] / 1e6 for a in _known(board) for surface in (a.best, a.worst)]
+    scale = board.cost.scale
+    ends = [surface[-1][0] / scale for a in _known(board) for surface in (a.best, a.worst)]
     right = 1.15 * max(board.budgets[-1], *ends, 0.0)
 
     def draw(axes: Axes) -> None:
@@ -89,18 +92,21 @@ def attainment_panel(board: Board, name: str) -> Panel:
         low, high = _median_span(board)
         axes.set_ylim(low, high)
         if base is not None and name != board.baseline:
-            axes.step(*_corners(base.median, right), where="post", color=GREY, linestyle="--")
+            axes.step(
+                *_corners(base.median, right, scale), where="post", color=GREY, linestyle="--"
+            )
         if attained is None:
             _say(axes, "not confirmed yet")
         else:
-            x = sorted({macs for macs, _ in (*attained.best, *attained.worst)} | {right * 1e6})
+            x = sorted({at for at, _ in (*attained.best, *attained.worst)} | {right * scale})
             floor, top = ([_height(s, m, low) for m in x] for s in (attained.worst, attained.best))
             axes.fill_between(
-                np.array(x) / 1e6, floor, top, step="post", color=colour, alpha=0.18, linewidth=0
+                np.array(x) / scale, floor, top, step="post", color=colour, alpha=0.18, linewidth=0
             )
-            axes.step(*_corners(attained.median, right), where="post", color=colour, linewidth=1.4)
+            median = _corners(attained.median, right, scale)
+            axes.step(*median, where="post", color=colour, linewidth=1.4)
         axes.set_xlim(right=right)
-        axes.set_xlabel("MMACs (dotted: budgets)")
+        axes.set_xlabel(f"{board.cost.unit} (dotted: budgets)")
         axes.set_title(name + (f", {plural(attained.seeds, 'seed')}" if attained else ""))
 
     return draw
@@ -110,9 +116,9 @@ def _known(board: Board) -> list[Attainment]:
     return [attained for attained in board.attainment.values() if attained is not None]
 
 
-def _corners(surface: Surface, right: float) -> tuple[list[float], list[float]]:
-    """A surface in MMACs and %, drawn on to the right edge."""
-    x = [macs / 1e6 for macs, _ in surface]
+def _corners(surface: Surface, right: float, scale: float) -> tuple[list[float], list[float]]:
+    """A surface in budgets' units and %, drawn on to the right edge."""
+    x = [spent / scale for spent, _ in surface]
     y = [100 * accuracy for _, accuracy in surface]
     return [*x, right], [*y, y[-1]]
 
@@ -131,11 +137,13 @@ def _median_span(board: Board) -> tuple[float, float]:
     return min(medians) - margin, max(medians) + margin
 
 
-def _steps(axes: Axes, macs: Sequence[float], accuracy: Sequence[float], **style: Any) -> None:
+def _steps(
+    axes: Axes, spent: Sequence[float], accuracy: Sequence[float], cost: Cost, **style: Any
+) -> None:
     """The front as a step function: between two points the cheaper one holds."""
-    order = front(macs, accuracy)
+    order = front(spent, accuracy)
     if order:
-        x, y = [macs[i] / 1e6 for i in order], [100 * accuracy[i] for i in order]
+        x, y = [spent[i] / cost.scale for i in order], [100 * accuracy[i] for i in order]
         axes.step(x, y, where="post", **style)
 
 
@@ -158,7 +166,9 @@ def _cost_axis(axes: Axes, board: Board, label: str) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    axes.set_xlabel("MMACs per image, mean (dotted: budgets)")
+    calls = board.cost.batch
+    per = "MMACs per image" if calls is None else f"ms for {plural(calls, 'image')}"
+    axes.set_xlabel(f"{per}, mean (dotted: budgets)")
     axes.set_ylabel(label)
 
 

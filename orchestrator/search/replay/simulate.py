@@ -96,10 +96,14 @@ def simulate(
     """One search with `trials` full trials' worth of epochs per method, and no confirm runs.
 
     Raises:
-        StudyError: no worker, or no trial.
+        StudyError: no worker, no trial, or budgets in milliseconds.
     """
     if workers < 1 or trials < 1:
         raise StudyError(f"workers and trials must be 1 or more, got ({workers=}, {trials=})")
+    if table.study.cost.clocked:
+        raise StudyError(
+            f"a simulation replays MACs, but the budgets of {table.study.name!r} are milliseconds"
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     began = time.perf_counter()
     study = searched_only(table.study, list(courses), trials, seed)

@@ -32,7 +32,6 @@ from orchestrator.search.replay.simulate import (
     simulate,
 )
 from orchestrator.search.replay.surrogate import Surrogate, surrogates
-from orchestrator.study.file import cap
 
 FRACTIONS = tuple(i / 20 for i in range(1, 21))
 """Of a method's epochs, at which hypervolumes are compared."""
@@ -58,7 +57,7 @@ class Track:
             StudyError: too few trials to learn from.
         """
         by_method = surrogates(table)
-        limit = cap(table.study.budgets[-1])
+        limit = table.study.cost.cap(table.study.budgets[-1])
         goals = {}
         for method, surrogate in by_method.items():
             space = table.space(method)

@@ -50,8 +50,7 @@ def check_board(stored: Stored, board: Board, findings: Findings) -> None:
         if name in stored.files:
             _csv(name, stored.files[name], frames.csv(frame), keys, findings)
     if (content := stored.files.get("leaderboard.parquet")) is not None:
-        table = expected["leaderboard.csv"]
-        _parquet(content, *table, findings, budget=f"budget_{board.cost.name}", whole=alike)
+        _parquet(content, *expected["leaderboard.csv"], findings, whole=alike)
     if alike:
         _words(published, board, findings)
     _lines(stored.boards, board, findings, words=alike)
@@ -89,13 +88,7 @@ def _csv(name: str, content: bytes, recomputed: bytes, keys: int, findings: Find
 
 
 def _parquet(
-    content: bytes,
-    recomputed: pd.DataFrame,
-    keys: int,
-    findings: Findings,
-    *,
-    budget: str,
-    whole: bool,
+    content: bytes, recomputed: pd.DataFrame, keys: int, findings: Findings, *, whole: bool
 ) -> None:
     where = "report/leaderboard.parquet"
     try:
@@ -108,11 +101,11 @@ def _parquet(
     if whole:
         findings.same("board: tables", where, "columns", list(old.columns), columns)
     findings.same("board: tables", where, "rows", len(old), len(recomputed))
-    cells = list(zip(recomputed["method"], recomputed[budget], strict=True))
+    cells = list(zip(recomputed["method"], recomputed.iloc[:, 1], strict=True))
     for column in [name for name in columns if name in old]:
         pairs = zip(cells, old[column].tolist(), recomputed[column].tolist(), strict=False)
-        for (method, at_budget), one, other in pairs:
-            at = f"{where}, {method} {at_budget:g}"
+        for (method, budget), one, other in pairs:
+            at = f"{where}, {method} {budget:g}"
             value = other if _close(one, other) else one
             findings.same("board: tables", at, str(column), value, other)
 

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from orchestrator.search.samplers import spread_over
 from orchestrator.search.split import TRIALS, Splits, splits
 from orchestrator.search.times import reach
 from orchestrator.study.budgets import MACS, Cost
-from orchestrator.study.check import images, layers, prepared, reading, slots_here
+from orchestrator.study.check import SMALL, images, layers, prepared, reading, slots_here
 from orchestrator.study.distributions import ends, ranged
 from orchestrator.study.file import SearchPlan, Study
 from orchestrator.study.params import derive, parts, unreduced
@@ -145,6 +146,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     average = os.getloadavg()[0]
     device = "cuda" if study.resources.gpu and slots else "cpu"
     data = images(study, device)
+    timing = partial(time_trial, steps=steps, device=device, batch=study.cost.batch)
     with quiet():  # what preflight would warn of stands in the plan
         prepared(study, data, opened)
     if steps == 0:
@@ -157,7 +159,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
         seed = derive(study, f"{name}/plan", 0)
         try:
             with threads(max(1, int(study.resources.cpu))):
-                return time_trial(method, recipe, data, steps=steps, seed=seed, device=device)
+                return timing(method, recipe, data, seed=seed)
         except Diverged:
             return None
 
@@ -225,7 +227,7 @@ def _method(
 ) -> MethodPlan:
     places = sampled(study, space)
     accepted = _accepted(space, places, data.task)
-    cap = math.inf if study.cost.clocked else study.cost.cap(study.budgets[-1])
+    cap = math.inf if (cost := study.cost).clocked else cost.cap(study.budgets[-1])
     fitting = [s for s in accepted if s.floor <= cap]
     images = data.validation.head(IMAGES)[0]
     prices = {id(s): _price(s.method, data.task, images, device) for s in _spread(accepted)}
@@ -252,8 +254,7 @@ def _method(
         least=min(space.floor(data.task), *(s.floor for s in (*accepted, *defaults))),
         most=max(prices.values(), default=None),
         fits=tuple(
-            sum(s.floor <= study.cost.cap(budget) for s in accepted) / len(places)
-            for budget in study.budgets
+            sum(s.floor <= cost.cap(b) for s in accepted) / len(places) for b in study.budgets
         ),
         trials=repeats * trials,
         epochs=_epochs(space),
@@ -288,7 +289,7 @@ def _in_ms(
         for plan in methods:
             space = opened[plan.method]
             some = [s.method for s in _spread(_accepted(space, sampled(study, space), task))]
-            found = reach(table, space.cheapest(task), some, study.budgets, 1 - plan.refused)
+            found = reach(table, space.smallest(task, SMALL), some, study.budgets, 1 - plan.refused)
             reached.append(replace(plan, **vars(found)))
     return tuple(reached)
 
@@ -364,8 +365,7 @@ def _splits(study: Study, opened: Mapping[str, Space], data: Data) -> Splits | N
 
 
 def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> list[str]:
-    said, cost = [], study.cost
-    costs = "takes about" if cost.clocked else "costs"
+    said, cost, costs = [], study.cost, "takes about" if study.cost.clocked else "costs"
     if any(math.isnan(method.least) for method in methods):
         return ["This machine lacks the device of the study: no time is predicted."]
     for index, budget in enumerate(study.budgets):

@@ -19,7 +19,7 @@ class Reach:
 
 def reach(
     table: Layers | None,
-    smallest: Method,
+    smallest: Sequence[Method],
     samples: Sequence[Method],
     budgets: Sequence[float],
     share: float,
@@ -29,7 +29,7 @@ def reach(
         return Reach(math.nan, None, (math.nan,) * len(budgets))
     times = [table.least_ms(method) for method in samples]
     return Reach(
-        least=min([table.least_ms(smallest), *times]),
+        least=min([*map(table.least_ms, smallest), *times]),
         most=max(times, default=None),
         fits=tuple(
             share * sum(ms <= budget for ms in times) / max(1, len(times)) for budget in budgets

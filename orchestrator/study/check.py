@@ -19,6 +19,9 @@ from orchestrator.study.space import Space, spaces
 
 logger = logging.getLogger(__name__)
 
+SMALL = 8
+"""Networks of a method, those of the least MACs, of which the fastest is taken for its smallest."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -164,7 +167,10 @@ def _in_time(study: Study, by_method: Mapping[str, Space], task: Task) -> None:
     with threads(max(1, int(study.resources.cpu))):
         if (table := layers(study, task)) is None:
             return
-        smallest = {name: space.cheapest(task) for name, space in by_method.items()}
+        smallest = {
+            name: min(space.smallest(task, SMALL), key=table.least_ms)
+            for name, space in by_method.items()
+        }
         predicted = {name: table.least_ms(method) for name, method in smallest.items()}
         for name, ms in predicted.items():
             if ms > CLEARLY * largest:

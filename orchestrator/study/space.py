@@ -127,10 +127,10 @@ class Space:
         Raises:
             MethodError: the method has no network for this task.
         """
-        return self.cheapest(task).floor(task)
+        return self.smallest(task)[0].floor(task)
 
-    def cheapest(self, task: Task) -> Method:
-        """The configuration of the least MACs.
+    def smallest(self, task: Task, count: int = 1) -> list[Method]:
+        """The configurations of the least MACs, the least first: the fastest need not be that one.
 
         Raises:
             MethodError: the method has no network for this task.
@@ -140,8 +140,8 @@ class Space:
             for corner in itertools.islice(self._corners(), CORNERS)
             if (floor := self._floor(corner, task)) is not None
         ]
-        corner = min(priced, key=lambda one: one[0])[1] if priced else self.defaults()
-        return self.method_at(corner)
+        priced.sort(key=lambda one: one[0])
+        return [self.method_at(c) for _, c in priced[:count]] or [self.method_at(self.defaults())]
 
     def method_at(self, searched: Params) -> Method:
         """The method at one place in the space.

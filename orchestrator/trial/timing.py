@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from methods.api import Method, Phase
 from methods.data.load import Data, Split
@@ -19,6 +20,7 @@ from methods.machine import tune_allocator
 from methods.training.evaluate import evaluate
 from methods.training.loop import plan_epochs, train
 from methods.training.recipe import Recipe
+from orchestrator.record.provenance import Clock
 from orchestrator.trial.measure import measure
 
 EPOCHS = 3
@@ -40,9 +42,18 @@ class Timing:
 
 
 def time_trial(
-    method: Method, recipe: Recipe, data: Data, *, steps: int, seed: int, device: str
+    method: Method,
+    recipe: Recipe,
+    data: Data,
+    *,
+    steps: int,
+    seed: int,
+    device: str,
+    batch: int | None = None,
 ) -> Timing:
     """Trains through every phase on a small part of the data, in short epochs, and scales up.
+
+    With a `batch` the operating points are timed in calls on so many images, too.
 
     Loop, loss, evaluation and proof of the price are those of a real trial. Reading and writing
     checkpoints is left out.
@@ -52,6 +63,7 @@ def time_trial(
     """
     tune_allocator()  # as a worker does
     phases = method.phases(recipe.label_smoothing)
+    clock = None if batch is None else Clock(1.0, batch, device, torch.get_num_threads())
     few = small(data, phases, recipe.batch_size, steps)
     short = recipe.model_copy(update={"epochs": _short(phases)})
     planned = {
@@ -71,7 +83,9 @@ def time_trial(
                 functools.partial(evaluate, epoch.net, few.validation, device=device)
             )
             ending = _clocked(
-                functools.partial(measure, method, views, epoch.phase, few, device, test=False)
+                functools.partial(
+                    measure, method, views, epoch.phase, few, device, test=False, clock=clock
+                )
             )
             per_image = evaluation / len(few.validation)
             whole = per_image * len(data.validation)

@@ -227,7 +227,8 @@ def nothing_lost(sweep: Sweep, uri: str) -> None:
                 last = [r for r in rows if r.trial == row.trial][-1]
                 points = [event for event in events if event.get("trial") == row.trial]
                 point = points[-1]["points"][-1]
-                assert trial.values == [1.0 - point["val_acc"], point["val_macs_mean"]], last
+                spent = point["ms" if study.cost.clocked else "val_macs_mean"]
+                assert trial.values == [1.0 - point["val_acc"], spent], last
     ledger.close()
 
     assert different(store.read_rows(uri, study.name), rows) == []

@@ -22,6 +22,7 @@ HASHES = {
     "studies/claims/skipnet.yaml": "e450c79a7af6",
     "studies/claims/trails.yaml": "2634dad2068d",
     "studies/curves.yaml": "819daeee41e6",
+    "studies/latency.yaml": "ba29a20ae24a",
     "studies/quickstart.yaml": "e4353abd5243",
     "tests/data/halfdone/study.yaml": "08e4bb997af8",
 }

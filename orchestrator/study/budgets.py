@@ -129,7 +129,7 @@ class Spendable:
 
 def _read(given: object, handler: pydantic.ValidatorFunctionWrapHandler) -> list[float]:
     """Budgets as they are given: a list in million MACs, or milliseconds by their name."""
-    if isinstance(given, Milliseconds) or not isinstance(given, Mapping):
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         budgets: list[float] = handler(given)
         return Milliseconds(budgets, given.batch) if isinstance(given, Milliseconds) else budgets
     for name in given:

@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Modules are compiled once, and not by each process anew, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all lint bench bench-gpu bench-scale lock clean
+.PHONY: quickstart test test-all lint docs bench bench-gpu bench-scale lock clean
 
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
@@ -26,6 +26,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --num-workers auto
 
+# The documentation, in site/; a broken link or anchor fails.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # Each speed goal beside its reference, as ratios; BENCH="skipping pruning" for some of them.
 bench: $(READY)
 	$(BIN)/python -m tests.bench.speed $(BENCH)
@@ -44,14 +48,14 @@ lock: $(READY)
 	$(BIN)/pip freeze --exclude-editable | sed 's/^\(torch==[^+]*\)+.*/\1/' >> requirements.lock
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "isoflop needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --constraint requirements.lock \
-		--editable '.[cluster,dev,export,k8s,mnist]'
+		--editable '.[cluster,dev,docs,export,k8s,mnist]'
 	@# Not the libraries' own tests, nor Kubernetes' second client; what cannot be compiled is no module.
 	$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|aio)/' .venv/lib || true
 	touch $(READY)

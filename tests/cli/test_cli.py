@@ -166,8 +166,8 @@ def test_the_version_is_the_package_s(isoflop: Callable[..., Called]) -> None:
 
 
 def test_every_command_is_documented() -> None:
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs/commands.md").read_text()
     for command in app.registered_commands:
         assert command.callback is not None
         assert command.callback.__doc__
-        assert f"isoflop {command.name or command.callback.__name__}" in readme
+        assert f"isoflop {command.name or command.callback.__name__}" in page

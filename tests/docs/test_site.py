@@ -1,0 +1,126 @@
+"""The documentation site: it builds, and each of its links and anchors leads somewhere."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mkdocs")
+
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+from mkdocs.exceptions import Abort
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+SPOKEN = re.compile(
+    r"goes? on\b|what comes of it|without more words|has mostly|in the fastest of its exact forms,"
+    r"|makes every published|for the eye|whoever wins|waits for ever|the board is made again"
+    r"|what would do\b|beyond doubt|tells of\b|can tell\b|some five minutes|foretold",
+    re.IGNORECASE,
+)
+"""Phrases that an editor struck from these pages, each for its kind."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; a warning fails the build."""
+    place = tmp_path_factory.mktemp("site")
+    config = load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(place))
+    config.plugins.on_startup(command="build", dirty=False)
+    build(config)
+    config.plugins.on_shutdown()
+    return place
+
+
+@pytest.mark.filterwarnings("ignore")  # those of the libraries that build it
+def test_the_site_builds_without_a_warning(site: Path) -> None:
+    for page in PAGES:
+        folder = site if page.stem == "index" else site / page.stem
+        assert (folder / "index.html").is_file(), page.name
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("study", ["search", "repeats", "Device-seconds", "≥ 1", "weight_decay"]),
+        ("cluster", ["node_selector", "max_replicas", "start_minutes"]),
+        ("methods", ["condconv", "policy_share", "arXiv 2007.03260", "as published"]),
+        ("commands", ["--patience", "ISOFLOP_MLFLOW", "--broken", "SQLite in --out"]),
+        ("api", ["isoflop.Study", "RoutedNetwork", "exit_code", "Raises"]),
+    ],
+)
+def test_tables_come_from_the_code(site: Path, page: str, words: list[str]) -> None:
+    text = (site / page / "index.html").read_text()
+    assert [word for word in words if word.lower() not in text.lower()] == []
+    assert "generated:" not in text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
+    fetched = re.compile(r"<(?:script|img|link)[^>]+(?:src|href)=\"(https?://[^\"]+)\"")
+    for page in site.rglob("*.html"):
+        assert fetched.findall(page.read_text()) == [], page
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_broken_link_or_anchor_fails(tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    for link in ("nowhere.md", "other.md#nowhere"):
+        (pages / "index.md").write_text(f"# Home\n\n[there]({link})\n")
+        (pages / "other.md").write_text("# Other\n")
+        settings = load_config(
+            str(ROOT / "mkdocs.yml"),
+            strict=True,
+            site_dir=str(tmp_path / "out"),
+            docs_dir=str(pages),
+            nav=["index.md", "other.md"],
+            extra_css=[],
+        )
+        with pytest.raises(Abort):
+            build(settings)
+
+
+@pytest.mark.parametrize("page", TOP, ids=lambda page: page.name)
+def test_links_of_the_top_level_lead_to_files(page: Path) -> None:
+    for link in LINK.findall(page.read_text()):
+        if link.startswith("http"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = ROOT / name
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"(?m)^#+ (.*)$", target.read_text())
+            assert anchor in [_slug(heading) for heading in headings], link
+
+
+def test_the_readme_is_short_and_names_what_make_has() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 150
+    targets = re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text())
+    pattern = r"(?m)(?:^    |`)make ([a-z-]+)"
+    named = [name for page in TOP for name in re.findall(pattern, page.read_text())]
+    assert {"quickstart", "test", "docs"} <= set(named) <= set(targets)
+
+
+def test_the_versions_agree() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"{{{version}}}" in (ROOT / "docs/cite.md").read_text()
+
+
+@pytest.mark.parametrize("page", [*PAGES, *TOP], ids=lambda page: page.name)
+def test_struck_phrases_stay_out(page: Path) -> None:
+    if page.name != "CHANGELOG.md":
+        prose = re.sub(r"(?s)```.*?```", "", page.read_text())
+        assert SPOKEN.findall(prose) == []
+
+
+def _slug(heading: str) -> str:
+    """The anchor that GitHub and MkDocs give a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")

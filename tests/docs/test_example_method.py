@@ -18,7 +18,7 @@ TRY = """
 import torch, isoflop
 import register
 from methods.api import Task
-from methods.macs import executed_macs
+from methods.data.load import load
 
 study = isoflop.Study(
     name="exits",
@@ -27,10 +27,10 @@ study = isoflop.Study(
     methods={"dense": {"depth": 8, "width": 0.25}, "earlyexit": {"depth": 8, "width": 0.5}},
 )
 print(study.plan(steps=0).methods[1].method)
-method = isoflop.METHODS["earlyexit"](depth=8, width=0.25)
+method = isoflop.METHODS["earlyexit"](depth=8, width=0.25, confidence=0.4)
 *_, last = isoflop.train(method, "digits", {"epochs": 3, "batch_size": 32})
 net = last.net.eval()
-prices = net(torch.randn(64, 1, 8, 8)).macs
+prices = net(load("digits").validation.head(200)[0]).macs
 print(len(prices.unique()), prices.min() >= method.floor(Task("digits", 1, 8, 8, 10)))
 graph = torch.export.export(
     method.deploy(net), (torch.randn(4, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim("n")},)

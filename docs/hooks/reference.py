@@ -34,7 +34,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     Raises:
         KeyError: a page asks for a table that does not exist.
     """
-    return MARK.sub(lambda match: TABLES[match[1]](), markdown)
+    return MARK.sub(_rendered, markdown)
 
 
 def study() -> str:
@@ -73,24 +73,40 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
+def _rendered(mark: re.Match[str]) -> str:
+    """The table in a block with its name, by which site.css lays it out on a narrow screen."""
+    return f'<div class="reference {mark[1]}" markdown>\n\n{TABLES[mark[1]]()}\n\n</div>'
+
+
 def _sections(schema: Schema, title: str) -> Iterator[str]:
     parts = schema.get("$defs", {})
     yield from (f"### {title}", "")
     yield from _fields(schema, parts)
-    for name, part in parts.items():
+    for name in sorted(parts, key=lambda name: str(schema["properties"]).find(f"/{name}'")):
+        part = parts[name]
         if part.get("properties"):
             yield from (f"### {_heading(name)}", "", " ".join(part["description"].split()), "")
             yield from _fields(part, parts)
 
 
 def _fields(schema: Schema, parts: Schema) -> Iterator[str]:
-    yield "| field | value | default | meaning |"
-    yield "|---|---|---|---|"
     required = schema.get("required", ())
+    rows = [("field", "value", "default", "meaning")]
     for name, field in schema["properties"].items():
         default = "required" if name in required else _default(field)
-        yield _row(f"`{name}`", _kind(field, parts), default, field.get("description", ""))
+        meaning = field.get("description", "") or _opening(field, parts)
+        rows.append((f"`{name}`", _kind(field, parts), default, meaning))
+    described = any(meaning for *_, meaning in rows[1:])
+    rows = rows if described else [row[:-1] for row in rows]
+    yield from (_row(*rows[0]), "|---" * len(rows[0]) + "|")
+    yield from (_row(*row) for row in rows[1:])
     yield ""
+
+
+def _opening(field: Schema, parts: Schema) -> str:
+    """The first paragraph of the description of a part of the file."""
+    name = field.get("$ref", "").rpartition("/")[2]
+    return str(parts.get(name, {}).get("description", "")).partition("\n\n")[0]
 
 
 def _default(field: Schema) -> str:
@@ -132,31 +148,26 @@ def _one_of(variants: Sequence[Schema], parts: Schema) -> str:
 def _simple(field: Schema, parts: Schema) -> str:
     kind = field.get("type", "any value")
     if kind == "array":
-        return f"list of: {_kind(field.get('items', {}), parts)}"
+        return f"list of {_kind(field.get('items', {}), parts)}"
     if kind == "object":
         inner = field.get("additionalProperties")
-        return f"name: {_kind(inner, parts)}" if isinstance(inner, dict) else "mapping"
+        return f"mapping of {_kind(inner, parts)}" if isinstance(inner, dict) else "mapping"
     return WORDS.get(kind, kind) + _bounds(field)
 
 
 def _bounds(field: Schema) -> str:
-    low = next(
-        (
-            f"{sign} {field[key]:g}"
-            for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"))
-            if key in field
-        ),
-        "",
+    """The least and the greatest value, both included unless a sign says otherwise."""
+    low, high = field.get("minimum"), field.get("maximum")
+    if low is not None and high is not None:
+        return f", {_number(low)} to {_number(high)}"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    return "".join(
+        f", {sign}\u00a0{_number(field[key])}" for key, sign in signs.items() if key in field
     )
-    high = next(
-        (
-            f"{sign} {field[key]:,g}"
-            for key, sign in (("maximum", "≤"), ("exclusiveMaximum", "<"))
-            if key in field
-        ),
-        "",
-    )
-    return "".join(f" {bound}" for bound in (low, high) if bound)
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
 
 
 def _heading(name: str) -> str:
@@ -177,8 +188,8 @@ def _method(name: str) -> Iterator[str]:
     schema = method.model_json_schema()
     for field, info in method.model_fields.items():
         kind = _kind(schema["properties"][field], schema.get("$defs", {}))
-        default = f"`{shown(info.default)}`"
-        yield _row(f"`{field}`", kind, default, described(info), info.description or "")
+        default = info.default if isinstance(info.default, str) else shown(info.default)
+        yield _row(f"`{field}`", kind, f"`{default}`", described(info), info.description or "")
     yield ""
     if method.PUBLISHED:
         settings = ", ".join(f"`{key}: {shown(value)}`" for key, value in method.PUBLISHED.items())

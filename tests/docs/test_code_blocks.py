@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?ms)^```(\w+)?[^\n]*\n(.*?)^```$")
 INDENTED = re.compile(r"(?m)^    (\S.*)$")
-COMPILED_ONLY = "# compiled only\n"
-"""First line of a block that takes a finished sweep, or minutes."""
+COMPILED_ONLY = re.compile(r"(?m)^<!-- compiled only -->\n```python\n(.*)$")
+"""The first line of a block that needs a finished sweep, or takes minutes."""
 INLINE = re.compile(r"`(isoflop [a-z]+[^`]*|make [a-z-]+[^`]*)`")
 
 
@@ -36,9 +36,10 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         pytest.skip("tests/docs/test_example_method.py runs it")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
+    skipped = COMPILED_ONLY.findall(page.read_text())
     for text in blocks(page, "python"):
         code = compile(text, str(page), "exec")
-        if not text.startswith(COMPILED_ONLY):
+        if text.partition("\n")[0] not in skipped:
             exec(code, names)
     for name in re.findall(r"isoflop\.(\w+)", page.read_text()):
         assert hasattr(isoflop, name) or name in ("yaml", "db"), f"{page.name}: isoflop.{name}"

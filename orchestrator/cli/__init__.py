@@ -33,13 +33,18 @@ app = typer.Typer(
     help="Which dynamic CNN is best at your compute budget? One study file in, an honest "
     "equal-FLOPs leaderboard out.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-LOCAL = (run, plan, data, board, compare, verify, export, methods, train, table, simulate, schema)
-KUBERNETES = (submit, status, logs, cancel)
-for command in (*LOCAL, *KUBERNETES):
-    app.command()(command)
+COMMANDS = {
+    "Run a study": (run, plan, data, schema),
+    "Read its results": (board, compare, verify, export),
+    "Methods and searchers": (methods, train, table, simulate),
+    "Kubernetes": (submit, status, logs, cancel),
+}
+for heading, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=heading)(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -55,7 +60,7 @@ def common(
     show_version: Annotated[  # its callback prints it
         bool,
         typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:

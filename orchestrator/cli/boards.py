@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from methods.errors import EvidenceError, StudyError
-from orchestrator.cli.console import Out, Store, console, near
+from orchestrator.cli.console import Out, Store, StudyName, console, near
 from orchestrator.record.address import Address
 from orchestrator.report.table import number, table
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 Refresh = Annotated[
     bool,
     typer.Option(
-        "--refresh", help="Read all of MLflow again, so that deleted and edited runs show."
+        "--refresh", help="Read all runs again, so that what was deleted or edited in MLflow shows."
     ),
 ]
 
 
 def board(  # noqa: PLR0917
-    study: Annotated[str, typer.Argument(help="The study file, or the study's name.")],
+    study: StudyName,
     out: Out = Path("runs"),
     mlflow: Store = None,
     primary: Annotated[
         float | None,
-        typer.Option(help="Test at another of the study's budgets; such a test is exploratory."),
+        typer.Option(help="Test at another of the study's budgets. Such a test is exploratory."),
     ] = None,
     axis: Annotated[
         str | None,
@@ -42,7 +42,7 @@ def board(  # noqa: PLR0917
     ] = None,
     refresh: Refresh = False,
 ) -> None:
-    """Print the board of a finished or running study, from the MLflow store alone."""
+    """Print the board of a finished or running study, computed from the MLflow store alone."""
     import isoflop
 
     outcome = isoflop.open(study, out=out, mlflow=mlflow).outcome(primary=primary, refresh=refresh)
@@ -55,25 +55,26 @@ def board(  # noqa: PLR0917
 
 
 def compare(  # noqa: PLR0917
-    study: Annotated[str, typer.Argument(help="The study file, or the study's name.")],
-    other: Annotated[
-        str | None, typer.Argument(help="A second study on the same data, to compare with.")
-    ] = None,
+    study: StudyName,
+    other: Annotated[str | None, typer.Argument(help="A second study on the same data.")] = None,
     at: Annotated[
         str,
         typer.Option(
-            help="Budgets, in the study's unit, joined by commas.", show_default="the study's"
+            help="Compare at these budgets, in the study's unit, joined by commas.",
+            show_default="the study's",
         ),
     ] = "",
     methods: Annotated[
         str,
-        typer.Option(help="Names, joined by commas; dense is always included.", show_default="all"),
+        typer.Option(
+            help="Compare only these methods, joined by commas, and dense.", show_default="all"
+        ),
     ] = "",
     out: Out = Path("runs"),
     mlflow: Store = None,
     refresh: Refresh = False,
 ) -> None:
-    """Compare a study's methods at any budgets, or two studies method by method; from MLflow."""
+    """Compare a study's methods pair by pair at any budgets, or two studies method by method."""
     from orchestrator.report import terminal
     from orchestrator.results import boards
 
@@ -89,11 +90,11 @@ def compare(  # noqa: PLR0917
 
 
 def verify(
-    study: Annotated[str, typer.Argument(help="The study file, or the study's name.")],
+    study: StudyName,
     out: Out = Path("runs"),
     mlflow: Store = None,
 ) -> None:
-    """Recompute every number of a published board from its evidence in MLflow, and compare."""
+    """Recompute every published number from its evidence in MLflow, and fail where one differs."""
     import isoflop
 
     with Console(stderr=True).status("Reading every run of the study"):
@@ -170,27 +171,28 @@ def export(  # noqa: PLR0917
         Literal["torch", "pt2", "onnx"],
         typer.Option(
             "--format",
-            help="torch: weights, which isoflop loads as a network; pt2: a graph for PyTorch; "
-            "onnx: a graph for any runtime.",
+            help="Write weights that isoflop loads (torch), or a graph for PyTorch alone (pt2) or "
+            "for any ONNX runtime (onnx).",
         ),
     ] = "torch",
     at: Annotated[
         float | None,
         typer.Option(
-            help="Budget of the METHOD's cell, in the study's unit.", show_default="primary"
+            help="Take the METHOD's network at this budget, in the study's unit.",
+            show_default="primary",
         ),
     ] = None,
     point: Annotated[
-        str | None, typer.Option(help="Operating point of a TRIAL that has several.")
+        str | None, typer.Option(help="Take this operating point of a TRIAL that has several.")
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(help="The folder to write.", show_default="exports/ in the study's folder"),
+        typer.Option(help="Write to this folder.", show_default="exports/ in the study's folder"),
     ] = None,
     out: Out = Path("runs"),
     mlflow: Store = None,
 ) -> None:
-    """Ship a confirm run's deployed network: its file, a model card, and proof that they agree."""
+    """Write a deployed network to a file, with a model card and proof that both agree."""
     from orchestrator.results import export as exports
 
     with Console(stderr=True).status("Exporting, and comparing with the network as measured"):

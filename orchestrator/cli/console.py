@@ -11,30 +11,59 @@ TABLE_WIDTH = 72
 console = Console()
 console.width = max(console.width, TABLE_WIDTH)  # rich would leave out columns
 
+
+def _shipped(incomplete: str) -> list[str]:
+    """Names of shipped studies for the shell to complete; it completes files itself."""
+    from isoflop.shipped import study_names
+
+    return [name for name in study_names() if name.startswith(incomplete)]
+
+
+def _run_before(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the studies in --out."""
+    logs = Path(context.params.get("out") or "runs").glob("*/wal.jsonl")
+    return sorted(log.parent.name for log in logs if log.parent.name.startswith(incomplete))
+
+
+def method_names(incomplete: str) -> list[str]:
+    """Names of methods for the shell to complete."""
+    from methods import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
 StudyFile = Annotated[
-    str, typer.Argument(help="The study file (YAML), or the name of a study that isoflop ships.")
+    str,
+    typer.Argument(
+        help="The study file (YAML), or the name of a study that isoflop ships.",
+        autocompletion=_shipped,
+    ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder that holds a folder per study.")]
+StudyName = Annotated[
+    str,
+    typer.Argument(help="The study file, or the study's name.", autocompletion=_run_before),
+]
+Out = Annotated[Path, typer.Option(help="The folder that holds a folder for each study.")]
 Store = Annotated[
     str | None,
     typer.Option(
         "--mlflow",
-        help="MLflow tracking URI.",
+        help="The tracking URI of the MLflow store.",
         envvar="ISOFLOP_MLFLOW",
-        show_default="SQLite in --out",
+        show_default="an SQLite file in --out",
     ),
 ]
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Pixels of each side that every image is brought to.",
+        help="Bring every image to a square of this many pixels a side.",
         min=1,
         show_default="the size that all images have",
     ),
 ]
 Fit = Annotated[
     Literal["crop", "pad", "stretch"],
-    typer.Option(help="How images come to --size: cut, framed in black, or stretched."),
+    typer.Option(help="Cut, frame in black, or stretch the images that are not of --size."),
 ]
 
 

@@ -30,19 +30,22 @@ IMBALANCE = 10
 def data(  # noqa: PLR0917
     name: Annotated[
         str,
-        typer.Argument(metavar="PATH|NAME", help="A folder, a Parquet file or a data set's name."),
+        typer.Argument(
+            metavar="PATH|NAME",
+            help="A folder of images, a Parquet file, or the name of a data set.",
+        ),
     ],
     size: Size = None,
     fit: Fit = "crop",
     sheet: Annotated[
         Path | None, typer.Option(help="Write a contact sheet of every class to this PNG file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     broken: Annotated[
         bool, typer.Option("--broken", help="List every image that cannot be read, and why.")
     ] = False,
 ) -> None:
-    """Show what a study reads of a data set: splits, classes, sizes, what is left out and why."""
+    """Show what a study reads of a data set: splits, classes, sizes, and what it leaves out."""
     if sheet is not None and (sheet.suffix.lower() != ".png" or not sheet.parent.is_dir()):
         raise DataError(f"--sheet must be a PNG file (*.png) in a folder, but got {sheet}")
     if broken:

@@ -35,7 +35,7 @@ NamespaceOf = Annotated[
     str | None,
     typer.Option(
         "--cluster",
-        help="A cluster file whose namespace is meant.",
+        help="Use the namespace of this cluster file.",
         envvar="ISOFLOP_CLUSTER",
         show_default="none",
     ),
@@ -45,17 +45,18 @@ Namespace = Annotated[
     typer.Option(
         "--namespace",
         "-n",
-        help="The namespace of the sweep.",
+        help="Look for the sweep in this namespace.",
         show_default="the cluster file's, else the context's, else isoflop",
     ),
 ]
 Context = Annotated[
-    str | None, typer.Option(help="The context of the kubeconfig.", show_default="the current one")
+    str | None,
+    typer.Option(help="Use this context of the kubeconfig.", show_default="the current one"),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the sweep until it ends.")]
 Timeout = Annotated[
     float | None,
-    typer.Option(help="The most seconds to wait.", min=1, show_default="no limit"),
+    typer.Option(help="Wait so many seconds at most.", min=1, show_default="no limit"),
 ]
 LOOK = 15.0
 """Seconds between two looks at the pods and the driver's last line."""
@@ -70,14 +71,15 @@ def submit(  # noqa: PLR0917
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print the objects as YAML, and what they need; asks no cluster."
+            "--dry-run",
+            help="Print the objects as YAML, and what they need, without asking a cluster.",
         ),
     ] = False,
     wait: Wait = False,
     timeout: Timeout = None,
     context: Context = None,
 ) -> None:
-    """Run a study's sweep on Kubernetes, as a RayJob. The same command again resumes it."""
+    """Run a study on Kubernetes, as a RayJob. The same command resumes it."""
     from isoflop.shipped import cluster_file, study_file
     from orchestrator.kube.cluster import load
     from orchestrator.kube.render import dump, preface, render
@@ -150,7 +152,7 @@ def logs(
     ] = False,
     context: Context = None,
 ) -> None:
-    """Print what a sweep's driver printed; its pods must still be there."""
+    """Print what the driver of a sweep printed. Its pods must still exist."""
     api, space = _connect(namespace, cluster, context)
     from orchestrator.kube.logs import driver_log
     from orchestrator.kube.names import resolve
@@ -168,7 +170,7 @@ def cancel(
     cluster: NamespaceOf = None,
     context: Context = None,
 ) -> None:
-    """Stop a sweep and delete its pods. Submitting the same study again resumes it."""
+    """Stop a sweep and delete its pods. Submitting the same study resumes it."""
     api, space = _connect(namespace, cluster, context)
     from orchestrator.kube.names import resolve
     from orchestrator.kube.submit import remove

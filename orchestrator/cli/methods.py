@@ -7,16 +7,19 @@ from typing import Annotated
 import typer
 
 from methods.errors import MethodError
-from orchestrator.cli.console import Fit, Size, console
+from orchestrator.cli.console import Fit, Size, console, method_names
 from orchestrator.report.table import table, text
 
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="The method whose hyperparameters to list.")
+        str | None,
+        typer.Argument(
+            help="Show the hyperparameters of this method.", autocompletion=method_names
+        ),
     ] = None,
 ) -> None:
-    """List the methods, or one method's hyperparameters, ranges and defaults."""
+    """List the methods, or the hyperparameters of one method with defaults and search ranges."""
     from methods import METHODS
     from methods.errors import nearest
 
@@ -26,19 +29,31 @@ def methods(
 
 
 def train(  # noqa: PLR0917
-    method: Annotated[str, typer.Argument(help="A method's name; see `isoflop methods`.")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            help="A method's name; `isoflop methods` lists them.", autocompletion=method_names
+        ),
+    ],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="field=value, of the method or recipe.FIELD; repeatable."),
+        typer.Option(
+            "--set", help="Set a field of the method, or recipe.FIELD, as field=value. Repeatable."
+        ),
     ] = None,
-    data: Annotated[str, typer.Option(help="Data set: a name or a path.")] = "digits",
-    epochs: Annotated[int, typer.Option(help="Passes over the training split.", min=1)] = 20,
-    seed: Annotated[int, typer.Option(help="All randomness derives from it.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    data: Annotated[str, typer.Option(help="Train on this data set, a name or a path.")] = "digits",
+    epochs: Annotated[
+        int, typer.Option(help="Pass so many times over the training split.", min=1)
+    ] = 20,
+    seed: Annotated[int, typer.Option(help="Derive all randomness from this number.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="Train on cpu, cuda or cuda:N.")] = "cpu",
     size: Size = None,
     fit: Fit = "crop",
     published: Annotated[
-        bool, typer.Option("--published", help="Take the paper's settings, optimiser included.")
+        bool,
+        typer.Option(
+            "--published", help="Use the settings of the method's paper, optimiser included."
+        ),
     ] = False,
 ) -> None:
     """Train one method by hand, print its curve and its operating points on validation."""

@@ -5,17 +5,17 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import Out, console
+from orchestrator.cli.console import Out, StudyName, console
 
 
 def table(
-    study: Annotated[str, typer.Argument(help="The study file, or the study's name.")],
+    study: StudyName,
     out: Out = Path("runs"),
     to: Annotated[
-        Path | None, typer.Option(help="The file to write.", show_default="NAME.parquet")
+        Path | None, typer.Option(help="Write to this file.", show_default="NAME.parquet")
     ] = None,
 ) -> None:
-    """Export a study's learning curves and costs as a Parquet table, to simulate searches on."""
+    """Export the learning curves and costs of a study as a table, to simulate searches on."""
     from orchestrator.search.replay import curves
     from orchestrator.study.file import load
 
@@ -30,19 +30,31 @@ def table(
 def simulate(  # noqa: PLR0917
     table: Annotated[Path, typer.Argument(help="A file that `isoflop table` wrote.")],
     searcher: Annotated[
-        str, typer.Option(help="Names of searchers, joined by commas; an unknown name lists all.")
+        str,
+        typer.Option(
+            help="Replay these searchers, joined by commas. An unknown name lists them all."
+        ),
     ] = "default,random,nsga2,tpe",
-    workers: Annotated[int, typer.Option(help="Trials that run at once.", min=1)] = 4,
+    workers: Annotated[int, typer.Option(help="Run so many trials at once.", min=1)] = 4,
     trials: Annotated[
-        int, typer.Option(help="Effort per method, in trials of full length.", min=1)
+        int,
+        typer.Option(help="Give each method the effort of so many trials of full length.", min=1),
     ] = 48,
-    replicates: Annotated[int, typer.Option(help="Searches with each searcher.", min=1)] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of the first search.", min=0)] = 0,
+    replicates: Annotated[
+        int, typer.Option(help="Repeat the search so many times with each searcher.", min=1)
+    ] = 5,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Seed the first search with this number, and the others with those that follow.",
+            min=0,
+        ),
+    ] = 0,
     figure: Annotated[
-        Path | None, typer.Option(help="Write the figure to this png, svg or html file.")
+        Path | None, typer.Option(help="Write a figure to this file (.png, .svg or .html).")
     ] = None,
 ) -> None:
-    """Replay searches on a table of curves, in simulated time, and compare their fronts."""
+    """Replay searches on a table of curves in simulated time, and compare their Pareto fronts."""
     from orchestrator.search.replay import curves, tournament
     from orchestrator.search.replay.searchers import named
 

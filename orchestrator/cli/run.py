@@ -19,7 +19,7 @@ Database = Annotated[
     str | None,
     typer.Option(
         "--optuna",
-        help="Optuna's database (SQLAlchemy URL).",
+        help="Keep Optuna's studies in this database (SQLAlchemy URL).",
         envvar="ISOFLOP_OPTUNA",
         show_default="a journal file",
     ),
@@ -31,22 +31,26 @@ def run(  # noqa: PLR0917
     out: Out = Path("runs"),
     mlflow: Store = None,
     address: Annotated[
-        str, typer.Option(help="Ray cluster; 'local' starts one on this machine.")
+        str,
+        typer.Option(
+            help="Run on the Ray cluster at this address; 'local' starts Ray on this machine."
+        ),
     ] = "local",
     slots: Annotated[
         int | None,
         typer.Option(
-            help="Trials at once, on a cluster whose nodes come and go.",
+            help="Run so many trials at once, on a cluster whose nodes come and go.",
             min=1,
             show_default="as many as fit the nodes",
         ),
     ] = None,
     optuna: Database = None,
     patience: Annotated[
-        float, typer.Option(help="Seconds to wait for another driver of the study to end.", min=0)
+        float,
+        typer.Option(help="Wait so many seconds for another driver of the study to end.", min=0),
     ] = 0,
 ) -> None:
-    """Search, confirm and print the board; the same command resumes it after any interruption."""
+    """Search, confirm and print the board. The same command resumes after any interruption."""
     from isoflop import Study
     from orchestrator.record.log import finished
 
@@ -95,17 +99,22 @@ def plan(  # noqa: PLR0917
     mlflow: Store = None,
     optuna: Database = None,
     steps: Annotated[
-        int, typer.Option(help="Steps in each short epoch of the timing; 0 times nothing.", min=0)
+        int,
+        typer.Option(
+            help="Time epochs of so many optimiser steps; with 0, nothing is timed.", min=0
+        ),
     ] = 5,
     elsewhere: Annotated[
         bool,
-        typer.Option("--elsewhere", help="Plan for another machine: this one may hold no trial."),
+        typer.Option(
+            "--elsewhere", help="Plan for another machine. This one may be too small for a trial."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Print what a study would do: reach, effort, time, what its seeds can tell. Runs nothing.
+    """Estimate what a study reaches, how long it takes and what its seeds can show. Runs no trial.
 
-    What `run` would refuse with the same options, this refuses, too.
+    It refuses whatever `run` would refuse with the same options.
     """
     from isoflop import Study
 
@@ -129,10 +138,10 @@ def plan(  # noqa: PLR0917
 def schema(
     cluster: Annotated[
         bool,
-        typer.Option("--cluster", help="Print the schema of a cluster file for Kubernetes."),
+        typer.Option("--cluster", help="Print the schema of cluster files for Kubernetes."),
     ] = False,
 ) -> None:
-    """Print the JSON schema of a study file."""
+    """Print the JSON schema of study files, for editors and checkers."""
     if cluster:
         from orchestrator.kube.cluster import Cluster
 

@@ -22,6 +22,15 @@ def study_file(study: str | Path) -> Path:
     return _file(study, _names("studies", "studies"), StudyError, law)
 
 
+def study_names() -> list[str]:
+    """The shipped studies.
+
+    >>> "quickstart" in study_names()
+    True
+    """
+    return list(_names("studies", "studies"))
+
+
 def cluster_file(cluster: str | Path) -> Path:
     """A cluster file: a path, or the name of a shipped one.
 

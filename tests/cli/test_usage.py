@@ -1,8 +1,17 @@
 """What the parser refuses reads like all other refusals: one line, exit code 2."""
 
-import pytest
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
 
-from orchestrator.cli import main
+import pytest
+from faults import ROOT
+
+from orchestrator.cli import app, main
 
 
 @pytest.mark.parametrize(
@@ -48,3 +57,53 @@ def test_a_call_without_words_prints_the_help(capsys: pytest.CaptureFixture[str]
     printed = "".join(capsys.readouterr())
     assert "run" in printed
     assert not printed.startswith("isoflop:")
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+@pytest.mark.parametrize(
+    "command", [[], *([each.callback.__name__] for each in app.registered_commands)]
+)
+def test_help_has_a_short_name_everywhere(
+    command: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, word])
+    assert ended.value.code == 0
+    assert "Usage: isoflop" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("isoflop ver", "verify"),
+        ("isoflop board --ref", "--refresh"),
+        ("isoflop run quick", "quickstart"),
+        ("isoflop train cond", "condensenet\ncondconv"),
+        ("isoflop board --out {} mi", "mine"),
+        ("isoflop run ./some", ""),
+    ],
+)
+def test_the_shell_completes_what_is_typed(typed: str, offered: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "wal.jsonl").touch()
+    words = typed.format(tmp_path)
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-c", "from orchestrator.cli import main; main()"],
+        env={**os.environ, **asked, "_ISOFLOP_COMPLETE": "complete_bash"},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert (done.stdout.strip(), done.stderr) == (offered, "")
+
+
+def test_every_help_text_is_a_sentence_or_names_a_thing() -> None:
+    for command in app.registered_commands:
+        parameters = inspect.signature(command.callback).parameters.values()
+        for parameter in parameters:
+            *_, option = get_args(parameter.annotation)
+            assert re.match("[A-Z]", option.help), (command.callback.__name__, parameter.name)
+            assert option.help.endswith(".") or "..." in option.help
+            assert len(option.help.split()) > 3, option.help

@@ -3,6 +3,7 @@
 import math
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,12 +11,24 @@ import typer
 from rich.console import Console
 
 from methods.errors import EvidenceError, StudyError
-from orchestrator.cli.console import Out, Store, StudyName, console, near
-from orchestrator.record.address import Address
+from orchestrator.cli.console import (
+    AsCsv,
+    AsJson,
+    Out,
+    Quiet,
+    Store,
+    StudyName,
+    console,
+    for_programs,
+    near,
+    print_frame,
+)
+from orchestrator.record.address import Address, redact
 from orchestrator.report.table import number, table
 
 if TYPE_CHECKING:
     from orchestrator.report.publish import Outcome
+    from orchestrator.results.findings import Findings
 
 Refresh = Annotated[
     bool,
@@ -41,13 +54,28 @@ def board(  # noqa: PLR0917
         ),
     ] = None,
     refresh: Refresh = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Print the board of a finished or running study, computed from the MLflow store alone."""
     import isoflop
 
+    programs = for_programs(as_json=as_json, as_csv=as_csv)
+    if axis is not None and (programs or quiet):
+        raise StudyError(
+            "--axis prints a table of its own, which has no --json, --csv or --quiet; --csv has "
+            "every axis as a column"
+        )
     outcome = isoflop.open(study, out=out, mlflow=mlflow).outcome(primary=primary, refresh=refresh)
+    if programs:
+        from orchestrator.report.frames import board_table
+
+        frame = board_table(outcome.board, outcome.times)
+        print_frame(frame, "board", _facts(outcome), as_json=as_json)
+        return
     if axis is None:
-        print_board(outcome)
+        print_board(outcome, quiet=quiet)
         return
     from orchestrator.report.axes import axis_table
 
@@ -73,32 +101,67 @@ def compare(  # noqa: PLR0917
     out: Out = Path("runs"),
     mlflow: Store = None,
     refresh: Refresh = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Compare a study's methods pair by pair at any budgets, or two studies method by method."""
-    from orchestrator.report import terminal
+    from orchestrator.board.verdict import notes
+    from orchestrator.report import frames, terminal
     from orchestrator.results import boards
 
+    programs = for_programs(as_json=as_json, as_csv=as_csv)
     budgets, names = _budgets(at), [name.strip() for name in methods.split(",") if name.strip()]
     if other is None:
         board = boards.at_budgets(study, budgets, out, methods=names, uri=mlflow, refresh=refresh)
-        console.print(terminal.comparison(board))
+        if programs:
+            facts = {"study": board.rules.study, "notes": list(notes(board))}
+            print_frame(frames.pairs_table(board), "pairs", facts, as_json=as_json)
+        else:
+            console.print(terminal.comparison(board))
         return
     both = boards.two_studies(
         study, other, budgets, out, methods=names, uri=mlflow, refresh=refresh
     )
-    console.print(terminal.side_by_side(both))
+    if programs:
+        facts = {"first": both.first.study.name, "second": both.second.study.name}
+        facts |= {"exploratory": both.exploratory, "notes": list(both.notes)}
+        print_frame(frames.differences_table(both), "differences", facts, as_json=as_json)
+    else:
+        console.print(terminal.side_by_side(both))
 
 
 def verify(
     study: StudyName,
     out: Out = Path("runs"),
     mlflow: Store = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Recompute every published number from its evidence in MLflow, and fail where one differs."""
     import isoflop
 
+    programs = for_programs(as_json=as_json, as_csv=as_csv)
     with Console(stderr=True).status("Reading every run of the study"):
         findings = isoflop.open(study, out=out, mlflow=mlflow).verify()
+    if programs:
+        facts = {"study": findings.study, "follows": not findings.flaws, "notes": findings.notes}
+        facts |= {"checked": dict(sorted(findings.checked.items()))}
+        import pandas as pd
+
+        columns = ["where", "what", "stored", "recomputed"]
+        flaws = pd.DataFrame([vars(flaw) for flaw in findings.flaws], columns=columns)
+        print_frame(flaws, "flaws", facts, as_json=as_json)
+    else:
+        _print_findings(findings)
+    if findings.flaws:
+        raise EvidenceError(
+            f"the board of {findings.study!r} must follow from its evidence, but "
+            f"{len(findings.flaws):,} of {findings.checked.total():,} comparisons differ; the "
+            "lines above say which"
+        )
+
+
+def _print_findings(findings: "Findings") -> None:
     grid = table("checked", number("comparisons"))
     for kind, count in sorted(findings.checked.items()):
         grid.add_row(kind, f"{count:,}")
@@ -108,13 +171,8 @@ def verify(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for note in findings.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
-    if findings.flaws:
-        raise EvidenceError(
-            f"the board of {findings.study!r} must follow from its evidence, but "
-            f"{len(findings.flaws):,} of {findings.checked.total():,} comparisons differ; the "
-            "lines above say which"
-        )
-    console.print(f"The board of {findings.study} follows from its evidence.", highlight=False)
+    if not findings.flaws:
+        console.print(f"The board of {findings.study} follows from its evidence.", highlight=False)
 
 
 def _budgets(text: str) -> list[float]:
@@ -131,27 +189,47 @@ def _budgets(text: str) -> list[float]:
     return budgets
 
 
-def print_board(outcome: "Outcome") -> None:
-    """The board, the path of its report, and the command that opens it in MLflow."""
-    from orchestrator.report.terminal import terminal
+def print_board(outcome: "Outcome", *, quiet: bool = False) -> None:
+    """The board, the path of its report, what opens it in MLflow and, last, the verdict.
 
-    console.print(terminal(outcome.board, times=outcome.times))
-    console.print(
-        f"\nReport:  {near(outcome.report)}", highlight=False, markup=False, soft_wrap=True
-    )
+    `quiet` leaves the tables out.
+    """
+    from orchestrator.board.verdict import verdict
+
+    if not quiet:
+        from orchestrator.report.terminal import terminal
+
+        console.print(terminal(outcome.board, times=outcome.times))
+        console.print()
+    for line in _places(outcome):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    console.print(verdict(outcome.board), style="bold", highlight=False, markup=False)
+
+
+def _facts(outcome: "Outcome") -> dict[str, object]:
+    """What a board says beside its table."""
+    from orchestrator.board.verdict import notes, verdict
+
+    return {
+        "study": outcome.board.rules.study,
+        "primary_mmac": outcome.board.primary,
+        "verdict": verdict(outcome.board),
+        "notes": list(notes(outcome.board)),
+        "report": str(outcome.report),
+        "mlflow": redact(outcome.uri),
+    }
+
+
+def _places(outcome: "Outcome") -> Iterator[str]:
+    """Where the report lies, and how the board opens in MLflow."""
+    yield f"Report:  {near(outcome.report)}"
     address = Address(outcome.uri)
     server = address.page if address.is_server else "http://127.0.0.1:5000"
     if not address.is_server:
-        console.print(
-            f"MLflow:  {_server_command(address)}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        yield f"MLflow:  {_server_command(address)}"
     if outcome.link:
-        console.print(
-            f"   then  {server}/{outcome.link}", highlight=False, markup=False, soft_wrap=True
-        )
+        yield f"   then  {server}/{outcome.link}"
 
 
 def _server_command(address: Address) -> str:

@@ -1,10 +1,17 @@
 """The console and the options that several commands share."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+
+from methods.errors import StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TABLE_WIDTH = 72
 """Columns that the tables need; where the terminal is narrower it wraps their lines."""
@@ -65,6 +72,38 @@ Fit = Annotated[
     Literal["crop", "pad", "stretch"],
     typer.Option(help="Cut, frame in black, or stretch the images that are not of --size."),
 ]
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document instead, and nothing else.")
+]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV instead.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print the verdict and where the results lie only.")
+]
+
+
+def for_programs(*, as_json: bool, as_csv: bool) -> bool:
+    """Whether a program reads what is printed.
+
+    Raises:
+        StudyError: both formats are asked for.
+    """
+    if as_json and as_csv:
+        raise StudyError("standard output holds one document, but got --json and --csv; drop one")
+    return as_json or as_csv
+
+
+def print_frame(
+    frame: "pd.DataFrame", name: str, facts: Mapping[str, object], *, as_json: bool
+) -> None:
+    """The table as CSV, or as JSON objects under `name` beside the facts; a gap is null."""
+    if not as_json:
+        from orchestrator.report.frames import csv
+
+        print(csv(frame).decode(), end="")
+        return
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    print(json.dumps({**facts, name: rows}, indent=2, allow_nan=False))
 
 
 def near(path: Path) -> Path:

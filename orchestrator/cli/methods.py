@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from methods.errors import MethodError
-from orchestrator.cli.console import Fit, Size, console, method_names
+from orchestrator.cli.console import (
+    AsCsv,
+    AsJson,
+    Fit,
+    Size,
+    console,
+    for_programs,
+    method_names,
+    print_frame,
+)
 from orchestrator.report.table import table, text
 
 
@@ -18,6 +27,8 @@ def methods(
             help="Show the hyperparameters of this method.", autocompletion=method_names
         ),
     ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """List the methods, or the hyperparameters of one method with defaults and search ranges."""
     from methods import METHODS
@@ -25,6 +36,14 @@ def methods(
 
     if name is not None and name not in METHODS:
         raise MethodError(f"no method is called {name!r}; {nearest(name, list(METHODS))}")
+    if for_programs(as_json=as_json, as_csv=as_csv):
+        import pandas as pd
+
+        rows = [_summary(each) for each in METHODS] if name is None else _fields(name)
+        facts = {} if name is None else {**_summary(name), "published": METHODS[name].PUBLISHED}
+        word = "methods" if name is None else "fields"
+        print_frame(pd.DataFrame(rows), word, facts, as_json=as_json)
+        return
     _methods_table() if name is None else _method_card(name)
 
 
@@ -74,13 +93,38 @@ def train(  # noqa: PLR0917
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def _summary(name: str) -> dict[str, str]:
+    """What a method is, and which of its fields are searched by default."""
+    from methods import METHODS
+
+    searched = ", ".join(field for field, span in _searched(name).items() if span)
+    return {"method": name, "what": _card(METHODS[name])[0], "searched": searched}
+
+
+def _fields(name: str) -> list[dict[str, str]]:
+    """A method's hyperparameters: default, search range and meaning."""
+    from methods import METHODS
+
+    spans = _searched(name)
+    return [
+        {
+            "field": field,
+            "default": (
+                f"{info.default:.3g}" if isinstance(info.default, float) else str(info.default)
+            ),
+            "searched": spans[field],
+            "meaning": " ".join((info.description or "").split()),
+        }
+        for field, info in METHODS[name].model_fields.items()
+    ]
+
+
 def _methods_table() -> None:
     from methods import METHODS
 
     grid = table("method", "what it is", "searched")
-    for name, method in METHODS.items():
-        searched = [field for field, span in _searched(name).items() if span]
-        grid.add_row(name, _card(method)[0], ", ".join(searched))
+    for name in METHODS:
+        grid.add_row(*_summary(name).values())
     console.print(grid)
     console.print("`isoflop methods NAME` shows a method's hyperparameters and what it costs.")
 
@@ -96,11 +140,8 @@ def _method_card(name: str) -> None:
         wrapped = textwrap.fill(line, console.width, subsequent_indent=hanging)
         console.print(wrapped, highlight=False, markup=False)
     grid = table(text("field", wrap=False), "default", "searched", "meaning")
-    spans = _searched(name)
-    for field, info in method.model_fields.items():
-        default = f"{info.default:.3g}" if isinstance(info.default, float) else str(info.default)
-        meaning = " ".join((info.description or "").split())
-        grid.add_row(field, default, spans[field], meaning)
+    for field in _fields(name):
+        grid.add_row(*field.values())
     console.print(grid)
     if method.PUBLISHED:
         settings = ", ".join(f"{field}={shown(value)}" for field, value in method.PUBLISHED.items())

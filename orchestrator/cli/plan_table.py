@@ -1,6 +1,7 @@
 """A plan for the terminal: readable in 80 columns and without colour."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -17,6 +18,9 @@ from orchestrator.search.split import (
     Splits,
 )
 from orchestrator.trial.packing import Packing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEVIATIONS = (0.2, 0.5, 1.0)
 """Seed-to-seed standard deviations that the detectable difference is shown for, in points."""
@@ -47,6 +51,35 @@ def terminal(plan: Plan) -> RenderableType:
     if plan.warnings:
         parts += [Text(), *(Text(f"! {warning}") for warning in plan.warnings)]
     return Group(*parts)
+
+
+def frame(plan: Plan) -> "pd.DataFrame":
+    """A row per method: what it can reach, and what it takes; costs in MACs, times in seconds."""
+    import pandas as pd
+
+    records = [
+        {
+            "method": method.method,
+            "searched": "; ".join(f"{name} {span}" for name, span in method.free.items()),
+            "least_macs": method.least,
+            "most_macs": method.most,
+            "refused": method.refused,
+            **{
+                f"fits_{budget:g}m": share
+                for budget, share in zip(plan.budgets, method.fits, strict=True)
+            },
+            "trials": method.trials,
+            "confirm": method.confirm,
+            "epochs_low": method.epochs[0],
+            "epochs_high": method.epochs[1],
+            "epochs_most": method.most_epochs,
+            "trial_seconds": method.trial_seconds,
+            "search_seconds": method.search_seconds,
+            "seconds": method.seconds,
+        }
+        for method in plan.methods
+    ]
+    return pd.DataFrame(records)
 
 
 def _space(plan: Plan) -> Table:

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.console import Out, StudyName, console
+from methods.errors import StudyError
+from orchestrator.cli.console import (
+    AsCsv,
+    AsJson,
+    Out,
+    StudyName,
+    console,
+    for_programs,
+    print_frame,
+)
 
 
 def table(
@@ -14,13 +23,21 @@ def table(
     to: Annotated[
         Path | None, typer.Option(help="Write to this file.", show_default="NAME.parquet")
     ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Export the learning curves and costs of a study as a table, to simulate searches on."""
     from orchestrator.search.replay import curves
     from orchestrator.study.file import load
 
+    programs = for_programs(as_json=as_json, as_csv=as_csv)
+    if programs and to is not None:
+        raise StudyError("--to names a Parquet file, but --json and --csv print; drop one of them")
     name = load(Path(study)).name if study.endswith((".yaml", ".yml")) else study
     table = curves.export(out.absolute() / name)
+    if programs:
+        print_frame(table.rows, "rows", {"study": name}, as_json=as_json)
+        return
     file = to or Path(f"{name}.parquet")
     curves.write(table, file)
     trials = table.rows["trial"].nunique()

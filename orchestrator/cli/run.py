@@ -11,7 +11,17 @@ import typer
 from rich.console import Console
 
 from orchestrator.cli.boards import print_board
-from orchestrator.cli.console import Out, Store, StudyFile, console, near
+from orchestrator.cli.console import (
+    AsCsv,
+    AsJson,
+    Out,
+    Store,
+    StudyFile,
+    console,
+    for_programs,
+    near,
+    print_frame,
+)
 from orchestrator.cli.streams import outlive
 from orchestrator.record.address import redact
 
@@ -110,7 +120,8 @@ def plan(  # noqa: PLR0917
             "--elsewhere", help="Plan for another machine. This one may be too small for a trial."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Estimate what a study reaches, how long it takes and what its seeds can show. Runs no trial.
 
@@ -118,8 +129,9 @@ def plan(  # noqa: PLR0917
     """
     from isoflop import Study
 
+    programs = for_programs(as_json=as_json, as_csv=as_csv)
     what = Study.load(study)
-    if not as_json:
+    if not programs:
         console.print(
             f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False
         )
@@ -129,6 +141,11 @@ def plan(  # noqa: PLR0917
         from pydantic import TypeAdapter
 
         print(TypeAdapter(type(planned)).dump_json(planned, indent=2).decode())
+        return
+    if as_csv:
+        from orchestrator.cli.plan_table import frame
+
+        print_frame(frame(planned), "methods", {}, as_json=False)
         return
     from orchestrator.cli.plan_table import terminal
 

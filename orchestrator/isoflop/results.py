@@ -12,7 +12,6 @@ from orchestrator.study import file
 
 if TYPE_CHECKING:
     from methods.shipping.card import Format
-    from orchestrator.board.versus import Versus
     from orchestrator.report.publish import Outcome
     from orchestrator.results.findings import Findings
 
@@ -120,7 +119,7 @@ class Results:
         Raises:
             StudyError: no such study, a method that is none of the study's, or nothing in common.
         """
-        from orchestrator.report.frames import pairs_table
+        from orchestrator.report.frames import differences_table, pairs_table
         from orchestrator.results import boards
 
         if other is None:
@@ -130,7 +129,7 @@ class Results:
         both = boards.two_studies(
             self.study, second, at, self._out, methods=methods, uri=self._mlflow
         )
-        return _differences(both)
+        return differences_table(both)
 
     def trials(self) -> pd.DataFrame:
         """One row per operating point of each trial that ended, with a column per hyperparameter.
@@ -211,15 +210,3 @@ class Results:
             f"{table.to_html(index=False, na_rep='', float_format='{:.4g}'.format, border=0)}"
             f'<p><a href="{html.escape(outcome.report.as_uri())}">report</a></p>'
         )
-
-
-def _differences(both: "Versus") -> pd.DataFrame:
-    """Each shared method at each budget: the second study less the first."""
-    records = [
-        (d.budget, d.method, r.state, r.difference, r.lo, r.hi, r.p, d.p_holm)
-        for d in both.differences
-        for r in [d.result]
-    ]
-    budget = f"budget_{both.first.study.cost.name}"
-    columns = [budget, "method", "state", "difference", "lo", "hi", "p", "p_holm"]
-    return pd.DataFrame(records, columns=columns)

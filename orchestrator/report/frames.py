@@ -10,6 +10,7 @@ from orchestrator.board import words
 from orchestrator.board.choose import Choice
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Cell
+from orchestrator.board.versus import Versus
 from orchestrator.record.events import SIZES
 from orchestrator.report import axes
 from orchestrator.report.groups import Group
@@ -187,6 +188,18 @@ def pairs_table(board: Board) -> pd.DataFrame:
         for c in board.pairs
         for r in [c.result]
     ]
+    return pd.DataFrame(records, columns=columns)
+
+
+def differences_table(both: Versus) -> pd.DataFrame:
+    """Each shared method at each budget: the second study less the first."""
+    records = [
+        (d.budget, d.method, r.state, r.difference, r.lo, r.hi, r.p, d.p_holm)
+        for d in both.differences
+        for r in [d.result]
+    ]
+    budget = f"budget_{both.first.study.cost.name}"
+    columns = [budget, "method", "state", "difference", "lo", "hi", "p", "p_holm"]
     return pd.DataFrame(records, columns=columns)
 
 

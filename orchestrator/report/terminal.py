@@ -10,24 +10,26 @@ from orchestrator.board import words
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Cell, Comparison
 from orchestrator.board.stats.contrasts import Difference
-from orchestrator.board.verdict import notes, verdict
+from orchestrator.board.verdict import notes
 from orchestrator.board.versus import Versus
 from orchestrator.record.result import OVER_BUDGET, REFUSED
 from orchestrator.report.table import number, table, text
 
 
 def terminal(board: Board, *, times: Sequence[Timed] = ()) -> RenderableType:
-    """Verdict, board, notes and effort; readable in 80 columns and without colour."""
-    parts: list[RenderableType] = [Text(verdict(board), style="bold"), Text()]
+    """Effort, latency, routing, then the board with its notes: what scrolls away is the detail.
+
+    The verdict is not among them: a caller prints it last. 80 columns and no colour suffice.
+    """
+    parts: list[RenderableType] = [_effort(board), Text()]
+    if any(time.ms is not None for time in times):
+        parts += [_times(board, times), Text()]
+    if any(cell.worth for cell in board.cells):
+        parts += [_routing(board), Text()]
+    if board.unreduced:
+        parts += [_unreduced(board), Text()]
     parts.append(_cells(board, board.primary))
     parts += [Text(f"! {note}") for note in notes(board)]
-    if any(cell.worth for cell in board.cells):
-        parts += [Text(), _routing(board)]
-    if board.unreduced:
-        parts += [Text(), _unreduced(board)]
-    parts += [Text(), _effort(board)]
-    if any(time.ms is not None for time in times):
-        parts += [Text(), _times(board, times)]
     return Group(*parts)
 
 

@@ -114,8 +114,8 @@ def compare(  # noqa: PLR0917
     if other is None:
         board = boards.at_budgets(study, budgets, out, methods=names, uri=mlflow, refresh=refresh)
         if programs:
-            facts = {"study": board.rules.study, "notes": list(notes(board))}
-            print_frame(frames.pairs_table(board), "pairs", facts, as_json=as_json)
+            of = {"study": board.rules.study, "notes": list(notes(board))}
+            print_frame(frames.pairs_table(board), "pairs", of, as_json=as_json)
         else:
             console.print(terminal.comparison(board))
         return
@@ -123,8 +123,12 @@ def compare(  # noqa: PLR0917
         study, other, budgets, out, methods=names, uri=mlflow, refresh=refresh
     )
     if programs:
-        facts = {"first": both.first.study.name, "second": both.second.study.name}
-        facts |= {"exploratory": both.exploratory, "notes": list(both.notes)}
+        facts: dict[str, object] = {
+            "first": both.first.study.name,
+            "second": both.second.study.name,
+            "exploratory": both.exploratory,
+            "notes": list(both.notes),
+        }
         print_frame(frames.differences_table(both), "differences", facts, as_json=as_json)
     else:
         console.print(terminal.side_by_side(both))
@@ -144,8 +148,12 @@ def verify(
     with Console(stderr=True).status("Reading every run of the study"):
         findings = isoflop.open(study, out=out, mlflow=mlflow).verify()
     if programs:
-        facts = {"study": findings.study, "follows": not findings.flaws, "notes": findings.notes}
-        facts |= {"checked": dict(sorted(findings.checked.items()))}
+        facts: dict[str, object] = {
+            "study": findings.study,
+            "follows": not findings.flaws,
+            "notes": findings.notes,
+            "checked": dict(sorted(findings.checked.items())),
+        }
         import pandas as pd
 
         columns = ["where", "what", "stored", "recomputed"]

@@ -1,7 +1,6 @@
 """Run a study, plan it, and what a study file may hold."""
 
 import json
-import logging
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from orchestrator.cli.console import (
     AsCsv,
     AsJson,
     Out,
+    Quiet,
     Store,
     StudyFile,
     console,
@@ -59,6 +59,7 @@ def run(  # noqa: PLR0917
         float,
         typer.Option(help="Wait so many seconds for another driver of the study to end.", min=0),
     ] = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Search, confirm and print the board. The same command resumes after any interruption."""
     from isoflop import Study
@@ -66,16 +67,20 @@ def run(  # noqa: PLR0917
 
     outlive("the sweep continues")
     what = Study.load(study)
-    console.print(f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False)
-    _print_what_starts()
+    if not quiet:
+        console.print(
+            f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False
+        )
     done = finished(out / what.name / "wal.jsonl", what.hash)
-    if done:
+    if done and not quiet:
         console.print("Everything is done already; the data are compared, then the board follows.")
+    if not quiet:
+        console.print("Loading PyTorch, Ray and MLflow")  # already the next line takes a second
     from orchestrator.cli.progress import Progress
     from orchestrator.sweep import signals
 
     signals.listen()
-    progress = Progress(what, console)
+    progress = Progress(what, console, quiet=quiet)
     try:
         with progress.shown():
             results = what.run(
@@ -98,9 +103,9 @@ def run(  # noqa: PLR0917
             signals.leave(signals.exit_code())
         raise typer.Exit(signals.exit_code()) from None
     outcome = results.outcome()
-    if not outcome.fresh and not done:
+    if not outcome.fresh and not done and not quiet:
         console.print("Everything is done already; this is the board.")
-    print_board(outcome)
+    print_board(outcome, quiet=quiet)
 
 
 def plan(  # noqa: PLR0917
@@ -168,18 +173,3 @@ def schema(
 
         schema = Study.model_json_schema()
     print(json.dumps(schema, indent=2))
-
-
-class _Announcer(logging.Handler):
-    """Prints a log message as a line of the command's output."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno == logging.INFO:
-            console.print(record.getMessage(), highlight=False, markup=False)
-
-
-def _print_what_starts() -> None:
-    """The sweep's log says when Ray starts, which takes seconds."""
-    logger = logging.getLogger("orchestrator.sweep.cluster")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(_Announcer())

@@ -218,12 +218,23 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Doing:
+    """What the driver does from now on; told to listeners, no part of the record."""
+
+    what: str
+    """In words, as "Starting Ray on this machine"; '' while trials run."""
+    done: int = 0
+    total: int = 0
+    """Steps, where they are counted."""
+
+
+@dataclass(frozen=True)
 class Resumed:
     """All events so far happened in an earlier run; told to listeners, no part of the record."""
 
 
 Event = Begun | Start | Epoch | Lost | Paused | End | Latency
-News = Event | Planned | Resumed
+News = Event | Planned | Doing | Resumed
 Listener = Callable[[News], None]
 
 KINDS: Mapping[str, type[Event]] = {

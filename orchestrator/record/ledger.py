@@ -35,6 +35,9 @@ from orchestrator.study.space import Space, searches
 
 logger = logging.getLogger(__name__)
 
+LOOK = 0.1
+"""Seconds for which `held` may stand in a driver's way, and more."""
+
 
 class Ledger:
     """The one writer of a study's folder; a second driver is refused.
@@ -235,7 +238,7 @@ def _claimed(folder: Path, study: Study, patience: float) -> tuple[TextIO, Study
             f"{folder} must be a folder that can be written, but: {error.strerror}; "
             "choose another with --out"
         ) from None
-    deadline, warned = time.monotonic() + patience, False
+    deadline, warned = time.monotonic() + max(patience, LOOK), False
     while not _locked(lock):
         if patience and not warned:
             logger.warning("another driver holds %s; waiting %.3g s for it", folder, patience)
@@ -248,7 +251,7 @@ def _claimed(folder: Path, study: Study, patience: float) -> tuple[TextIO, Study
                 f"one driver runs a study at a time, but another one holds {folder}"
                 f"{holder and f' ({holder})'}; wait for it, or stop it"
             )
-        time.sleep(0.5)
+        time.sleep(0.5 if patience else LOOK)
     with contextlib.suppress(OSError):  # the name of the holder is a courtesy
         lock.truncate(0)
         os.write(lock.fileno(), f"process {os.getpid()} on {platform.node()}\n".encode())
@@ -262,6 +265,18 @@ def _claimed(folder: Path, study: Study, patience: float) -> tuple[TextIO, Study
         content = {"hash": study.hash, **study.model_dump(mode="json")}
         files.write(written, json.dumps(content, indent=1))
     return lock, study
+
+
+def held(folder: Path) -> bool:
+    """Whether a driver runs the study in this folder now, as far as its file system tells."""
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _locked(lock: TextIO) -> bool:

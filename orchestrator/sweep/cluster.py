@@ -24,8 +24,6 @@ from orchestrator.study.check import slots, slots_here
 from orchestrator.study.file import Resources
 from orchestrator.sweep import signals
 
-logger = logging.getLogger(__name__)
-
 for _name in ("ray.tune.tune", "ray.tune.execution.tune_controller"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)  # the ledger records which trials failed
 
@@ -87,10 +85,6 @@ def started(resources: Resources, address: str, at_once: int | None = None) -> I
             "a sweep starts its own Ray, but this process is connected to one already; "
             "`ray.shutdown()` disconnects it"
         )
-    if address == "local":
-        logger.info("Starting Ray on this machine")
-    else:
-        logger.info("Connecting to Ray at %s", address)
     threads = {"OMP_NUM_THREADS": str(max(1, int(resources.cpu)))}
     os.environ.update(ENVIRONMENT | threads)
     if address == "local":

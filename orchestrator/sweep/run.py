@@ -20,7 +20,7 @@ from orchestrator.board import latency
 from orchestrator.board.rules import BASELINE
 from orchestrator.record import contents, evidence, log
 from orchestrator.record.address import Address
-from orchestrator.record.events import Listener
+from orchestrator.record.events import Doing, Listener, News
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import Clock, Provenance, provenance
 from orchestrator.report.publish import Outcome, Source, publish
@@ -62,13 +62,22 @@ def run(
     """
     address = place.address
     assert address is not None, "a place to plan for has no address; a sweep must have one"
+    tell = listener or _silent
+    tell(Doing("Reading the data"))
     checked = ready(study, place)
     if not place.here:
+        tell(Doing(f"Connecting to Ray at {address}"))
         with study.lines():
             cluster.preflight(study.resources, address, slots)
     prepared, folder, earlier = checked.prepared, checked.folder, checked.earlier
     study, store_uri, read = prepared.study, place.store, checked.survey
     origin = provenance(study, prepared.data.task, len(prepared.data.test), read.digest)
+
+    def start() -> contextlib.AbstractContextManager[int]:
+        here = "Starting Ray on this machine"
+        tell(Doing(here if place.here else f"Connecting to Ray at {address}"))
+        return cluster.started(study.resources, address, slots)
+
     with _disk_full_in_a_line(), contextlib.ExitStack() as stack:
         _make(place.out)
         store.claim(store_uri, study.name, study.hash)
@@ -80,8 +89,8 @@ def run(
         projector.start()
         time_left, last = 5.0, 30.0
         try:
-            start = partial(cluster.started, study.resources, address, slots)
-            fresh = _train(ledger, prepared, origin, start, listener, trainable=trainable)
+            fresh = _train(ledger, prepared, origin, start, tell, trainable=trainable)
+            tell(Doing("Writing to MLflow"))
             log.mark_finished(ledger.wal, study.hash)
             time_left = 120.0
         except KeyboardInterrupt:
@@ -112,14 +121,29 @@ def run(
         latencies=ledger.history.latencies,
         curves=partial(log.logged, ledger.wal),
     )
+    return _published(source, folder, store_uri, tell, fresh=fresh)
+
+
+def _published(
+    source: Source, folder: Path, store_uri: str, tell: Listener, *, fresh: bool
+) -> Outcome:
+    """The board, with its report in the study's folder and itself in MLflow."""
+    tell(Doing("Drawing the report"))
     published = publish(source, folder)
+    tell(Doing("Writing the board to MLflow"))
     try:
-        link = store.write_board(store_uri, study.name, published.board, published.page.parent)
+        link = store.write_board(
+            store_uri, source.study.name, published.board, published.page.parent
+        )
     except Exception as error:  # the board is in the folder; its view can be written again
         reason = Address(store_uri).redact(str(error))
         logger.warning("MLflow did not take the board: %s", reason)
         link = None
     return Outcome(published.board, published.page, store_uri, link, fresh, published.times)
+
+
+def _silent(news: News) -> None:
+    """The listener where nobody listens."""
 
 
 def _make(out: Path) -> None:
@@ -136,7 +160,7 @@ def _train(
     prepared: Prepared,
     origin: Provenance,
     start: Start,
-    listener: Listener | None,
+    tell: Listener,
     *,
     trainable: type[tune.Trainable],
 ) -> bool:
@@ -147,8 +171,8 @@ def _train(
     """
     if not _unfinished(ledger, prepared):
         return False
-    if listener:
-        ledger.replay(listener)
+    if tell is not _silent:
+        ledger.replay(tell)
     losses = 0
     while _unfinished(ledger, prepared):
         heard = ledger.history.heard
@@ -206,6 +230,7 @@ def _fit(
         agenda = _agenda(ledger, prepared, lag)
         try:
             if not agenda.finished:
+                ledger.announce(Doing(""))
                 drive(
                     agenda,
                     ledger,
@@ -249,7 +274,9 @@ def _time(ledger: Ledger, settings: Settings, data: shared.Handle | None) -> Non
     """Time the board's networks, now that no trial runs: one worker, one pair at a time."""
     resources = ledger.study.resources
     worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(measured)
-    for pair in _untimed(ledger):
+    pairs = _untimed(ledger)
+    for number, pair in enumerate(pairs):
+        ledger.announce(Doing("Measuring latency", number, len(pairs)))
         for event in ray.get(worker.remote(pair, settings, partial(shared.get, settings, data))):
             ledger.history.time(event)
         signals.check()

@@ -1,15 +1,21 @@
 """What a person sees of a sweep, in a terminal and in a file."""
 
+import dataclasses
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from orchestrator.cli.progress import Progress
 from orchestrator.record.events import (
+    Doing,
     End,
     EndState,
+    Epoch,
     Figures,
+    Lost,
+    Metrics,
     News,
     Planned,
     Point,
@@ -45,9 +51,26 @@ def ended(trial: str, state: EndState = "COMPLETE", reason: str | None = None) -
     return End(trial, state, reason, 2, 1.0, (POINT,) if state == "COMPLETE" else ())
 
 
-def shown(*events: News, terminal: bool, study: Study = STUDY, width: int = 100) -> str:
+def rendered(progress: Progress, console: Console) -> str:
+    """What a terminal shows at this moment."""
+    with console.capture() as capture:
+        console.print(progress._view())
+    return re.sub(r"\x1b\[[\d;]*m", "", capture.get())
+
+
+def view(*events: News, height: int = 40) -> str:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=height)
+    progress = Progress(STUDY, console)
+    for event in events:
+        progress(event)
+    return rendered(progress, console)
+
+
+def shown(
+    *events: News, terminal: bool, study: Study = STUDY, width: int = 100, quiet: bool = False
+) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
-    progress = Progress(study, console)
+    progress = Progress(study, console, quiet=quiet)
     with progress.shown():
         for event in events:
             progress(event)
@@ -97,6 +120,87 @@ def test_a_terminal_that_is_narrow_or_cannot_redraw_shows_lines(
     assert shown(*events, terminal=True, width=40) == line
     monkeypatch.setenv("TERM", "dumb")
     assert shown(*events, terminal=True) == line
+
+
+def test_a_line_holds_the_best_point_and_no_more_than_100_characters() -> None:
+    points = (
+        Point("a", Figures(0.5, 2e5), alarm="static: " + "decisions " * 30),
+        Point("b", Figures(0.75, 3e5), alarm="static"),
+        Point("c", Figures(0.7, 1e5)),
+    )
+    one = End("skipnet-00000", "COMPLETE", None, 2, 1.0, points)
+    lost = Lost("skipnet-00001", "its worker died: " + "because " * 40)
+    text = shown(
+        Resumed(), started("skipnet-00000"), one, started("skipnet-00001"), lost, terminal=False
+    )
+    first, second = text.splitlines()
+    assert first == (
+        "[1 of at most 6] skipnet-00000 COMPLETE: 75.0 % validation at 0.300 MMACs, 2 alarms"
+    )
+    assert len(second) == 100
+    assert second.endswith("...")
+
+
+def test_what_happens_now_is_a_line_and_the_head_of_the_table() -> None:
+    events = (
+        Doing("Starting Ray on this machine"),
+        Resumed(),
+        Doing(""),
+        Doing("Measuring latency", 0, 3),
+        Doing("Measuring latency", 1, 3),
+        Doing("Drawing the report"),
+    )
+    assert shown(*events, terminal=False).splitlines() == [
+        "Starting Ray on this machine",
+        "Measuring latency, 3 pairs",
+        "Drawing the report",
+    ]
+    assert "s: Measuring latency, pair 2 of 3" in view(*events[:5])
+    assert "s: Searching" in view(*events[:3])
+    assert "s: Confirming on fresh seeds" in view(*events[:3], Planned(2))
+
+
+def test_a_running_trial_shows_its_epoch_and_accuracy() -> None:
+    whole = dataclasses.replace(started("skipnet-00000"), params={"recipe.epochs": 8})
+    text = view(Resumed(), Doing(""), whole, Epoch("skipnet-00000", 3, Metrics(val_acc=0.625)))
+    assert re.search(r"skipnet-00000 +3 of 8 +62.5 %", text)
+    trials = [started(f"dense-{number:05}") for number in range(40)]
+    assert "and 26 more" in view(Resumed(), Doing(""), *trials, height=28)
+    assert len(view(Resumed(), Doing(""), *trials, height=28).splitlines()) <= 28
+
+
+def test_the_time_left_is_told_once_each_method_was_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("orchestrator.cli.progress.time.monotonic", lambda: clock[0])
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
+    progress = Progress(STUDY, console)
+
+    def run(trial: str, seconds: float) -> str:
+        progress(started(trial))
+        clock[0] += seconds
+        progress(dataclasses.replace(ended(trial), seconds=seconds))
+        return rendered(progress, console)
+
+    progress(Resumed())
+    progress(Doing(""))
+    assert "left" not in run("dense-00000", 10)
+    assert "left" not in run("dense-00001", 10), "skipnet may take any time"
+    # One more search trial of skipnet, and at most one confirm run of each.
+    assert "up to about 2 min of training left" in run("skipnet-00000", 60)
+    progress(Planned(1))
+    assert "about 40 s of training left" in run("skipnet-00001", 60)
+    text = run("dense-00000-seed1", 10)
+    assert "left" not in text
+    progress(Doing("Measuring latency", 0, 3))
+    assert "left" not in rendered(progress, console)
+
+
+def test_quiet_shows_nothing() -> None:
+    events = (Doing("Starting Ray"), Resumed(), started("dense-00000"), ended("dense-00000"))
+    assert shown(*events, terminal=False, quiet=True) == ""
+    assert shown(*events, terminal=True, quiet=True) == ""
 
 
 def test_trials_that_equal_time_will_hold_are_not_foretold() -> None:

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -34,9 +35,16 @@ def test_files_in_the_working_folder_disturb_no_sweep(drilled: Sweep) -> None:
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_the_command_says_what_it_waits_for(drilled: Sweep) -> None:
-    first, second, *_ = drilled.printed().splitlines()
+    first, *then = drilled.printed().splitlines()
     assert first.startswith("Study quickstart on digits")
-    assert second == "Starting Ray on this machine"
+    assert then[:3] == [
+        "Loading PyTorch, Ray and MLflow",
+        "Reading the data",
+        "Starting Ray on this machine",
+    ]
+    last = [line for line in then if line.startswith(("Measuring", "Writing", "Drawing"))]
+    assert re.sub(r"\d+ pairs?", "N pairs", last[-4]) == "Measuring latency, N pairs"
+    assert last[-3:] == ["Writing to MLflow", "Drawing the report", "Writing the board to MLflow"]
 
 
 @pytest.mark.ray

@@ -23,6 +23,7 @@ from orchestrator.cli.methods import methods, train
 from orchestrator.cli.replay import simulate, table
 from orchestrator.cli.run import plan, run, schema
 from orchestrator.cli.streams import guarded
+from orchestrator.cli.studies import init, open_study, studies
 from orchestrator.cli.usage import Usage
 from orchestrator.record.address import redact
 
@@ -37,14 +38,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Run a study": (run, plan, data, schema),
-    "Read its results": (board, compare, verify, export),
+    "Run a study": (run, init, plan, data, schema),
+    "Read its results": (board, studies, open_study, compare, verify, export),
     "Methods and searchers": (methods, train, table, simulate),
     "Kubernetes": (submit, status, logs, cancel),
 }
 for heading, commands in COMMANDS.items():
     for command in commands:
-        app.command(rich_help_panel=heading)(command)
+        name = command.__name__.removesuffix("_study")  # `open` is Python's
+        app.command(name, rich_help_panel=heading)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -22,6 +22,7 @@ from orchestrator.cli.console import (
     for_programs,
     near,
     print_frame,
+    run_before,
 )
 from orchestrator.record.address import Address, redact
 from orchestrator.report.table import number, table
@@ -39,7 +40,13 @@ Refresh = Annotated[
 
 
 def board(  # noqa: PLR0917
-    study: StudyName,
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            help="The study file, or the study's name. Without it, the studies are listed.",
+            autocompletion=run_before,
+        ),
+    ] = None,
     out: Out = Path("runs"),
     mlflow: Store = None,
     primary: Annotated[
@@ -61,13 +68,20 @@ def board(  # noqa: PLR0917
     """Print the board of a finished or running study, computed from the MLflow store alone."""
     import isoflop
 
+    if study is None:
+        from orchestrator.cli.studies import studies
+
+        studies(out, mlflow, as_json=as_json, as_csv=as_csv)
+        return
     programs = for_programs(as_json=as_json, as_csv=as_csv)
     if axis is not None and (programs or quiet):
         raise StudyError(
             "--axis prints a table of its own, which has no --json, --csv or --quiet; --csv has "
             "every axis as a column"
         )
-    outcome = isoflop.open(study, out=out, mlflow=mlflow).outcome(primary=primary, refresh=refresh)
+    with Console(stderr=True).status("Reading the runs of the study"):
+        results = isoflop.open(study, out=out, mlflow=mlflow)
+        outcome = results.outcome(primary=primary, refresh=refresh)
     if programs:
         from orchestrator.report.frames import board_table
 

@@ -26,7 +26,7 @@ def _shipped(incomplete: str) -> list[str]:
     return [name for name in study_names() if name.startswith(incomplete)]
 
 
-def _run_before(context: typer.Context, incomplete: str) -> list[str]:
+def run_before(context: typer.Context, incomplete: str) -> list[str]:
     """Names of the studies in --out."""
     logs = Path(context.params.get("out") or "runs").glob("*/wal.jsonl")
     return sorted(log.parent.name for log in logs if log.parent.name.startswith(incomplete))
@@ -48,7 +48,7 @@ StudyFile = Annotated[
 ]
 StudyName = Annotated[
     str,
-    typer.Argument(help="The study file, or the study's name.", autocompletion=_run_before),
+    typer.Argument(help="The study file, or the study's name.", autocompletion=run_before),
 ]
 Out = Annotated[Path, typer.Option(help="The folder that holds a folder for each study.")]
 Store = Annotated[

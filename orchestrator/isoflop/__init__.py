@@ -19,14 +19,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from isoflop.results import Results, open  # noqa: A004
+    from isoflop.results import Results, open, studies  # noqa: A004
     from isoflop.study import Study
     from isoflop.training import train
     from methods import METHODS
     from methods.errors import IsoflopError
     from methods.shipping.load import load
 
-__all__ = ["METHODS", "IsoflopError", "Results", "Study", "load", "open", "train"]
+__all__ = ["METHODS", "IsoflopError", "Results", "Study", "load", "open", "studies", "train"]
 
 _MODULES = {
     "METHODS": "methods",
@@ -35,6 +35,7 @@ _MODULES = {
     "Study": "isoflop.study",
     "load": "methods.shipping.load",
     "open": "isoflop.results",
+    "studies": "isoflop.results",
     "train": "isoflop.training",
 }
 """Public name -> the module that defines it."""

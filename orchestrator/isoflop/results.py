@@ -44,6 +44,29 @@ def open(study: str | Path, *, out: str | Path = "runs", mlflow: str | None = No
     return Results(str(study), out, mlflow=mlflow)
 
 
+def studies(*, out: str | Path = "runs", mlflow: str | None = None) -> pd.DataFrame:
+    """The studies of a folder and of its MLflow store, a row each.
+
+    `trials` ended; `state` is running, interrupted or finished, and of a study that lies in MLflow
+    alone published or unpublished; `verdict` is when its last trial was done.
+
+    >>> frame = studies(out=RUNS)
+    >>> frame.loc[frame["study"] == "quickstart", "state"].tolist()
+    ['finished']
+
+    Raises:
+        StudyError: there is neither a folder nor a store.
+        StorageError: the store does not answer.
+    """
+    from orchestrator.results import studies as listing
+
+    rows = [vars(each) for each in listing.studies(Path(out), mlflow)]
+    columns = ["study", "data", "trials", "state", "verdict"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame["verdict"] = pd.to_datetime(frame["verdict"], unit="ms", utc=True)
+    return frame
+
+
 class Results:
     """A study's board, comparisons, trials and networks, as its MLflow store holds them.
 

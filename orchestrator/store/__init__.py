@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from orchestrator.store.mirror import project
     from orchestrator.store.place import check, claim
     from orchestrator.store.projector import Projector
-    from orchestrator.store.published import link, read_latencies, read_study, write_board
+    from orchestrator.store.published import (
+        link,
+        read_latencies,
+        read_studies,
+        read_study,
+        write_board,
+    )
     from orchestrator.store.raw import Stored, StoredRun, fetch_evidence, read_stored
     from orchestrator.store.trials import read_curves, read_rows, read_trials, trial_of
 
@@ -19,7 +25,7 @@ _NAMES = {
     "mirror": ["project"],
     "place": ["check", "claim"],
     "projector": ["Projector"],
-    "published": ["link", "read_latencies", "read_study", "write_board"],
+    "published": ["link", "read_latencies", "read_studies", "read_study", "write_board"],
     "raw": ["Stored", "StoredRun", "fetch_evidence", "read_stored"],
     "trials": ["read_curves", "read_rows", "read_trials", "trial_of"],
 }
@@ -39,6 +45,7 @@ __all__ = [
     "read_latencies",
     "read_rows",
     "read_stored",
+    "read_studies",
     "read_study",
     "read_trials",
     "trial_of",

@@ -3,13 +3,14 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Run
 
-from methods.errors import StorageError
+from methods.errors import StorageError, StudyError
 from methods.files import UNFINISHED, digest
 from orchestrator.board.model import Board, Cell
 from orchestrator.board.verdict import verdict
@@ -62,6 +63,50 @@ def read_study(uri: str, study: str) -> Provenance:
             f"provenance.json of study {study!r} must hold its study as JSON, but does not; "
             "`isoflop run` with the study file writes the store again"
         ) from None
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """What a store holds of a study, in short."""
+
+    study: str
+    data: str
+    trials: int
+    """Trials that ended."""
+    published: int | None
+    """When its board was written, in milliseconds since 1970; None where it has none."""
+
+
+def read_studies(uri: str, *, without: Sequence[str] = ()) -> list[StudyRuns]:
+    """The studies of a store, but for those named in `without`.
+
+    Raises:
+        StorageError: the store cannot be used.
+    """
+    with storage_errors(uri):
+        client = connect(uri)
+        experiments = [
+            each
+            for each in client.search_experiments()
+            if "study_hash" in each.tags and each.name not in without
+        ]
+        return [_in_short(uri, client, each) for each in experiments]
+
+
+def _in_short(uri: str, client: MlflowClient, experiment: Experiment) -> StudyRuns:
+    try:
+        data = str(read_study(uri, experiment.name).study.get("data", ""))
+    except (StudyError, StorageError):  # it has not begun, or its files are elsewhere
+        data = ""
+    trials = runs_of(client, experiment, "tags.role LIKE 'trial-%'")
+    boards = runs_of(client, experiment, "tags.role = 'leaderboard'")
+    ends = [run.info.end_time for run in boards if run.info.end_time]
+    return StudyRuns(
+        experiment.name,
+        data,
+        sum(run.info.status in ENDED for run in trials),
+        max(ends, default=None),
+    )
 
 
 def read_latencies(uri: str, study: str) -> list[Latency]:

@@ -265,7 +265,11 @@ def _server_command(address: Address) -> str:
 
 def export(  # noqa: PLR0917
     run: Annotated[
-        str, typer.Argument(help="STUDY/METHOD, STUDY/TRIAL, or the MLflow run id of a trial.")
+        str,
+        typer.Argument(
+            help="STUDY/METHOD, STUDY/TRIAL, the MLflow run id of a trial, or the folder that "
+            "`isoflop train` wrote."
+        ),
     ],
     kind: Annotated[
         Literal["torch", "pt2", "onnx"],
@@ -294,9 +298,15 @@ def export(  # noqa: PLR0917
 ) -> None:
     """Write a deployed network to a file, with a model card and proof that both agree."""
     from orchestrator.results import export as exports
+    from orchestrator.trial import kept
 
     with Console(stderr=True).status("Exporting, and comparing with the network as measured"):
-        source = exports.find(run, out, uri=mlflow, at=at, point=point)
+        if (Path(run) / kept.FILE).is_file():
+            if at is not None:
+                raise StudyError("--at names a cell of a study's board, but a training has none")
+            source = exports.trained(Path(run), point)
+        else:
+            source = exports.find(run, out, uri=mlflow, at=at, point=point)
         folder = exports.export(source, kind, to)
     console.print(f"{source.row.trial} {source.row.point}".rstrip(), highlight=False)
     console.print(f"Network: {near(folder)}", highlight=False, soft_wrap=True)

@@ -1,7 +1,9 @@
 """The commands that list the methods and train one by hand."""
 
 import inspect
+import shlex
 import textwrap
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +17,7 @@ from orchestrator.cli.console import (
     console,
     for_programs,
     method_names,
+    near,
     print_frame,
 )
 from orchestrator.report.table import table, text
@@ -74,10 +77,25 @@ def train(  # noqa: PLR0917
             "--published", help="Use the settings of the method's paper, optimiser included."
         ),
     ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep weights and evidence in this folder.", show_default="runs/trained/NAME"
+        ),
+    ] = None,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Keep nothing, and leave the test split unread.")
+    ] = False,
 ) -> None:
-    """Train one method by hand, print its curve and its operating points on validation."""
+    """Train one method by hand, print its curve and operating points, and keep its networks."""
     from methods.data.load import Reading
     from orchestrator.trial.byhand import by_hand
+
+    folders: list[Path] = []
+
+    def place(name: str) -> Path:
+        folders.append(keep or Path("runs") / "trained" / name)
+        return folders[0]
 
     images = Reading(data, size, fit)
     lines = by_hand(
@@ -88,9 +106,16 @@ def train(  # noqa: PLR0917
         seed=seed,
         device=device,
         published=published,
+        keep=None if discard else place,
     )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+    if folders:
+        folder = shlex.quote(str(near(folders[0])))
+        console.print(f"Kept:  {folder}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"Ship:  isoflop export {folder}", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def _summary(name: str) -> dict[str, str]:

@@ -36,10 +36,9 @@ def facts(source: StoredStudy, row: Row, method: Method, data: Data, how: Format
     mean, std = (values.double() for values in (data.test.mean, data.test.std))
     pixels = data.test.head(SEEN)[0].double() * std[:, None, None] + mean[:, None, None]
     origin = provenance(study, task, len(data.test))
+    timed_pairs = store.read_latencies(source.uri, study.name) if source.uri else []
     events = [
-        event
-        for event in store.read_latencies(source.uri, study.name)
-        if (event.trial, event.point) == (row.trial, row.point)
+        event for event in timed_pairs if (event.trial, event.point) == (row.trial, row.point)
     ]
     times = timed(source.rows, study.budgets, BASELINE, events, study.cost)
     return {

@@ -25,6 +25,7 @@ from orchestrator.results.boards import StoredStudy, located, stored
 from orchestrator.results.contents import refuse_other_data
 from orchestrator.study.check import reading
 from orchestrator.study.params import recorded_parts
+from orchestrator.trial import kept
 from orchestrator.trial.checkpoints import deployed
 
 TOLERANCE = 1e-4
@@ -88,6 +89,23 @@ def find(
             raise StudyError(f"--at names a cell of a method, but {name!r} is none")
         row = _trial(source, name, point)
     return ConfirmedPoint(source, row, out.absolute() / source.study.name)
+
+
+def trained(folder: Path, point: str | None = None) -> ConfirmedPoint:
+    """An operating point of what `isoflop train` left in a folder; by default the last.
+
+    Raises:
+        StorageError: the folder holds no training.
+        StudyError: it has no such operating point.
+    """
+    training = kept.read(folder)
+    rows = {row.point: row for row in training.rows}
+    name = next(reversed(rows)) if point is None else point
+    if name not in rows:
+        raise StudyError(f"--point must be one of the training's; {nearest(name, list(rows))}")
+    where = training.folder.absolute()
+    source = StoredStudy(training.study, training.provenance, training.rows, "", where)
+    return ConfirmedPoint(source, rows[name], where)
 
 
 def export(source: ConfirmedPoint, how: Format, to: Path | None = None) -> Path:

@@ -1,6 +1,8 @@
 """One method trained by hand, without Ray, a study or a store."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -15,6 +17,7 @@ from orchestrator.board.words import macs_text, percent
 from orchestrator.record.events import Point
 from orchestrator.study.document import parsed
 from orchestrator.study.params import PREFIX, parts
+from orchestrator.trial.kept import Keeper, trial_name
 from orchestrator.trial.measure import measure
 
 BATCH = 64
@@ -30,10 +33,13 @@ def by_hand(
     seed: int,
     device: str,
     published: bool = False,
+    keep: Callable[[str], Path] | None = None,
 ) -> Iterator[str]:
     """Trains a method on a data set, a line per epoch, then a line per operating point.
 
-    `published` takes the paper's settings, optimiser included, where `settings` says nothing else.
+    `keep` gives the folder for what a training of this name leaves: weights, and as evidence what
+    the networks give on the test images. `published` takes the paper's settings, optimiser
+    included, where `settings` says nothing else.
 
     Raises:
         MethodError: an unknown method or field, or a value outside its bounds.
@@ -58,6 +64,12 @@ def by_hand(
     loaded = data.load(seed=seed, device=device)
     yield f"{chosen!r} on {data.name}: {loaded.task}"
     phases = len(chosen.phases())
+    keeper, seconds = None, 0.0
+    if keep is not None:
+        whole = chosen.model_dump(mode="json")
+        whole |= {PREFIX + field: value for field, value in recipe.model_dump(mode="json").items()}
+        folder = keep(trial_name(method, whole, seed, data)).absolute()
+        keeper = Keeper(folder, method, whole, seed=seed, reading=_there(data))
     for epoch in train(chosen, loaded, recipe, seed=seed, device=device):
         validation = evaluate(epoch.net, loaded.validation, device=device)
         yield (
@@ -65,10 +77,24 @@ def by_hand(
             f"validation {percent(validation.accuracy)} % at "
             f"{macs_text(validation.macs_mean)} MMACs ({epoch.seconds:.2f} s)"
         )
-        if epoch.phase_done:
-            name = epoch.phase if phases > 1 else ""
-            for measured in measure(chosen, epoch.points(), name, loaded, device, test=False):
-                yield _point(measured.point)
+        seconds += epoch.seconds
+        if not epoch.phase_done:
+            continue
+        name, test = epoch.phase if phases > 1 else "", keeper is not None
+        for measured in measure(chosen, epoch.points(), name, loaded, device, test=test):
+            yield _point(measured.point)
+            if keeper:
+                keeper.point(measured.point, measured.shot)
+        if keeper and epoch.index < epoch.epochs:
+            keeper.phase(epoch.phase, epoch.state())
+        elif keeper:
+            keeper.done(loaded, epoch.state(), epochs=epoch.epochs, seconds=seconds)
+
+
+def _there(data: Reading) -> Reading:
+    """The same images, whatever the working folder is."""
+    path = Path(data.name)
+    return replace(data, name=str(path.absolute())) if path.exists() else data
 
 
 def _settings(settings: Sequence[str], valid: list[str]) -> dict[str, Scalar]:

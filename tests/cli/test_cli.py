@@ -17,8 +17,11 @@ from command import Called, called
 from pictures import write_classes
 from toy import Toy
 
+import isoflop as public
 from methods import METHODS
+from methods.data.load import load
 from orchestrator.cli import app
+from orchestrator.record.evidence import unpacked
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {
@@ -88,7 +91,7 @@ def test_a_training_that_fails_is_one_line_and_exit_code_1(
     sentence: str,
 ) -> None:
     monkeypatch.setitem(METHODS, "toy", Toy)
-    done = isoflop("train", "toy", "--epochs", "2", *words)
+    done = isoflop("train", "toy", "--epochs", "2", "--discard", *words)
     assert done.code == 1
     assert sentence in done.err
     assert len(done.err.splitlines()) == 1
@@ -113,10 +116,46 @@ def test_an_output_folder_that_is_a_file_is_refused(
 
 
 def test_a_method_trains_by_hand(isoflop: Callable[..., Called]) -> None:
-    done = isoflop("train", "dense", "--set", "depth=8", "--set", "recipe.lr=0.05", "--epochs", "2")
+    done = isoflop(
+        *("train", "dense", "--set", "depth=8", "--set", "recipe.lr=0.05", "--epochs", "2"),
+        "--discard",
+    )
     assert done.code == 0, done.err
     assert "epoch 2/2" in done.out
     assert "price equals what runs" in done.out
+    assert "Kept" not in done.out
+
+
+@pytest.mark.parametrize("method", ["dense", "skipnet"])
+def test_what_was_trained_by_hand_is_kept_and_shipped(
+    isoflop: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    pytest.importorskip("safetensors")
+    monkeypatch.chdir(tmp_path)
+    words = ["train", method, "--set", "depth=8", "--set", "width=0.25", "--epochs", "2"]
+    done = isoflop(*words)
+    assert done.code == 0, done.err
+    (folder,) = (tmp_path / "runs" / "trained").iterdir()
+    assert f"isoflop export runs/trained/{folder.name}" in done.out
+    (proof,) = (folder / "evidence").iterdir()
+    shipped = isoflop("export", f"runs/trained/{folder.name}", "--to", "shipped")
+    assert shipped.code == 0, shipped.err
+    card = json.loads(Path("shipped/card.json").read_text())
+    assert card["evidence"] == {"images": 64, "same_class": 64}
+    point = card["network"]["point"]
+    figures = unpacked(proof.read_bytes()).figures(point)
+    assert card["figures"]["test_acc"] == figures["test_acc"]
+    assert "which `isoflop train` trained" in Path("shipped/card.md").read_text()
+    network, data = public.load("shipped"), load("digits")
+    images, labels = data.test.head(len(data.test))
+    right = float((network(images).argmax(1) == labels).float().mean())
+    assert right == pytest.approx(figures["test_acc"], abs=0.01)
+    assert isoflop(*words).code == 0, "the same training writes the same folder"
+    assert [proof] == list((folder / "evidence").iterdir())
+    for extra, sentence in (["--at", "1"], "--at names a cell"), (["--point", "x"], "--point must"):
+        refused = isoflop("export", str(folder), *extra)
+        assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+        assert sentence in refused.err
 
 
 def test_of_twenty_classes_the_five_most_likely_are_told(
@@ -124,7 +163,9 @@ def test_of_twenty_classes_the_five_most_likely_are_told(
 ) -> None:
     names = [f"class{number:02}" for number in range(20)]
     data = write_classes(tmp_path, names)
-    said = isoflop("train", "dense", "--data", str(data), "--set", "depth=8", "--epochs", "1")
+    said = isoflop(
+        "train", "dense", "--data", str(data), "--set", "depth=8", "--epochs", "1", "--discard"
+    )
     assert said.code == 0, said.err
     assert re.search(r"validation [\d.]+ % \(top-5 [\d.]+ %\)", said.out)
 

@@ -10,7 +10,8 @@ from rich.text import Text
 from orchestrator.board.model import TESTED_FROM
 from orchestrator.board.words import budget_text, duration, percent, plural
 from orchestrator.report.table import number, table, text
-from orchestrator.search.plan import BUILT, SAMPLES, Detectable, Plan
+from orchestrator.search.plan import Detectable, Plan
+from orchestrator.search.samples import BUILT, SAMPLES
 from orchestrator.search.split import (
     ACCURACY,
     CONFIG_SD,

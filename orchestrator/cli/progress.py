@@ -34,7 +34,7 @@ from orchestrator.record.events import (
 from orchestrator.record.result import OVER_BUDGET, REFUSED, Outcome
 from orchestrator.record.trials import EPOCHS
 from orchestrator.report.table import number, table, text
-from orchestrator.search.counts import confirm_runs, unreduced_runs
+from orchestrator.search.confirming import confirm_runs, unreduced_runs
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
 

@@ -382,15 +382,11 @@ def _decoded(content: Mapping[str, Any]) -> Point:
     val = _figures(content, "val")
     if val is None:
         raise ValueError("an operating point must have figures on validation, but has none")
-    sizes = {key: content.get(key) for key in SIZES}
-    for key, value in sizes.items():
-        if not isinstance(value, int | None):
-            raise ValueError(f"{key} must be a whole number, got {value!r}")
-    times = {key: content.get(key) for key in TIMES}
-    for key, value in times.items():
-        if not isinstance(value, int | float | None):
-            raise ValueError(f"{key} must be a number, got {value!r}")
-    return Point(name, val, _figures(content, "test"), content.get("alarm"), **sizes, **times)
+    stated = {key: content.get(key) for key in (*SIZES, *TIMES)}
+    for key, value in stated.items():
+        if not isinstance(value, int | None if key in SIZES else int | float | None):
+            raise ValueError(f"{key} must be a number, whole for a size, got {value!r}")
+    return Point(name, val, _figures(content, "test"), content.get("alarm"), **stated)
 
 
 def _figures(content: Mapping[str, Any], split: str) -> Figures | None:

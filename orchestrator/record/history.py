@@ -43,13 +43,7 @@ from orchestrator.record.trials import (
     told,
 )
 from orchestrator.study.file import Study
-from orchestrator.study.names import (
-    number_of,
-    repeat_of,
-    search_name,
-    search_of,
-    trial_name,
-)
+from orchestrator.study.names import number_of, repeat_of, search_name, search_of, trial_name
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 
@@ -195,7 +189,7 @@ class History:
             return
         if ending.state == "COMPLETE" and (flaw := not_finite(ending.points)):
             ending = Ending("FAIL", f"diverged: {flaw}", ending.seconds, (), ending.device)
-        if ending.state == "COMPLETE" and self.study.cost.clocked and not _timed(ending):
+        if ending.state == "COMPLETE" and self.study.cost.clocked and not ending.timed:
             ending = Ending("FAIL", "its network was not timed", ending.seconds, (), ending.device)
         seconds = self.trained(trial) if ending.seconds is None else ending.seconds
         self._record(
@@ -393,11 +387,6 @@ class History:
             return self._seconds[search] / ended[search]
         epochs = sum(ended.values())
         return sum(self._seconds.values()) / epochs if epochs else 1.0
-
-
-def _timed(ending: Ending) -> bool:
-    """Whether every operating point has a time that a budget can limit."""
-    return all(point.ms is not None and point.ms > 0 for point in ending.points)
 
 
 def _begun(first: Begun, later: Begun) -> Begun:

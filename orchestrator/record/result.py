@@ -62,6 +62,11 @@ class Ending:
     evidence: str = ""
     """SHA-256 of the file with what each test image gave."""
 
+    @property
+    def timed(self) -> bool:
+        """Whether every operating point has a time that a budget can limit."""
+        return all(point.ms is not None and point.ms > 0 for point in self.points)
+
     @classmethod
     def without_a_worker(cls, outcome: Outcome) -> "Ending":
         """The end of a trial that is over budget or refused."""

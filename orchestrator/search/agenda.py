@@ -10,7 +10,6 @@ workers race.
 import enum
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from optuna.trial import FrozenTrial
@@ -19,22 +18,16 @@ from methods.api import Task
 from methods.errors import MethodError
 from methods.shipping.layers import CLEARLY
 from methods.values import Params
-from orchestrator.board.choose import Choice, to_confirm
-from orchestrator.board.racing import Round, planned
-from orchestrator.board.rules import BASELINE
 from orchestrator.record.history import History
 from orchestrator.record.result import OVER_BUDGET, REFUSED, Ending, Outcome, Result
 from orchestrator.record.trials import Ticket
+from orchestrator.search.confirming import confirm_plan, current, searched, searches, spent
 from orchestrator.search.samplers import Sampler, propose, sampled
 from orchestrator.search.stopping import Stopping, StopRule
-from orchestrator.study.names import confirm_name, search_name, unreduced_name
-from orchestrator.study.params import parts, unreduced
+from orchestrator.study.params import parts
 from orchestrator.study.space import Space
 
 logger = logging.getLogger(__name__)
-
-UNFIT = 20
-"""Trials, as a multiple of the planned ones, after which a search ends: most of them are unfit."""
 
 
 Predict = Callable[[str, Params], float | None]
@@ -234,7 +227,7 @@ class Agenda:
             if unfit is None:
                 return ticket
             self._turn_away(ticket, unfit)
-        if not _spent(self.history, search):
+        if not spent(self.history, search):
             logger.warning(
                 "%s: the search ended early: too many trials were over budget or refused", search
             )
@@ -279,7 +272,7 @@ class Agenda:
         return any(ticket.role == "search" for ticket in self._running.values())
 
     def _searched(self, search: str) -> bool:
-        return _searched(self.history, search)
+        return searched(self.history, search)
 
     def _further(self) -> list[str]:
         """The searches that a race asks for now and did not before."""
@@ -301,7 +294,7 @@ class Agenda:
         now = (self.history.searched, self.history.confirmed if races else 0)
         if self._planned is None or self._planned[0] != now:
             asked = current(self.history)
-            self._planned = (now, confirm_plan(self.history, asked), _searches(asked))
+            self._planned = (now, confirm_plan(self.history, asked), searches(asked))
         return self._planned[1:]
 
 
@@ -310,97 +303,3 @@ class _Unfit(NamedTuple):
 
     outcome: Outcome
     over: float
-
-
-def current(history: History) -> Round:
-    """What a study asks for by what has ended so far."""
-
-    def done(method: str, repeat: int) -> bool:
-        search = search_name(method, repeat)
-        ended = history.trials(search, history.numbers(search)) is not None
-        return ended and _searched(history, search)
-
-    return planned(history.rows(), history.study, done)
-
-
-def confirm_plan(history: History, asked: Round | None = None) -> list[Ticket]:
-    """The chosen configurations on fresh seeds; one chosen at two budgets runs once.
-
-    Seeds go round: every configuration gets its first seed before any gets its second. What a
-    choice is reduced from has the study's seeds, and no further ones in a race. `asked` is what is
-    asked for now, where that is at hand.
-    """
-    study, asked = history.study, asked or current(history)
-    choices = to_confirm(
-        filter(asked.holds, history.rows()),
-        study.budgets,
-        study.primary_budget,
-        BASELINE,
-        study.cost,
-        matched=study.confirm.matched,
-    )
-    seeds = dict(asked.given)
-    by_config: dict[str, list[Choice]] = {}
-    for choice in choices:
-        by_config.setdefault(choice.config, []).append(choice)
-    firsts = [
-        Ticket(
-            trial=confirm_name(config, 1),
-            method=chosen[0].method,
-            role="confirm",
-            config=config,
-            seed=1,
-            params=chosen[0].params,
-            budgets=tuple(choice.budget for choice in chosen),
-            point=chosen[0].point,
-            repeat=chosen[0].repeat,
-        )
-        for config, chosen in by_config.items()
-    ]
-    if study.confirm.unreduced:
-        at_primary = [ticket for ticket in firsts if study.primary_budget in ticket.budgets]
-        wholes = [
-            whole
-            for ticket in at_primary
-            if ticket.method not in study.controls and (whole := _unreduced(ticket)) is not None
-        ]
-        seeds |= dict.fromkeys((whole.config for whole in wholes), study.confirm.seeds)
-        firsts += wholes
-    return [
-        replace(first, trial=confirm_name(first.config, index), seed=index)
-        for index in range(1, max(seeds.values(), default=0) + 1)
-        for first in firsts
-        if index <= seeds[first.config]
-    ]
-
-
-def _unreduced(ticket: Ticket) -> Ticket | None:
-    """The run of what a choice is reduced from, which is for no budget; None if of nothing."""
-    params = unreduced(ticket.method, ticket.params)
-    if params is None:
-        return None
-    config = unreduced_name(ticket.config)
-    return replace(ticket, config=config, params=params, budgets=(), point="")
-
-
-def _searches(asked: Round) -> list[str]:
-    """The names of repeated searches: the first ones of all methods, then the second ones."""
-    most = max(asked.searches.values(), default=0)
-    return [
-        search_name(method, repeat)
-        for repeat in range(1, most + 1)
-        for method, count in asked.searches.items()
-        if repeat <= count
-    ]
-
-
-def _searched(history: History, search: str) -> bool:
-    """Whether a search gets no further trial: its effort is spent, or few of its trials fit."""
-    unfit = history.numbers(search) >= history.study.search.trials * UNFIT
-    return unfit or _spent(history, search)
-
-
-def _spent(history: History, search: str) -> bool:
-    plan = history.study.search
-    epochs = plan.trials * history.space(search).epochs
-    return history.effort(search) >= (epochs if plan.seconds is None else plan.seconds)

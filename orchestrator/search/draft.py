@@ -20,13 +20,14 @@ from methods.data.load import Data, load
 from methods.data.parts import Source
 from methods.errors import DataError, MethodError
 from methods.files import digest
+from methods.machine import threads
 from orchestrator.board.words import duration
-from orchestrator.search.plan import sampled
+from orchestrator.search.samples import sampled
 from orchestrator.study.check import slots_here
 from orchestrator.study.file import LONGEST_NAME, Study
 from orchestrator.study.params import derive, parts
 from orchestrator.study.space import spaces
-from orchestrator.trial.timing import threads, time_trial
+from orchestrator.trial.timing import time_trial
 
 SIDES = (32, 64, 96)
 """Sides in pixels that images of several sizes, or of large ones, are brought to."""

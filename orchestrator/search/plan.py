@@ -6,21 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-import torch
-
-from methods.api import Images, Method, Task
+from methods.api import Task
 from methods.data.load import Data
-from methods.errors import ClusterError, Diverged, MethodError
+from methods.errors import ClusterError, Diverged
 from methods.machine import cores, threads
-from methods.values import Params, Scalar
+from methods.values import Params
 from orchestrator.board.model import TESTED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.power import detectable
-from orchestrator.search.counts import confirm_runs, unreduced_runs
-from orchestrator.search.samplers import spread_over
+from orchestrator.search.confirming import confirm_runs, unreduced_runs
+from orchestrator.search.samples import accepted, price, reach, sampled, spread
 from orchestrator.search.split import TRIALS, Splits, splits
-from orchestrator.search.times import reach
 from orchestrator.study.budgets import MACS, Cost
 from orchestrator.study.check import SMALL, images, layers, prepared, reading, slots_here
 from orchestrator.study.distributions import ends, ranged
@@ -30,10 +26,6 @@ from orchestrator.study.space import Space, spaces
 from orchestrator.trial.packing import Packing, Trial, packing
 from orchestrator.trial.timing import Timing, quiet, time_trial
 
-SAMPLES = 64
-"""Points of each space whose least cost is asked for."""
-BUILT = 16
-"""Of them, the networks that are built and priced, at most."""
 IMAGES = 8
 """Validation images that a built network is priced on."""
 STEPS = 5
@@ -191,11 +183,6 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     )
 
 
-def sampled(study: Study, space: Space) -> list[dict[str, Scalar]]:
-    """Points spread over a space: those that its search starts from, and those that follow them."""
-    return spread_over(space, study, 0, SAMPLES)
-
-
 def _longest(study: Study, spaces: Mapping[str, Space], methods: Sequence[MethodPlan]) -> Trial:
     """The defaults of the method whose trials take longest: others leave more of a GPU free."""
     name = max(methods, key=lambda method: method.trial_seconds or 0.0).method
@@ -211,13 +198,6 @@ def _slots(study: Study) -> tuple[int | None, str | None]:
         return None, f"this machine does not hold a trial ({error})"
 
 
-@dataclass(frozen=True)
-class _Sample:
-    searched: Params
-    method: Method
-    floor: int
-
-
 def _method(
     study: Study,
     space: Space,
@@ -226,15 +206,15 @@ def _method(
     timed: Callable[[str, Params], Timing | None],
 ) -> MethodPlan:
     places = sampled(study, space)
-    accepted = _accepted(space, places, data.task)
+    taken = accepted(space, places, data.task)
     cap = math.inf if (cost := study.cost).clocked else cost.cap(study.budgets[-1])
-    fitting = [s for s in accepted if s.floor <= cap]
+    fitting = [s for s in taken if s.floor <= cap]
     images = data.validation.head(IMAGES)[0]
-    prices = {id(s): _price(s.method, data.task, images, device) for s in _spread(accepted)}
-    for s in _spread(fitting):
-        prices.setdefault(id(s), _price(s.method, data.task, images, device))
-    median = sorted(_spread(fitting), key=lambda s: prices[id(s)])[len(_spread(fitting)) // 2 :]
-    defaults = _accepted(space, [space.defaults()], data.task)
+    prices = {id(s): price(s.method, data.task, images, device) for s in spread(taken)}
+    for s in spread(fitting):
+        prices.setdefault(id(s), price(s.method, data.task, images, device))
+    median = sorted(spread(fitting), key=lambda s: prices[id(s)])[len(spread(fitting)) // 2 :]
+    defaults = accepted(space, [space.defaults()], data.task)
     first = [s for s in defaults if s.floor <= cap]
     usual = [space.params(sample.searched) for sample in (*first[:1], *median[:1])]
     timings = [timed(space.method, params) for params in usual]
@@ -250,11 +230,11 @@ def _method(
         free={name: ranged(distribution) for name, distribution in space.free.items()},
         opening=space.opening,
         samples=len(places),
-        refused=1 - len(accepted) / len(places),
-        least=min(space.floor(data.task), *(s.floor for s in (*accepted, *defaults))),
+        refused=1 - len(taken) / len(places),
+        least=min(space.floor(data.task), *(s.floor for s in (*taken, *defaults))),
         most=max(prices.values(), default=None),
         fits=tuple(
-            sum(s.floor <= cost.cap(b) for s in accepted) / len(places) for b in study.budgets
+            sum(s.floor <= cost.cap(b) for s in taken) / len(places) for b in study.budgets
         ),
         trials=repeats * trials,
         epochs=_epochs(space),
@@ -288,7 +268,7 @@ def _in_ms(
         table = layers(study, task)
         for plan in methods:
             space = opened[plan.method]
-            some = [s.method for s in _spread(_accepted(space, sampled(study, space), task))]
+            some = [s.method for s in spread(accepted(space, sampled(study, space), task))]
             found = reach(table, space.smallest(task, SMALL), some, study.budgets, 1 - plan.refused)
             reached.append(replace(plan, **vars(found)))
     return tuple(reached)
@@ -299,34 +279,6 @@ def _trials(search: SearchPlan, opening: Timing | None, typical: Timing | None) 
     if search.seconds is None or opening is None or typical is None:
         return search.trials
     return 1 + math.ceil(max(0.0, search.seconds - opening.seconds) / typical.seconds)
-
-
-def _accepted(space: Space, places: Sequence[Params], task: Task) -> list[_Sample]:
-    """The places that the method takes, cheapest first."""
-    samples = []
-    for searched in places:
-        try:
-            method = space.method_at(searched)
-            samples.append(_Sample(searched, method, method.floor(task)))
-        except MethodError:
-            continue
-    return sorted(samples, key=lambda sample: sample.floor)
-
-
-def _spread(samples: Sequence[_Sample]) -> list[_Sample]:
-    """At most `BUILT` of the samples, evenly spaced, both ends included."""
-    if len(samples) <= BUILT:
-        return list(samples)
-    return [samples[round(place)] for place in np.linspace(0, len(samples) - 1, BUILT)]
-
-
-def _price(method: Method, task: Task, images: Images, device: str) -> int:
-    """The most that one of these images costs at any operating point of a fresh network."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(0)
-        net = method.build(task).to(device)
-        views = [view for phase in method.phases() for view in phase.points(net).values()]
-        return max(int(view.eval()(images.to(device)).macs.max()) for view in views)
 
 
 def _epochs(space: Space) -> tuple[int, int]:

@@ -1,8 +1,11 @@
 """Where the values of a file stand, and what holds for a value whether a file has it or not."""
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+
+from methods.errors import IsoflopError
 
 Location = tuple[int | str, ...]
 """Where in a file a value stands: keys and positions, outermost first."""
@@ -39,3 +42,13 @@ class Places:
 
 NOWHERE = Places()
 """The places of what was written in Python."""
+
+
+@contextlib.contextmanager
+def standing(*at: str) -> Iterator[None]:
+    """Adds to an error where in the study its field stands."""
+    try:
+        yield
+    except IsoflopError as error:
+        error.at = error.at or at
+        raise

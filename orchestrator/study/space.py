@@ -1,6 +1,5 @@
 """A method's annotations, narrowed by the study, as Optuna distributions."""
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +38,7 @@ from orchestrator.study.params import (
     split,
     unreduced,
 )
+from orchestrator.study.places import standing
 
 BATCH = PREFIX + "batch_size"
 CORNERS = 256
@@ -288,11 +288,11 @@ def _space(method: str, entry: Mapping[str, Narrowing], study: Study) -> Space:
     fixed: dict[str, Scalar] = dict(alias)
     free: dict[str, Distribution] = {}
     for name, field in model.model_fields.items():
-        with _at("methods", method, name):
+        with standing("methods", method, name):
             given = fields.get(name, profile.get(name, default_range(field)))
             place(name, field, given, fixed, free)
     for name, field in Recipe.model_fields.items():
-        with _at("recipe", name):
+        with standing("recipe", name):
             given = profile.get(PREFIX + name, recipe.get(name))
             place(PREFIX + name, field, given, fixed, free)
     space = Space(method, fixed, free, study.search.points.get(method, ()), profile)
@@ -329,16 +329,6 @@ def _opened(space: Space, paper: Params) -> Space:
     except MethodError:  # not beside what the study fixes
         return space
     return space if params == space.params(space.defaults()) else opened
-
-
-@contextlib.contextmanager
-def _at(*place: str) -> Iterator[None]:
-    """Adds to an error where in the study its field stands."""
-    try:
-        yield
-    except StudyError as error:
-        error.at = error.at or place
-        raise
 
 
 def _known(

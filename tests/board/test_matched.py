@@ -9,7 +9,7 @@ from orchestrator.board.choose import to_confirm
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.record.ledger import Ledger
-from orchestrator.search.agenda import confirm_plan
+from orchestrator.search.confirming import confirm_plan
 from orchestrator.study.file import Study
 
 RULES = Rules(budgets=(0.5, 1.0), primary=1.0, matched=True)

@@ -19,7 +19,7 @@ from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Ending, Outcome
 from orchestrator.record.trials import Ticket
 from orchestrator.report.publish import Source, publish
-from orchestrator.search.agenda import confirm_plan, current
+from orchestrator.search.confirming import confirm_plan, current
 from orchestrator.study.file import Study
 from orchestrator.study.names import search_name
 from orchestrator.study.params import derive

@@ -15,7 +15,8 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Ending, decode_result
 from orchestrator.record.trials import Ticket
-from orchestrator.search.agenda import Agenda, confirm_plan
+from orchestrator.search.agenda import Agenda
+from orchestrator.search.confirming import confirm_plan
 from orchestrator.search.samplers import propose
 from orchestrator.study.file import Study
 from orchestrator.study.identity import as_written

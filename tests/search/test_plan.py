@@ -25,9 +25,10 @@ from orchestrator.cli.progress import Progress
 from orchestrator.record.events import decode_points
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.result import Ending
-from orchestrator.search.agenda import confirm_plan
-from orchestrator.search.plan import SAMPLES, Plan, plan, sampled
+from orchestrator.search.confirming import confirm_plan
+from orchestrator.search.plan import Plan, plan
 from orchestrator.search.samplers import propose
+from orchestrator.search.samples import SAMPLES, sampled
 from orchestrator.search.split import SEED_SD, _search
 from orchestrator.study.file import Study, load
 from orchestrator.study.params import parts

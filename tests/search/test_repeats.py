@@ -16,7 +16,8 @@ from orchestrator.record.events import Figures, Point, decode_metrics
 from orchestrator.record.history import History
 from orchestrator.record.result import Ending, Result
 from orchestrator.record.trials import Ticket
-from orchestrator.search.agenda import Agenda, confirm_plan
+from orchestrator.search.agenda import Agenda
+from orchestrator.search.confirming import confirm_plan
 from orchestrator.study.file import Study
 from orchestrator.study.names import number_of, search_of
 from orchestrator.study.params import derive

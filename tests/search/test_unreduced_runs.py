@@ -19,7 +19,8 @@ from orchestrator.record.events import Figures, Metrics, Point
 from orchestrator.record.history import History
 from orchestrator.record.result import Ending, Result
 from orchestrator.record.trials import Ticket
-from orchestrator.search.agenda import Agenda, confirm_plan
+from orchestrator.search.agenda import Agenda
+from orchestrator.search.confirming import confirm_plan
 from orchestrator.search.plan import plan
 from orchestrator.study.file import Study
 from orchestrator.study.names import is_unreduced, unreduced_name

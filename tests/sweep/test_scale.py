@@ -23,7 +23,8 @@ from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.report.publish import Outcome
 from orchestrator.search import agenda as agendas
-from orchestrator.search.agenda import Agenda, confirm_plan
+from orchestrator.search.agenda import Agenda
+from orchestrator.search.confirming import confirm_plan
 from orchestrator.search.samplers import propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces

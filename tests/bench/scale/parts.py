@@ -22,7 +22,8 @@ from orchestrator.record.log import Log
 from orchestrator.record.provenance import provenance
 from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
-from orchestrator.search.agenda import Agenda, confirm_plan
+from orchestrator.search.agenda import Agenda
+from orchestrator.search.confirming import confirm_plan
 from orchestrator.search.samplers import SAMPLERS, propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space, spaces

@@ -60,9 +60,7 @@ def test_a_call_without_words_prints_the_help(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])
-@pytest.mark.parametrize(
-    "command", [[], *([each.name] for each in app.registered_commands)]
-)
+@pytest.mark.parametrize("command", [[], *([each.name] for each in app.registered_commands)])
 def test_help_has_a_short_name_everywhere(
     command: list[str], word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ from orchestrator.record import log as wal
 from orchestrator.record.address import Address
 from orchestrator.record.events import Begun, End, Epoch, Latency, Start, encode
 from orchestrator.record.provenance import encode_provenance
+from orchestrator.report.palette import colour, places
 from orchestrator.store import tags as layout
 from orchestrator.store.artefacts import Artefacts, artefacts_of
 from orchestrator.store.client import (
@@ -91,6 +92,7 @@ class Projection:
         self._log = log
         self._address = Address(uri)
         self._study = study
+        self._methods: frozenset[str] = frozenset()
         self._store: _Store | None = None
         self._runs: dict[str, _RunState] = {}
         self._open: dict[str, str] = {}
@@ -127,6 +129,7 @@ class Projection:
         for event in events:
             match event:
                 case Begun():
+                    self._methods = layout.methods_of(event.provenance)
                     self._guarded(encode(event), partial(self._begin, event))
                 case Latency():
                     self._latencies[tuple(getattr(event, name) for name in TIMED)] = event
@@ -310,7 +313,7 @@ class Projection:
 
     def _run(self, key: str, tags: Mapping[str, str], start: int) -> _RunState:
         if key not in self._runs:
-            colour = {"mlflow.runColor": layout.colour(tags["method"])} if "method" in tags else {}
+            colour = {"mlflow.runColor": self._colour(tags["method"])} if "method" in tags else {}
             run = self._client.create_run(
                 self._opened.experiment_id,
                 start_time=start,
@@ -319,6 +322,10 @@ class Projection:
             )
             self._runs[key] = _state_of(run)
         return self._runs[key]
+
+    def _colour(self, method: str) -> str:
+        """The method's colour on the study's board."""
+        return colour(places({*self._methods, method}).get(method))
 
     def _finish(self, key: str, status: str, end: int) -> None:
         self._client.set_terminated(self._runs[key].run_id, status, end)

@@ -17,6 +17,7 @@ from orchestrator.board.verdict import verdict
 from orchestrator.record.events import Latency, decode
 from orchestrator.record.provenance import Provenance, decode_provenance
 from orchestrator.record.rows import mean_sizes
+from orchestrator.report.palette import colour, places
 from orchestrator.store import tags as layout
 from orchestrator.store.artefacts import artefacts_of
 from orchestrator.store.client import (
@@ -301,7 +302,7 @@ def _board_run(
         "study": board.rules.study,
         "content": content,
         NOTE: note,
-        "mlflow.runColor": layout.colour(method),
+        "mlflow.runColor": colour(places(board.methods, board.baseline).get(method)),
         **words,
     }
     run = client.create_run(experiment.experiment_id, run_name=f"board: {method}", tags=tags)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import cast, get_args
 
-from methods import METHODS
 from methods.data.digest import Digest
 from methods.files import digest
 from orchestrator.record.events import (
@@ -24,9 +23,9 @@ from orchestrator.record.events import (
     decode_points,
     encode_points,
 )
+from orchestrator.record.provenance import Provenance
 from orchestrator.record.result import Outcome
 from orchestrator.record.rows import Row, trial_rows
-from orchestrator.report.palette import INK, OKABE_ITO
 from orchestrator.study.names import search_name, search_of
 
 RUNNING = "RUNNING"
@@ -41,12 +40,10 @@ PIECE = 7_500
 """Characters of a tag; MLflow cuts tags at 8,000, and only logs it."""
 
 
-def colour(method: str) -> str:
-    """The method's colour in a report of all methods."""
-    others = sorted(name for name in METHODS if name != "dense")
-    if method not in others:
-        return INK
-    return OKABE_ITO[others.index(method) % len(OKABE_ITO)]
+def methods_of(provenance: Provenance) -> frozenset[str]:
+    """The methods that a study declares; empty where an earlier version recorded none."""
+    methods = provenance.study.get("methods")
+    return frozenset(methods) if isinstance(methods, Mapping) else frozenset()
 
 
 def start_tags(start: Start) -> dict[str, str]:

@@ -13,6 +13,7 @@ from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
 from orchestrator.report.importance import Importance
+from orchestrator.report.interactive.fields import Field
 
 STATISTICS = 2
 """How claims are made: 1 grouped by the leader and took budgets apart, 2 is one family of tests.
@@ -35,6 +36,8 @@ class Report:
     """The networks of the board by the clock."""
     importances: Sequence[Importance] = ()
     """What mattered in the methods' searches."""
+    fields: Sequence[Field] = ()
+    """What was searched."""
 
 
 def facts(board: Board) -> dict[str, object]:

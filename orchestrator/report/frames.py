@@ -7,14 +7,30 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from orchestrator.board import words
-from orchestrator.board.choose import Choice
+from orchestrator.board.choose import Choice, clean
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Cell
 from orchestrator.board.versus import Versus
 from orchestrator.record.events import SIZES
+from orchestrator.record.rows import Row
 from orchestrator.report import axes
-from orchestrator.report.groups import Group
+from orchestrator.report.content import Report
+from orchestrator.report.groups import Group, groups
+from orchestrator.report.interactive.fields import Field
 from orchestrator.study.budgets import MACS, Cost
+
+
+def tables(report: Report) -> dict[str, bytes]:
+    """Every table of a report as text, by the name of its file."""
+    board = report.board
+    return {
+        "leaderboard.csv": csv(board_table(board, report.times)),
+        "seeds.csv": csv(seeds_table(board)),
+        "pairs.csv": csv(pairs_table(board)),
+        "latency.csv": csv(latency_table(report.times, board.cost)),
+        "groups.csv": csv(groups_table(groups(board, report.images))),
+        "search.csv": csv(search_table(report.rows, report.fields)),
+    }
 
 
 def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
@@ -230,10 +246,28 @@ def latency_table(times: Iterable[Timed], cost: Cost = MACS) -> pd.DataFrame:
     return pd.DataFrame(records, columns=list(columns.values()))
 
 
-def groups_table(groups: Sequence[Group]) -> pd.DataFrame:
+def search_table(rows: Iterable[Row], fields: Sequence[Field]) -> pd.DataFrame:
+    """One row per operating point of the search that has figures, with what was searched."""
+    columns = ["method", "trial", "point", "repeat", "val_acc", "val_macs_mean_m", "params"]
+    names: dict[str, list[str]] = {}
+    for field in fields:
+        names.setdefault(field.method, []).append(field.name)
+    records = [
+        (
+            *(row.method, row.trial, row.point, row.repeat, row.val_acc),
+            _millions(row.val_macs_mean),
+            json.dumps({k: row.params[k] for k in names.get(row.method, ()) if k in row.params}),
+        )
+        for row in sorted(clean(rows)[0], key=lambda row: (row.method, row.trial, row.point))
+        if row.role == "search"
+    ]
+    return pd.DataFrame(records, columns=columns)
+
+
+def groups_table(parts: Sequence[Group]) -> pd.DataFrame:
     """Test images by difficulty and class, a row per method and group, at the primary budget."""
     columns = ["method", "by", "group", "images", "accuracy", "macs_mean_m"]
-    records = [(g.method, g.kind, g.name, g.images, g.accuracy, _millions(g.macs)) for g in groups]
+    records = [(g.method, g.kind, g.name, g.images, g.accuracy, _millions(g.macs)) for g in parts]
     return pd.DataFrame(records, columns=columns)
 
 

@@ -11,6 +11,7 @@ from methods.errors import IsoflopError
 from methods.values import Params, Scalar
 from orchestrator.board.choose import clean, under
 from orchestrator.record.rows import Row
+from orchestrator.study.budgets import Cost
 from orchestrator.study.distributions import ranged
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space, spaces
@@ -50,12 +51,7 @@ def importances(study: Study, rows: Sequence[Row], primary: float) -> list[Impor
 
     Of trials that end under the primary budget, by the validation error of their best point.
     """
-    errors: dict[str, dict[str, tuple[Params, float]]] = {}
-    for row in clean(rows)[0]:
-        if row.role == "search" and under(row, primary, study.cost) and row.val_acc is not None:
-            trials = errors.setdefault(row.method, {})
-            error = min(1 - row.val_acc, trials.get(row.trial, (row.params, 1.0))[1])
-            trials[row.trial] = (row.params, error)
+    errors = candidates(rows, primary, study.cost)
     try:
         searched = spaces(study)
     except IsoflopError:  # a study of an earlier version may have had other fields
@@ -66,6 +62,25 @@ def importances(study: Study, rows: Sequence[Row], primary: float) -> list[Impor
         if len(space.free) > 1
         for found in _of_method(space, list(dict(sorted(errors.get(method, {}).items())).values()))
     ]
+
+
+def candidates(
+    rows: Sequence[Row], primary: float, cost: Cost
+) -> dict[str, dict[str, tuple[Params, float]]]:
+    """The trials under the primary budget, by method and name: what they tried, and the
+    validation error of their best point."""
+    errors: dict[str, dict[str, tuple[Params, float]]] = {}
+    for row in clean(rows)[0]:
+        if row.role == "search" and under(row, primary, cost) and row.val_acc is not None:
+            trials = errors.setdefault(row.method, {})
+            error = min(1 - row.val_acc, trials.get(row.trial, (row.params, 1.0))[1])
+            trials[row.trial] = (row.params, error)
+    return errors
+
+
+def best_of(trials: int) -> int:
+    """How many of so many trials count as the best."""
+    return max(2, round(BEST * trials))
 
 
 def _of_method(space: Space, tried: Sequence[tuple[Params, float]]) -> list[Importance]:
@@ -82,7 +97,7 @@ def _of_method(space: Space, tried: Sequence[tuple[Params, float]]) -> list[Impo
         _shares(space.free, [within[i] for i in draw.integers(len(within), size=len(within))])
         for _ in range(RESAMPLES)
     ]
-    best = sorted(within, key=lambda trial: trial[1])[: max(2, round(BEST * len(within)))]
+    best = sorted(within, key=lambda trial: trial[1])[: best_of(len(within))]
     found = []
     for name, share in sorted(whole.items(), key=lambda item: (-item[1], item[0])):
         lo, hi = np.quantile([shares[name] for shares in resampled], [0.05, 0.95])

@@ -1,4 +1,4 @@
-"""The report as one HTML page, which fetches nothing and runs nothing."""
+"""The report as one HTML page, which fetches nothing and runs no script but its own."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,9 +8,11 @@ from typing import Literal
 import jinja2
 
 from orchestrator.board import words
+from orchestrator.board.latency import Timed
 from orchestrator.board.model import ALL_RUN, TESTED_FROM, UNREDUCED, Board
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.record.provenance import encode_provenance
+from orchestrator.report import frames
 from orchestrator.report.axes import known
 from orchestrator.report.content import Report
 from orchestrator.report.figures import gains, learning, pareto, style
@@ -18,16 +20,20 @@ from orchestrator.report.figures.axes import axis_panel
 from orchestrator.report.figures.costs import costs_panel, varying
 from orchestrator.report.figures.draw import inline_svg
 from orchestrator.report.figures.groups import groups_panel
+from orchestrator.report.figures.latency import batches_of, latency_height, latency_panel
 from orchestrator.report.groups import Kind, groups
+from orchestrator.report.importance import LEAST
+from orchestrator.report.interactive.data import block, places
+from orchestrator.report.interactive.scripts import policy, scripts
 from orchestrator.report.palette import INK
 
 EXCLUDED_SHOWN = 100
 """Excluded rows listed one by one on the page; provenance.json has them all."""
 SECTIONS = {
     "board": "Leaderboard at equal {cost}",
+    "pareto": "Accuracy over cost",
     "gain": "Gain over {baseline}",
     "best": "Probability of the highest mean",
-    "pareto": "Accuracy over {unit}",
     "seeds": "Every seed",
     "routing": "Worth of routing",
     "groups": "Easy and difficult images, and classes",
@@ -38,6 +44,7 @@ SECTIONS = {
     "effort": "Effort",
     "importance": "What mattered in the search",
     "details": "In detail",
+    "downloads": "Downloads",
     "provenance": "Provenance",
 }
 """In the page's order: a file in `templates/sections`, and its title; an empty one is left out."""
@@ -52,8 +59,8 @@ GLYPHS = {
 }
 
 
-def page(report: Report) -> str:
-    """The page of a report."""
+def page(report: Report, files: Mapping[str, bytes] | None = None) -> str:
+    """The page of a report; `files` are those beside it that are text, by default its tables."""
     board = report.board
     environment = _environment(board)
     context = _context(report)
@@ -66,7 +73,13 @@ def page(report: Report) -> str:
         if body := template.render(context, title=heading).strip():
             sections.append((name, heading, body))
     return environment.get_template("report.html.j2").render(
-        board=board, verdict=verdict(board), notes=list(notes(board)), sections=sections
+        board=board,
+        verdict=verdict(board),
+        notes=list(notes(board)),
+        sections=sections,
+        policy=policy(),
+        data=block(report, frames.tables(report) if files is None else files),
+        scripts=scripts(),
     )
 
 
@@ -108,10 +121,14 @@ def _context(report: Report) -> dict[str, object]:
         "all_run": ALL_RUN,
         "itself_unreduced": UNREDUCED,
         "legend": _legend(board),
+        "lines": places(board),
+        "best": _best(board),
         "pareto": _pareto(report),
         "attained": _attained(board),
         "axes": _axes(report),
-        "importances": report.importances,
+        "importances": sorted(report.importances, key=lambda i: board.methods.index(i.method)),
+        "fields": report.fields,
+        "fewest": LEAST,
         "contested": any(cell.p_best is not None for cell in board.cells),
         "forest": _per_budget(board, "forest"),
         "seeds": _per_budget(board, "seeds"),
@@ -124,7 +141,8 @@ def _context(report: Report) -> dict[str, object]:
         "thinned": learning.SEARCHED,
         "costs": _costs(report),
         "grouped": _grouped(report),
-        "times": report.times,
+        "latency": _latency(report),
+        "times": _in_order(report),
         "devices": sorted({time.device for time in report.times if time.device}),
     }
 
@@ -215,6 +233,38 @@ def _grouped(report: Report) -> dict[Kind, list[str]]:
     }
 
 
+def _latency(report: Report) -> list[str]:
+    """A panel for each size of a batch that was timed."""
+    height = latency_height(report.board, report.times)
+    return [
+        inline_svg(
+            latency_panel(report.board, report.times, batch),
+            size=(4.4, height),
+            prefix=f"latency{batch}",
+            label=f"Milliseconds a call of {words.plural(batch, 'image')}",
+        )
+        for batch in batches_of(report.times)
+    ]
+
+
+def _in_order(report: Report) -> list[Timed]:
+    """What was timed, in the board's order of methods."""
+    order = {name: i for i, name in enumerate(report.board.methods)}
+    return sorted(report.times, key=lambda time: (order[time.method], time.budget, time.batch))
+
+
+def _best(board: Board) -> set[tuple[str, float]]:
+    """The cells with the highest mean of their budget, where several methods have one."""
+    best: set[tuple[str, float]] = set()
+    for budget in board.budgets:
+        cells = [board.cell(name, budget) for name in board.contenders]
+        means = [(cell.accuracy.mean, cell) for cell in cells if cell.accuracy.mean is not None]
+        top = max((mean for mean, _ in means), default=None)
+        if len(means) > 1:
+            best |= {(cell.method, budget) for mean, cell in means if mean == top}
+    return best
+
+
 def _per_budget(board: Board, kind: str) -> list[str]:
     """A small panel per budget: gains ('forest') or raw seeds ('seeds')."""
     draw = gains.forest_panel if kind == "forest" else gains.seeds_panel
@@ -237,7 +287,7 @@ def _legend(board: Board) -> list[tuple[str, str, str]]:
     table = style.marks(board)
     return [
         (name, colour if colour != INK else "var(--ink)", GLYPHS[marker])
-        for name, (colour, marker) in sorted(table.items())
+        for name, (colour, marker) in ((name, table[name]) for name in board.methods)
     ]
 
 

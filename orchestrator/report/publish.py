@@ -19,8 +19,8 @@ from orchestrator.report import frames
 from orchestrator.report.content import Report, facts
 from orchestrator.report.figures import draw
 from orchestrator.report.figures.learning import shown
-from orchestrator.report.groups import groups
 from orchestrator.report.importance import importances
+from orchestrator.report.interactive.fields import searched
 from orchestrator.report.page import page
 from orchestrator.study.file import Study
 
@@ -85,6 +85,7 @@ def publish(source: Source, folder: Path, *, primary: float | None = None) -> Pu
         images=source.images,
         times=timed(source.rows, rules.budgets, rules.baseline, source.latencies, rules.cost),
         importances=importances(source.study, source.rows, rules.primary),
+        fields=searched(source.study),
     )
     return Published(board, write_report(report, folder / name), report.times)
 
@@ -100,19 +101,14 @@ def write_report(report: Report, folder: Path) -> Path:
 
 
 def _files(report: Report) -> dict[str, bytes]:
-    board = report.board
-    cells = frames.board_table(board, report.times)
+    board, tables = report.board, frames.tables(report)
+    evidence = _json({**encode_provenance(report.provenance), "board": facts(board)})
     return {
-        "leaderboard.csv": frames.csv(cells),
-        "leaderboard.parquet": frames.parquet(cells),
-        "seeds.csv": frames.csv(frames.seeds_table(board)),
-        "pairs.csv": frames.csv(frames.pairs_table(board)),
-        **draw.pareto_files(board, report.rows),
-        "forest.png": draw.forest_file(board),
-        "provenance.json": _json({**encode_provenance(report.provenance), "board": facts(board)}),
-        "groups.csv": frames.csv(frames.groups_table(groups(board, report.images))),
-        "latency.csv": frames.csv(frames.latency_table(report.times, board.cost)),
-        "report.html": page(report).encode(),
+        **tables,
+        "leaderboard.parquet": frames.parquet(frames.board_table(board, report.times)),
+        "provenance.json": evidence,
+        **draw.files(board, report.rows, report.times),
+        "report.html": page(report, {**tables, "provenance.json": evidence}).encode(),
     }
 
 

@@ -233,9 +233,7 @@ def _method(
         refused=1 - len(taken) / len(places),
         least=min(space.floor(data.task), *(s.floor for s in (*taken, *defaults))),
         most=max(prices.values(), default=None),
-        fits=tuple(
-            sum(s.floor <= cost.cap(b) for s in taken) / len(places) for b in study.budgets
-        ),
+        fits=tuple(sum(s.floor <= cost.cap(b) for s in taken) / len(places) for b in study.budgets),
         trials=repeats * trials,
         epochs=_epochs(space),
         confirm=confirm,

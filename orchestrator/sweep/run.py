@@ -4,7 +4,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from orchestrator.record.address import Address
 from orchestrator.record.events import Doing, Listener, News
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import Clock, Provenance, provenance
+from orchestrator.record.rows import Row
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.search.agenda import Agenda
 from orchestrator.study.check import Prepared
@@ -115,7 +116,7 @@ def run(
         origin = replace(begun.provenance, data=read.digest) if begun else origin
     source = Source(
         study=study,
-        rows=rows,
+        rows=_with_runs(rows, store_uri, study.name),
         provenance=origin,
         images=evidence.images(folder, rows),
         latencies=ledger.history.latencies,
@@ -144,6 +145,15 @@ def _published(
 
 def _silent(news: News) -> None:
     """The listener where nobody listens."""
+
+
+def _with_runs(rows: Sequence[Row], uri: str, study: str) -> list[Row]:
+    """The rows with the run that each trial has in MLflow, as far as it answers."""
+    try:
+        runs = {row.trial: row.run_id for row in store.read_trials(uri, study)}
+    except IsoflopError:  # the report has no links then, and `isoflop board` writes them
+        runs = {}
+    return [replace(row, run_id=runs.get(row.trial)) for row in rows]
 
 
 def _make(out: Path) -> None:

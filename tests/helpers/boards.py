@@ -100,8 +100,7 @@ def undraw(monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.report.figures import draw
 
     monkeypatch.setattr(page, "inline_svg", lambda *_, **__: "<svg></svg>")
-    monkeypatch.setattr(draw, "pareto_files", lambda *_: {})
-    monkeypatch.setattr(draw, "forest_file", lambda _: b"")
+    monkeypatch.setattr(draw, "files", lambda *_: {})
 
 
 def routed(

@@ -7,7 +7,7 @@ same bytes: no clock, a fixed hash salt, sorted input.
 import io
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -17,9 +17,11 @@ from matplotlib.lines import Line2D
 
 from orchestrator.board.model import Board
 from orchestrator.record.rows import Row
+from orchestrator.report.axes import Times
 from orchestrator.report.figures.gains import forest_panel
+from orchestrator.report.figures.latency import batches_of, latency_height, latency_panel
 from orchestrator.report.figures.pareto import attainment_panel, search_panel, test_panel
-from orchestrator.report.figures.style import STYLE, Panel, marks
+from orchestrator.report.figures.style import PAGE, PAPER, STYLE, Panel, marks
 from orchestrator.report.palette import GREY, INK, RULE
 
 
@@ -41,40 +43,86 @@ def inline_svg(panel: Panel, *, size: tuple[float, float], prefix: str, label: s
     return svg
 
 
-def pareto_files(board: Board, rows: Iterable[Row]) -> dict[str, bytes]:
-    """`pareto.png` and `pareto.svg`: search and confirm side by side, never on one axis; below
-    them what each method's seeds attain."""
+def files(board: Board, rows: Iterable[Row], times: Times = ()) -> dict[str, bytes]:
+    """The figures for papers, each as SVG, PDF and PNG: `pareto`, `forest` and, where networks were
+    timed, `latency`; as wide as a page of two columns, and readable without colour."""
+    figures = {"pareto": _pareto(board, rows), "forest": _forest(board)}
+    if batches := batches_of(times):
+        figures["latency"] = _latency(board, times, batches)
+    with mpl.rc_context(PAPER):
+        return {
+            f"{name}.{kind}": save(figure)
+            for name, draw in figures.items()
+            for kind, save in (("svg", _svg_file), ("pdf", _pdf), ("png", _png))
+            for figure in [draw()]
+        }
+
+
+def _pareto(board: Board, rows: Iterable[Row]) -> Callable[[], Figure]:
+    """Search and confirm side by side, never on one axis; below what each method's seeds attain."""
     lines = -(-len(board.methods) // 3)
-    with mpl.rc_context({**STYLE, "svg.fonttype": "path"}):
-        size = (10.5, 4.6 + 2.6 * lines)
-        figure = Figure(figsize=size, layout="constrained", facecolor="white")
-        halves = figure.subfigures(2, 1, height_ratios=(4.6, 2.6 * lines))
-        upper, lower = np.asarray(halves)
+
+    def draw() -> Figure:
+        figure = _figure(3.0 + 1.75 * lines)
+        upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=(3.0, 1.75 * lines)))
         left, right = upper.subplots(1, 2)
         search_panel(board, rows)(left)
         test_panel(board)(right)
+        table = marks(board)
         handles = [
-            Line2D([], [], color=colour, marker=marker, linestyle="", label=name)
-            for name, (colour, marker) in sorted(marks(board).items())
+            Line2D([], [], color=table[name][0], marker=table[name][1], linestyle="", label=name)
+            for name in board.methods
         ]
         upper.legend(handles=handles, loc="outside upper left", ncols=7, frameon=False)
         panels = lower.subplots(lines, 3, squeeze=False).flat
         for axes, name in itertools.zip_longest(panels, board.methods):
             attainment_panel(board, name)(axes) if name else axes.set_axis_off()
         lower.suptitle("Attained by one, half and all of the seeds; dashed: " + board.baseline)
-        return {"pareto.png": _png(figure), "pareto.svg": _svg(figure).encode()}
+        return figure
+
+    return draw
 
 
-def forest_file(board: Board) -> bytes:
-    """`forest.png`: the gains at every budget, one block each."""
-    height = max(1, len(board.methods) - 1) * 0.36 + 0.95
-    with mpl.rc_context(STYLE):
-        size = (7.5, height * len(board.budgets))
-        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+def _forest(board: Board) -> Callable[[], Figure]:
+    """The gains at every budget, one block each."""
+    height = max(1, len(board.methods) - 1) * 0.26 + 0.75
+
+    def draw() -> Figure:
+        figure = _figure(height * len(board.budgets))
         blocks = figure.subplots(len(board.budgets), 1, squeeze=False)
         for axes, budget in zip(blocks[:, 0], board.budgets, strict=True):
             forest_panel(board, budget)(axes)
-        return _png(figure)
+        return figure
+
+    return draw
+
+
+def _latency(board: Board, times: Times, batches: Sequence[int]) -> Callable[[], Figure]:
+    """The clock's figures, a panel for each size of a batch."""
+
+    def draw() -> Figure:
+        figure = _figure(latency_height(board, times))
+        panels = figure.subplots(1, len(batches), squeeze=False, sharey=True)
+        for axes, batch in zip(panels[0], batches, strict=True):
+            latency_panel(board, times, batch)(axes)
+        return figure
+
+    return draw
+
+
+def _figure(height: float) -> Figure:
+    return Figure(figsize=(PAGE, height), layout="constrained", facecolor="white")
+
+
+def _svg_file(figure: Figure) -> bytes:
+    return _svg(figure).encode()
+
+
+def _pdf(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    nothing = {"CreationDate": None, "Creator": None, "Producer": None}
+    figure.savefig(buffer, format="pdf", metadata=nothing)
+    return buffer.getvalue()
 
 
 def _svg(figure: Figure) -> str:
@@ -86,5 +134,5 @@ def _svg(figure: Figure) -> str:
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=300, metadata={"Software": None})
     return buffer.getvalue()

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from orchestrator.board.model import Board
-from orchestrator.report.palette import GREY, INK, OKABE_ITO, RULE
+from orchestrator.report.palette import GREY, INK, RULE, colour, places
 
 SHAPES = ("s", "^", "D", "v", "P", "X")
 STYLE: Any = {
@@ -27,14 +27,29 @@ STYLE: Any = {
     "grid.color": RULE,
     "grid.linewidth": 0.6,
 }
+PAPER: Any = {
+    **STYLE,
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.linewidth": 0.6,
+    "grid.linewidth": 0.4,
+    "lines.linewidth": 1,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+"""Of the files for papers: text at 7 points in the width that is printed, and as a font that is
+embedded in the file (Type 42, as journals ask) or as outlines."""
+PAGE = 7.0
+"""Inches: two columns of a journal."""
 Panel = Callable[[Axes], None]
 """Draws itself on an axis, the same for the page and for a file."""
 
 
 def marks(board: Board) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each method: the baseline in ink with a disc, the rest by name."""
-    others = sorted(name for name in board.methods if name != board.baseline)
-    table = {board.baseline: (INK, "o")}
-    for i, name in enumerate(others):
-        table[name] = (OKABE_ITO[i % len(OKABE_ITO)], SHAPES[(i + i // 6) % len(SHAPES)])
+    """Colour and marker of each method: the baseline in ink with a disc, the rest by place."""
+    table = {board.baseline: (colour(None), "o")}
+    for name, i in places(board.methods, board.baseline).items():
+        table[name] = (colour(i), SHAPES[(i + i // 6) % len(SHAPES)])
     return table

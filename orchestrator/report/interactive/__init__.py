@@ -1,0 +1,1 @@
+"""The interactive side of the page: its data, its scripts, and the libraries that draw."""

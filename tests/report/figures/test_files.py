@@ -1,0 +1,66 @@
+"""The figures for papers: vector, with their fonts, as wide as a page, the same bytes each time."""
+
+import re
+
+import pytest
+from boards import BUDGETS, study_rows
+
+from methods import METHODS
+from orchestrator.board.latency import pairs, timed
+from orchestrator.board.leaderboard import leaderboard
+from orchestrator.board.rules import Rules
+from orchestrator.record.events import Latency
+from orchestrator.report.figures.draw import files
+from orchestrator.report.figures.style import marks
+from orchestrator.report.palette import INK, OKABE_ITO, colour, places
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[str, bytes]:
+    return drawn()
+
+
+def drawn() -> dict[str, bytes]:
+    rows = study_rows(methods=["dense", "skipnet"], seeds=3)
+    board = leaderboard(rows, Rules(budgets=BUDGETS, primary=2))
+    events = [
+        Latency(*pair.key, batch=1, ms=2.0, p95_ms=3.0, reference_ms=3.0)
+        for pair in pairs(rows, BUDGETS, "dense")
+    ]
+    return files(board, rows, timed(rows, BUDGETS, "dense", events))
+
+
+@pytest.mark.parametrize("name", ["pareto", "forest", "latency"])
+def test_a_pdf_is_a_page_wide_and_embeds_its_fonts(figures: dict[str, bytes], name: str) -> None:
+    content = figures[f"{name}.pdf"]
+    left, _, right, _ = map(float, re.search(rb"/MediaBox \[([^]]+)\]", content)[1].split())
+    assert right - left == pytest.approx(7 * 72, abs=0.1)
+    assert b"/FontFile2" in content
+    assert b"/Type3" not in content
+    assert b"CreationDate" not in content
+
+
+def test_an_svg_has_outlines_and_no_font_to_miss(figures: dict[str, bytes]) -> None:
+    for name in ("pareto.svg", "forest.svg", "latency.svg"):
+        text = figures[name].decode()
+        assert "<svg " in text
+        assert "<text" not in text
+
+
+@pytest.mark.full
+def test_the_same_board_gives_the_same_figures(figures: dict[str, bytes]) -> None:
+    assert drawn() == figures
+
+
+def test_a_method_has_its_colour_whatever_stands_beside_it() -> None:
+    alone = places(["dense", "resrep"])
+    whole = places([*METHODS, "mine", "another"])
+    assert alone["resrep"] == whole["resrep"]
+    assert "dense" not in whole
+    assert sorted(whole.values()) == list(range(len(METHODS) + 1)), "no two share colour and shape"
+    assert (colour(None), colour(0), colour(6)) == (INK, OKABE_ITO[0], OKABE_ITO[0])
+    rows = study_rows(methods=["dense", "skipnet"], seeds=0)
+    board = leaderboard(rows, Rules(budgets=BUDGETS, primary=2))
+    assert marks(board)["skipnet"][0] == colour(places(["skipnet"])["skipnet"])
+    shapes = {name: marks(board)[name][1] for name in board.methods}
+    assert len(set(shapes.values())) == len(shapes), "grey tells them apart too"

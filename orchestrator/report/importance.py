@@ -58,7 +58,7 @@ def importances(study: Study, rows: Sequence[Row], primary: float) -> list[Impor
         return []
     return [
         found
-        for method, space in searched.items()
+        for method, space in sorted(searched.items())
         if len(space.free) > 1
         for found in _of_method(space, list(dict(sorted(errors.get(method, {}).items())).values()))
     ]

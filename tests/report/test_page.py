@@ -39,6 +39,7 @@ PROVENANCE = Provenance(
     commit="0123",
     versions={"torch": "2.13.0"},
 )
+FIGURES = ("accuracy", "pareto", "forest", "latency")
 FORMATS = ("svg", "pdf", "png")
 FILES = {
     "groups.csv",
@@ -48,7 +49,7 @@ FILES = {
     "seeds.csv",
     "pairs.csv",
     "search.csv",
-    *(f"{name}.{kind}" for name in ("pareto", "forest", "latency") for kind in FORMATS),
+    *(f"{name}.{kind}" for name in FIGURES for kind in FORMATS),
     "provenance.json",
     "report.html",
 }

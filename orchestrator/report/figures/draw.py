@@ -21,7 +21,7 @@ from orchestrator.report.axes import Times
 from orchestrator.report.figures.gains import forest_panel
 from orchestrator.report.figures.latency import batches_of, latency_height, latency_panel
 from orchestrator.report.figures.pareto import attainment_panel, search_panel, test_panel
-from orchestrator.report.figures.style import PAGE, PAPER, STYLE, Panel, marks
+from orchestrator.report.figures.style import COLUMN, PAGE, PAPER, STYLE, Panel, marks
 from orchestrator.report.palette import GREY, INK, RULE
 
 
@@ -44,9 +44,16 @@ def inline_svg(panel: Panel, *, size: tuple[float, float], prefix: str, label: s
 
 
 def files(board: Board, rows: Iterable[Row], times: Times = ()) -> dict[str, bytes]:
-    """The figures for papers, each as SVG, PDF and PNG: `pareto`, `forest` and, where networks were
-    timed, `latency`; as wide as a page of two columns, and readable without colour."""
-    figures = {"pareto": _pareto(board, rows), "forest": _forest(board)}
+    """The figures for papers, each as SVG, PDF and PNG, and readable without colour.
+
+    `accuracy` is as wide as a column; `pareto`, `forest` and, where networks were timed, `latency`
+    are as wide as two.
+    """
+    figures = {
+        "accuracy": _accuracy(board),
+        "pareto": _pareto(board, rows),
+        "forest": _forest(board),
+    }
     if batches := batches_of(times):
         figures["latency"] = _latency(board, times, batches)
     with mpl.rc_context(PAPER):
@@ -56,6 +63,18 @@ def files(board: Board, rows: Iterable[Row], times: Times = ()) -> dict[str, byt
             for kind, save in (("svg", _svg_file), ("pdf", _pdf), ("png", _png))
             for figure in [draw()]
         }
+
+
+def _accuracy(board: Board) -> Callable[[], Figure]:
+    """The confirmed cells on test, alone."""
+
+    def draw() -> Figure:
+        figure = _figure(2.9, COLUMN)
+        test_panel(board)(figure.subplots())
+        figure.legend(handles=_handles(board), loc="outside upper left", ncols=3, frameon=False)
+        return figure
+
+    return draw
 
 
 def _pareto(board: Board, rows: Iterable[Row]) -> Callable[[], Figure]:
@@ -68,12 +87,7 @@ def _pareto(board: Board, rows: Iterable[Row]) -> Callable[[], Figure]:
         left, right = upper.subplots(1, 2)
         search_panel(board, rows)(left)
         test_panel(board)(right)
-        table = marks(board)
-        handles = [
-            Line2D([], [], color=table[name][0], marker=table[name][1], linestyle="", label=name)
-            for name in board.methods
-        ]
-        upper.legend(handles=handles, loc="outside upper left", ncols=7, frameon=False)
+        upper.legend(handles=_handles(board), loc="outside upper left", ncols=7, frameon=False)
         panels = lower.subplots(lines, 3, squeeze=False).flat
         for axes, name in itertools.zip_longest(panels, board.methods):
             attainment_panel(board, name)(axes) if name else axes.set_axis_off()
@@ -110,8 +124,17 @@ def _latency(board: Board, times: Times, batches: Sequence[int]) -> Callable[[],
     return draw
 
 
-def _figure(height: float) -> Figure:
-    return Figure(figsize=(PAGE, height), layout="constrained", facecolor="white")
+def _handles(board: Board) -> list[Line2D]:
+    """The legend's mark of each method."""
+    table = marks(board)
+    return [
+        Line2D([], [], color=table[name][0], marker=table[name][1], linestyle="", label=name)
+        for name in board.methods
+    ]
+
+
+def _figure(height: float, width: float = PAGE) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def _svg_file(figure: Figure) -> bytes:

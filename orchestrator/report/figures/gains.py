@@ -123,5 +123,10 @@ def _seed_text(cell: Cell) -> str:
 
 def _beside(axes: Axes, y: float, text: str) -> None:
     axes.annotate(
-        text, (1.05, y), xycoords=("axes fraction", "data"), va="center", fontsize=8.5, color=INK
+        text,
+        (1.05, y),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize="medium",
+        color=INK,
     )

@@ -16,6 +16,9 @@ from orchestrator.report.figures.style import Panel, marks
 from orchestrator.report.palette import GREY, INK, RULE
 from orchestrator.study.budgets import Cost
 
+NARROW = 6
+"""How many times the least cost the largest may be where an axis needs more ticks."""
+
 
 def search_panel(board: Board, rows: Iterable[Row]) -> Panel:
     """The search cloud: validation accuracy, one seed each, with each method's validation front."""
@@ -161,7 +164,9 @@ def _cost_axis(axes: Axes, board: Board, label: str) -> None:
     )
     around = ((0.9 * min(board.budgets), 0.0), (1.1 * max(board.budgets), 0.0))
     axes.update_datalim(around, updatey=False)  # one budget alone spans nothing
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_xlim()
+    narrow = high < NARROW * low
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if narrow else (1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y")
@@ -173,11 +178,15 @@ def _cost_axis(axes: Axes, board: Board, label: str) -> None:
 
 
 def _keep_in_view(axes: Axes, cells: Sequence[Cell]) -> None:
-    """Means set the scale: the interval of a collapsed cell would flatten all others."""
-    means = [100 * (cell.accuracy.mean or 0.0) for cell in cells]
-    if means:
-        margin = 0.12 * (max(means) - min(means)) + 0.4
-        axes.set_ylim(min(means) - margin, max(means) + margin)
+    """Means and intervals set the scale, but for the interval of a collapsed cell, which would
+    flatten all others."""
+    values = [100 * (cell.accuracy.mean or 0.0) for cell in cells]
+    for cell in cells:
+        ends = (cell.accuracy.lo, cell.accuracy.hi)
+        values += [100 * end for end in ends if end is not None and not cell.collapsed]
+    if values:
+        margin = 0.06 * (max(values) - min(values)) + 0.4
+        axes.set_ylim(min(values) - margin, max(values) + margin)
 
 
 def _say(axes: Axes, text: str) -> None:

@@ -41,8 +41,8 @@ PAPER: Any = {
 }
 """Of the files for papers: text at 7 points in the width that is printed, and as a font that is
 embedded in the file (Type 42, as journals ask) or as outlines."""
-PAGE = 7.0
-"""Inches: two columns of a journal."""
+COLUMN, PAGE = 3.5, 7.0
+"""Inches: one column of a journal, and two."""
 Panel = Callable[[Axes], None]
 """Draws itself on an axis, the same for the page and for a file."""
 

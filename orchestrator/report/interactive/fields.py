@@ -26,15 +26,16 @@ class Field:
 
 
 def searched(study: Study) -> list[Field]:
-    """Every searched hyperparameter of every method; empty where this version cannot read them."""
+    """Every searched hyperparameter by method and name, whatever their order in the study; empty
+    where this version cannot read them."""
     try:
         free = {method: space.free for method, space in spaces(study).items()}
     except IsoflopError:  # a study of an earlier version may have had other fields
         return []
     return [
         Field(method, name, _kind(distribution), ends(distribution))
-        for method, fields in free.items()
-        for name, distribution in fields.items()
+        for method, fields in sorted(free.items())
+        for name, distribution in sorted(fields.items())
     ]
 
 

@@ -30,11 +30,15 @@ def drawn() -> dict[str, bytes]:
     return files(board, rows, timed(rows, BUDGETS, "dense", events))
 
 
-@pytest.mark.parametrize("name", ["pareto", "forest", "latency"])
-def test_a_pdf_is_a_page_wide_and_embeds_its_fonts(figures: dict[str, bytes], name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "inches"), [("accuracy", 3.5), ("pareto", 7), ("forest", 7), ("latency", 7)]
+)
+def test_a_pdf_has_the_width_of_print_and_embeds_its_fonts(
+    figures: dict[str, bytes], name: str, inches: float
+) -> None:
     content = figures[f"{name}.pdf"]
     left, _, right, _ = map(float, re.search(rb"/MediaBox \[([^]]+)\]", content)[1].split())
-    assert right - left == pytest.approx(7 * 72, abs=0.1)
+    assert right - left == pytest.approx(inches * 72, abs=0.1)
     assert b"/FontFile2" in content
     assert b"/Type3" not in content
     assert b"CreationDate" not in content

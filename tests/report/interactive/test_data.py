@@ -99,6 +99,10 @@ def test_fields_are_what_the_study_searches():
     assert fields["dense", "recipe.lr"] == ("log", [0.01, 0.2])
     assert fields["resrep", "target"] == ("linear", [0.3, 0.8])
     assert ("dense", "width") not in fields
+    turned = Study.model_validate(
+        {**study.model_dump(), "methods": dict(reversed(methods.items()))}
+    )
+    assert searched(turned) == searched(study), "a store has the methods in another order"
 
 
 @pytest.mark.parametrize("name", scripts.LIBRARIES)

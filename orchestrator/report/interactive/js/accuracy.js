@@ -247,7 +247,7 @@ function accuracyPlot({ view, shown, seeds, x, y, width, height, margin, whole }
     x: { type: "log", domain: x },
     y: { domain: y },
     marks: [
-      Plot.gridY({ stroke: "var(--rule)", strokeOpacity: 1 }),
+      Plot.gridY({ ticks: 6, stroke: "var(--rule)", strokeOpacity: 1 }),
       Plot.axisX({
         ticks: logTicks(x),
         tickFormat: short,

@@ -7,6 +7,7 @@ files hold. What leads on an axis is decided by `orchestrator.report.axes`, not 
 import json
 from collections.abc import Mapping
 
+from orchestrator.board import words
 from orchestrator.board.model import Board, Cell
 from orchestrator.report import frames
 from orchestrator.report.axes import Axis, Times, known, spots
@@ -100,8 +101,8 @@ def _limited(cost: Cost) -> Axis:
     """The axis on which configurations are chosen."""
     if not cost.clocked:
         return MACS
-    calls = f"ms for {cost.batch} image{'s' if cost.batch > 1 else ''}, as budgeted"
-    return Axis("ms", calls, 1, lambda cell, _: cell.spent, clocked=True)
+    label = f"ms for {words.plural(cost.batch or 1, 'image')}, as budgeted"
+    return Axis("ms", label, 1, lambda cell, _: cell.spent, clocked=True)
 
 
 def _millions(cell: Cell) -> float | None:

@@ -239,13 +239,13 @@ class Progress:
         if study.search.seconds is not None:
             return None if confirm is None else self._searched + confirm
         further, repeats = study.confirm.budget or 0, study.search.repeats
+        own = len(study.methods) * repeats
         if searches is None:
-            searches = len(study.methods) * repeats
-            if repeats > 1 and confirm is None:
-                searches += further
+            searches = own + (further if repeats > 1 and confirm is None else 0)
         if confirm is None:
             runs = self._most_confirm.values()
-            confirm = sum(runs) + further * (max(runs) // repeats if repeats > 1 else 1)
+            added = (searches - own) * (max(runs) // repeats) if repeats > 1 else further
+            confirm = sum(runs) + added
         return max(study.search.trials * searches + confirm, self._done())
 
     @cached_property

@@ -376,8 +376,7 @@ def _encoded(point: Point) -> dict[str, Any]:
 
 
 def _decoded(content: Mapping[str, Any]) -> Point:
-    name = content["point"]
-    if not isinstance(name, str):
+    if not isinstance(name := content["point"], str):
         raise ValueError(f"an operating point must have a name, got {name!r}")
     val = _figures(content, "val")
     if val is None:
@@ -385,7 +384,8 @@ def _decoded(content: Mapping[str, Any]) -> Point:
     stated = {key: content.get(key) for key in (*SIZES, *TIMES)}
     for key, value in stated.items():
         if not isinstance(value, int | None if key in SIZES else int | float | None):
-            raise ValueError(f"{key} must be a number, whole for a size, got {value!r}")
+            kind = "a whole number" if key in SIZES else "a number"
+            raise ValueError(f"{key} must be {kind}, got {value!r}")
     return Point(name, val, _figures(content, "test"), content.get("alarm"), **stated)
 
 

@@ -31,8 +31,8 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="isoflop",
-    help="Which dynamic CNN is best at your compute budget? One study file in, an honest "
-    "equal-FLOPs leaderboard out.",
+    help="Which dynamic CNN is best at your compute budget? One study file trains all methods with "
+    "equal effort, and ends in a leaderboard at equal cost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -92,11 +92,11 @@ def _cells(board: Board, primary: float | None) -> Table:
     many = any(cell.top5 is not None for cell in board.cells)
     grid = table(
         number("budget"),
-        text("method"),
+        text("method", wrap=False),
         number("test acc %"),
         *([number("top-5 %")] if many else []),
         number(f"over {rules.baseline}"),
-        *map(number, ("ms", "MMACs") if timed else ("MMACs", "used")),
+        *map(number, ("ms",) if timed else ("MMACs", "used")),
         text("letters"),
         caption=caption,
     )
@@ -121,12 +121,12 @@ def _equal(board: Board) -> str:
     return "equal latency" if board.cost.clocked else "equal FLOPs"
 
 
-def _spent(board: Board, cell: Cell) -> tuple[str, str]:
-    """What the budget limits, with its marks; and the share of it, or beside ms the MACs."""
+def _spent(board: Board, cell: Cell) -> tuple[str, ...]:
+    """What the budget limits, with its marks; of MACs also the share of it that is used."""
     marks = ("!" if cell.overrun else "") + ("?" if board.blurred(cell) else "")
-    macs = words.macs_text(cell.macs_mean)
     if board.cost.clocked:
-        return words.spent_text(cell) + marks, macs
+        return (words.spent_text(cell) + marks,)
+    macs = words.macs_text(cell.macs_mean)
     return macs + marks, "-" if cell.used is None else f"{100 * cell.used:.0f} %"
 
 

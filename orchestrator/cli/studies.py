@@ -35,7 +35,7 @@ from orchestrator.report.table import number, table, text
 if TYPE_CHECKING:
     from orchestrator.results.studies import Listed
 
-ANSWER = 60.0
+ANSWER = 300.0
 """Seconds that MLflow's server has to start."""
 
 
@@ -183,7 +183,7 @@ def _server(address: Address) -> "Iterator[tuple[subprocess.Popen[bytes], str]]"
         uri, folder = f"sqlite:///{address.file.name}", address.file.parent
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     command += ["--port", str(port)]
     server = subprocess.Popen(
         command,

@@ -317,6 +317,13 @@ class Board:
                 return budget
         return None
 
+    def leads(self, cell: Cell) -> bool:
+        """Whether no contender has a higher mean at the cell's budget, where several have one."""
+        rivals = [self.cell(name, cell.budget).accuracy.mean for name in self.contenders]
+        means = [mean for mean in rivals if mean is not None]
+        mine = cell.accuracy.mean if cell.method in self.contenders else None
+        return len(means) > 1 and mine == max(means)
+
     def blurred(self, cell: Cell) -> list[str]:
         """From what the spread of a clocked cell does not tell it: its budget, the method's cells
         beside it on the ladder of budgets; empty where it is clear, or MACs are counted."""

@@ -58,6 +58,8 @@ def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
                 **_clocked(board, cell),
                 "used": cell.used,
                 f"same_as_{unit}": board.repeated(cell),
+                "best": board.leads(cell),
+                "static": cell.static,
                 **axes.costs(cell, times),
                 "overrun": cell.overrun,
                 "collapsed": len(cell.collapsed),
@@ -76,7 +78,7 @@ def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
         )
     frame = pd.DataFrame.from_records(records)
     numbers = frame.columns[list(frame.columns).index("mean") : list(frame.columns).index("config")]
-    whole = ("overrun", "blurred", "collapsed", "failed")
+    whole = ("best", "static", "overrun", "blurred", "collapsed", "failed")
     floats = [name for name in numbers if name not in whole]
     return frame.astype(dict.fromkeys(floats, "float64"))
 
@@ -154,7 +156,7 @@ def seeds_table(board: Board) -> pd.DataFrame:
     times = ["ms", "spread_ms"] if board.cost.clocked else []
     columns = ["method", f"budget_{board.cost.name}", "trial", "config", "point", "repeat", "seed"]
     columns += ["test_acc", "top5", "macs_mean_m", "macs_p95_m", "macs_max_m", *SIZES]
-    columns += [*times, "collapsed", "evidence"]
+    columns += [*times, "collapsed", "evidence", "another", "majority", "all_run"]
     records = [
         (
             cell.method,
@@ -172,6 +174,7 @@ def seeds_table(board: Board) -> pd.DataFrame:
             *(getattr(row, name) for name in (*SIZES, *times)),
             row.trial in cell.collapsed,
             row.evidence,
+            *(row.test_another_acc, row.test_majority_acc, row.test_all_acc),
         )
         for cell in board.cells
         for row in cell.seeds
@@ -267,7 +270,14 @@ def search_table(rows: Iterable[Row], fields: Sequence[Field]) -> pd.DataFrame:
 def groups_table(parts: Sequence[Group]) -> pd.DataFrame:
     """Test images by difficulty and class, a row per method and group, at the primary budget."""
     columns = ["method", "by", "group", "images", "accuracy", "macs_mean_m"]
-    records = [(g.method, g.kind, g.name, g.images, g.accuracy, _millions(g.macs)) for g in parts]
+    columns += ["lo", "hi", "macs_lo_m", "macs_hi_m"]
+    records = [
+        (
+            *(g.method, g.kind, g.name, g.images, g.accuracy.mean, _millions(g.macs.mean)),
+            *(g.accuracy.lo, g.accuracy.hi, _millions(g.macs.lo), _millions(g.macs.hi)),
+        )
+        for g in parts
+    ]
     return pd.DataFrame(records, columns=columns)
 
 

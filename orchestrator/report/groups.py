@@ -1,13 +1,15 @@
 """Which images are easy: accuracy and MACs of each method by difficulty, and by class."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from orchestrator.board.model import Board
+from orchestrator.board.model import INTERVAL_FROM, Board
+from orchestrator.board.stats.intervals import Summary, accuracy, crossed_mean
+from orchestrator.board.stats.units import Units
 from orchestrator.record.evidence import Images, PerImage
 
 Kind = Literal["difficulty", "loss", "class"]
@@ -21,16 +23,17 @@ MOST_CLASSES = 40
 
 @dataclass(frozen=True)
 class Group:
-    """Test images that have something in common, at one method's cell; means over its seeds."""
+    """Test images that have something in common, at one method's cell."""
 
     method: str
     kind: Kind
     name: str
     """The difficulty or class, or the rank of the part, from the easiest."""
     images: int
-    accuracy: float
-    macs: float
-    """Mean MACs of an image."""
+    accuracy: Summary
+    """As a cell's: for new units and new images of the kind."""
+    macs: Summary
+    """Of an image; without an interval where there are fewer than three units."""
 
 
 def groups(board: Board, images: Images) -> tuple[Group, ...]:
@@ -38,48 +41,48 @@ def groups(board: Board, images: Images) -> tuple[Group, ...]:
     return (*_by_difficulty(board, images), *_by_class(board, images))
 
 
+def rows(parts: Sequence[Group], kind: Kind) -> list[list[Group]]:
+    """The groups of one kind: a row for each name, every method in it in the board's order."""
+    names = dict.fromkeys(part.name for part in parts if part.kind == kind)
+    return [[p for p in parts if (p.kind, p.name) == (kind, name)] for name in names]
+
+
 def _by_difficulty(board: Board, images: Images) -> Iterator[Group]:
-    baseline = _runs(board, board.baseline, images)
-    runs = {name: _runs(board, name, images) for name in board.methods}
+    baseline = _runs(_units(board, board.baseline, images))
     for name in board.methods:
-        if not runs[name]:
+        units = _units(board, name, images)
+        if not units:
             continue
-        known = runs[name][0].difficulty
+        known = units[0][0].difficulty
         kind: Kind = "difficulty" if known is not None else "loss"
         values = known if known is not None else _loss(baseline)
-        if values is None or any(len(run.correct) != len(values) for run in runs[name]):
+        if values is None or any(len(run.correct) != len(values) for run in _runs(units)):
             continue
-        yield from _grouped(name, kind, runs[name], *_parted(values))
+        names, place = _parted(values)
+        for index, group in enumerate(names):
+            yield Group(name, kind, group, *_figures(units, place == index, board.rules.level))
 
 
 def _by_class(board: Board, images: Images) -> Iterator[Group]:
     for name in board.methods:
-        if runs := _runs(board, name, images):
-            classes, place = np.unique(runs[0].labels, return_inverse=True)
+        if units := _units(board, name, images):
+            classes, place = np.unique(units[0][0].labels, return_inverse=True)
             if len(classes) <= MOST_CLASSES:
-                yield from _grouped(name, "class", runs, [str(label) for label in classes], place)
+                for index, label in enumerate(classes):
+                    figures = _figures(units, place == index, board.rules.level)
+                    yield Group(name, "class", str(label), *figures)
 
 
-def _grouped(
-    method: str,
-    kind: Kind,
-    runs: Sequence[PerImage],
-    names: Sequence[str],
-    place: Int[np.ndarray, " images"],
-) -> Iterator[Group]:
-    """The groups of a method's images; `place` is the index of each image's name."""
-    accuracy = np.mean([run.correct for run in runs], axis=0)
-    macs = np.mean([run.macs for run in runs], axis=0)
-    for index, name in enumerate(names):
-        inside = place == index
-        yield Group(
-            method,
-            kind,
-            name,
-            int(inside.sum()),
-            float(accuracy[inside].mean()),
-            float(macs[inside].mean()),
-        )
+def _figures(
+    units: Sequence[Sequence[PerImage]], inside: Bool[np.ndarray, " images"], level: float
+) -> tuple[int, Summary, Summary]:
+    """How many images are inside, the accuracy on them, and their MACs."""
+    correct = np.array([np.mean([run.correct[inside] for run in unit], axis=0) for unit in units])
+    macs = np.array([np.mean([run.macs[inside] for run in unit], axis=0) for unit in units])
+    count = int(inside.sum())
+    right = accuracy(Units(correct.mean(axis=1).tolist(), correct, count), level)
+    cost = crossed_mean(macs, level)
+    return count, right, cost if len(units) >= INTERVAL_FROM else replace(cost, lo=None, hi=None)
 
 
 def _parted(values: Float[np.ndarray, " images"]) -> tuple[list[str], Int[np.ndarray, " images"]]:
@@ -100,8 +103,19 @@ def _loss(baseline: Sequence[PerImage]) -> Float[np.ndarray, " images"] | None:
     return mean
 
 
-def _runs(board: Board, method: str, images: Images) -> list[PerImage]:
-    """What the seeds of a method's primary cell gave; those on other test images are left out."""
-    keys = [(row.trial, row.point) for row in board.cell(method, board.primary).seeds]
-    runs = [images[key] for key in keys if key in images]
-    return [run for run in runs if len(run.labels) == len(runs[0].labels)]
+def _runs(units: Sequence[Sequence[PerImage]]) -> list[PerImage]:
+    return [run for unit in units for run in unit]
+
+
+def _units(board: Board, method: str, images: Images) -> list[list[PerImage]]:
+    """What each seed of a method's primary cell gave, or those of each search where these are
+    repeated; those on other test images are left out."""
+    units: dict[object, list[PerImage]] = {}
+    first: PerImage | None = None
+    for row in board.cell(method, board.primary).seeds:
+        run = images.get((row.trial, row.point))
+        first = first or run
+        if run is not None and first is not None and len(run.labels) == len(first.labels):
+            unit = row.repeat if board.rules.repeats > 1 else (row.trial, row.point)
+            units.setdefault(unit, []).append(run)
+    return list(units.values())

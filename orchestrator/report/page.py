@@ -19,9 +19,15 @@ from orchestrator.report.figures import gains, learning, pareto, style
 from orchestrator.report.figures.axes import axis_panel
 from orchestrator.report.figures.costs import costs_panel, varying
 from orchestrator.report.figures.draw import inline_svg
-from orchestrator.report.figures.groups import groups_panel
+from orchestrator.report.figures.groups import AXES, groups_panel
 from orchestrator.report.figures.latency import batches_of, latency_height, latency_panel
-from orchestrator.report.groups import Kind, groups
+from orchestrator.report.figures.routing import (
+    deciding,
+    decisions_panel,
+    routing_height,
+    worth_panel,
+)
+from orchestrator.report.groups import groups, rows
 from orchestrator.report.importance import LEAST
 from orchestrator.report.interactive.data import block, places
 from orchestrator.report.interactive.scripts import policy, scripts
@@ -122,7 +128,6 @@ def _context(report: Report) -> dict[str, object]:
         "itself_unreduced": UNREDUCED,
         "legend": _legend(board),
         "lines": places(board),
-        "best": _best(board),
         "pareto": _pareto(report),
         "attained": _attained(board),
         "axes": _axes(report),
@@ -130,6 +135,7 @@ def _context(report: Report) -> dict[str, object]:
         "fields": report.fields,
         "fewest": LEAST,
         "contested": any(cell.p_best is not None for cell in board.cells),
+        "marks_text": gains.marks_text(board),
         "forest": _per_budget(board, "forest"),
         "seeds": _per_budget(board, "seeds"),
         "targets": sorted({r.accuracy for r in board.reach if r.cost is not None}),
@@ -140,7 +146,9 @@ def _context(report: Report) -> dict[str, object]:
         "curves": _curves(report),
         "thinned": learning.SEARCHED,
         "costs": _costs(report),
-        "grouped": _grouped(report),
+        **_grouped(report),
+        "decisions": _decisions(board),
+        "deciding": deciding(board),
         "latency": _latency(report),
         "times": _in_order(report),
         "devices": sorted({time.device for time in report.times if time.device}),
@@ -213,24 +221,43 @@ def _costs(report: Report) -> list[str]:
     ]
 
 
-def _grouped(report: Report) -> dict[Kind, list[str]]:
-    """Two panels for each way to group the test images that can be drawn: accuracy and MACs."""
-    parts = groups(report.board, report.images)
-    kinds: list[Kind] = ["difficulty", "loss", "class"]
+def _grouped(report: Report) -> dict[str, object]:
+    """Each way to group the test images: two panels, accuracy and MACs, and the groups in rows."""
+    board, parts = report.board, groups(report.board, report.images)
     figures: list[Literal["accuracy", "macs"]] = ["accuracy", "macs"]
-    return {
+    panels = {
         kind: [
             inline_svg(
-                groups_panel(report.board, parts, kind, figure),
+                groups_panel(board, parts, kind, figure),
                 size=(3.9, 2.6),
                 prefix=f"{kind}-{figure}",
                 label=f"{figure} by {kind}",
             )
             for figure in figures
         ]
-        for kind in kinds
+        for kind in AXES
         if any(part.kind == kind for part in parts)
     }
+    kinds = {kind: text.format(baseline=board.baseline) for kind, text in AXES.items()}
+    return {
+        "grouped": panels,
+        "kinds": kinds,
+        "parts": {kind: rows(parts, kind) for kind in panels},
+    }
+
+
+def _decisions(board: Board) -> list[str]:
+    """Two panels: accuracy under each kind of decisions, and what own ones are worth."""
+    panels = {"decisions": decisions_panel, "worth": worth_panel}
+    labels = {
+        "decisions": "Test accuracy under own and other decisions",
+        "worth": "Worth of routing",
+    }
+    return [
+        inline_svg(panel(board), size=(3.9, routing_height(board)), prefix=name, label=labels[name])
+        for name, panel in panels.items()
+        if deciding(board)
+    ]
 
 
 def _latency(report: Report) -> list[str]:
@@ -251,18 +278,6 @@ def _in_order(report: Report) -> list[Timed]:
     """What was timed, in the board's order of methods."""
     order = {name: i for i, name in enumerate(report.board.methods)}
     return sorted(report.times, key=lambda time: (order[time.method], time.budget, time.batch))
-
-
-def _best(board: Board) -> set[tuple[str, float]]:
-    """The cells with the highest mean of their budget, where several methods have one."""
-    best: set[tuple[str, float]] = set()
-    for budget in board.budgets:
-        cells = [board.cell(name, budget) for name in board.contenders]
-        means = [(cell.accuracy.mean, cell) for cell in cells if cell.accuracy.mean is not None]
-        top = max((mean for mean, _ in means), default=None)
-        if len(means) > 1:
-            best |= {(cell.method, budget) for mean, cell in means if mean == top}
-    return best
 
 
 def _per_budget(board: Board, kind: str) -> list[str]:

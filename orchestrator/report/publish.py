@@ -107,7 +107,7 @@ def _files(report: Report) -> dict[str, bytes]:
         **tables,
         "leaderboard.parquet": frames.parquet(frames.board_table(board, report.times)),
         "provenance.json": evidence,
-        **draw.files(board, report.rows, report.times),
+        **draw.files(board, report.rows, report.times, report.images),
         "report.html": page(report, {**tables, "provenance.json": evidence}).encode(),
     }
 

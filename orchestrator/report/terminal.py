@@ -85,6 +85,10 @@ def _cells(board: Board, primary: float | None) -> Table:
             " † no budget of the study: the best on validation of what was confirmed for its "
             "budgets; exploratory."
         )
+    if any(board.leads(cell) for cell in board.cells):
+        caption += " \N{BLACK STAR} highest mean at its budget, no claim by itself."
+    if any(board.repeated(cell) is not None for cell in board.cells):
+        caption += ' Beside "as" stands the lower budget whose networks these are.'
     if any(cell.static for cell in board.cells):
         caption += " \N{DEGREE SIGN} static: deciding per image is worth nothing there."
     if board.noise_floor is not None:
@@ -106,7 +110,7 @@ def _cells(board: Board, primary: float | None) -> Table:
             mark = "†" if budget in rules.undeclared else "*" if budget == primary else " "
             grid.add_row(
                 f"<={words.budget_text(budget)}{mark}" if i == 0 else "",
-                _named(cell),
+                _named(cell) + ("\N{BLACK STAR}" if board.leads(cell) else ""),
                 _accuracy_text(cell),
                 *([words.percent(cell.top5)] if many else []),
                 _gain_text(board, cell),

@@ -1,7 +1,6 @@
-"""The report's files, its bytes, its words, and the page in a real browser."""
+"""The report's files, its bytes and its words."""
 
 import dataclasses
-import io
 import json
 import random
 import re
@@ -12,34 +11,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from boards import BUDGETS, routed, study_rows
-from rich.console import Console
+from reports import PROVENANCE, content, text_of, write
 
 import orchestrator.report
-from orchestrator.board.latency import pairs, timed
+from orchestrator.board.latency import timed
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import verdict
 from orchestrator.record.events import Latency
 from orchestrator.record.evidence import PerImage
-from orchestrator.record.provenance import Provenance
 from orchestrator.report import frames
 from orchestrator.report.content import Report
-from orchestrator.report.figures.learning import shown
 from orchestrator.report.groups import groups
 from orchestrator.report.interactive.scripts import scripts
 from orchestrator.report.page import SECTIONS, page
-from orchestrator.report.publish import write_report
 from orchestrator.report.terminal import terminal
 
-PROVENANCE = Provenance(
-    study={"data": "digits"},
-    study_hash="ab12",
-    classes=10,
-    image=(1, 8, 8),
-    commit="0123",
-    versions={"torch": "2.13.0"},
-)
-FIGURES = ("accuracy", "pareto", "forest", "latency")
+FIGURES = ("accuracy", "pareto", "forest", "latency", "groups")
 FORMATS = ("svg", "pdf", "png")
 FILES = {
     "groups.csv",
@@ -53,61 +41,6 @@ FILES = {
     "provenance.json",
     "report.html",
 }
-
-
-def per_image(row):
-    """What a network of known accuracy and mean cost gave on 200 images."""
-    draw = np.random.default_rng(row.seed)
-    macs = np.round(draw.uniform(0.5, 1.5, 200) * (row.test_macs_mean or 0))
-    return PerImage(draw.random(200) < row.test_acc, macs, draw.integers(10, size=200))
-
-
-def content(rows, budgets=BUDGETS):
-    """A report of these rows, with all that a page may show."""
-    board = leaderboard(rows, Rules(budgets=budgets, primary=2, chance=0.1))
-    curves = {
-        row.trial: [(epoch, (row.val_acc or 0.2) - 0.5 / epoch) for epoch in range(1, 9)]
-        for row in shown(board, rows)
-    }
-    images = {
-        (row.trial, row.point): per_image(row)
-        for row in rows
-        if row.method == "skipnet" and row.role == "confirm"
-    }
-    told = [
-        Latency(
-            *pair.key,
-            batch=batch,
-            ms=2.0,
-            spread_ms=0.1,
-            reference_ms=3.0,
-            device="a CPU",
-            forms="channels last" if batch == 64 else None,  # older runs tell none
-        )
-        for pair in pairs(rows, budgets, "dense")
-        for batch in (1, 64)
-    ]
-    times = timed(rows, budgets, "dense", told)
-    return Report(
-        board=board, rows=rows, provenance=PROVENANCE, curves=curves, images=images, times=times
-    )
-
-
-def write(rows, folder):
-    whole = content(rows)
-    return whole.board, write_report(whole, folder)
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
-    return write(study_rows(), folder)
-
-
-def text_of(rendered, width=80):
-    shown = io.StringIO()
-    Console(width=width, no_color=True, file=shown).print(rendered)
-    return shown.getvalue()
 
 
 @pytest.mark.full
@@ -144,6 +77,11 @@ def test_the_tables_say_what_the_board_says(report):
         assert (record["method"], record["n"]) == (cell.method, cell.n)
         assert record["mean"] == pytest.approx(cell.accuracy.mean)
         assert record["macs_mean_m"] * 1e6 == pytest.approx(cell.macs_mean)
+    assert list(table["best"]) == [board.leads(cell) for cell in board.cells]
+    assert table["best"].sum() == len(BUDGETS)
+    top = table.loc[table.groupby("budget_mmac")["mean"].idxmax()]
+    assert top["best"].all()
+    assert text_of(terminal(board)).count("\N{BLACK STAR}") == len(BUDGETS) + 1, "and its legend"
     exact = pd.read_parquet(file.parent / "leaderboard.parquet")
     pd.testing.assert_frame_equal(exact[["mean", "lo"]], table[["mean", "lo"]])
     seeds = pd.read_csv(file.parent / "seeds.csv")
@@ -298,96 +236,6 @@ def test_what_is_exploratory_says_so(report):
         assert "Exploratory" in section, name
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_browser_shows_the_page_whole(report, browser, width):
-    board, path = report
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(path.as_uri())
-    assert browser.execute_script("return innerWidth") == width
-    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert browser.execute_script(wide) == 0
-    assert browser.find_element("tag name", "h1").text == verdict(board)
-    cut = """return [...document.querySelectorAll('section > .scroll')].filter(
-        e => e.scrollWidth > e.clientWidth + 1).length"""
-    if width == 1280:
-        assert browser.execute_script(cut) == 0
-    drawn = """return [...document.querySelectorAll('figure svg')].filter(
-        e => !e.closest('.static')).map(e => e.clientHeight)"""
-    heights = browser.execute_script(drawn)
-    by_class, latency = 2, 2
-    assert len(heights) == latency + 2 * len(board.methods) + 3 * len(BUDGETS) + by_class
-    assert min(heights) > 80
-    live = "return document.querySelector('#accuracy .plot > svg').clientHeight"
-    assert browser.execute_script(live) > 300
-    overflow = """return [...document.querySelectorAll('figure svg')].flatMap(svg => {
-        const box = svg.getBoundingClientRect();
-        return [...svg.querySelectorAll('text')].filter(t => {
-            const b = t.getBoundingClientRect();
-            return b.right > box.right + 2 || b.left < box.left - 2;
-        }).map(t => t.textContent)})"""
-    assert browser.execute_script(overflow) == []
-    assert browser.get_log("browser") == []
-
-
-@pytest.mark.browser
-def test_details_open_by_keyboard(report, browser):
-    from selenium.webdriver.common.keys import Keys
-
-    browser.get(report[1].as_uri())
-    summary = browser.find_element("css selector", "details:not(.static) > summary")
-    summary.send_keys(Keys.ENTER)
-    assert (
-        browser.find_element("css selector", "details:not(.static)").get_attribute("open")
-        is not None
-    )
-
-
-@pytest.mark.browser
-def test_the_keyboard_goes_past_the_links_to_every_table(report, browser):
-    from selenium.webdriver import ActionChains
-    from selenium.webdriver.common.keys import Keys
-
-    def press(key):
-        ActionChains(browser).send_keys(key).perform()
-        focus = "const e = document.activeElement; return [e.tagName, e.innerText, e.role ?? '', "
-        return browser.execute_script(f"{focus}e.getAttribute('aria-label') ?? '']")
-
-    browser.get("about:blank")
-    browser.get(report[1].as_uri())
-    assert press(Keys.TAB)[:2] == ["A", "Skip to the leaderboard"]
-    visible = "return document.activeElement.getBoundingClientRect().left >= 0"
-    assert browser.execute_script(visible)
-    press(Keys.ENTER)
-    assert press(Keys.TAB)[2:] == ["region", "Table: Leaderboard at equal FLOPs"]
-    stops = [press(Keys.TAB) for _ in range(80)]
-    assert ["region", "Table: Effort"] in [where[2:] for where in stops]
-    assert {where[0] for where in stops} >= {"BUTTON", "SELECT", "SUMMARY", "A"}
-    assert sum(where[0] == "SUMMARY" for where in stops) == 5
-    assert browser.get_log("browser") == []
-
-
-@pytest.mark.browser
-def test_paper_holds_all_of_it(report, browser):
-    size = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    try:
-        browser.get(report[1].as_uri())
-        heights = """return [...document.querySelectorAll('details:not([open]) table')].map(
-            e => e.getBoundingClientRect().height)"""
-        assert min(browser.execute_script(heights)) > 20
-        wide = """return [...document.querySelectorAll('table, svg, h1, p')].filter(
-            e => e.getBoundingClientRect().right > 719).length"""
-        assert browser.execute_script(wide) == 0
-        hidden = "return getComputedStyle(document.querySelector('nav')).display"
-        assert browser.execute_script(hidden) == "none"
-    finally:
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
 def test_the_worth_of_routing_and_the_groups_of_images_are_shown():
     """A static network is called so wherever it stands, and a dynamic one nowhere."""
     for worth, word in ((0.1, "dynamic"), (0.0, "static")):
@@ -398,12 +246,16 @@ def test_the_worth_of_routing_and_the_groups_of_images_are_shown():
         assert word in section.split("<tbody>")[1]
         assert (word == "static") == ('<span class="sub flag">static</span>' in html)
         assert (word == "static") == ("skipnet\N{DEGREE SIGN}" in text_of(terminal(board)))
-        assert "fifth of the images" not in html, "the data set states difficulties"
+        marked = frames.board_table(board).query("static")
+        assert list(marked["method"]) == (["skipnet"] if word == "static" else [])
+        assert "fifth of the images" not in html.partition('id="data"')[0], (
+            "the data set states difficulties"
+        )
         assert html.count(' by class"') == html.count(' by difficulty"') == 2
         table = groups(board, images)
         by_class = [group for group in table if group.kind == "class"]
         assert sum(group.images for group in by_class) == 400
-        hard = [group.accuracy for group in table if group.kind == "difficulty"]
+        hard = [group.accuracy.mean for group in table if group.kind == "difficulty"]
         assert hard == [1.0, 1.0, 1.0, 1.0, 0.25], "the last 60 images are wrong"
 
 
@@ -420,5 +272,5 @@ def test_the_loss_of_the_baseline_stands_in_for_a_difficulty():
     board = leaderboard(rows, Rules(budgets=(1,), primary=1, images=400), images)
     parts = [g for g in groups(board, images) if g.method == "skipnet" and g.kind == "loss"]
     assert [part.images for part in parts] == [80] * 5
-    assert parts[0].accuracy == 1.0
-    assert parts[-1].accuracy == 0.25
+    assert parts[0].accuracy.mean == 1.0
+    assert parts[-1].accuracy.mean == 0.25

@@ -16,12 +16,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from orchestrator.board.model import Board
+from orchestrator.record.evidence import Images
 from orchestrator.record.rows import Row
 from orchestrator.report.axes import Times
-from orchestrator.report.figures.gains import forest_panel
+from orchestrator.report.figures.gains import forest_panel, marks_text
+from orchestrator.report.figures.groups import AXES, groups_panel
 from orchestrator.report.figures.latency import batches_of, latency_height, latency_panel
 from orchestrator.report.figures.pareto import attainment_panel, search_panel, test_panel
+from orchestrator.report.figures.routing import (
+    deciding,
+    decisions_panel,
+    routing_height,
+    worth_panel,
+)
 from orchestrator.report.figures.style import COLUMN, PAGE, PAPER, STYLE, Panel, marks
+from orchestrator.report.groups import Group, groups
 from orchestrator.report.palette import GREY, INK, RULE
 
 
@@ -43,11 +52,13 @@ def inline_svg(panel: Panel, *, size: tuple[float, float], prefix: str, label: s
     return svg
 
 
-def files(board: Board, rows: Iterable[Row], times: Times = ()) -> dict[str, bytes]:
+def files(
+    board: Board, rows: Iterable[Row], times: Times = (), images: Images | None = None
+) -> dict[str, bytes]:
     """The figures for papers, each as SVG, PDF and PNG, and readable without colour.
 
-    `accuracy` is as wide as a column; `pareto`, `forest` and, where networks were timed, `latency`
-    are as wide as two.
+    `accuracy` is as wide as a column; `pareto`, `forest` and, where there is what they show,
+    `latency`, `routing` and `groups` are as wide as two.
     """
     figures = {
         "accuracy": _accuracy(board),
@@ -56,6 +67,10 @@ def files(board: Board, rows: Iterable[Row], times: Times = ()) -> dict[str, byt
     }
     if batches := batches_of(times):
         figures["latency"] = _latency(board, times, batches)
+    if deciding(board):
+        figures["routing"] = _routing(board)
+    if parts := groups(board, images or {}):
+        figures["groups"] = _groups(board, parts)
     with mpl.rc_context(PAPER):
         return {
             f"{name}.{kind}": save(figure)
@@ -71,7 +86,9 @@ def _accuracy(board: Board) -> Callable[[], Figure]:
     def draw() -> Figure:
         figure = _figure(2.9, COLUMN)
         test_panel(board)(figure.subplots())
-        figure.legend(handles=_handles(board), loc="outside upper left", ncols=3, frameon=False)
+        figure.legend(
+            handles=_handles(board, static=True), loc="outside upper left", ncols=3, frameon=False
+        )
         return figure
 
     return draw
@@ -87,7 +104,9 @@ def _pareto(board: Board, rows: Iterable[Row]) -> Callable[[], Figure]:
         left, right = upper.subplots(1, 2)
         search_panel(board, rows)(left)
         test_panel(board)(right)
-        upper.legend(handles=_handles(board), loc="outside upper left", ncols=7, frameon=False)
+        upper.legend(
+            handles=_handles(board, static=True), loc="outside upper left", ncols=7, frameon=False
+        )
         panels = lower.subplots(lines, 3, squeeze=False).flat
         for axes, name in itertools.zip_longest(panels, board.methods):
             attainment_panel(board, name)(axes) if name else axes.set_axis_off()
@@ -106,6 +125,8 @@ def _forest(board: Board) -> Callable[[], Figure]:
         blocks = figure.subplots(len(board.budgets), 1, squeeze=False)
         for axes, budget in zip(blocks[:, 0], board.budgets, strict=True):
             forest_panel(board, budget)(axes)
+        if text := marks_text(board):
+            figure.supxlabel(text, fontsize="medium", x=0.01, ha="left")
         return figure
 
     return draw
@@ -124,13 +145,45 @@ def _latency(board: Board, times: Times, batches: Sequence[int]) -> Callable[[],
     return draw
 
 
-def _handles(board: Board) -> list[Line2D]:
-    """The legend's mark of each method."""
+def _routing(board: Board) -> Callable[[], Figure]:
+    """Accuracy under each kind of decisions, and what own ones are worth."""
+
+    def draw() -> Figure:
+        figure = _figure(routing_height(board))
+        left, right = figure.subplots(1, 2, sharey=True)
+        decisions_panel(board)(left)
+        worth_panel(board)(right)
+        return figure
+
+    return draw
+
+
+def _groups(board: Board, parts: Sequence[Group]) -> Callable[[], Figure]:
+    """Accuracy and MACs by difficulty and by class, a line of panels each."""
+    kinds = [kind for kind in AXES if any(part.kind == kind for part in parts)]
+
+    def draw() -> Figure:
+        figure = _figure(0.4 + 1.9 * len(kinds))
+        panels = figure.subplots(len(kinds), 2, squeeze=False)
+        for kind, (left, right) in zip(kinds, panels, strict=True):
+            groups_panel(board, parts, kind, "accuracy")(left)
+            groups_panel(board, parts, kind, "macs")(right)
+        figure.legend(handles=_handles(board), loc="outside upper left", ncols=7, frameon=False)
+        return figure
+
+    return draw
+
+
+def _handles(board: Board, *, static: bool = False) -> list[Line2D]:
+    """The legend's mark of each method, and if `static` of a static network where there is one."""
     table = marks(board)
-    return [
+    handles = [
         Line2D([], [], color=table[name][0], marker=table[name][1], linestyle="", label=name)
         for name in board.methods
     ]
+    if static and any(cell.static for cell in board.cells):
+        handles.append(Line2D([], [], color=GREY, marker="o", mfc="none", ls="", label="static"))
+    return handles
 
 
 def _figure(height: float, width: float = PAGE) -> Figure:

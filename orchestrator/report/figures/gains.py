@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.board.model import Board, Cell
-from orchestrator.board.words import points
+from orchestrator.board.words import budget_text, points
 from orchestrator.report.figures.style import Panel, marks
 from orchestrator.report.palette import GREY, INK, RULE
 
@@ -37,10 +37,11 @@ def forest_panel(board: Board, budget: float) -> Panel:
             else:
                 text += f"  {result.state}"
             text += "  noise" if gain and gain.noise else ""
+            text += _as_below(board, board.cell(name, budget))
             if abs(100 * result.difference) <= limit:
                 axes.plot([100 * result.difference], [y], marker, color=colour, markersize=5)
             _beside(axes, y, text)
-        _name_axis(axes, names)
+        _name_axis(axes, [marked(board, board.cell(name, budget)) for name in names])
         axes.set_xlim(-limit, limit)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(f"points over {board.baseline}")
@@ -71,13 +72,38 @@ def seeds_panel(board: Board, budget: float) -> Panel:
                 )
             if summary.mean is not None:
                 axes.plot([100 * summary.mean], [y - 0.28], "|", color=colour, markersize=9)
-            _beside(axes, y, _seed_text(cell))
-        _name_axis(axes, board.methods)
+            _beside(axes, y, _seed_text(cell) + _as_below(board, cell))
+        _name_axis(axes, [marked(board, board.cell(name, budget)) for name in board.methods])
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("test accuracy, %")
         axes.set_title(_budget_title(board, budget))
 
     return draw
+
+
+def marked(board: Board, cell: Cell) -> str:
+    """The method of a cell, with the marks that it has in the terminal."""
+    best = " \N{BLACK STAR}" if board.leads(cell) else ""
+    return cell.method + ("\N{DEGREE SIGN}" if cell.static else "") + best
+
+
+def marks_text(board: Board) -> str:
+    """What the marks beside the methods say; '' where there is none."""
+    cells = [cell for cell in board.cells if cell.method != board.baseline]
+    texts = {
+        "\N{BLACK STAR} highest mean at its budget": any(map(board.leads, cells)),
+        "\N{DEGREE SIGN} static: deciding per image is worth nothing": any(c.static for c in cells),
+        "as \N{LESS-THAN OR EQUAL TO}: the networks of that lower budget": any(
+            board.repeated(cell) is not None for cell in cells
+        ),
+    }
+    return "; ".join(text for text, holds in texts.items() if holds)
+
+
+def _as_below(board: Board, cell: Cell) -> str:
+    """The lower budget whose networks a cell has, where there is one."""
+    below = board.repeated(cell)
+    return "" if below is None else f"  as \N{LESS-THAN OR EQUAL TO} {budget_text(below)}"
 
 
 def _forest_limit(board: Board) -> float:

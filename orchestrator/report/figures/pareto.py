@@ -48,7 +48,8 @@ def search_panel(board: Board, rows: Iterable[Row]) -> Panel:
 
 
 def test_panel(board: Board) -> Panel:
-    """The confirmed cells on test: the front in colour, what it dominates in grey."""
+    """The confirmed cells on test: the front in colour, what it dominates in grey, static networks
+    hollow."""
     cells = list({(c.method, c.spent): c for c in board.cells if c.n}.values())
     spent = [c.spent or 0.0 for c in cells]
     accuracy = [c.accuracy.mean or 0.0 for c in cells]
@@ -68,10 +69,11 @@ def test_panel(board: Board) -> Panel:
                 [x],
                 [y],
                 s=44 if i in leading else 30,
-                c=shade,
+                facecolors="none" if cell.static else shade,
+                edgecolors=shade,
                 marker=marker,
                 zorder=4,
-                linewidths=0,
+                linewidths=1 if cell.static else 0,
             )
         _cost_axis(axes, board, "test accuracy, %")
         _keep_in_view(axes, cells)

@@ -12,6 +12,7 @@ from orchestrator.board.model import Board, Cell
 from orchestrator.report import frames
 from orchestrator.report.axes import Axis, Times, known, spots
 from orchestrator.report.content import Report
+from orchestrator.report.figures.groups import AXES
 from orchestrator.report.figures.style import marks
 from orchestrator.report.importance import best_of, candidates
 from orchestrator.report.palette import INK
@@ -62,6 +63,7 @@ def _content(report: Report, files: Mapping[str, bytes]) -> dict[str, object]:
         "search": frames.csv(search).decode(),
         "searched": points,
         "costs": [_cost(board, times, axis) for axis in axes],
+        "kinds": {kind: text.format(baseline=board.baseline) for kind, text in AXES.items()},
         "fields": [vars(field) for field in report.fields],
         "importances": [
             {"method": i.method, "field": i.field, "share": i.share, "lo": i.lo, "hi": i.hi}

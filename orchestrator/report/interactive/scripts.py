@@ -8,7 +8,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 LIBRARIES = ("d3.min.js", "plot.umd.min.js")
 """In `vendor/`, as published: d3 7.9.2 and Observable Plot 0.6.17."""
-PARTS = ("core", "card", "accuracy", "parallel", "tables", "start")
+PARTS = ("core", "card", "figure", "accuracy", "routing", "groups", "parallel", "tables", "start")
 """In `js/`, in the order in which they stand in one script."""
 
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from boards import BUDGETS, study_rows
+from boards import BUDGETS, routed, study_rows
 
 from methods import METHODS
 from orchestrator.board.latency import pairs, timed
@@ -11,6 +11,7 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.record.events import Latency
 from orchestrator.report.figures.draw import files
+from orchestrator.report.figures.gains import marked, marks_text
 from orchestrator.report.figures.style import marks
 from orchestrator.report.palette import INK, OKABE_ITO, colour, places
 
@@ -49,6 +50,20 @@ def test_an_svg_has_outlines_and_no_font_to_miss(figures: dict[str, bytes]) -> N
         text = figures[name].decode()
         assert "<svg " in text
         assert "<text" not in text
+
+
+@pytest.mark.parametrize(("worth", "static"), [(0.1, False), (0.0, True)])
+def test_the_marks_of_the_page_are_in_the_figures_too(worth: float, static: bool) -> None:
+    rows, images = routed(worth)
+    board = leaderboard(rows, Rules(budgets=(1,), primary=1, images=400), images)
+    assert ("static" in marks_text(board)) == static
+    name = "skipnet\N{DEGREE SIGN}" if static else "skipnet"
+    assert marked(board, board.cell("skipnet", 1)) == f"{name} \N{BLACK STAR}"
+    assert marked(board, board.cell("dense", 1)) == "dense"
+    if static:
+        whole = files(board, rows, (), images)
+        assert {"routing.pdf", "groups.svg"} <= whole.keys()
+        assert "latency.pdf" not in whole
 
 
 @pytest.mark.full

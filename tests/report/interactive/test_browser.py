@@ -277,6 +277,7 @@ def test_axe_has_no_complaint(page, scheme):
     feature = {"name": "prefers-color-scheme", "value": scheme}
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     page.execute_script("document.querySelectorAll('details').forEach(e => { e.open = true })")
+    page.set_script_timeout(300)
     page.execute_script(axe.AXE_SCRIPT)
     result = page.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -29,6 +29,10 @@ function cellMark(cells, line, cost) {
       (other.method === cell.method && other[same] === cell[budget]),
   );
   const budgets = stands.map((other) => `\u2264 ${other[budget]}`).join(" and ");
+  const highest = stands
+    .filter((other) => other.best === "True")
+    .map((other) => `at \u2264 ${other[budget]}`)
+    .join(" and ");
   const gain = cell.gain && `${points(cell.gain)} points`;
   return {
     key: `cell-${line}`,
@@ -39,6 +43,7 @@ function cellMark(cells, line, cost) {
     y: 100 * number(cell.mean),
     lo: cell.lo && 100 * number(cell.lo),
     hi: cell.hi && 100 * number(cell.hi),
+    hollow: cell.static === "True",
     href: `#cell-${line}`,
     hint: "Click or Enter: its row in the table",
     rows: [
@@ -48,6 +53,8 @@ function cellMark(cells, line, cost) {
       [cost.label, short(number(cell[cost.column]) / cost.scale)],
       ["MMACs", cost.column === "macs_mean_m" ? "" : short(number(cell.macs_mean_m))],
       ["Letters", cell.letters],
+      ["Highest mean", highest],
+      ["The network is", cell.static === "True" ? "static: deciding per image is worth nothing" : ""],
       ["Gain", cell.gain_lo ? `${gain} (${points(cell.gain_lo)} to ${points(cell.gain_hi)})` : gain],
       ["Worth of routing", cell.worth && `${points(cell.worth)} points`],
       ["Budget", cell.overrun === "True" ? "exceeded on test" : ""],
@@ -100,7 +107,7 @@ function searchMark(row) {
 function accuracyFigure(root) {
   const views = accuracyViews();
   if (!views.length) return;
-  const state = { view: views[0], off: new Set(), seeds: false, zoom: d3.zoomIdentity };
+  const state = { view: views[0], seeds: false, zoom: d3.zoomIdentity };
   const status = element("p", { class: "small", "aria-live": "polite" });
   const plot = element("div", { class: "plot" });
   const zoom = d3
@@ -131,16 +138,7 @@ function accuracyFigure(root) {
     reset();
   });
 
-  const filters = element("div", { class: "row", role: "group", "aria-label": "Methods shown" });
-  for (const name of methods.keys()) {
-    const button = toggle(true, glyph(name), name);
-    button.addEventListener("click", () => {
-      if (!state.off.delete(name)) state.off.add(name);
-      button.setAttribute("aria-pressed", String(!state.off.has(name)));
-      draw();
-    });
-    filters.append(button);
-  }
+  const filter = methodFilter([...methods.keys()], draw);
   const runs = toggle(false, "Each run");
   runs.disabled = !state.view.seeds.length;
   runs.addEventListener("click", () => {
@@ -164,18 +162,14 @@ function accuracyFigure(root) {
   const hint = element(
     "p",
     { class: "small" },
-    "Point at a mark, or move with the arrow keys, for its values. The buttons, Ctrl and the wheel " +
-      "or two fingers zoom; dragging moves what is enlarged.",
+    `${POINT} The buttons, Ctrl and the wheel or two fingers zoom; dragging moves what is enlarged.` +
+      (views[0].marks.some((mark) => mark.hollow) ? " A hollow mark is a static network." : ""),
   );
-  root.append(top, filters, plot, status, hint);
+  root.append(top, filter, plot, status, hint);
   root.hidden = false;
 
   function reset() {
     d3.select(plot).call(zoom.transform, d3.zoomIdentity);
-  }
-
-  function visible({ method }) {
-    return !state.off.has(method);
   }
 
   function draw() {
@@ -196,16 +190,13 @@ function accuracyFigure(root) {
       visible(mark) && mark.x >= x[0] && mark.x <= x[1] && mark.y >= y[0] && mark.y <= y[1];
     const shown = view.marks.filter(inside);
     const seeds = state.seeds ? view.seeds.filter(inside) : [];
-    const focused = plot.contains(document.activeElement) ? document.activeElement.dataset.key : "";
-    const whole = !state.off.size;
+    const whole = view.marks.every(visible);
     const svg = named(accuracyPlot({ view, shown, seeds, x, y, width, height, margin, whole }));
-    hideCard();
-    plot.replaceChildren(svg);
-    part(svg);
-    const items = [...taken(svg, "cells", shown), ...taken(svg, "seeds", seeds)];
-    items.sort((one, other) => one.x - other.x || one.y - other.y);
-    listen(items);
-    items.find((item) => item.key === focused)?.mark.focus({ preventScroll: true });
+    replaceFigure(plot, svg, () => {
+      part(svg);
+      const items = [...taken(svg, "cells", shown), ...taken(svg, "seeds", seeds)];
+      return items.sort((one, other) => one.x - other.x || one.y - other.y);
+    });
     const what = view.name === "search" ? "operating points of the search" : "networks";
     const total = view.name === "search" ? data.searched : view.marks.length;
     status.textContent = `${shown.length} of ${total} ${what} shown.`;
@@ -243,7 +234,7 @@ function accuracyPlot({ view, shown, seeds, x, y, width, height, margin, whole }
     marginLeft: margin.left,
     clip: true,
     ariaLabel: `${what} over ${view.label}`,
-    style: { background: "none", color: "var(--ink)", fontSize: "12px", fontFamily: "inherit" },
+    style: FIGURE_STYLE,
     x: { type: "log", domain: x },
     y: { domain: y },
     marks: [
@@ -288,71 +279,4 @@ function accuracyPlot({ view, shown, seeds, x, y, width, height, margin, whole }
       }),
     ],
   });
-}
-
-/** The class of a method's marks; any text may be its name. */
-function layer(kind, name) {
-  return `${kind}-${[...methods.keys()].indexOf(name)}`;
-}
-
-/** Marks in the colour and the shape of their method. */
-function dots(marks, className, { r, fill, fillOpacity = 1, strokeWidth = 0.7, ring = false }) {
-  return d3.groups(marks, (mark) => mark.method).map(([name, own]) => {
-    const { colour, shape } = methods.get(name);
-    const [symbol, rotate] = symbols[shape];
-    return Plot.dot(own, {
-      x: "x",
-      y: "y",
-      r,
-      symbol,
-      rotate,
-      fill: fill ?? colour,
-      fillOpacity,
-      stroke: ring ? "var(--ink)" : colour,
-      strokeWidth,
-      href: (mark) => mark.href ?? runPage(mark.trial),
-      target: own[0].href ? undefined : "_blank",
-      className: layer(className, name),
-    });
-  });
-}
-
-/** The items with their nodes: the link where there is one, else the shape itself. */
-function taken(svg, className, marks) {
-  return d3.groups(marks, (mark) => mark.method).flatMap(([name, own]) => {
-    const group = svg.querySelector(`.${layer(className, name)}`);
-    return own.map((item, i) => {
-      const mark = group.children[i];
-      mark.dataset.key = item.key;
-      if (item.trial && mark.tagName === "a") {
-        mark.dataset.trial = item.trial;
-        mark.setAttribute("rel", "noopener");
-      }
-      return { ...item, mark };
-    });
-  });
-}
-
-/** Moves names apart that would stand on each other. */
-function part(svg) {
-  const placed = [];
-  const edge = svg.getBoundingClientRect().right;
-  for (const text of svg.querySelectorAll(".names text")) {
-    let box = text.getBoundingClientRect();
-    const left = box.right > edge ? edge - box.right - 2 : 0;
-    let down = 0;
-    const collides = (other) =>
-      box.left + left < other.right &&
-      box.right + left > other.left &&
-      box.top + down < other.bottom &&
-      box.bottom + down > other.top;
-    while (down < 120 && placed.some(collides)) down += 3;
-    placed.push({
-      left: box.left + left,
-      right: box.right + left,
-      top: box.top + down,
-      bottom: box.bottom + down,
-    });
-    text.setAttribute("transform", `${text.getAttribute("transform")} translate(${left},${down})`);
-  }
 }

@@ -133,7 +133,7 @@ function parallelPlot(method, trials, axes, best, width) {
     marginTop: 26,
     marginBottom: 24,
     ariaLabel: `Hyperparameters and validation accuracy of the trials of ${method}`,
-    style: { background: "none", color: "var(--ink)", fontSize: "12px", fontFamily: "inherit" },
+    style: FIGURE_STYLE,
     x: { axis: null, domain: [0, shares.length ? 1.45 : 1] },
     y: { axis: null, domain: names, type: "point", padding: 0.25 },
     marks: [

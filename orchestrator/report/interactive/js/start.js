@@ -2,6 +2,8 @@
 
 for (const [id, start] of [
   ["accuracy", accuracyFigure],
+  ["decisions", routingFigure],
+  ["parts", groupsFigure],
   ["parallel", parallelFigure],
   ["files", downloads],
 ]) {

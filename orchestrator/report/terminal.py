@@ -222,7 +222,7 @@ def _times(board: Board, times: Sequence[Timed]) -> Table:
         "no longer. Honesty: measured speed-up over the one by MACs."
     )
     grid = table(text("latency", wrap=False), *map(number, heads), caption=caption)
-    for time in times:
+    for time in sorted(times, key=lambda time: board.methods.index(time.method)):
         if time.budget == board.primary and time.ms is not None:
             ratios = (time.speed_up, time.macs_speed_up, time.honesty)
             grid.add_row(

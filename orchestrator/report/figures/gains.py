@@ -14,7 +14,7 @@ from orchestrator.report.palette import GREY, INK, RULE
 def forest_panel(board: Board, budget: float) -> Panel:
     """Gain over the baseline at one budget, in percentage points, with its interval."""
     names = [name for name in board.methods if name != board.baseline]
-    limit = _forest_limit(board)
+    span = _forest_span(board)
 
     def draw(axes: Axes) -> None:
         if board.noise_floor is not None:
@@ -32,17 +32,17 @@ def forest_panel(board: Board, budget: float) -> Panel:
             text = points(result.difference)
             if result.lo is not None and result.hi is not None:
                 lo, hi = 100 * result.lo, 100 * result.hi
-                _whisker(axes, y, lo, hi, limit=limit, color=colour)
+                _whisker(axes, y, lo, hi, span=span, color=colour)
                 text += f"  [{points(result.lo)}, {points(result.hi)}]"
             else:
                 text += f"  {result.state}"
             text += "  noise" if gain and gain.noise else ""
             text += _as_below(board, board.cell(name, budget))
-            if abs(100 * result.difference) <= limit:
+            if span[0] <= 100 * result.difference <= span[1]:
                 axes.plot([100 * result.difference], [y], marker, color=colour, markersize=5)
             _beside(axes, y, text)
         _name_axis(axes, [marked(board, board.cell(name, budget)) for name in names])
-        axes.set_xlim(-limit, limit)
+        axes.set_xlim(span)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(f"points over {board.baseline}")
         axes.set_title(_budget_title(board, budget))
@@ -106,23 +106,31 @@ def _as_below(board: Board, cell: Cell) -> str:
     return "" if below is None else f"  as \N{LESS-THAN OR EQUAL TO} {budget_text(below)}"
 
 
-def _forest_limit(board: Board) -> float:
-    """Half width of every forest axis, in points; a collapsed cell's interval may run out of it."""
-    ends = sorted(
-        100 * max(abs(g.result.difference), abs(g.result.lo or 0), abs(g.result.hi or 0))
-        for g in board.gains
-        if g.result.difference is not None and g.method not in board.rules.controls
-    )
+def _forest_span(board: Board) -> tuple[float, float]:
+    """The ends of every forest axis, in points; a collapsed cell's interval may run out of it."""
+    tested = [g for g in board.gains if g.method not in board.rules.controls]
+    gains = [g.result for g in tested if g.result.difference is not None]
+    ends = [[100 * (end or 0.0) for end in (g.difference, g.lo, g.hi)] for g in gains]
     if not ends:
-        return 1.0
-    return max(0.1, 1.08 * min(ends[-1], 3 * ends[len(ends) // 2]))
+        return -1.0, 1.0
+    largest = sorted(max(map(abs, three)) for three in ends)
+    limit = max(0.1, min(largest[-1], 3 * largest[len(largest) // 2]))
+    floor = 100 * (board.noise_floor or 0.0)
+    low = max(-limit, min(-floor, *map(min, ends)))
+    high = min(limit, max(floor, *map(max, ends)))
+    space = 0.08 * (high - low) or 0.1
+    return low - space, high + space
 
 
-def _whisker(axes: Axes, y: float, lo: float, hi: float, *, limit: float, color: str) -> None:
+def _whisker(
+    axes: Axes, y: float, lo: float, hi: float, *, span: tuple[float, float], color: str
+) -> None:
     """An interval with caps; an arrow where it leaves the axis."""
-    axes.hlines(y, max(lo, -limit), min(hi, limit), color=color, linewidth=1.4)
-    axes.plot([lo if lo >= -limit else -0.97 * limit], [y], "|<"[lo < -limit], color=color)
-    axes.plot([hi if hi <= limit else 0.97 * limit], [y], "|>"[hi > limit], color=color)
+    left, right = span
+    inset = 0.02 * (right - left)
+    axes.hlines(y, max(lo, left), min(hi, right), color=color, linewidth=1.4)
+    axes.plot([lo if lo >= left else left + inset], [y], "|<"[lo < left], color=color)
+    axes.plot([hi if hi <= right else right - inset], [y], "|>"[hi > right], color=color)
 
 
 def _name_axis(axes: Axes, names: Sequence[str]) -> None:

@@ -85,14 +85,19 @@ def test_panel(board: Board) -> Panel:
 
 
 def attainment_panel(board: Board, name: str) -> Panel:
-    """What one, half and all of a method's seeds attain on test, over the baseline's median."""
+    """What one, half and all of a method's seeds attain on test, over the baseline's median; the
+    axes of all methods are alike."""
     attained, base = board.attainment[name], board.attainment[board.baseline]
     scale = board.cost.scale
     ends = [surface[-1][0] / scale for a in _known(board) for surface in (a.best, a.worst)]
     right = 1.15 * max(board.budgets[-1], *ends, 0.0)
+    starts = [surface[0][0] / scale for a in _known(board) for surface in (a.best, a.worst)]
+    left = min(board.budgets[0], *starts, right) / 1.15
 
     def draw(axes: Axes) -> None:
         colour, _ = marks(board)[name]
+        axes.set_xscale("log")
+        axes.set_xlim(left, right)
         _cost_axis(axes, board, "test accuracy, %")
         low, high = _median_span(board)
         axes.set_ylim(low, high)
@@ -110,7 +115,6 @@ def attainment_panel(board: Board, name: str) -> Panel:
             )
             median = _corners(attained.median, right, scale)
             axes.step(*median, where="post", color=colour, linewidth=1.4)
-        axes.set_xlim(right=right)
         axes.set_xlabel(f"{board.cost.unit} (dotted: budgets)")
         axes.set_title(name + (f", {plural(attained.seeds, 'seed')}" if attained else ""))
 

@@ -207,7 +207,7 @@ def test_without_scripts_the_figures_for_papers_and_the_tables_stand_there(brows
 
 def test_the_groups_stand_in_tables_too(page, path):
     page.execute_script("document.querySelectorAll('details').forEach(e => { e.open = true })")
-    (table,) = page.find_elements(By.CSS_SELECTOR, "[aria-label='By class'] table")
+    (table,) = page.find_elements(By.CSS_SELECTOR, "[aria-label='Table: class'] table")
     text = table.text
     for row in lines(path, "groups.csv"):
         if row["by"] == "class":

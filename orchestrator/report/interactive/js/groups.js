@@ -1,10 +1,11 @@
 // Accuracy and MACs of each method by the difficulty, and by the class, of the test images.
 
 const BY = { difficulty: "difficulty", loss: "fifth", class: "class" };
-const CROWDED = 12;
+/** Groups from which on a figure takes the whole width. */
+const CROWDED = 24;
 
 /** The groups of one kind, in the order of the board's methods, with the marks of each figure. */
-function groupView(kind, rows) {
+function groupView(kind, rows, targets) {
   const names = [...new Set(rows.map((row) => row.group))];
   const figures = [
     { label: "Test accuracy, %", most: 100, of: (row) => span(row, "accuracy", "lo", "hi", 100) },
@@ -15,7 +16,10 @@ function groupView(kind, rows) {
     names,
     figures: figures.map((figure, i) => ({
       ...figure,
-      marks: rows.map((row) => groupMark(row, kind, figure.of(row), i)),
+      marks: rows.map((row) => ({
+        ...groupMark(row, kind, figure.of(row), i),
+        ...targets.get(row.method),
+      })),
     })),
   };
 }
@@ -37,7 +41,6 @@ function groupMark(row, kind, value, figure) {
     title: `${row.method}, ${BY[kind]} ${row.group}`,
     x: row.group,
     ...value,
-    ...behind(row.method),
     rows: [
       ["Test accuracy", `${percent(row.accuracy)} %${interval}`],
       ["MMACs", `${short(macs)}${spread}`],
@@ -46,23 +49,25 @@ function groupMark(row, kind, value, figure) {
   };
 }
 
-/** Where a mean over the runs of a method's primary cell leads: to the one run, or to its row. */
-function behind(method) {
-  const cell = table(data.files["leaderboard.csv"]).find(
-    (line) => line.method === method && line.primary === "True",
-  );
-  const runs = table(data.files["seeds.csv"]).filter(
-    (run) => run.method === method && run[data.budgeted.budget] === cell[data.budgeted.budget],
-  );
-  if (runs.length === 1 && runPage(runs[0].trial)) {
-    return { trial: runs[0].trial, hint: "Click or Enter: its run in MLflow" };
-  }
-  return { href: `#cell-${cell.line}`, hint: "Click or Enter: its row in the table" };
+/** Where the means over each method's primary runs lead: to the one run, or to the cell's row. */
+function primaryTargets() {
+  const { budget } = data.budgeted;
+  const seeds = table(data.files["seeds.csv"]);
+  const cells = table(data.files["leaderboard.csv"]).filter((cell) => cell.primary === "True");
+  const target = (cell) => {
+    const runs = seeds.filter((run) => run.method === cell.method && run[budget] === cell[budget]);
+    return runs.length === 1 && runPage(runs[0].trial)
+      ? { trial: runs[0].trial, hint: "Click or Enter: its run in MLflow" }
+      : { href: `#cell-${cell.line}`, hint: "Click or Enter: its row in the table" };
+  };
+  return new Map(cells.map((cell) => [cell.method, target(cell)]));
 }
 
 function groupsFigure(root) {
   const rows = table(data.files["groups.csv"]);
-  const views = d3.groups(rows, (row) => row.by).map(([kind, own]) => groupView(kind, own));
+  const targets = primaryTargets();
+  const kinds = d3.groups(rows, (row) => row.by);
+  const views = kinds.map(([kind, own]) => groupView(kind, own, targets));
   if (!views.length) return;
   const present = new Set(rows.map((row) => row.method));
   const filter = methodFilter([...methods.keys()].filter((name) => present.has(name)), draw);
@@ -77,7 +82,7 @@ function groupsFigure(root) {
   function draw() {
     const whole = Math.min(root.clientWidth, 1100);
     for (const { view, figure, plot } of plots) {
-      const wide = whole < 720 || view.names.length > 2 * CROWDED;
+      const wide = whole < 720 || view.names.length > CROWDED;
       const width = Math.max(280, wide ? whole : (whole - 28) / 2);
       const shown = figure.marks.filter(visible);
       const svg = named(groupsPlot(view, figure, shown, width));

@@ -3,7 +3,11 @@
 /** From top to bottom of a cell's line, each with its look. */
 const DECISIONS = [
   { column: "mean", name: "Own decisions", look: { r: 4.5, dy: -9, ring: true } },
-  { column: "another", name: "Another image's", look: { r: 4, dy: -3, fill: "var(--paper)", strokeWidth: 1.6 } },
+  {
+    column: "another",
+    name: "Another image's",
+    look: { r: 4, dy: -3, fill: "var(--paper)", strokeWidth: 1.6 },
+  },
   { column: "majority", name: "The majority's", look: { r: 4, dy: 3, fillOpacity: 0.35 } },
   { column: "all_run", name: "All run", look: { r: 2.6, dy: 9 } },
 ];

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.results.findings import Findings
 
 SUMMARY = ["n", "mean", "lo", "hi", "gain", "gain_lo", "gain_hi"]
-"""The columns of the board that a notebook shows of the results as a whole."""
+"""Columns of the board in a notebook's view of the results."""
 
 
 def open(study: str | Path, *, out: str | Path = "runs", mlflow: str | None = None) -> "Results":  # noqa: A001
@@ -47,8 +47,8 @@ def open(study: str | Path, *, out: str | Path = "runs", mlflow: str | None = No
 def studies(*, out: str | Path = "runs", mlflow: str | None = None) -> pd.DataFrame:
     """The studies of a folder and of its MLflow store, a row each.
 
-    `trials` ended; `state` is running, interrupted or finished, and of a study that lies in MLflow
-    alone published or unpublished; `verdict` is when its last trial was done.
+    `trials` counts trials that ended; `state` is running, interrupted or finished, or, for a study
+    in MLflow alone, published or unpublished; `verdict` is the time at which its last trial ended.
 
     >>> frame = studies(out=RUNS)
     >>> frame.loc[frame["study"] == "quickstart", "state"].tolist()
@@ -68,9 +68,9 @@ def studies(*, out: str | Path = "runs", mlflow: str | None = None) -> pd.DataFr
 
 
 class Results:
-    """A study's board, comparisons, trials and networks, as its MLflow store holds them.
+    """The board, comparisons, trials and networks of a study, from its MLflow store.
 
-    The board is read once; `refresh` reads it again, for a study that is running.
+    The store is read once; `refresh` reads it again, for a running study.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Results:
         self._outcome = outcome
 
     def outcome(self, *, primary: float | None = None, refresh: bool = False) -> "Outcome":
-        """The board as a value, and where its report lies.
+        """The board as a value, with the path of its report.
 
         `primary` tests at another of the study's budgets; `refresh` reads all of MLflow
         again.
@@ -105,7 +105,7 @@ class Results:
         return self._outcome
 
     def refresh(self) -> "Results":
-        """Reads the store again at the next question.
+        """Read the store again at the next call.
 
         >>> results = open("quickstart", out=RUNS).refresh()
         """
@@ -131,7 +131,7 @@ class Results:
         at: Sequence[float] = (),
         methods: Sequence[str] = (),
     ) -> pd.DataFrame:
-        """Pairs of methods at any budgets, or each method with itself in another study.
+        """Compare pairs of methods at any budgets, or each method with itself in another study.
 
         `methods` restricts the comparison to these and dense.
 
@@ -140,7 +140,7 @@ class Results:
         [0.1, 0.3]
 
         Raises:
-            StudyError: no such study, a method that is none of the study's, or nothing in common.
+            StudyError: an unknown study or method, or two studies with nothing in common.
         """
         from orchestrator.report.frames import differences_table, pairs_table
         from orchestrator.results import boards
@@ -155,10 +155,10 @@ class Results:
         return differences_table(both)
 
     def trials(self) -> pd.DataFrame:
-        """One row per operating point of each trial that ended, with a column per hyperparameter.
+        """One row per operating point of each ended trial, with a column per hyperparameter.
 
-        Accuracies are fractions, costs MACs, times seconds. What the search chose and the board
-        compares are the rows with the role `confirm`.
+        Accuracies are fractions, costs MACs, times seconds. The board compares the rows with the
+        role `confirm`.
 
         >>> trials = open("quickstart", out=RUNS).trials()
         >>> sorted(set(trials["role"]))
@@ -174,13 +174,13 @@ class Results:
         return pd.concat([frame.drop(columns="params"), params], axis="columns")
 
     def verify(self) -> "Findings":
-        """Recomputes every published number from its evidence; `flaws` lists those that differ.
+        """Recompute every published number from its evidence; `flaws` lists those that differ.
 
         >>> open("quickstart", out=RUNS).verify().flaws
         []
 
         Raises:
-            EvidenceError: what the board was computed from is missing.
+            EvidenceError: the evidence of the board is missing.
         """
         from orchestrator.results.verify import verify
 
@@ -195,7 +195,8 @@ class Results:
         point: str | None = None,
         to: str | Path | None = None,
     ) -> Path:
-        """Ships the network of a method's cell, or of a trial; the folder, for `isoflop.load`.
+        """Export the network of a method's cell, or of a trial, and return its folder for
+        `isoflop.load`.
 
         Args:
             name: a method, or a trial.

@@ -55,7 +55,7 @@ def _file(
 
 
 def _is_path(place: str | Path) -> bool:
-    """Whether a file is meant and no name; one that is missing is for its reader to report."""
+    """Whether this is a path rather than a name; a missing file is reported by its reader."""
     path = Path(place)
     is_file = os.path.isfile(path)  # noqa: PTH113  # False, too, for a name that no system takes
     return path.suffix in FILES or is_file or path.name != str(place)

@@ -1,4 +1,4 @@
-"""A study to plan and to run."""
+"""A study, with methods that plan and run it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Study(file.Study):
-    """What a study file says, and what can be done with it; fields have the file's names.
+    """A study, with the fields of a study file; it can be planned and run.
 
     >>> study = Study(name="mine", data="digits", budgets=[0.5, 1], methods={"dense": {}})
     >>> study.search.trials
@@ -58,16 +58,17 @@ class Study(file.Study):
         optuna: str | None = None,
         elsewhere: bool = False,
     ) -> "Plan":
-        """What the study can reach, what it takes, and what its seeds can tell; runs no trial.
+        """Estimate which budgets the study can meet, how long it takes and which differences its
+        seeds can detect; runs no trial.
 
-        What `run` would refuse with the same arguments, this refuses, too.
+        It fails wherever `run` would fail with the same arguments.
 
         Args:
             steps: the length of each epoch that is timed; 0 times nothing.
             out: the folder that holds a folder per study.
             mlflow: MLflow's tracking URI; by default an SQLite store in `out`.
             optuna: Optuna's database (SQLAlchemy URL) instead of a journal file.
-            elsewhere: the study is for another machine: this one need not hold a trial.
+            elsewhere: plan for another machine; this one may be too small for a trial.
 
         >>> study = Study(name="mine", data="digits", budgets=[1], methods={"dense": {}})
         >>> study.plan(steps=0).methods[0].trials
@@ -95,13 +96,13 @@ class Study(file.Study):
         patience: float = 0,
         listener: "Listener | None" = None,
     ) -> "Results":
-        """Searches, confirms and publishes the board; the same call resumes an interrupted sweep.
+        """Search, confirm and publish the board; the same call resumes an interrupted sweep.
 
         Args:
             out: the folder that holds a folder per study.
             mlflow: MLflow's tracking URI; by default an SQLite store in `out`.
             address: a Ray cluster; "local" starts Ray on this machine.
-            slots: trials at once, where a cluster's nodes come and go.
+            slots: trials at once, on a cluster whose number of nodes changes.
             optuna: Optuna's database (SQLAlchemy URL) instead of a journal file.
             patience: seconds to wait for another driver of the study to end.
             listener: is called with each event of the sweep.
@@ -110,8 +111,8 @@ class Study(file.Study):
         >>> results = study.run(out="runs")  # doctest: +SKIP
 
         Raises:
-            IsoflopError: the study, the data, the folder, the store or the resources do not do.
-            KeyboardInterrupt: the sweep was stopped by hand.
+            IsoflopError: the study, the data, the folder, the store or the resources are unusable.
+            KeyboardInterrupt: the sweep was interrupted.
         """
         from isoflop.results import Results
         from orchestrator.sweep import run as sweep

@@ -1,4 +1,4 @@
-"""One method trained by hand, without Ray, a study or a store."""
+"""Training of one method without Ray, a study or a store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +24,10 @@ def train(
     size: int | None = None,
     fit: Fit = "crop",
 ) -> Iterator[Epoch]:
-    """Trains a fresh network, an epoch at a time; all randomness derives from `seed`.
+    """Train a fresh network, one epoch at a time; all randomness derives from `seed`.
 
-    `method` is a method or the name of one with its defaults, `data` a data set's name or a path,
-    and `recipe` may leave fields out. Images are brought to `size` pixels squared, by default to
+    `method` is a method, or the name of one with its defaults; `data` is a data set's name or a
+    path; `recipe` may leave fields out. Images are resized to `size` pixels squared, by default to
     the size that all have; `fit` says how: "crop", "pad" or "stretch".
 
     >>> from methods.dense import Dense

@@ -1,1 +1,1 @@
-"""What is asked: the study file, the spaces that it opens, and the checks before anything runs."""
+"""The study file, the spaces that it opens, and the checks before anything runs."""

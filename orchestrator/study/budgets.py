@@ -1,6 +1,6 @@
-"""What budgets are spent in: MACs, which are counted, or milliseconds, which a clock measures.
+"""The costs that budgets limit: MACs, which are counted, or milliseconds, which are measured.
 
-A study's budgets are a list of numbers either way; its `Cost` says what they limit. Whatever
+A study's budgets are a list of numbers in either case; its `Cost` says what they limit. Code that
 chooses, bounds, labels or prints asks the cost, and does not know which one it is.
 """
 
@@ -20,7 +20,7 @@ from methods.values import mistake, refuse_other_kind, shown
 from orchestrator.study.reading import Misfit
 
 MOST_IMAGES = 1024
-"""Images in one timed call, at most."""
+"""Largest number of images in one timed call."""
 FIELDS = ("latency_ms", "batch")
 
 
@@ -29,13 +29,13 @@ class Cost:
     """A cost of a network that budgets limit."""
 
     unit: str
-    """Of a budget, as people read it."""
+    """Unit of a budget, as people read it."""
     name: str
-    """As columns of tables and keys of files end."""
+    """Unit at the end of table columns and of keys in files."""
     suffix: str
-    """As the names of MLflow's metrics end, behind a budget."""
+    """Unit at the end of the names of MLflow's metrics, behind a budget."""
     scale: float
-    """A budget's unit, in units of the rows' field."""
+    """Factor from a budget's unit to the unit of the rows."""
     searched: str
     """The field of a search row that a budget limits."""
     tested: str
@@ -45,7 +45,7 @@ class Cost:
 
     @property
     def clocked(self) -> bool:
-        """Whether a clock measures it, so that no evidence gives it again."""
+        """Whether a clock measures it, so that the evidence cannot recompute it."""
         return self.batch is not None
 
     def cap(self, budget: float) -> float:
@@ -53,12 +53,12 @@ class Cost:
         return round(budget * self.scale, 3) if self.scale != 1 else budget
 
     def of_search(self, row: object) -> float | None:
-        """What a search row's network costs, in the rows' unit; None where that is not known."""
+        """The cost of a search row's network, in the rows' unit; None where it is not known."""
         value: float | None = getattr(row, self.searched)
         return value
 
     def of_test(self, row: object) -> float | None:
-        """The same of a confirm row."""
+        """The cost of a confirm row's network, in the rows' unit; None where it is not known."""
         value: float | None = getattr(row, self.tested)
         return value
 
@@ -95,7 +95,7 @@ class Milliseconds(list[float]):
 
 
 def cost_of(budgets: list[float]) -> Cost:
-    """What budgets are spent in."""
+    """The cost that budgets limit."""
     return milliseconds(budgets.batch) if isinstance(budgets, Milliseconds) else MACS
 
 
@@ -128,7 +128,7 @@ class Spendable:
 
 
 def _read(given: object, handler: pydantic.ValidatorFunctionWrapHandler) -> list[float]:
-    """Budgets as they are given: a list in million MACs, or milliseconds by their name."""
+    """Budgets as given: a list in million MACs, or a mapping with `latency_ms`."""
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         budgets: list[float] = handler(given)
         return Milliseconds(budgets, given.batch) if isinstance(given, Milliseconds) else budgets
@@ -160,7 +160,7 @@ def _read(given: object, handler: pydantic.ValidatorFunctionWrapHandler) -> list
 
 
 def _written(budgets: list[float]) -> object:
-    """Budgets as a file has them."""
+    """Budgets as a study file writes them."""
     if isinstance(budgets, Milliseconds):
         return {"latency_ms": list(budgets), "batch": budgets.batch}
     return list(budgets)

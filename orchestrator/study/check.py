@@ -1,4 +1,4 @@
-"""Checks before a worker is taken: the study, its data, and whether a trial fits this machine."""
+"""Checks before a worker starts: the study, its data, and whether a trial fits this machine."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,8 @@ from orchestrator.study.space import Space, spaces
 logger = logging.getLogger(__name__)
 
 SMALL = 8
-"""Networks of a method, those of the least MACs, of which the fastest is taken for its smallest."""
+"""Number of networks of a method with the least MACs, among which the fastest counts as its
+smallest."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ class Prepared:
     spaces: Mapping[str, Space]
     data: Data
     warm: Mapping[str, Sequence[FrozenTrial]] = field(default_factory=dict)
-    """Per method, what an earlier study teaches the sampler."""
+    """Per method, the trials of an earlier study for the sampler."""
 
 
 def prepare(study: Study) -> Prepared:
-    """Checks all of a study that can be checked before a worker is taken.
+    """Check everything in a study that can be checked before a worker starts.
 
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
@@ -45,7 +46,7 @@ def prepare(study: Study) -> Prepared:
 
 
 def images(study: Study, device: str = "cpu") -> Data:
-    """The data of a study, its pixels on a device.
+    """The data of a study, with its pixels on a device.
 
     Raises:
         DataError: they cannot be read as the study asks.
@@ -55,16 +56,16 @@ def images(study: Study, device: str = "cpu") -> Data:
 
 
 def reading(study: Study) -> Reading:
-    """Which images a study wants, and how."""
+    """How a study reads its images."""
     return Reading(study.data, study.size, study.fit)
 
 
 def prepared(
     study: Study, data: Data, by_method: Mapping[str, Space], *, begun: bool = False
 ) -> Prepared:
-    """The same for data and spaces that are loaded already.
+    """Like `prepare`, for data and spaces that are already loaded.
 
-    A study that has `begun` is not asked for its times again: they are in its record.
+    The times of a study that has `begun` are not measured again: they are in its record.
 
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
@@ -113,12 +114,12 @@ def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
 
 
 def _on_gpus(share: float, gpus: float) -> int:
-    """Trials that take so much of a GPU each, on so many GPUs."""
+    """Number of trials that fit so many GPUs, if each takes this fraction of one."""
     return int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
 
 
 def _trainable(space: Space, data: Data) -> None:
-    """No batch that a trial may have exceeds the training split, and no phase is without data."""
+    """Check that no batch exceeds the training split, and that every phase has data."""
     distribution = space.free.get("recipe.batch_size")
     sizes = [parts(space.method, {**space.fixed, **space.defaults()})[1].batch_size]
     if distribution is not None:
@@ -128,22 +129,22 @@ def _trainable(space: Space, data: Data) -> None:
 
 
 def _arithmetic(study: Study) -> None:
-    """Warns of a processor that only emulates the precision that the study asks for."""
+    """Warn of a processor that only emulates the precision that the study asks for."""
     emulated = not study.resources.gpu and not native_bf16(torch.device("cpu"))
     if study.recipe.get("precision") == "bf16" and emulated:
         logger.warning("this machine's processor has no native bf16: precision fp32 is faster")
 
 
 def _affordable(study: Study, by_method: Mapping[str, Space], task: Task) -> None:
-    """The largest budget holds the cheapest configuration of one method at least."""
+    """Check that the largest budget holds the cheapest configuration of at least one method."""
     floors, largest = {name: s.floor(task) for name, s in by_method.items()}, study.budgets[-1]
     for name, floor in floors.items():
         if floor > study.cost.cap(largest):
-            logger.warning("%s costs %.4g MMACs at least and fits no budget", name, floor / 1e6)
+            logger.warning("%s costs at least %.4g MMACs and fits no budget", name, floor / 1e6)
     cheapest = min(floors, key=floors.__getitem__)
     if floors[cheapest] > study.cost.cap(largest):
         raise StudyError(
-            f"a budget must hold one configuration at least, but the largest is "
+            "a budget must hold at least one configuration, but the largest is "
             f"{largest:g} MMACs and the cheapest ({cheapest}) costs "
             f"{floors[cheapest] / 1e6:.4g}; raise `budgets` or widen the methods' ranges",
             at=("budgets",),
@@ -159,9 +160,10 @@ def layers(study: Study, task: Task) -> Layers | None:
 
 
 def _in_time(study: Study, by_method: Mapping[str, Space], task: Task) -> None:
-    """The largest budget in milliseconds holds the fastest network of one method at least.
+    """Check that the largest budget in milliseconds holds the fastest network of at least one
+    method.
 
-    Only what is predicted to be near it is measured, on the device of this machine.
+    Only networks whose prediction is close to it are measured, on the device of this machine.
     """
     largest = study.budgets[-1]
     with threads(max(1, int(study.resources.cpu))):
@@ -183,7 +185,7 @@ def _in_time(study: Study, by_method: Mapping[str, Space], task: Task) -> None:
     fastest = min(measured, key=measured.__getitem__)
     if measured[fastest] > largest:
         raise StudyError(
-            f"a budget must hold one network at least, but the largest is {largest:g} ms and the "
+            f"a budget must hold at least one network, but the largest is {largest:g} ms and the "
             f"smallest network ({fastest}) takes {measured[fastest]:.3g} ms here, for "
             f"{study.cost.batch} image{'s' if study.cost.batch != 1 else ''} a call; raise "
             "`budgets` or widen the methods' ranges",

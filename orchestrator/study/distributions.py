@@ -1,4 +1,4 @@
-"""Where a hyperparameter's value may lie: Optuna's distributions, and their unit interval."""
+"""Optuna's distributions of hyperparameters, and their maps to the unit interval."""
 
 import math
 import warnings
@@ -13,7 +13,7 @@ from methods.values import Scalar
 from orchestrator.study.narrowing import Choices, Narrowing, Range
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
-"""Where a value may lie."""
+"""The distribution of a hyperparameter."""
 
 
 def ends(distribution: Distribution) -> tuple[Scalar, ...]:
@@ -34,7 +34,7 @@ def ranged(distribution: Distribution) -> str:
 
 
 def spread(u: float, distribution: Distribution) -> Scalar:
-    """The value below which a fraction `u` of a distribution lies; choices count alike."""
+    """The `u` quantile of a distribution; choices have equal weight."""
     if isinstance(distribution, CategoricalDistribution):
         return ends(distribution)[int(u * len(distribution.choices))]
     low, high, step = distribution.low, distribution.high, distribution.step
@@ -48,7 +48,7 @@ def spread(u: float, distribution: Distribution) -> Scalar:
 
 
 def rank(value: Any, distribution: Distribution) -> float:
-    """The middle of what `spread` sends to a value."""
+    """The middle of the interval that `spread` maps to a value."""
     if isinstance(distribution, CategoricalDistribution):
         return (distribution.choices.index(value) + 0.5) / len(distribution.choices)
     low, high, step = distribution.low, distribution.high, distribution.step
@@ -61,7 +61,7 @@ def rank(value: Any, distribution: Distribution) -> float:
 
 
 def inside(value: Any, distribution: Distribution) -> Scalar:
-    """The nearest value of a distribution; its first choice where this is none."""
+    """The nearest value in a distribution; the first choice if the value is not a choice."""
     if isinstance(distribution, CategoricalDistribution):
         return value if value in distribution.choices else ends(distribution)[0]
     low, high, step = distribution.low, distribution.high, distribution.step
@@ -89,7 +89,7 @@ def place(
     fixed: dict[str, Scalar],
     free: dict[str, Distribution],
 ) -> None:
-    """Puts one field among the fixed or the free, as it is narrowed; None leaves it to the method.
+    """Add one field to the fixed or to the free ones, as narrowed; None keeps the method's range.
 
     Raises:
         StudyError: a range that the field cannot have.

@@ -27,14 +27,14 @@ from methods.errors import IsoflopError
 from orchestrator.study.places import CONTROL, DEEPEST, Location, Places
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
-"""What a file can hold."""
+"""The values that a file can hold."""
 
 LARGEST = 128 * 1024
-"""Bytes of a file, at most: a study takes some 2,000."""
+"""Largest size of a file in bytes; a study takes about 2,000."""
 MOST = 20_000
-"""Values of a file, at most; what an alias repeats counts each time."""
+"""Largest number of values in a file; those that an alias repeats count each time."""
 LONGEST_NUMBER = 40
-"""Characters of a number, at most."""
+"""Largest number of characters in a number."""
 LONGEST_KEY = 200
 NULL = re.compile(r"|~|null|Null|NULL")
 TRUE, FALSE = re.compile(r"true|True|TRUE"), re.compile(r"false|False|FALSE")
@@ -44,28 +44,38 @@ NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 BOUNDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x00\x00\xfe\xff": "UTF-32"}
 SYNTAX = (
-    ("'\\t'", "a tab stands where spaces must; write spaces"),
-    ("mapping values are not allowed", "a colon stands in the middle of a value; quote the value"),
-    ("while scanning a quoted scalar", "a quote is opened and never closed; close it"),
-    ("flow sequence", "a list in [ ] is never closed, or lacks a comma; write [a, b]"),
-    ("flow mapping", "fields in { } are never closed, or lack a comma; write {a: 1, b: 2}"),
-    ("expected <block end>", "the indentation differs from that of the lines before; align it"),
-    ("could not find expected ':'", "a field needs a colon behind its name; write `field: value`"),
-    ("cannot start any token", "a character stands where a value must; put the value in quotes"),
+    ("'\\t'", "a tab must not indent a line; write spaces"),
+    (
+        "mapping values are not allowed",
+        "a value must not contain a colon; quote the value, or align the field",
+    ),
+    ("while scanning a quoted scalar", "a quote must be closed; close it"),
+    ("flow sequence", "a list needs commas and a closing ]; write [a, b]"),
+    ("flow mapping", "fields in { } need commas and a closing }; write {a: 1, b: 2}"),
+    ("expected <block end>", "the indentation must match the lines before; align it"),
+    (
+        "could not find expected ':'",
+        "a field must have a colon behind its name; write `field: value`",
+    ),
+    (
+        "cannot start any token",
+        "a value must not begin with this character; put the value in quotes",
+    ),
 )
-"""What ruamel.yaml says of the commonest mistakes -> what they are, and what to write instead."""
+"""Message of ruamel.yaml -> what the mistake is, and what to write instead."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """The fields of a file, and where they stand."""
+    """The fields of a file, and the line of each."""
 
     fields: Mapping[str, Any]
     places: Places
 
 
 def read(path: Path, what: str, error: type[IsoflopError], hint: str = "") -> Document:
-    """The fields of a YAML file that is `what`; `hint` ends the message where there is no file.
+    """The fields of a YAML file; `what` names the file, and `hint` ends the message if it does not
+    exist.
 
     Raises:
         IsoflopError: of the kind `error`, where the file cannot be read or holds no fields.
@@ -97,7 +107,7 @@ def read(path: Path, what: str, error: type[IsoflopError], hint: str = "") -> Do
 
 
 def scalar(text: str) -> Value:
-    """The value that a text without quotes means.
+    """The value of an unquoted text.
 
     Raises:
         ValueError: a number that can be read in two ways, or beyond all bounds.
@@ -116,7 +126,7 @@ def scalar(text: str) -> Value:
         digits = text.lstrip("+-")
         if digits[0] == "0" and len(digits) > 1:
             raise ValueError(
-                f"a number must not begin with 0, which means base 8 to some readers, but got "
+                "a number must not begin with 0, which means base 8 to some readers, but got "
                 f'{text}; write {int(text)}, or "{text}" if it is text'
             )
         return int(text)
@@ -130,7 +140,7 @@ def scalar(text: str) -> Value:
 
 
 def is_text(text: str) -> bool:
-    """Whether a text without quotes means itself."""
+    """Whether an unquoted text stands for itself."""
     try:
         return isinstance(scalar(text), str)
     except ValueError:
@@ -219,10 +229,12 @@ class _Reader:
 
     def _repeated(self, name: str, line: int) -> Value:
         if name not in self._anchors:
-            raise _Mistake(line, f"*{name} must repeat what &{name} names, but nothing is named so")
+            raise _Mistake(
+                line, f"*{name} must repeat what &{name} names, but nothing has that name"
+            )
         anchored = self._anchors[name]
         if anchored is None:
-            raise _Mistake(line, f"*{name} must not stand within what &{name} names")
+            raise _Mistake(line, f"*{name} must not be inside the value that &{name} names")
         self._counted(anchored[1], line)
         return anchored[0]
 
@@ -253,7 +265,7 @@ class _Reader:
                 where = f"in line {line}" if first == line else f"in lines {first} and {line}"
                 raise _Mistake(
                     line,
-                    f"{'.'.join(map(str, place))} must stand once, but stands twice, {where}; "
+                    f"{'.'.join(map(str, place))} must appear once, but appears twice, {where}; "
                     "delete one",
                 )
             self.lines[place] = line
@@ -267,7 +279,7 @@ class _Reader:
 
 
 def _mappings(value: Value, line: int) -> list[dict[str, Value]]:
-    """What `<<` merges: fields, or a list of them."""
+    """The fields that `<<` merges, or a list of such mappings."""
     fields = value if isinstance(value, list) else [value]
     mappings = [each for each in fields if isinstance(each, dict)]
     if len(mappings) != len(fields):
@@ -314,6 +326,6 @@ def _text(content: bytes) -> str:
 
 
 def _syntax(error: MarkedYAMLError) -> str:
-    """What is wrong with a line, in a user's words where they are known."""
+    """A description of a syntax error, in a user's words where one is known."""
     words = " ".join(f"{error.context or ''} {error.problem or ''}".split())
     return next((meaning for sign, meaning in SYNTAX if sign in words), words)

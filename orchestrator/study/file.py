@@ -18,17 +18,18 @@ from orchestrator.study.places import CONTROL, Places
 from orchestrator.study.reading import Matching, Misfit, Strict, read_as
 
 LONGEST_NAME = 47
-"""Characters of a study's name, and of a control's; folders and Kubernetes objects have them."""
+"""Largest number of characters in the name of a study or a control, which folders and Kubernetes
+objects also have."""
 LEAST_REPEATED = 4
-"""Trials of a repeated search, at least: samplers spread as many over the space before they learn,
-and fewer choose among hardly more than the defaults, which all repeats share."""
+"""Minimal number of trials of a repeated search: samplers spread this many over the space before
+they learn, and fewer trials choose among little more than the defaults, which all repeats share."""
 CONTROL_NAME = r"[a-z]+(-[a-z]+)*"
 PROFILE, RESERVED = "published", ("method", "profile")
-"""The word for a paper's own settings, and the words of an entry that are no field of a method."""
+"""The word for a paper's settings, and the keys of an entry that are not fields of a method."""
 
 
 def _filled(methods: object) -> object:
-    """A method alone has its defaults; one with a word, the profile of that name."""
+    """A method without fields has its defaults; one with a word has the profile of that name."""
     if isinstance(methods, dict):
         return {
             name: {"profile": fields} if isinstance(fields, str) else fields or {}
@@ -48,8 +49,8 @@ def _place_of_data(data: str) -> str:
         raise ValueError(f"must be a name or a path, but has a control character: {shown(data)}")
     if len(data.encode()) > 4000 or any(len(part.encode()) > 255 for part in data.split("/")):
         raise ValueError(
-            "must be a name or a path, which has at most 255 bytes a part and 4,000 in all, but "
-            f"got one of {len(data.encode()):,} bytes"
+            "must be a name or a path of at most 4,000 bytes, 255 in each part, but got one of "
+            "{len(data.encode()):,} bytes"
         )
     return data
 
@@ -58,37 +59,40 @@ class SearchPlan(Strict):
     """How each method's hyperparameters are searched."""
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Effort of one search, in trials of full length; refused ones come on top."""
+    """Effort of one search, in full-length trials; refused trials do not count."""
     repeats: Annotated[int, Field(ge=1, le=1000, exclude_if=lambda repeats: repeats == 1)] = 1
-    """Independent searches of each method, `trials` each: every one has seeds of its own, and
-    chooses and confirms its own configurations. A claim about a method rests on them, 5 at least;
-    with 1, claims are about the configurations that were found."""
+    """Independent searches of each method, with `trials` trials each. Every search has separate
+    seeds, and chooses and confirms separate configurations. Claims about a method need at least 5
+    searches; with 1, claims are about the configurations that it chose."""
     seconds: Annotated[
         float | None, Field(gt=0, le=1e9, exclude_if=lambda seconds: seconds is None)
     ] = None
     """Device-seconds per search, in place of `trials`: methods get equal time instead of equal
-    epochs, to within a trial. `trials` is then what the samplers expect, and how many trials there
-    are depends on the machine."""
+    epochs, to within one trial. `trials` is then what the samplers expect, and the number of trials
+    depends on the machine."""
     sampler: Literal["auto", "ehvi", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
-    """`auto` is gp under 32 trials per method, tpe from there on."""
+    """Sampler of configurations; `auto` is gp under 32 trials per method, and tpe for 32 or
+    more."""
     stop: Literal["none", "predictive"] = "none"
-    """`predictive` ends trials that the front is not likely to take in; their epochs go to others
-    of the same method."""
+    """Whether trials are stopped early: `predictive` stops trials that are unlikely to join the
+    Pareto front, and gives their epochs to other trials of the same method."""
     published: Annotated[bool, Field(exclude_if=lambda first: first)] = True
-    """Whether the first trial of a method is what its paper sets, where the study fixes nothing."""
+    """Whether the first trial of a method uses its paper's settings, where the study fixes
+    nothing."""
     points: dict[str, list[dict[str, Scalar]]] = Field(default_factory=dict)
-    """Per method, places to try right after its defaults; what they leave out has the default."""
+    """Per method, configurations to try right after its defaults; fields that they omit have the
+    default."""
     warm: Annotated[str | None, Field(alias="from")] = None
-    """An earlier study on the same data, in the same MLflow store: its trials that lie in this
-    study's spaces teach the samplers, and count neither as effort nor on the board. All repeats of
-    a method learn from the same ones."""
+    """An earlier study on the same data and in the same MLflow store. Its trials within this
+    study's spaces inform the samplers, and count neither as effort nor on the board. All repeats of
+    a method use the same trials."""
 
     @pydantic.model_validator(mode="after")
     def _repeats_search(self) -> "SearchPlan":
         if self.repeats > 1 and self.trials < LEAST_REPEATED:
             raise Misfit(
-                f"each of {self.repeats} `repeats` must search, which takes {LEAST_REPEATED} "
-                f"`trials` at least, but got {self.trials}; write `trials: 8`, say, or delete "
+                f"each of {self.repeats} `repeats` must have at least {LEAST_REPEATED} `trials`, "
+                f"but got {self.trials}; write `trials: 8`, say, or delete "
                 "`repeats`",
                 "trials",
             )
@@ -101,49 +105,53 @@ class ConfirmPlan(Strict):
     seeds: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Fresh seeds per chosen configuration; with one search, tests need at least 5."""
     matched: Annotated[bool, Field(exclude_if=lambda matched: not matched)] = False
-    """Whether dense is also confirmed at what each other method's choice at the primary budget
-    costs, to be compared at equal MACs and not under one budget."""
+    """Whether dense is also confirmed at the cost of each other method's choice at the primary
+    budget, for a comparison at equal MACs."""
     unreduced: Annotated[bool, Field(exclude_if=lambda unreduced: not unreduced)] = False
-    """Whether the networks that a method's choices at the primary budget are reduced from are
-    trained, too, on as many fresh seeds: ResRep's ResNet unpruned, CondenseNet's DenseNet. The
-    method is compared with them, and by a `margin` tested against them."""
+    """Whether each method's choices at the primary budget are also trained unreduced, on as many
+    fresh seeds: ResRep's ResNet without pruning, CondenseNet's DenseNet whole. The method is
+    compared with them and, if `margin` is set, tested against them."""
     race: Annotated[bool, Field(exclude_if=lambda race: not race)] = False
-    """Whether what is open at the primary budget then gets more: further seeds of what single
-    searches chose, or further searches where they are repeated. Intervals and tests are corrected
-    for the looks that this takes."""
+    """Whether comparisons that are not separated at the primary budget get further seeds or, if
+    searches are repeated, further searches. Intervals and tests are corrected for the repeated
+    looks."""
     budget: Annotated[
         int | None, Field(ge=1, le=1_000_000, exclude_if=lambda budget: budget is None)
     ] = None
-    """What a race may add over all methods: confirm runs, where every method has one search; whole
-    searches, each of `trials` trials and their confirm runs, where searches are repeated."""
+    """Largest number of additions of a race over all methods: confirm runs if every method has one
+    search, or else whole searches, each of `trials` trials and their confirm runs."""
 
     @pydantic.model_validator(mode="after")
     def _a_budget_is_of_a_race(self) -> "ConfirmPlan":
         if self.budget is not None and not self.race:
             raise Misfit(
-                "`budget` is what a race may spend; write `race: true` beside it", "budget"
+                "`budget` limits a race and must stand with `race: true`; add it, or delete "
+                "`budget`",
+                "budget",
             )
         return self
 
 
 class Resources(Strict):
-    """What one trial takes, and how often and how long it may; no part of the study's hash.
+    """Resources of one trial, and limits on its starts and its time; not part of the study's hash.
 
-    How many trials run at once decides how far back a proposal sees: the first run's number stands.
+    A proposal uses the trials that ended a fixed number of trials before it. That number follows
+    from the number of trials at once in the first run, and stays the same.
     """
 
     cpu: Annotated[float, Field(gt=0, le=100_000)] = 1
-    """CPU cores per trial; whole numbers also set its threads."""
+    """CPU cores per trial; a whole number is also the number of its threads."""
     gpu: Annotated[float, Field(ge=0, le=100_000)] = 0
-    """GPUs per trial; a fraction packs several trials on one: `isoflop plan` measures which."""
+    """GPUs per trial; a fraction packs several trials on one GPU, and `isoflop plan` proposes
+    one."""
     concurrency: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Trials at once; by default as many as fit."""
+    """Number of trials at once; by default as many as fit."""
     retries: Annotated[int, Field(ge=0, le=1_000_000)] = 2
-    """Starts that a trial is given again after its worker or its driver died; a new epoch gives it
-    all of them anew."""
+    """Number of restarts of a trial after its worker or its driver died; each new epoch resets the
+    count."""
     timeout: Annotated[float, Field(gt=0, le=1e8)] | None = None
-    """Minutes that a trial may train, over all its starts; then it fails. A worker that gives no
-    sign for as long is ended, and its trial starts again. By default there is no limit."""
+    """Minutes that a trial may train, over all its starts, before it fails. A worker that is silent
+    for this long is ended, and its trial restarts. By default there is no limit."""
 
     @pydantic.model_validator(mode="after")
     def _whole_gpus(self) -> "Resources":
@@ -165,32 +173,33 @@ class Study(Strict):
         ),
         Field(examples=["mine"]),
     ]
-    """Lower-case letters, digits and dashes: folder, MLflow experiment and Kubernetes name."""
+    """Name of the study, in lower-case letters, digits and dashes; also the name of its folder,
+    MLflow experiment and Kubernetes objects."""
     data: Annotated[str, AfterValidator(_place_of_data), Field(min_length=1, examples=["digits"])]
-    """A data set's name or a path."""
+    """Name of a data set, or a path."""
     size: Annotated[int | None, Field(ge=1, le=4096, exclude_if=lambda size: size is None)] = None
-    """Pixels of each side that every image is brought to; by default the size that all have."""
+    """Side in pixels to which every image is resized; by default the size that all images have."""
     fit: Annotated[
         Literal["crop", "pad", "stretch"], Field(exclude_if=lambda fit: fit == "crop")
     ] = "crop"
-    """How images come to `size`: `crop` scales them to cover it and cuts the centre, `pad` scales
-    them to fit within and frames them in black, `stretch` scales each side by itself."""
+    """How images are resized to `size`: `crop` scales them to cover it and cuts out the centre,
+    `pad` scales them to fit and pads them in black, `stretch` scales each side separately."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """All randomness derives from it."""
+    """Seed from which all randomness derives."""
     budgets: Annotated[
         list[Annotated[float, Field(gt=0, le=1e9)]],
         Field(min_length=1, max_length=100, examples=[[0.25, 0.5, 1]]),
         Spendable(),
     ]
     """Budgets in million MACs (fvcore FLOPs) per image, inclusive; `{latency_ms: [0.3, 1], batch:
-    1}` are milliseconds of one call of the deployed network on so many images, as measured."""
+    1}` gives measured milliseconds of one call of the deployed network on `batch` images."""
     primary: float | None = None
     """The budget at which methods are tested against dense; by default the largest."""
     margin: Annotated[
         float | None, Field(gt=0, le=50, exclude_if=lambda margin: margin is None)
     ] = None
-    """Percentage points by which a method may be worse than dense and still count as not worse;
-    declared, it is tested, with two fifths of the level. By default it is not."""
+    """Percentage points by which a method may be worse than dense and still count as not worse. If
+    it is set, this is tested, with two fifths of the level. By default it is not."""
     recipe: dict[str, Narrowing] = Field(default_factory=dict)
     """Training settings shared by all methods; fixed, or opened for search."""
     methods: Annotated[
@@ -198,15 +207,15 @@ class Study(Strict):
         BeforeValidator(_filled),
         Field(min_length=1, max_length=100, examples=[{"dense": {}, "skipnet": {}}]),
     ]
-    """Per method, the fields to fix or narrow; the rest has the method's own ranges. `dense-again:
-    {method: dense}` is an A/A control: `dense` once more, with its own search and seeds. `resrep:
-    published` has what the paper sets, optimiser included; `resrep-published: {method: resrep,
-    profile: published}` stands beside our defaults."""
+    """Per method, the fields to fix or to narrow; all others keep the method's search ranges.
+    `dense-again: {method: dense}` is an A/A control: `dense` a second time, with a separate search
+    and seeds. `resrep: published` takes the paper's settings, optimiser included;
+    `resrep-published: {method: resrep, profile: published}` adds them beside our defaults."""
     targets: Annotated[
         list[Annotated[float, Field(gt=0, lt=1)]], Field(exclude_if=lambda targets: not targets)
     ] = Field(default_factory=list)
-    """Accuracies, as fractions, whose least MACs are tabled; by default round ones of the data's
-    range."""
+    """Accuracies, as fractions, for which the table of least MACs has columns; by default round
+    values from the range of the data."""
     search: SearchPlan = SearchPlan()
     confirm: ConfirmPlan = ConfirmPlan()
     resources: Resources = Resources()
@@ -216,7 +225,7 @@ class Study(Strict):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _defaults_where_empty(cls, fields: Any) -> Any:
-        """A part with nothing behind its colon is left out."""
+        """A section that is empty in the file has its defaults."""
         if not isinstance(fields, dict):
             return fields
         optional = ("recipe", "targets", "search", "confirm", "resources")
@@ -259,20 +268,20 @@ class Study(Strict):
             if repeats > 1:
                 what, enough = f"whole searches of {self.search.trials} trials each", 6
             raise Misfit(
-                f"confirm: `race` adds {what} within a `budget`, 2 at least over all methods, but "
-                f"got {budget}; write `budget: {enough}`, say",
+                f"confirm: `race` adds {what} within a `budget`, which must be at least 2 over "
+                f"all methods, but got {budget}; write `budget: {enough}`, say",
                 *("confirm", "race"),
             )
         if repeats == 1 and plan.seeds < 3:
             raise Misfit(
-                "confirm: `race` looks at the spread of the seeds that every cell has, and needs "
-                f"`seeds` to be 3 at least, but got {plan.seeds}",
+                "confirm: `race` estimates the spread between the seeds of a cell and needs "
+                f"`seeds` to be at least 3, but got {plan.seeds}",
                 *("confirm", "seeds"),
             )
         if repeats == 2:
             raise Misfit(
-                "search: `race` looks at the spread of the searches that every method has, and "
-                "needs `repeats` to be 3 at least, but got 2; write `repeats: 5`, say",
+                "search: `race` estimates the spread between the searches of a method and needs "
+                "`repeats` to be at least 3, but got 2; write `repeats: 5`, say",
                 *("search", "repeats"),
             )
         return self
@@ -298,8 +307,8 @@ class Study(Strict):
                 )
             if "profile" not in fields and (len(fields) > 1 or name in self.search.points):
                 raise Misfit(
-                    f"methods.{name} repeats {original} as it is; its fields and points stand "
-                    "there; delete those of the control",
+                    f"methods.{name} repeats {original} unchanged and must have no fields or "
+                    f"points; delete them, or set them on {original}",
                     *("methods", name),
                 )
             if not re.fullmatch(CONTROL_NAME, name) or len(name) > LONGEST_NAME:
@@ -312,7 +321,7 @@ class Study(Strict):
 
     @property
     def controls(self) -> dict[str, str]:
-        """Methods entered a second time, for the noise floor: the second name, and the first."""
+        """Methods entered a second time, to measure the noise: the second name, and the first."""
         return {
             name: str(fields["method"])
             for name, fields in self.methods.items()
@@ -321,7 +330,7 @@ class Study(Strict):
 
     @property
     def cost(self) -> Cost:
-        """What the budgets are spent in."""
+        """The cost that the budgets limit."""
         return cost_of(self.budgets)
 
     @property
@@ -331,7 +340,7 @@ class Study(Strict):
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits of all that decides the study's numbers."""
+        """Twelve hex digits of everything that decides the study's numbers."""
         return self._known_as or identity.canonical(self._content)
 
     @property
@@ -348,9 +357,9 @@ class Study(Strict):
 
     @contextlib.contextmanager
     def lines(self, *at: str) -> Iterator[None]:
-        """Puts file and line before the message of an error: of where it says that it is, or `at`.
+        """Prefix the message of an error with file and line: the error's place, or else `at`.
 
-        An error that says nothing of a place is left as it is where no `at` is given.
+        An error without a place is unchanged if `at` is not given.
         """
         try:
             yield

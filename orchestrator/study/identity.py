@@ -1,4 +1,4 @@
-"""The hash by which a study is known: equal for equal values, and unchanged for earlier studies."""
+"""The hash that identifies a study: equal for equal values, and unchanged for earlier studies."""
 
 import json
 import re
@@ -23,8 +23,8 @@ EARLIER: Mapping[str, str] = {
 }
 """Canonical hash -> the hash of an earlier version, for the studies that isoflop ships.
 
-Before, 1 and 1.0 had two hashes. A study of a user's own whose hash differs resumes under the one
-that its folder records; see `Study.known_as`.
+In earlier versions 1 and 1.0 had different hashes. A user's study with such a hash resumes under
+the hash that its folder records; see `Study.known_as`.
 """
 
 

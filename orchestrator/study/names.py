@@ -34,12 +34,12 @@ def confirm_name(config: str, seed: int) -> str:
 
 
 def unreduced_name(config: str) -> str:
-    """The name of a configuration without what its method saves."""
+    """The name of a configuration's unreduced network."""
     return f"{config}{UNREDUCED}"
 
 
 def is_unreduced(config: str) -> bool:
-    """Whether a configuration is one that another was reduced from."""
+    """Whether a name is that of an unreduced network."""
     return config.endswith(UNREDUCED)
 
 

@@ -1,4 +1,4 @@
-"""What a study may say of a hyperparameter: one value, a range, or a list of choices."""
+"""The forms of a hyperparameter in a study: one value, a range, or a list of choices."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from methods.values import Scalar, shown
 from orchestrator.study.reading import Misfit, Strict
 
 MOST_STEPS = 1_000_000
-"""Values of a stepped range, at most."""
+"""Largest number of values in a stepped range."""
 
 
 class Range(Strict):
@@ -59,7 +59,7 @@ def _kind(value: object) -> str:
 
 
 def _narrowing(value: object) -> object:
-    """What a hyperparameter may be given; pydantic would list five types that it is none of."""
+    """Check a hyperparameter's form; pydantic would report one error for each of five types."""
     if isinstance(value, bool | int | float | str | dict | Range | Choices):
         return value
     hint = f"; write {{choices: {shown(value)}}}" if isinstance(value, list) else ""

@@ -1,4 +1,4 @@
-"""A trial's flat parameters and their meaning: all that a worker needs from a space."""
+"""A trial's flat parameters and their meaning: everything that a worker needs from a space."""
 
 import hashlib
 
@@ -10,10 +10,10 @@ from methods.values import Params, Scalar, shown
 from orchestrator.study.file import Study
 
 PREFIX = "recipe."
-"""Marks the shared training settings among a trial's parameters."""
+"""Prefix of the shared training settings among a trial's parameters."""
 ALIAS = "method"
-"""A parameter of trials that are another method than their name says: those of a control, and of
-what a method's networks are reduced from."""
+"""The parameter that names the method of a trial whose name does not: that of a control, or of an
+unreduced network."""
 
 
 def parts(method: str, params: Params) -> tuple[Method, Recipe]:
@@ -48,7 +48,7 @@ def model_of(method: str, params: Params) -> type[Method]:
 def flat(method: str, given: Params) -> dict[str, Scalar]:
     """Every parameter of one trial, flat: hyperparameters, and the recipe with its prefix.
 
-    Values that do not go together stand as they are: they are a trial too, to be refused.
+    Incompatible values are kept: they form a trial too, which is refused.
     """
     try:
         values, recipe = parts(method, given)
@@ -62,7 +62,7 @@ def flat(method: str, given: Params) -> dict[str, Scalar]:
 
 
 def unreduced(method: str, params: Params) -> dict[str, Scalar] | None:
-    """The parameters of the network that a recorded trial's is reduced from; None if of none.
+    """The parameters of a recorded trial's unreduced network; None if it has none.
 
     Raises:
         MethodError: a parameter outside its bounds, or what it is reduced from has no such field.

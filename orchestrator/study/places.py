@@ -1,4 +1,4 @@
-"""Where the values of a file stand, and what holds for a value whether a file has it or not."""
+"""The places of a file's values, and checks that hold for values from a file and from Python."""
 
 import contextlib
 import re
@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from methods.errors import IsoflopError
 
 Location = tuple[int | str, ...]
-"""Where in a file a value stands: keys and positions, outermost first."""
+"""The place of a value in a file: keys and positions, outermost first."""
 
 DEEPEST = 12
-"""Lists and fields within each other, at most."""
+"""Largest depth of nested lists and fields."""
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-"""Characters that no text may have."""
+"""Characters that text must not contain."""
 
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """The lines of a file's values; empty for what was written in Python."""
+    """The lines of a file's values; empty for values from Python."""
 
     file: str = ""
     lines: Mapping[Location, int] = field(default_factory=dict)
     texts: Mapping[Location, str] = field(default_factory=dict)
-    """The characters of numbers and flags."""
+    """The source text of numbers and flags."""
 
     def __eq__(self, other: object) -> bool:
         """Two studies are equal wherever they were written."""
@@ -32,7 +32,8 @@ class Places:
     __hash__ = object.__hash__
 
     def prefix(self, at: Location) -> str:
-        """`FILE:LINE: ` of the value, or of the nearest that it lies in; empty without a file."""
+        """`FILE:LINE: ` of the value, or of the closest part that holds it; empty without a
+        file."""
         if not self.file:
             return ""
         while at and at not in self.lines:
@@ -41,12 +42,12 @@ class Places:
 
 
 NOWHERE = Places()
-"""The places of what was written in Python."""
+"""The places of values from Python: none."""
 
 
 @contextlib.contextmanager
 def standing(*at: str) -> Iterator[None]:
-    """Adds to an error where in the study its field stands."""
+    """Add to an error the place of its field in the study."""
     try:
         yield
     except IsoflopError as error:

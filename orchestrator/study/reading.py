@@ -19,12 +19,12 @@ from methods.values import Plain, joined, mistake, shown
 from orchestrator.study.places import DEEPEST, NOWHERE, Location, Places
 
 TAGS = ("range", "choices", "fixed")
-"""Parts of pydantic's locations that tell which form a hyperparameter has; files have none."""
+"""Parts of pydantic's locations that name the form of a hyperparameter; files have none."""
 M = TypeVar("M", bound=pydantic.BaseModel)
 
 
 class Strict(Plain):
-    """A frozen part of a file that refuses what it does not know."""
+    """A frozen part of a file that refuses unknown fields."""
 
     model_config = pydantic.ConfigDict(serialize_by_alias=True, defer_build=True)
 
@@ -53,7 +53,7 @@ class Matching:
 
 
 class Misfit(ValueError):
-    """Fields that do not go together; `at` is where the one to change stands in its part."""
+    """Incompatible fields; `at` is the place of the one to change, within its part."""
 
     def __init__(self, message: str, *at: int | str) -> None:
         super().__init__(message)
@@ -103,7 +103,7 @@ def explained(
         owner, name = _owners(model, first["loc"])[0], str(first["loc"][-1])
         return at, f"{where} must be given, but is missing; {_example(owner, name)}"
     if "[key]" in first["loc"]:
-        return at, f"{where} must have text as its fields' names, but got {shown(first['input'])}"
+        return at, f"{where} must have field names that are text, but got {shown(first['input'])}"
     sentence = mistake(first)
     if first["type"] == "string_type" and places.texts.get(at):
         sentence = f'must be text, but got a number or a flag; write "{places.texts[at]}"'
@@ -111,8 +111,8 @@ def explained(
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """What Python code gives as a file would have it: tuples are lists, paths text, NumPy's numbers
-    Python's.
+    """Values from Python code as a file would have them: tuples are lists, paths text, NumPy's
+    numbers Python's.
 
     Raises:
         ValueError: values lie too deep within each other, or within themselves.
@@ -146,20 +146,18 @@ def _place(model: type[pydantic.BaseModel], fields: Any, error: ErrorDetails) ->
 
 
 def _meant(model: type[pydantic.BaseModel], at: Location) -> str:
-    """What a misspelt or misplaced field may have meant."""
+    """The likely meaning of a misspelt or misplaced field."""
     name = str(at[-1])
     beside = [field for owner in _owners(model, at) for field in _names(owner)]
     if not same(name, beside):
         for section, fields in _sections(model):
             if names := same(name, fields):
-                return (
-                    f"{names[0]} stands under `{section}`; write `{section}: {{{names[0]}: ...}}`"
-                )
+                return f"{names[0]} belongs to `{section}`; write `{section}: {{{names[0]}: ...}}`"
     return nearest(name, beside)
 
 
 def _example(owner: type[pydantic.BaseModel], name: str) -> str:
-    """What to write for a field that is missing."""
+    """An example for a field that is missing."""
     fields = owner.model_fields
     field = fields.get(name) or next(f for f in fields.values() if f.alias == name)
     example = json.dumps(field.examples[0]).replace('"', "") if field.examples else "..."

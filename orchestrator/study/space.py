@@ -42,25 +42,26 @@ from orchestrator.study.places import standing
 
 BATCH = PREFIX + "batch_size"
 CORNERS = 256
-"""Configurations that are priced to find a space's cheapest one."""
+"""Number of configurations that are priced to find a space's cheapest one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """What a method's trials may be: fixed parameters, and distributions of the others."""
+    """The space of a method's trials: fixed parameters, and distributions of the others."""
 
     method: str
     fixed: Params
     free: Mapping[str, Distribution]
     points: Sequence[Params] = ()
-    """Places that the study wants tried first; the defaults come before them."""
+    """Configurations that the study tries first, after the defaults."""
     profile: Params = dataclasses.field(default_factory=dict)
-    """What the paper sets, where the study asks for it: its defaults."""
+    """The paper's settings as defaults, if the study asks for them."""
     opening: Params = dataclasses.field(default_factory=dict)
-    """What the paper sets and the study leaves to the method: the parameters of the search's first
-    trial, which is outside of the space. Empty where the search begins with the defaults."""
+    """The paper's settings that the study leaves to the method: the parameters of the search's
+    first trial, which may lie outside the space. Empty if the search begins with the defaults."""
     repeat: int | None = None
-    """Which of the method's independent searches draws from it, from 1 on; None is the only one."""
+    """Number, from 1 on, of the method's independent search that draws from it; None is the only
+    one."""
 
     @property
     def search(self) -> str:
@@ -69,7 +70,7 @@ class Space:
 
     @property
     def first(self) -> list[dict[str, Scalar]]:
-        """The free parameters of the first trials: the defaults, then the study's own places."""
+        """The free parameters of the first trials: the defaults, then the study's `points`."""
         defaults = self.defaults()
         return [defaults, *({**defaults, **point} for point in self.points)]
 
@@ -91,16 +92,16 @@ class Space:
         return flat(self.method, {**self.fixed, **searched, **(self.opening if opening else {})})
 
     def unreduced(self) -> dict[str, Scalar] | None:
-        """The parameters of the network that the default one is reduced from; None if of none."""
+        """The parameters of the default configuration's unreduced network; None if it has none."""
         return unreduced(self.method, self.params(self.defaults()))
 
     def defaults(self) -> dict[str, Scalar]:
-        """The free parameters as the profile has them, else as isoflop does; moved into the space
-        where they lie out."""
+        """The free parameters from the profile, else isoflop's defaults; moved into the space if
+        they lie outside."""
         return self._inside(self.profile)
 
     def published(self) -> dict[str, Scalar]:
-        """The free parameters as the paper has them, else as isoflop does; moved into the space."""
+        """The free parameters from the paper, else isoflop's defaults; moved into the space."""
         return self._inside(model_of(self.method, self.fixed).PUBLISHED)
 
     def holds(self, searched: Params) -> bool:
@@ -154,7 +155,7 @@ class Space:
     def as_recorded(self, params: Params, distributions: Mapping[str, BaseDistribution]) -> "Space":
         """The space of a trial that was recorded; itself, if the trial has all of its parameters.
 
-        A field that an earlier version did not have is what that version did.
+        A field that an earlier version lacked has the value that reproduces that version.
         """
         if params.keys() >= self.params(self.defaults()).keys():
             return self
@@ -169,7 +170,8 @@ class Space:
         )
 
     def _inside(self, values: Params) -> dict[str, Scalar]:
-        """These values of the free parameters, or else isoflop's, moved into the space."""
+        """The given values of the free parameters, else isoflop's defaults, moved into the
+        space."""
         method, recipe = model_of(self.method, self.fixed), Recipe
         moved = {}
         for name, distribution in self.free.items():
@@ -226,7 +228,7 @@ def _spaces(study: Study) -> dict[str, Space]:
     for name, fields in study.methods.items():
         if "method" in fields and name in METHODS:
             raise StudyError(
-                f"{name!r} is a method's name, not one for a control or a variant; write "
+                f"{name!r} is the name of a method and must not name a control or a variant; write "
                 f"`{fields['method']}-again`",
                 at=("methods", name),
             )
@@ -255,7 +257,8 @@ def _spaces(study: Study) -> dict[str, Space]:
 
 
 def _reduced(study: Study, by_method: Mapping[str, Space]) -> None:
-    """Where unreduced networks are asked for, a method has some, and they can be trained."""
+    """Check that, if unreduced networks are asked for, a method has some and they can be
+    trained."""
     if not study.confirm.unreduced:
         return
     wholes = {name: space.unreduced() for name, space in by_method.items()}
@@ -265,19 +268,19 @@ def _reduced(study: Study, by_method: Mapping[str, Space]) -> None:
     if not any(wholes.values()):
         some = [name for name in METHODS if METHODS[name]().unreduced() is not None]
         raise StudyError(
-            "confirm.unreduced: one method at least must be reduced from a larger network, but "
+            "confirm.unreduced: at least one method must be reduced from a larger network, but "
             f"got {', '.join(by_method)[:200]}; add {' or '.join(some)}, or delete `unreduced`",
             at=("confirm", "unreduced"),
         )
 
 
 def _again(space: Space, name: str) -> Space:
-    """The same space under another name; its trials say whose it is."""
+    """The same space under another name; its trials name the method."""
     return dataclasses.replace(space, method=name, fixed={**space.fixed, ALIAS: space.method})
 
 
 def _space(method: str, entry: Mapping[str, Narrowing], study: Study) -> Space:
-    """The space of one entry of a study's methods; a profile's values stand where it gives none."""
+    """The space of one entry of a study's methods; fields that it omits come from its profile."""
     recipe = study.recipe
     fields = {name: value for name, value in entry.items() if name not in RESERVED}
     alias = {ALIAS: str(entry[ALIAS])} if ALIAS in entry else {}
@@ -306,20 +309,20 @@ def _space(method: str, entry: Mapping[str, Narrowing], study: Study) -> Space:
 
 
 def _searched(space: Space, plan: SearchPlan) -> None:
-    """Repeated searches have trials of their own, beside those that all of them begin with."""
+    """Check that repeated searches have trials beyond those that all of them share."""
     if plan.repeats > 1 and space.free and plan.trials <= space.named:
         raise StudyError(
-            f"search: each of {plan.repeats} repeats must choose configurations of its own, but "
-            f"all {plan.trials} `trials` of {space.method} are named ahead (defaults, published "
+            f"search: each of {plan.repeats} repeats must choose separate configurations, but all "
+            f"{plan.trials} `trials` of {space.method} are fixed in advance (defaults, published "
             f"values, points); write `trials: {space.named + 2}` or more, or name fewer points",
             at=("search", "trials"),
         )
 
 
 def _opened(space: Space, paper: Params) -> Space:
-    """The space with what the paper sets as its opening, if that is a network of its own.
+    """The space with the paper's settings as its first trial, if they differ from the default.
 
-    A larger batch than isoflop's default stays out: it may be more than the images of the study.
+    A larger batch than isoflop's default is left out: it may exceed the study's images.
     """
     fitting = {k: v for k, v in paper.items() if k != BATCH or v <= Recipe().batch_size}  # type: ignore[operator]
     opened = dataclasses.replace(space, opening=fitting)
@@ -342,12 +345,12 @@ def _known(
             continue
         hint = nearest(name, list(model.model_fields))
         if model is not Recipe and (shared := same(name, list(Recipe.model_fields))):
-            hint = f"all methods share it: write `recipe: {{{shared[0]}: ...}}`"
+            hint = f"all methods share it; write `recipe: {{{shared[0]}: ...}}`"
         raise StudyError(f"{owner} has no field {shown(name)}; {hint}", at=(*place, name))
 
 
 def _in_bounds(space: Space) -> None:
-    """Every end of every range is a value that the method takes."""
+    """Check that the method accepts both ends of every range."""
     base = {**space.fixed, **space.defaults()}
     for name, distribution in space.free.items():
         for end in ends(distribution):
@@ -356,7 +359,7 @@ def _in_bounds(space: Space) -> None:
 
 
 def _reachable(space: Space) -> None:
-    """Every place that is to be tried lies in the space."""
+    """Check that every configuration to be tried lies in the space."""
     where = f"search.points.{space.method}"
     for index, point in enumerate(space.points):
         for name, value in point.items():

@@ -190,5 +190,5 @@ def loaded(methods: dict[str, Any]) -> Study:
 
 
 def test_a_control_may_not_take_the_name_of_a_method() -> None:
-    with pytest.raises(StudyError, match="'resrep' is a method's name"):
+    with pytest.raises(StudyError, match="'resrep' is the name of a method"):
         spaces(study({"dense": {}, "resrep": {"method": "dense"}}))

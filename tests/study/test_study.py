@@ -81,7 +81,7 @@ def test_a_control_and_targets_are_read(tmp_path: Path) -> None:
     [
         ("  dense-again: {method: densen}\n", "`method` must be another method of this study"),
         ("  again: {method: again}\n", "`method` must be another method of this study"),
-        ("  dense-again: {method: dense, depth: 8}\n", "repeats dense as it is"),
+        ("  dense-again: {method: dense, depth: 8}\n", "repeats dense unchanged"),
         ("  dense-2: {method: dense}\n", "letters and dashes only"),
         ("targets: [90]\n", "below 1"),
     ],
@@ -103,13 +103,16 @@ def test_a_race_has_a_budget_and_changes_the_hash_of_none_without(tmp_path: Path
 @pytest.mark.parametrize(
     ("plan", "sentence"),
     [
-        ("{race: true}", "within a `budget`, 2 at least over all methods, but got none"),
+        (
+            "{race: true}",
+            "within a `budget`, which must be at least 2 over all methods, but got none",
+        ),
         ("{race: true, budget: 1}", "but got 1; write `budget: 12`"),
         ("{race: true, budget: 0}", "confirm.budget"),
-        ("{race: true, budget: 8, seeds: 2}", "needs `seeds` to be 3 at least, but got 2"),
-        ("{budget: 8}", "write `race: true` beside it"),
+        ("{race: true, budget: 8, seeds: 2}", "needs `seeds` to be at least 3, but got 2"),
+        ("{budget: 8}", "must stand with `race: true`"),
         ("{race: true}\nsearch: {repeats: 5}", "whole searches of 20 trials each .* but got none"),
-        ("{race: true, budget: 4}\nsearch: {repeats: 2}", "needs `repeats` to be 3 at least"),
+        ("{race: true, budget: 4}\nsearch: {repeats: 2}", "needs `repeats` to be at least 3"),
     ],
 )
 def test_a_race_that_cannot_be_is_refused(tmp_path: Path, plan: str, sentence: str) -> None:

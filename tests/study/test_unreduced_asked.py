@@ -101,10 +101,10 @@ def test_a_study_without_such_a_method_is_refused_in_a_line(
         "confirm: {seeds: 5, unreduced: true}\n"
     )
     sentence = (
-        "confirm.unreduced: one method at least must be reduced from a larger network, but got "
+        "confirm.unreduced: at least one method must be reduced from a larger network, but got "
         "dense, skipnet; add condensenet or resrep, or delete `unreduced`"
     )
-    with pytest.raises(StudyError, match="one method at least must be reduced"):
+    with pytest.raises(StudyError, match="at least one method must be reduced"):
         spaces(load(path))
     for command in ("plan", "run"):
         with pytest.raises(SystemExit) as ended:

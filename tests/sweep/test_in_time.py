@@ -101,7 +101,7 @@ def test_a_budget_below_the_smallest_network_is_refused_before_a_worker(batch: i
     with pytest.raises(StudyError) as refused:
         prepare(study)
     message = str(refused.value)
-    assert message.startswith("a budget must hold one network at least, but the largest is 0.001")
+    assert message.startswith("a budget must hold at least one network, but the largest is 0.001")
     assert " ms here, for " in message
     assert refused.value.exit_code == 2
     roomy = Study.model_validate({**json.loads(study.model_dump_json()), "budgets": [1]})

@@ -48,7 +48,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("", "--out study.yaml", "--out must be a folder"),
         ("", f"--out {'a' * 300}", "cannot be: File name too long"),
         ("data: nowhere", "", "study.yaml:7: data must be a known name"),
-        ("budgets: [0.0001]", "", "a budget must hold one configuration"),
+        ("budgets: [0.0001]", "", "a budget must hold at least one configuration"),
     ],
 )
 def test_plan_refuses_what_run_refuses(  # noqa: PLR0917

@@ -1,5 +1,5 @@
-"""The commands. A user's mistake is one line and exit code 2, what a machine failed at is exit code
-1; a traceback is a bug of ours.
+"""The commands of isoflop. A user's mistake ends in one line and exit code 2, a failure of the
+machine in one line and exit code 1; a traceback is a bug in isoflop.
 """
 
 import logging
@@ -31,15 +31,15 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="isoflop",
-    help="Which dynamic CNN is best at your compute budget? One study file trains all methods with "
-    "equal effort, and ends in a leaderboard at equal cost.",
+    help="Which dynamic CNN is best at your compute budget? isoflop trains every method of a study "
+    "with equal effort and compares them on a leaderboard at equal cost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run a study": (run, init, plan, data, schema),
-    "Read its results": (board, studies, open_study, compare, verify, export),
+    "Read the results": (board, studies, open_study, compare, verify, export),
     "Methods and searchers": (methods, train, table, simulate),
     "Kubernetes": (submit, status, logs, cancel),
 }

@@ -1,4 +1,5 @@
-"""The board of a study, and methods and studies side by side, from the MLflow store alone."""
+"""The commands that print the board of a study and compare methods and studies, from the MLflow
+store alone."""
 
 import math
 import shlex
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 Refresh = Annotated[
     bool,
     typer.Option(
-        "--refresh", help="Read all runs again, so that what was deleted or edited in MLflow shows."
+        "--refresh", help="Read every run again, to show what was deleted or edited in MLflow."
     ),
 ]
 
@@ -43,7 +44,7 @@ def board(  # noqa: PLR0917
     study: Annotated[
         str | None,
         typer.Argument(
-            help="The study file, or the study's name. Without it, the studies are listed.",
+            help="Name the study, or its file. Without it, isoflop lists the studies.",
             autocompletion=run_before,
         ),
     ] = None,
@@ -56,7 +57,7 @@ def board(  # noqa: PLR0917
     axis: Annotated[
         str | None,
         typer.Option(
-            help="Print accuracy over another cost instead, by its column in leaderboard.csv: "
+            help="Print accuracy over another cost instead. Name its column in leaderboard.csv: "
             "parameters, weight_bytes, activation_bytes, latency_1_ms, ..."
         ),
     ] = None,
@@ -76,8 +77,8 @@ def board(  # noqa: PLR0917
     programs = for_programs(as_json=as_json, as_csv=as_csv)
     if axis is not None and (programs or quiet):
         raise StudyError(
-            "--axis prints a table of its own, which has no --json, --csv or --quiet; --csv has "
-            "every axis as a column"
+            "--axis prints a separate table and must stand without --json, --csv and --quiet; "
+            "`isoflop board --csv` prints a column for every axis"
         )
     with Console(stderr=True).status("Reading the runs of the study"):
         results = isoflop.open(study, out=out, mlflow=mlflow)
@@ -98,7 +99,9 @@ def board(  # noqa: PLR0917
 
 def compare(  # noqa: PLR0917
     study: StudyName,
-    other: Annotated[str | None, typer.Argument(help="A second study on the same data.")] = None,
+    other: Annotated[
+        str | None, typer.Argument(help="Compare with this second study on the same data.")
+    ] = None,
     at: Annotated[
         str,
         typer.Option(
@@ -179,7 +182,7 @@ def verify(
         raise EvidenceError(
             f"the board of {findings.study!r} must follow from its evidence, but "
             f"{len(findings.flaws):,} of {findings.checked.total():,} comparisons differ; the "
-            "lines above say which"
+            "lines above list them"
         )
 
 
@@ -212,7 +215,8 @@ def _budgets(text: str) -> list[float]:
 
 
 def print_board(outcome: "Outcome", *, quiet: bool = False) -> None:
-    """The board, the path of its report, what opens it in MLflow and, last, the verdict.
+    """Print the board, the path of its report, the command that opens it in MLflow and, last, the
+    verdict.
 
     `quiet` leaves the tables out.
     """
@@ -230,7 +234,7 @@ def print_board(outcome: "Outcome", *, quiet: bool = False) -> None:
 
 
 def _facts(outcome: "Outcome") -> dict[str, object]:
-    """What a board says beside its table."""
+    """The facts of a board that are not in its table."""
     from orchestrator.board.verdict import notes, verdict
 
     return {
@@ -244,7 +248,7 @@ def _facts(outcome: "Outcome") -> dict[str, object]:
 
 
 def _places(outcome: "Outcome") -> Iterator[str]:
-    """Where the report lies, and how the board opens in MLflow."""
+    """The path of the report, and the commands that open the board in MLflow."""
     yield f"Report:  {near(outcome.report)}"
     address = Address(outcome.uri)
     server = address.page if address.is_server else "http://127.0.0.1:5000"
@@ -267,8 +271,8 @@ def export(  # noqa: PLR0917
     run: Annotated[
         str,
         typer.Argument(
-            help="STUDY/METHOD, STUDY/TRIAL, the MLflow run id of a trial, or the folder that "
-            "`isoflop train` wrote."
+            help="Export STUDY/METHOD, STUDY/TRIAL, the MLflow run id of a trial, or a folder "
+            "that `isoflop train` wrote."
         ),
     ],
     kind: Annotated[
@@ -296,14 +300,18 @@ def export(  # noqa: PLR0917
     out: Out = Path("runs"),
     mlflow: Store = None,
 ) -> None:
-    """Write a deployed network to a file, with a model card and proof that both agree."""
+    """Write a deployed network to a file, test it against the measured one, and add a model
+    card."""
     from orchestrator.results import export as exports
     from orchestrator.trial import kept
 
     with Console(stderr=True).status("Exporting, and comparing with the network as measured"):
         if (Path(run) / kept.FILE).is_file():
             if at is not None:
-                raise StudyError("--at names a cell of a study's board, but a training has none")
+                raise StudyError(
+                    "--at selects a cell of a study's board, but a network trained by hand has no "
+                    "board; drop --at"
+                )
             source = exports.trained(Path(run), point)
         else:
             source = exports.find(run, out, uri=mlflow, at=at, point=point)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE_WIDTH = 72
-"""Columns that the tables need; where the terminal is narrower it wraps their lines."""
+"""Minimal width of the tables in columns; a narrower terminal wraps their lines."""
 console = Console()
 console.width = max(console.width, TABLE_WIDTH)  # rich would leave out columns
 
@@ -42,20 +42,22 @@ def method_names(incomplete: str) -> list[str]:
 StudyFile = Annotated[
     str,
     typer.Argument(
-        help="The study file (YAML), or the name of a study that isoflop ships.",
+        help="Name the study file (YAML), or a study that isoflop ships.",
         autocompletion=_shipped,
     ),
 ]
 StudyName = Annotated[
     str,
-    typer.Argument(help="The study file, or the study's name.", autocompletion=run_before),
+    typer.Argument(help="Name the study, or its file.", autocompletion=run_before),
 ]
-Out = Annotated[Path, typer.Option(help="The folder that holds a folder for each study.")]
+Out = Annotated[
+    Path, typer.Option(help="Use this folder of studies, which has a subfolder for each.")
+]
 Store = Annotated[
     str | None,
     typer.Option(
         "--mlflow",
-        help="The tracking URI of the MLflow store.",
+        help="Use the MLflow store at this tracking URI.",
         envvar="ISOFLOP_MLFLOW",
         show_default="an SQLite file in --out",
     ),
@@ -63,40 +65,40 @@ Store = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Bring every image to a square of this many pixels a side.",
+        help="Resize every image to a square of this many pixels a side.",
         min=1,
         show_default="the size that all images have",
     ),
 ]
 Fit = Annotated[
     Literal["crop", "pad", "stretch"],
-    typer.Option(help="Cut, frame in black, or stretch the images that are not of --size."),
+    typer.Option(help="Crop, pad in black, or stretch the images that do not have --size."),
 ]
 
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document instead, and nothing else.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a single JSON document instead.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV instead.")]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print the verdict and where the results lie only.")
+    bool, typer.Option("--quiet", "-q", help="Print only the verdict and the paths of the results.")
 ]
 
 
 def for_programs(*, as_json: bool, as_csv: bool) -> bool:
-    """Whether a program reads what is printed.
+    """Whether the output is for a program, as JSON or CSV.
 
     Raises:
         StudyError: both formats are asked for.
     """
     if as_json and as_csv:
-        raise StudyError("standard output holds one document, but got --json and --csv; drop one")
+        raise StudyError(
+            "standard output must hold one document, but got --json and --csv; drop one"
+        )
     return as_json or as_csv
 
 
 def print_frame(
     frame: "pd.DataFrame", name: str, facts: Mapping[str, object], *, as_json: bool
 ) -> None:
-    """The table as CSV, or as JSON objects under `name` beside the facts; a gap is null."""
+    """Print the table as CSV, or as JSON objects under `name` beside the facts; a gap is null."""
     if not as_json:
         from orchestrator.report.frames import csv
 

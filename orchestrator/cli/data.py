@@ -1,4 +1,4 @@
-"""What a study would read of a data set, before one exists."""
+"""The command that shows what a study would read of a data set."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ CLASSES = 30
 LEFT_OUT = 10
 """Files left out that the terminal lists at most; `--json` lists all."""
 IMBALANCE = 10
-"""How many times as many images the largest class has as the smallest, from where it is said."""
+"""Ratio of the largest class to the smallest at and above which an imbalance is reported."""
 
 
 def data(  # noqa: PLR0917
@@ -32,7 +32,7 @@ def data(  # noqa: PLR0917
         str,
         typer.Argument(
             metavar="PATH|NAME",
-            help="A folder of images, a Parquet file, or the name of a data set.",
+            help="Name a folder of images, a Parquet file or a data set.",
         ),
     ],
     size: Size = None,
@@ -77,13 +77,13 @@ def _print_broken(name: str) -> None:
     if images:
         raise DataError(
             f"every image must be readable, but {len(images):,} of {name} "
-            f"{'is' if len(images) == 1 else 'are'} not: the lines above say why"
+            f"{'is' if len(images) == 1 else 'are'} not; the lines above state the reasons"
         )
     console.print("Every image can be read.")
 
 
 def _source(loaded: "Data") -> "Source":
-    assert loaded.origin is not None, "this process read it"
+    assert loaded.origin is not None, "the data were read by this process"
     return loaded.origin.source
 
 
@@ -166,7 +166,7 @@ def _classes(source: "Source") -> Table:
 
 
 def _lines(loaded: "Data", digest: "Digest") -> Iterator[str]:
-    """All that is not a count of a class, a line each."""
+    """The facts other than class counts, a line each."""
     source = _source(loaded)
     for role, part in digest.parts.items():
         yield f"Stored, {role}: {_listed(part.sizes)}; {_listed(part.modes)}"
@@ -188,14 +188,15 @@ def _lines(loaded: "Data", digest: "Digest") -> Iterator[str]:
     for role, count in digest.duplicates.items():
         of = len(getattr(loaded, role))
         before = "training" if role == "validation" else "training or validation"
-        where = f"{role} images stand in {before} too, pixel for pixel"
+        where = f"{role} images are in {before} too, pixel for pixel"
         yield f"Duplicates: {count:,} of {of:,} {where}."
     for item in source.left_out[:LEFT_OUT]:
         yield f"Left out: {item.path}: {item.why}"
     if len(source.left_out) > LEFT_OUT:
         yield f"Left out: {len(source.left_out) - LEFT_OUT:,} more; --json lists all."
     if digest.sampled is not None:
-        yield f"Contents: {digest.sampled:,} images were hashed, of the others names and sizes."
+        sampled = f"Contents: {digest.sampled:,} images were hashed"
+        yield f"{sampled}; of all others, the names and sizes."
     yield f"Digest: {digest.sha256[:12]}"
 
 

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from orchestrator.kube.api import Api
     from orchestrator.kube.sweeps import Sweep
 
-Name = typer.Argument(help="The study file, the study's name, or the sweep's name.")
+Name = typer.Argument(help="Name the study, its file, or the sweep.")
 ClusterFile = Annotated[
     str,
     typer.Option(
         "--cluster",
-        help="The cluster file (YAML), or the name of one that isoflop ships.",
+        help="Use this cluster file (YAML), or one that isoflop ships, by its name.",
         envvar="ISOFLOP_CLUSTER",
     ),
 ]
@@ -56,7 +56,7 @@ Context = Annotated[
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the sweep until it ends.")]
 Timeout = Annotated[
     float | None,
-    typer.Option(help="Wait so many seconds at most.", min=1, show_default="no limit"),
+    typer.Option(help="Wait at most this many seconds.", min=1, show_default="no limit"),
 ]
 LOOK = 15.0
 """Seconds between two looks at the pods and the driver's last line."""
@@ -72,7 +72,7 @@ def submit(  # noqa: PLR0917
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the objects as YAML, and what they need, without asking a cluster.",
+            help="Print the objects as YAML, and their requirements, without contacting a cluster.",
         ),
     ] = False,
     wait: Wait = False,
@@ -97,10 +97,10 @@ def submit(  # noqa: PLR0917
             submitted = create(api, rendered, place)
     except KeyboardInterrupt:
         raise KubernetesError(
-            f"{rendered.name} was not submitted: stopped by hand; nothing was created"
+            f"{rendered.name} was not submitted: it was interrupted; nothing was created"
         ) from None
     options = Options(rendered.namespace, context)
-    state = "is running already" if submitted.was_running else "submitted"
+    state = "is already running" if submitted.was_running else "submitted"
     _say(f"{rendered.name} {state} in namespace {rendered.namespace}")
     if wait:
         _follow(api, submitted.sweep, options, timeout)
@@ -152,7 +152,7 @@ def logs(
     ] = False,
     context: Context = None,
 ) -> None:
-    """Print what the driver of a sweep printed. Its pods must still exist."""
+    """Print the log of a sweep's driver, as long as its pods exist."""
     api, space = _connect(namespace, cluster, context)
     from orchestrator.kube.logs import driver_log
     from orchestrator.kube.names import resolve
@@ -184,7 +184,7 @@ def cancel(
 
 @dataclass(frozen=True)
 class Options:
-    """What a command about a sweep must say to mean the same one."""
+    """The options that a command needs to address the same sweep."""
 
     namespace: str
     context: str | None
@@ -221,7 +221,7 @@ def _api(context: str | None) -> "Api":
 
 
 def _check_kubeconfig() -> None:
-    """Refuses what no kubeconfig names.
+    """Check that a kubeconfig names a cluster.
 
     Raises:
         KubernetesError: there is no file, and this is no pod of a cluster.
@@ -251,7 +251,9 @@ def _follow(api: "Api", sweep: "Sweep", options: Options, timeout: float | None)
             states = follow(api, options.namespace, sweep.name, uid=sweep.uid, timeout=timeout)
             for state in states:
                 if isinstance(state, ServerAway):
-                    view.show(f"{sweep.line}, by the last answer", [f"{state}; asking again"])
+                    view.show(
+                        f"{sweep.line}, by the server's last answer", [f"{state}; asking again"]
+                    )
                     continue
                 if state.line != sweep.line or time.monotonic() - looked > LOOK:
                     looked, lines = time.monotonic(), details(api, options.namespace, state)
@@ -261,17 +263,17 @@ def _follow(api: "Api", sweep: "Sweep", options: Options, timeout: float | None)
         _say(f"\nDetached; {sweep.name} continues ({sweep.line}).\n{_next(sweep.name, options)}")
         raise typer.Exit(130) from None
     except TimeoutError:
-        _say(f"isoflop: {sweep.name} continues ({sweep.line}), --timeout is over")
+        _say(f"isoflop: {sweep.name} continues ({sweep.line}), the time of --timeout has passed")
         _say(_next(sweep.name, options))
         raise typer.Exit(124) from None
     if sweep.succeeded:
         _say(f"{sweep.name} is complete")
         return
     if causes := details(api, options.namespace, sweep):
-        _say("\n  ".join(["What Kubernetes says of it:", *causes]))
+        _say("\n  ".join(["Kubernetes reports:", *causes]))
     lines = [line for line in sweep.message.splitlines() if line.strip()]
     if len(lines) > 1:
-        _say("\n  ".join(["The last lines of its driver:", *lines[-15:]]))
+        _say("\n  ".join(["The driver's log ends with:", *lines[-15:]]))
     raise sweep.failure
 
 

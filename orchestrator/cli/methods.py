@@ -54,19 +54,19 @@ def train(  # noqa: PLR0917
     method: Annotated[
         str,
         typer.Argument(
-            help="A method's name; `isoflop methods` lists them.", autocompletion=method_names
+            help="Train this method; `isoflop methods` lists them.", autocompletion=method_names
         ),
     ],
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Set a field of the method, or recipe.FIELD, as field=value. Repeatable."
+            "--set",
+            help="Set a field of the method, or recipe.FIELD, as field=value. Repeat it "
+            "for several fields.",
         ),
     ] = None,
     data: Annotated[str, typer.Option(help="Train on this data set, a name or a path.")] = "digits",
-    epochs: Annotated[
-        int, typer.Option(help="Pass so many times over the training split.", min=1)
-    ] = 20,
+    epochs: Annotated[int, typer.Option(help="Train for this many epochs.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Derive all randomness from this number.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="Train on cpu, cuda or cuda:N.")] = "cpu",
     size: Size = None,
@@ -80,14 +80,16 @@ def train(  # noqa: PLR0917
     keep: Annotated[
         Path | None,
         typer.Option(
-            help="Keep weights and evidence in this folder.", show_default="runs/trained/NAME"
+            help="Write the weights and the evidence to this folder.",
+            show_default="runs/trained/NAME",
         ),
     ] = None,
     discard: Annotated[
-        bool, typer.Option("--discard", help="Keep nothing, and leave the test split unread.")
+        bool, typer.Option("--discard", help="Write nothing, and do not read the test split.")
     ] = False,
 ) -> None:
-    """Train one method by hand, print its curve and operating points, and keep its networks."""
+    """Train one method without a study, print its curve and operating points, and save its
+    networks."""
     from methods.data.load import Reading
     from orchestrator.trial.byhand import by_hand
 
@@ -112,9 +114,9 @@ def train(  # noqa: PLR0917
         console.print(line, highlight=False, soft_wrap=True)
     if folders:
         folder = shlex.quote(str(near(folders[0])))
-        console.print(f"Kept:  {folder}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Saved:   {folder}", highlight=False, markup=False, soft_wrap=True)
         console.print(
-            f"Ship:  isoflop export {folder}", highlight=False, markup=False, soft_wrap=True
+            f"Export:  isoflop export {folder}", highlight=False, markup=False, soft_wrap=True
         )
 
 
@@ -147,7 +149,7 @@ def _fields(name: str) -> list[dict[str, str]]:
 def _methods_table() -> None:
     from methods import METHODS
 
-    grid = table("method", "what it is", "searched")
+    grid = table("method", "description", "searched")
     for name in METHODS:
         grid.add_row(*_summary(name).values())
     console.print(grid)

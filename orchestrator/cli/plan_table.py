@@ -28,20 +28,21 @@ DEVIATIONS = (0.2, 0.5, 1.0)
 ACROSS = 6
 """Budgets in one table."""
 IN_MS = (
-    "* primary budget. Milliseconds are predicted from a table of layers, for the least that a "
-    "network can take; trials are measured. <=B: share of samples spread over the space that can "
-    "take B or less. least: the smallest configuration. most: the slowest of the samples. refused: "
-    "values that do not go together."
+    "* primary budget. Milliseconds are lower bounds, predicted from a table of layers; trials "
+    "are measured. <=B: share of the samples of the space that can take B or less. least: the "
+    "smallest configuration. most: the slowest sample. refused: samples whose values are "
+    "incompatible."
 )
 NOTE = (
-    f"* primary budget. <=B: share of {SAMPLES} samples spread over the space that can cost B or "
-    "less; what a dynamic network does cost, training decides. least: the cheapest configuration. "
-    f"untrained: the dearest of {BUILT} fresh networks. refused: values that do not go together."
+    f"* primary budget. <=B: share of {SAMPLES} samples of the space that can cost B or less; "
+    "training decides what a dynamic network costs. least: the cheapest configuration. "
+    f"untrained: the most expensive of {BUILT} untrained networks. refused: samples whose values "
+    "are incompatible."
 )
 
 
 def terminal(plan: Plan) -> RenderableType:
-    """Space, reach, effort and time, and what the seeds can tell, each with a line of meaning."""
+    """The tables of space, budgets, effort, time and detectable differences, with legends."""
     parts: list[RenderableType] = [_space(plan)]
     parts += [_reach(plan, start, start + ACROSS) for start in range(0, len(plan.budgets), ACROSS)]
     parts.append(Text(IN_MS if plan.cost.clocked else NOTE))
@@ -55,7 +56,7 @@ def terminal(plan: Plan) -> RenderableType:
 
 
 def frame(plan: Plan) -> "pd.DataFrame":
-    """A row per method: what it can reach, and what it takes; costs in MACs, times in seconds."""
+    """A row per method: its space, budgets, effort and time; costs in MACs, times in seconds."""
     import pandas as pd
 
     records = [
@@ -146,12 +147,12 @@ def _effort_note(plan: Plan) -> str:
 
 
 def packed(packing: Packing) -> str:
-    """What was measured of trials at once on one GPU, and what to write into the study."""
+    """The measured throughput of trials at once on one GPU, and what to write into the study."""
     alone = packing.throughput[1]
     paces = ", ".join(f"{count} x{rate / alone:.2f}" for count, rate in packing.throughput.items())
     return (
-        f"Trials at once on one {packing.device}, and their throughput together ({packing.method}, "
-        f"defaults): {paces}; one takes {packing.memory:.0%} of its memory. Proposed: "
+        f"Trials at once on one {packing.device}, and their total throughput ({packing.method}, "
+        f"defaults): {paces}; one trial takes {packing.memory:.0%} of its memory. Proposed: "
         f"`resources: {{gpu: {1 / packing.trials:g}}}`, {plural(packing.trials, 'trial')} on each."
     )
 
@@ -161,9 +162,10 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
         return
     of = plural(plan.compared, "pair")
     yield Text(
-        f"Configurations: smallest difference of two at {plan.cost.amount(plan.primary)} that is "
-        f"found 4 times of 5 (Welch, level 0.05, Holm's first step over {of}), in points of "
-        "accuracy, by the spread between seeds, which shows afterwards only:"
+        f"Configurations: smallest difference between two at {plan.cost.amount(plan.primary)} "
+        "that the tests detect with a power of 80 % (Welch, level 0.05, the first of Holm's steps "
+        f"over {of}), in points of accuracy, by the standard deviation between seeds, which only "
+        "the confirm runs show:"
     )
     grid = table(text("seed-to-seed sd", wrap=False), *(number(f"{sd:g}") for sd in DEVIATIONS))
     for index, detectable in enumerate(plan.detectable):
@@ -171,27 +173,29 @@ def _detectable(plan: Plan) -> Iterator[RenderableType]:
         grid.add_row(seeds, *(_points(detectable, sd) for sd in DEVIATIONS))
     yield grid
     if plan.detectable[0].deviations is None:
-        yield Text("With the 1 seed that is planned no difference can be detected at all.")
+        yield Text("With only 1 seed planned, no difference can be detected.")
     image = 100 / plan.images[2]
     yield Text(f"One of the {plan.images[2]:,} test images is {image:.2g} points.")
 
 
 def _splits(splits: Splits, plan: Plan) -> Iterator[RenderableType]:
-    """What repeated searches could tell of methods, within the study's effort."""
+    """The differences that repeated searches of the same effort could detect between methods."""
     if plan.detectable:
         yield Text()
-    effort = f"{splits.runs:,} runs a method, confirm runs included"
+    effort = f"{splits.runs:,} runs per method, confirm runs included"
     if not splits.others and splits.planned.repeats < TESTED_FROM:
         yield Text(
-            f"Methods: a claim about one needs {TESTED_FROM} repeated searches of {splits.least} "
-            f"trials at least, {TESTED_FROM * (splits.least + len(plan.budgets)):,} runs a "
-            f"method at these budgets; planned are {effort}."
+            f"Methods: a claim about a method needs {TESTED_FROM} repeated searches of "
+            f"{splits.least} or more trials, "
+            f"{TESTED_FROM * (splits.least + len(plan.budgets)):,} runs per method at these "
+            f"budgets; the study plans {effort}."
         )
         return
     yield Text(
-        f"Methods: smallest difference of two that is found 4 times of 5 over repeated searches "
-        f"(Welch, level 0.05, first step over {plural(splits.pairs, 'pair')}), in points of "
-        f"accuracy, by how the effort is split ({effort}):"
+        "Methods: smallest difference between two that repeated searches detect with a power of "
+        "80 % (Welch, level 0.05, the first of Holm's steps over "
+        f"{plural(splits.pairs, 'pair')}), in points of accuracy, for each split of the effort "
+        f"({effort}):"
     )
     heads = ("repeats", "trials", "seeds", "difference", "accuracy")
     grid = table(text("split", wrap=False), *map(number, heads))
@@ -205,10 +209,10 @@ def _splits(splits: Splits, plan: Plan) -> Iterator[RenderableType]:
     yield grid
     yield Text(
         f"Assumed: a standard deviation of {CONFIG_SD:g} point between configurations and "
-        f"{SEED_SD:g} between seeds, and {percent(ACCURACY, 0)} % right. {TESTED_FROM} repeats "
-        "are a minimum. accuracy: what searches of so many trials gain or lose against those "
-        f"planned; a claim is about a method with that much search. On {plan.images[2]:,} test "
-        f"images no number of repeats finds less than {splits.floor:.2g} points."
+        f"{SEED_SD:g} between seeds, and {percent(ACCURACY, 0)} % accuracy. {TESTED_FROM} repeats "
+        "are the minimum. accuracy: what searches of that length gain or lose against the "
+        f"planned ones; a claim is about a method with that much search. On {plan.images[2]:,} "
+        f"test images no number of repeats detects less than {splits.floor:.2g} points."
     )
     if (best := splits.proposed) is not None:
         yield Text(

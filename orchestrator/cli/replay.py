@@ -45,25 +45,28 @@ def table(
 
 
 def simulate(  # noqa: PLR0917
-    table: Annotated[Path, typer.Argument(help="A file that `isoflop table` wrote.")],
+    table: Annotated[
+        Path, typer.Argument(help="Replay the curves in this file, which `isoflop table` wrote.")
+    ],
     searcher: Annotated[
         str,
         typer.Option(
-            help="Replay these searchers, joined by commas. An unknown name lists them all."
+            help="Replay these searchers, joined by commas: default, ehvi, tpe, gp, nsga2, "
+            "random, sobol, ehvi+asha, ehvi+moasha, ehvi+predictive or tpe+predictive."
         ),
     ] = "default,random,nsga2,tpe",
-    workers: Annotated[int, typer.Option(help="Run so many trials at once.", min=1)] = 4,
+    workers: Annotated[int, typer.Option(help="Run this many trials at once.", min=1)] = 4,
     trials: Annotated[
         int,
-        typer.Option(help="Give each method the effort of so many trials of full length.", min=1),
+        typer.Option(help="Give each method the effort of this many full-length trials.", min=1),
     ] = 48,
     replicates: Annotated[
-        int, typer.Option(help="Repeat the search so many times with each searcher.", min=1)
+        int, typer.Option(help="Repeat the search this many times with each searcher.", min=1)
     ] = 5,
     seed: Annotated[
         int,
         typer.Option(
-            help="Seed the first search with this number, and the others with those that follow.",
+            help="Seed the first search with this number, and each further one with the next.",
             min=0,
         ),
     ] = 0,

@@ -1,4 +1,4 @@
-"""Run a study, plan it, and what a study file may hold."""
+"""The commands that run a study, plan it, and describe what a study file may hold."""
 
 import json
 import shlex
@@ -49,7 +49,7 @@ def run(  # noqa: PLR0917
     slots: Annotated[
         int | None,
         typer.Option(
-            help="Run so many trials at once, on a cluster whose nodes come and go.",
+            help="Run this many trials at once, on a cluster whose number of nodes changes.",
             min=1,
             show_default="as many as fit the nodes",
         ),
@@ -57,7 +57,7 @@ def run(  # noqa: PLR0917
     optuna: Database = None,
     patience: Annotated[
         float,
-        typer.Option(help="Wait so many seconds for another driver of the study to end.", min=0),
+        typer.Option(help="Wait this many seconds for another driver of the study to end.", min=0),
     ] = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -73,7 +73,7 @@ def run(  # noqa: PLR0917
         )
     done = finished(out / what.name / "wal.jsonl", what.hash)
     if done and not quiet:
-        console.print("Everything is done already; the data are compared, then the board follows.")
+        console.print("The sweep is complete; isoflop checks the data, then prints the board.")
     if not quiet:
         console.print("Loading PyTorch, Ray and MLflow")  # already the next line takes a second
     from orchestrator.cli.progress import Progress
@@ -104,7 +104,7 @@ def run(  # noqa: PLR0917
         raise typer.Exit(signals.exit_code()) from None
     outcome = results.outcome()
     if not outcome.fresh and not done and not quiet:
-        console.print("Everything is done already; this is the board.")
+        console.print("The sweep is complete; this is its board.")
     print_board(outcome, quiet=quiet)
 
 
@@ -115,9 +115,7 @@ def plan(  # noqa: PLR0917
     optuna: Database = None,
     steps: Annotated[
         int,
-        typer.Option(
-            help="Time epochs of so many optimiser steps; with 0, nothing is timed.", min=0
-        ),
+        typer.Option(help="Time epochs of this many optimiser steps; 0 times nothing.", min=0),
     ] = 5,
     elsewhere: Annotated[
         bool,
@@ -128,9 +126,10 @@ def plan(  # noqa: PLR0917
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Estimate what a study reaches, how long it takes and what its seeds can show. Runs no trial.
+    """Estimate which budgets a study can meet, how long it takes and which differences its seeds
+    can detect. Runs no trial.
 
-    It refuses whatever `run` would refuse with the same options.
+    It fails wherever `run` would fail with the same options.
     """
     from isoflop import Study
 

@@ -26,7 +26,7 @@ _ERRORS = "isoflop.spelled"
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Inside the block standard output and error take any text, whatever becomes of their readers.
+    """Inside the block standard output and error take any text, whatever happens to their readers.
 
     What an encoding lacks is spelt in ASCII. Once output cannot be written, a command ends: with
     the exit code 141 (128 + SIGPIPE) where its reader has gone, else with 1 and a line on standard
@@ -82,11 +82,11 @@ class _Sink(io.RawIOBase):
         return True
 
     def write(self, data: "ReadableBuffer") -> int:
-        """All of it or, as far as the caller can tell, all of it."""
+        """Write all of it; a failure is hidden from the caller."""
         while not self._broken:
             try:
                 return os.write(self._descriptor, data)
-            except BlockingIOError:  # whoever shares the terminal has made it non-blocking
+            except BlockingIOError:  # another process on the terminal made it non-blocking
                 select.select([], [self._descriptor], [])
             except OSError as error:
                 self._broken = True

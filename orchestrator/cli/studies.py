@@ -1,4 +1,4 @@
-"""Which studies there are, how one is looked at in a browser, and how a new one begins."""
+"""The commands that list studies, open one in a browser, and begin a new one."""
 
 import contextlib
 import os
@@ -45,7 +45,7 @@ def studies(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """List the studies with their data, the trials that ended, their state and their verdict."""
+    """List the studies with their data, ended trials, state and the time of the verdict."""
     programs = for_programs(as_json=as_json, as_csv=as_csv)
     with Console(stderr=True).status("Reading the studies"):
         if programs:
@@ -88,7 +88,7 @@ def open_study(
         str | None,
         typer.Option(
             "--store",
-            help="The tracking URI of the MLflow store.",
+            help="Use the MLflow store at this tracking URI.",
             envvar="ISOFLOP_MLFLOW",
             show_default="an SQLite file in --out",
         ),
@@ -117,15 +117,20 @@ def open_study(
 
 
 def init(
-    folder: Annotated[str, typer.Argument(help="A folder of images, or a Parquet file.")],
+    folder: Annotated[str, typer.Argument(help="Use the images in this folder or Parquet file.")],
     to: Annotated[
         Path | None, typer.Option(help="Write to this file.", show_default="FOLDER.yaml")
     ] = None,
     hours: Annotated[
-        float, typer.Option(help="Choose epochs and trials for so many hours here.", min=0.01)
+        float,
+        typer.Option(
+            help="Choose epochs and trials that take about this many hours on this machine.",
+            min=0.01,
+        ),
     ] = 8,
 ) -> None:
-    """Write a commented study of your own images: size, budgets and effort to begin with."""
+    """Write a commented study file for your own images, with a proposed size, budgets and
+    effort."""
     if not Path(folder).exists():
         raise DataError(
             f"FOLDER must be a folder of images or a Parquet file, but there is none at {folder}"
@@ -212,6 +217,6 @@ def _await(server: "subprocess.Popen[bytes]", port: int) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         if time.monotonic() > deadline:
-            raise DatabaseAway(f"MLflow's server must answer, but has not after {ANSWER:g} s")
+            raise DatabaseAway(f"MLflow's server must answer, but has not within {ANSWER:g} s")
         time.sleep(0.2)
     raise StorageError(f"MLflow's server must run, but ended with exit code {server.returncode}")

@@ -1,4 +1,4 @@
-"""Typer's own errors in the words of all others: one line that says what to write."""
+"""Typer's own errors in the style of all others: one line that says what to write."""
 
 import re
 from typing import Any, Protocol, runtime_checkable
@@ -19,14 +19,15 @@ class Usage(Protocol):
 
 
 def line(error: Usage) -> str:
-    """What the command prints of a parser's error; a call without arguments gets the help."""
+    """The line that the command prints for a parser's error; a call without arguments gets the
+    help."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return error.format_message()
     return f"isoflop: {explained(error)}"
 
 
 def explained(error: Usage) -> str:
-    """A parser's error in one line: what must hold, what was found, what would do."""
+    """A parser's error in one line: what must hold, what was given, and a correction."""
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "isoflop")
     return f"{_sentence(error, context, command)}; `{command} --help` lists all"

@@ -1,1 +1,1 @@
-"""What runs next: proposals, stopping and the plan. Knows neither Ray nor clocks."""
+"""The search: proposals, stopping and the plan. It knows neither Ray nor clocks."""

@@ -1,4 +1,4 @@
-"""What runs next: equal effort over the searches, then the configurations to confirm.
+"""The next trial: equal effort over the searches, then the configurations to confirm.
 
 The agenda is pure. It knows neither Ray nor clocks nor files: a driver asks it for the next trial
 and passes on what the workers say, and a history remembers. A sweep and a simulation are two
@@ -36,7 +36,7 @@ where that cannot be predicted."""
 
 
 class Turn(enum.Enum):
-    """What a driver does where it gets no trial."""
+    """The state of an agenda that has no trial to serve."""
 
     WAIT = "wait"
     """Ask again when a trial has ended or was lost."""
@@ -248,7 +248,7 @@ class Agenda:
             return None
 
     def _unfit(self, method: str, params: Params, predicted_ms: float | None) -> "_Unfit | None":
-        """Why a trial cannot be, or cannot hold any budget: known before it takes a worker."""
+        """Why a trial is invalid or exceeds every budget, as known before it takes a worker."""
         try:
             floor = parts(method, params)[0].floor(self._task)
         except MethodError as error:
@@ -288,8 +288,8 @@ class Agenda:
         ]
 
     def _plan(self) -> tuple[list[Ticket], list[str]]:
-        """The confirm runs and searches that are asked for, made again only when another trial has
-        ended that they may depend on."""
+        """The planned confirm runs and searches, recomputed only when another trial has ended that
+        they may depend on."""
         races = self._study.confirm.race
         now = (self.history.searched, self.history.confirmed if races else 0)
         if self._planned is None or self._planned[0] != now:
@@ -299,7 +299,8 @@ class Agenda:
 
 
 class _Unfit(NamedTuple):
-    """Why a trial takes no worker, and by which fraction it lies over the largest budget."""
+    """The reason why a trial takes no worker, and the fraction by which it exceeds the largest
+    budget."""
 
     outcome: Outcome
     over: float

@@ -1,4 +1,5 @@
-"""Which searches and confirm runs a study asks for by what has ended, and how many at most."""
+"""The searches and confirm runs that a study plans after the trials ended so far, and their largest
+numbers."""
 
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ UNFIT = 20
 
 
 def current(history: History) -> Round:
-    """What a study asks for by what has ended so far."""
+    """The searches and confirm runs that a study plans after the trials ended so far."""
 
     def done(method: str, repeat: int) -> bool:
         search = search_name(method, repeat)

@@ -67,7 +67,7 @@ class Process:
     mean: Array
     sd: Array
     variance: Array
-    """Of each output, in standardised units."""
+    """Variance of each output, in standardised units."""
 
     @classmethod
     def fit(cls, inputs: Array, outputs: Array, closed: Array, *, noise: float) -> "Process":

@@ -1,4 +1,4 @@
-"""What a study would do, before anything runs: reach, effort, time, and what its seeds can tell."""
+"""The plan of a study: its space, effort, time, and the differences that its seeds can detect."""
 
 import math
 import os
@@ -99,7 +99,7 @@ class Plan:
     hash: str
     data: str
     images: tuple[int, int, int]
-    """Of the training, validation and test splits."""
+    """Number of images in the training, validation and test splits."""
     budgets: tuple[float, ...]
     primary: float
     methods: tuple[MethodPlan, ...]
@@ -142,7 +142,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     with quiet():  # what preflight would warn of stands in the plan
         prepared(study, data, opened)
     if steps == 0:
-        untimed = "left out, as asked for"
+        untimed = "skipped on request"
 
     def timed(name: str, params: Params) -> Timing | None:
         if untimed:
@@ -195,7 +195,7 @@ def _slots(study: Study) -> tuple[int | None, str | None]:
     try:
         return slots_here(study.resources), None
     except ClusterError as error:
-        return None, f"this machine does not hold a trial ({error})"
+        return None, f"this machine is too small for a trial ({error})"
 
 
 def _method(
@@ -300,7 +300,7 @@ def _detectable(study: Study, compared: int) -> tuple[Detectable, ...]:
 
 
 def _splits(study: Study, opened: Mapping[str, Space], data: Data) -> Splits | None:
-    """Of the methods that are tested: a control is none of them."""
+    """The splits of the effort of the tested methods; controls are not tested."""
     methods = len(study.methods) - len(study.controls)
     if methods < 2 or study.search.seconds is not None:
         return None
@@ -331,7 +331,7 @@ def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> li
             rare = method.least <= cost.cap(budget)
             said.append(
                 f"No sample of {method.method} fits {cost.amount(budget)}; its cheapest "
-                f"configuration {'would, at' if rare else costs} {cost.text(method.least)}."
+                f"configuration {'fits, at' if rare else costs} {cost.text(method.least)}."
             )
     for method in methods:
         if 0 < method.fits[-1] < 0.5:
@@ -345,12 +345,12 @@ def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> li
         said.append("The static baseline dense is not in the study: nothing is tested against it.")
     if study.confirm.race:
         said.append(
-            f"A race: up to {_most_added(study, methods)} go where the order at "
-            f"{cost.amount(study.primary_budget)} is open, and are not counted above; every test, "
-            f"those above too, is corrected for {LOOKS} looks."
+            f"Race: up to {_most_added(study, methods)} are added where the order at "
+            f"{cost.amount(study.primary_budget)} is not decided. They are not counted above, but "
+            f"every test is corrected for {LOOKS} looks."
         )
     if 1 < study.search.repeats < TESTED_FROM:
-        said.append(f"With fewer than {TESTED_FROM} repeats nothing can be said of methods.")
+        said.append(f"With fewer than {TESTED_FROM} repeats no claim about methods is possible.")
     if study.search.repeats == 1 and study.confirm.seeds < TESTED_FROM:
         said.append(f"With fewer than {TESTED_FROM} confirm seeds nothing will be tested.")
     return said
@@ -370,6 +370,6 @@ def _busy(load_average: float) -> list[str]:
     if load_average < cores():
         return []
     return [
-        f"The machine is busy (load {load_average:.1f} on {cores()} cores): every time is as long "
-        "as it would be now."
+        f"The machine is busy (load {load_average:.1f} on {cores()} cores): the estimated times "
+        "include that load."
     ]

@@ -1,4 +1,4 @@
-"""Which trials are worth their last epochs: a decision from curves alone.
+"""Early stopping: a decision from curves alone.
 
 A trial is judged by its curve so far, and by the curves of those trials of its method that ended
 and are numbered a fixed distance before it. There is no other state: not the order of arrival, nor
@@ -97,7 +97,8 @@ def first_rung(plan: Plan, epochs: int) -> int:
 
 
 def outlook(curve: Curve, others: Sequence[Curve]) -> tuple[float, float, float] | None:
-    """Log MACs to come, log error to come and its standard deviation; None for want of curves.
+    """Final log MACs, final log error and its standard deviation, as predicted; None if there are
+    too few curves.
 
     The error to come is linear in the logarithms of the error now, of its mean over the last
     epochs and of the MACs to come: one ridge regression per epoch, on the whole curves.
@@ -165,8 +166,8 @@ def _by_prediction(plan: Plan, curve: Curve, reached: Sequence[Curve]) -> str | 
     if chance >= plan.chance:
         return None
     return (
-        f"at epoch {curve.step} of {curve.epochs} the front would take it in with probability "
-        f"{chance:.3f}, less than {plan.chance:g}"
+        f"at epoch {curve.step} of {curve.epochs} its probability of joining the front is "
+        f"{chance:.3f}, below {plan.chance:g}"
     )
 
 

@@ -16,9 +16,9 @@ from orchestrator.study.file import Study
 from orchestrator.study.space import Space
 
 SAMPLES = 64
-"""Points of each space whose least cost is asked for."""
+"""Number of points of each space whose least cost is computed."""
 BUILT = 16
-"""Of them, the networks that are built and priced, at most."""
+"""Largest number of samples whose networks are built and priced."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def reach(
     budgets: Sequence[float],
     share: float,
 ) -> Reach:
-    """Of these samples, which stand for a `share` of all; NaN where nothing can be predicted."""
+    """The predicted times of these samples, which stand for a `share` of all; NaN where nothing can
+    be predicted."""
     if table is None:
         return Reach(math.nan, None, (math.nan,) * len(budgets))
     times = [table.least_ms(method) for method in samples]

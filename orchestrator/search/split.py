@@ -1,7 +1,7 @@
-"""How a method's effort splits into independent searches, their trials, and confirm seeds.
+"""The splits of a method's effort into independent searches, their trials, and confirm seeds.
 
-A claim about a method rests on its searches, so their number decides most of what can be found; but
-the fewer trials a search has, the worse is what it finds.
+A claim about a method rests on its searches, so their number decides which differences can be
+detected; but a search with fewer trials chooses worse configurations.
 """
 
 import math
@@ -18,12 +18,12 @@ MOST = 1000
 TRIALS = (4, 8, 16, 32)
 """Trials per search that are compared."""
 CONFIG_SD, SEED_SD, ACCURACY = 1.0, 0.5, 0.95
-"""What is assumed: standard deviations between configurations and between seeds of one, in points
-of accuracy, and the fraction of the images that is right."""
+"""Assumptions: standard deviations between configurations and between seeds of one, in points of
+accuracy, and the accuracy as a fraction."""
 IMAGE_FLOOR = 44.0
-"""Points, times the square root of the number of test images: the least difference that any number
-of searches finds, at 95 % right, with a standard deviation of 1 (probit) between the images in
-which of two methods does better."""
+"""Factor of the smallest difference that any number of searches detects: points times the square
+root of the number of test images, at an accuracy of 95 %, with a standard deviation of 1 (probit)
+between the images in which of two methods does better."""
 NEAR = 1.05
 """Differences of this ratio count as equal: then the split with more trials is proposed."""
 
@@ -36,8 +36,8 @@ class Split:
     trials: int
     seeds: int
     found: float | None
-    """Points of the smallest difference of two methods that is found 4 times of 5; None with fewer
-    than `TESTED_FROM` searches."""
+    """Smallest difference between two methods that is detected with a power of 80 %, in points;
+    None with fewer than `TESTED_FROM` searches."""
     accuracy: float
     """Points that the best trial of such a search is expected to lie above the mean trial."""
 
@@ -56,9 +56,9 @@ class Splits:
     others: tuple[Split, ...]
     """By rising number of trials; with `TESTED_FROM` searches or more."""
     proposed: Split | None
-    """Which of them finds the smallest difference; None where none does better than planned."""
+    """The split that detects the smallest difference; None where none does better than planned."""
     floor: float
-    """Points of the smallest difference that any number of searches would find on these images."""
+    """Smallest difference that any number of searches would detect on these images, in points."""
 
 
 def splits(
@@ -70,13 +70,14 @@ def splits(
     least: int = TRIALS[0],
     looks: int = 1,
 ) -> Splits:
-    """What the effort of `planned` (repeats, trials, seeds) could find otherwise split.
+    """The splits of the effort of `planned` (repeats, trials, seeds), and the differences that they
+    detect.
 
-    A search takes its trials, and as many confirm runs per seed as there are budgets, at most.
+    A search takes its trials, and at most as many confirm runs per seed as there are budgets.
     `images` are those of validation and test, `least` is the number of trials that a search must
-    have, `looks` how often a race looks at the figures. The formulas take configurations and seeds
-    as normal: a search's choice varies as the best of its trials does, as far as validation can
-    tell them apart.
+    have, `looks` the number of evaluations of a race. The formulas take configurations and seeds as
+    normal: a search's choice varies like the best of its trials, as far as validation separates
+    them.
     """
     validation, test = images
     pairs = methods * (methods - 1) // 2

@@ -1,4 +1,4 @@
-"""Which running trials are given up, by the rungs' rule on the curves of a history."""
+"""Which running trials are stopped, by the rule of the rungs on the curves of a history."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ class StopRule(Protocol):
     """What stops trials before their end, and what samplers see of those that it stopped."""
 
     def reason(self, ticket: Ticket, lag: int) -> str | None:
-        """Why a trial is given up after its latest epoch; None where it continues."""
+        """Why a trial is stopped after its latest epoch; None if it continues."""
 
     def shown(self, search: str, trial: FrozenTrial) -> FrozenTrial:
         """A trial of a search that ended, as a sampler sees it."""

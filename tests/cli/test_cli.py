@@ -122,8 +122,8 @@ def test_a_method_trains_by_hand(isoflop: Callable[..., Called]) -> None:
     )
     assert done.code == 0, done.err
     assert "epoch 2/2" in done.out
-    assert "price equals what runs" in done.out
-    assert "Kept" not in done.out
+    assert "price equals the executed MACs" in done.out
+    assert "Saved" not in done.out
 
 
 @pytest.mark.parametrize("method", ["dense", "skipnet"])

@@ -182,7 +182,7 @@ def test_holms_first_step_is_over_the_pairs_tested(untimed: Plan) -> None:
     assert untimed.detectable[0].deviations == detectable(2)
     race = plan(study(confirm={"seeds": 3, "race": True, "budget": 8}), steps=0)
     assert race.detectable[0].deviations == detectable(3, 0.05 / 3)
-    assert any(said.startswith("A race: up to 8 further confirm runs") for said in race.warnings)
+    assert any(said.startswith("Race: up to 8 further confirm runs") for said in race.warnings)
     without = plan(study(methods={"skipnet": {"depth": 8}}), steps=0)
     assert without.detectable == ()
     assert any("static baseline" in said for said in without.warnings)
@@ -205,7 +205,7 @@ def test_what_this_machine_cannot_hold_is_planned_without_a_time() -> None:
     found = plan(study(resources={"cpu": 100_000}))
     assert found.slots is None
     assert found.seconds is None
-    assert "does not hold a trial" in shown(found)
+    assert "too small for a trial" in shown(found)
 
 
 def test_the_command_prints_a_plan_and_writes_nothing(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_race_of_searches_says_the_most_that_it_may_add() -> None:
     confirm = {"seeds": 1, "race": True, "budget": 4, "matched": True}
     raced = plan(study(search=search, confirm=confirm), steps=0)
     most = 4 * (5 + 4)  # dense is confirmed at skipnet's cost, too
-    said = f"A race: up to 4 further searches, {most} runs at most, trials included, go where"
+    said = f"Race: up to 4 further searches, {most} runs at most, trials included, are added where"
     assert any(warning.startswith(said) for warning in raced.warnings)
     plain = plan(study(search=search, confirm={"seeds": 1}), steps=0)
     assert [m.trials for m in raced.methods] == [m.trials for m in plain.methods]
@@ -316,7 +316,7 @@ def test_a_plan_shows_the_split_in_a_narrow_terminal() -> None:
     assert "planned 1 40 2 none +0.00" in words
     assert "Proposed: `search: {trials: 4, repeats: 6}`, `confirm: {seeds: 1}`." in words
     assert "a standard deviation of 1 point between configurations and 0.5 between seeds" in words
-    assert "5 repeats are a minimum" in words
+    assert "5 repeats are the minimum" in words
 
 
 def test_a_plan_proposes_no_split_that_a_study_may_not_have() -> None:
@@ -327,8 +327,8 @@ def test_a_plan_proposes_no_split_that_a_study_may_not_have() -> None:
     named = spaces(study(search=search))["skipnet"].named
     assert next(split.trials for split in found.others) == named + 1 == found.least
     few = plan(study(), steps=0)
-    assert "5 repeated searches of 4 trials at least, 35 runs" in " ".join(shown(few).split())
+    assert "5 repeated searches of 4 or more trials, 35 runs" in " ".join(shown(few).split())
     assert plan(study(search={"trials": 5, "seconds": 60}), steps=0).splits is None
     assert plan(study(methods={"dense": BASE["methods"]["dense"]}), steps=0).splits is None
     warned = plan(study(search={"trials": 5, "repeats": 2}), steps=0).warnings
-    assert warned == ("With fewer than 5 repeats nothing can be said of methods.",)
+    assert warned == ("With fewer than 5 repeats no claim about methods is possible.",)

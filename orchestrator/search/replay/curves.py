@@ -169,7 +169,7 @@ def read(path: Path) -> Table:
 
 @dataclass
 class _Trial:
-    """What the log tells of one trial."""
+    """One trial, as the log records it."""
 
     start: Start
     curve: dict[int, Metrics]

@@ -59,11 +59,11 @@ class Run:
     started: int = 0
     """Trials that took a worker."""
     unknown: int = 0
-    """Of them, those whose course was made up."""
+    """Number of them with a simulated curve."""
     spent: int = 0
     """Epochs done."""
     points: list[tuple[float, int, float, float, float]] = field(default_factory=list)
-    """Of whole trials: time, epochs spent by then, MACs, error, error without noise."""
+    """The complete trials: time, epochs spent by then, MACs, error, error without noise."""
 
 
 @dataclass(frozen=True)

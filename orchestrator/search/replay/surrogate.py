@@ -120,10 +120,14 @@ def _surrogate(table: Table, method: str) -> Surrogate:
     trials = [rows[rows["trial"] == name] for name in sorted(set(rows["trial"]))]
     lengths = sorted({int(trial["epochs"].iloc[0]) for trial in trials})
     if len(lengths) > 1:
-        raise StudyError(f"{method}: trials of one length can be simulated, but has {lengths}")
+        raise StudyError(
+            f"{method}: trials must have one length to be simulated, but have {lengths}"
+        )
     whole = [course for trial in trials if (course := _recorded(trial)) is not None]
     if len(whole) < FEWEST:
-        raise StudyError(f"{method} needs {FEWEST} whole trials to be simulated, has {len(whole)}")
+        raise StudyError(
+            f"{method} must have {FEWEST} complete trials to be simulated, but has {len(whole)}"
+        )
     cube = Cube(space.free)
     places = cube.places([params for params, _ in whole])
     known = [course for _, course in whole]

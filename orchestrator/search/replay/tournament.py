@@ -34,7 +34,7 @@ from orchestrator.search.replay.simulate import (
 from orchestrator.search.replay.surrogate import Surrogate, surrogates
 
 FRACTIONS = tuple(i / 20 for i in range(1, 21))
-"""Of a method's epochs, at which hypervolumes are compared."""
+"""Fractions of a method's epochs at which hypervolumes are compared."""
 SHOWN = (0.2, 0.4, 0.6, 1.0)
 """Those of `FRACTIONS` that the terminal shows."""
 PLACES = 2048
@@ -133,9 +133,10 @@ def qualities(track: Track) -> Grid:
 def line(standing: Standing) -> str:
     """What a searcher did, in one line."""
     return (
-        f"{standing.searcher}: {standing.started:.0f} trials a search, {standing.whole:.0f} of "
-        f"them whole, {100 * standing.unseen:.0f} % by the surrogate; {standing.busy:,.0f} times "
-        f"the workers' time, {standing.elapsed:,.0f} times the search's"
+        f"{standing.searcher}: {standing.started:.0f} trials per search, {standing.whole:.0f} of "
+        f"them complete, {100 * standing.unseen:.0f} % with a simulated curve; "
+        f"{standing.busy:,.0f} times faster than the workers, {standing.elapsed:,.0f} times "
+        "faster than the search"
     )
 
 

@@ -81,7 +81,7 @@ class DatabaseAway(StorageError):
 
 
 class ClusterDown(ClusterError):
-    """A Ray that does not start, or does not answer: says why, and what would do."""
+    """A Ray that does not start or does not answer; the message gives the reason and a remedy."""
 
     exit_code = 1
 

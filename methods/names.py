@@ -1,4 +1,5 @@
-"""Names that a user may have meant: spelt otherwise, a word of another tool's, or nearly right."""
+"""The names that a user may have meant: variants of spelling, words of other tools, or near
+misses."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ SYNONYMS: Mapping[str, str] = {
     "nsga2": "evolution evolutionary genetic",
     "sobol": "grid",
 }
-"""A name of ours -> what other tools and papers call it, folded."""
+"""A name of isoflop -> the names in other tools and papers, folded."""
 LONGEST = 60
 """Characters of a name that are compared."""
 

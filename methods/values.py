@@ -1,4 +1,5 @@
-"""Values as a user writes them: what a field takes, and a sentence for what it does not take."""
+"""Values as a user writes them: the types of a field, and a sentence for a value that does not
+fit."""
 
 import re
 import reprlib
@@ -90,7 +91,7 @@ def refuse_other_kind(annotation: object, value: object) -> None:
 
 
 def mistake(error: ErrorDetails) -> str:
-    """What must hold and what was found, in a sentence that lacks its subject."""
+    """What must hold and what was given, in a sentence that lacks its subject."""
     kind, value, limits = error["type"], error["input"], error.get("ctx", {})
     if kind in ("value_error", "assertion_error"):
         return error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
@@ -113,7 +114,7 @@ def mistake(error: ErrorDetails) -> str:
 
 
 def explain(model: type[pydantic.BaseModel], error: pydantic.ValidationError) -> str:
-    """A validation error as one sentence: what must hold, what was found, what would do."""
+    """A validation error as one sentence: what must hold, what was given, and a correction."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -169,7 +170,7 @@ def _kinds(annotation: object) -> frozenset[type]:
 
 
 def _rewritten(value: object, *, flag: bool) -> str:
-    """What to write instead, where that can be guessed."""
+    """A correction, where one can be guessed."""
     if flag:
         likely = str(value).casefold() in ("yes", "on", "y", "true", "1", "1.0")
         return f"; write {'true' if likely else 'false'}" if len(str(value)) < 6 else ""

@@ -10,7 +10,7 @@ class PartDigest:
 
     images: int
     sha256: str
-    """Of names, labels and contents, in order."""
+    """Digest of names, labels and contents, in order."""
     sizes: Mapping[str, int]
     """Such as 32x48 (height, width) -> images stored so; the most common ones."""
     modes: Mapping[str, int]
@@ -22,7 +22,7 @@ class Digest:
     """A data set as one study read it."""
 
     sha256: str
-    """Of all parts and the names of the classes."""
+    """Digest of all parts and the names of the classes."""
     parts: Mapping[str, PartDigest]
     """By role, of train, validation and test."""
     splits: Mapping[str, str]
@@ -72,7 +72,7 @@ def decode_digest(content: object) -> Digest:
             sampled=content.get("sampled"),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"the digest of a data set lacks what it must hold: {error}") from None
+        raise ValueError(f"the digest of a data set must be complete, but: {error}") from None
 
 
 def _part(content: Mapping[str, object]) -> PartDigest:

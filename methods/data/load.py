@@ -60,7 +60,7 @@ class Data:
     pad: int
     """Pixels by which augmentation moves an image at most."""
     difficulty: Float[np.ndarray, " images"] | None = None
-    """Of each test image, from 0 to 1, where the data set knows it."""
+    """Difficulty of each test image, from 0 to 1, where the data set states it."""
     origin: Origin | None = None
     """None where another process read the data."""
 

@@ -52,7 +52,7 @@ class _Boards:
 
     images: UInt8[np.ndarray, "boards height width"]
     cells: Int[np.ndarray, "boards digits"]
-    """Of the digits; the class is the first one's."""
+    """The digits of each board; the class is the first one's."""
 
 
 def source(train: int, validation: int, test: int) -> Source:

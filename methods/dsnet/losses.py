@@ -35,9 +35,9 @@ class Lessons(NamedTuple):
     ensemble: bool
     """Whether the smallest network learns from the mean of the teacher's three others."""
     dropout: float
-    """Of the largest network's pooled features."""
+    """Dropout of the largest network's pooled features."""
     smoothing: float
-    """Of the labels."""
+    """Smoothing of the labels."""
 
 
 def sandwich(

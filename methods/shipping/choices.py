@@ -38,7 +38,7 @@ class Choices:
         try:
             answer = json.loads(path.read_text())
             if answer["question"] != full_question or answer["choice"] not in options:
-                raise ValueError("it answers another question")
+                raise ValueError("it belongs to another measurement")
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -33,7 +33,7 @@ class Latency:
     median: float
     spread: float
     p95: float
-    """Of the single calls: 95 % of them took no longer."""
+    """95th percentile of the single calls."""
     calls: int
 
 

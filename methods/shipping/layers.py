@@ -29,7 +29,7 @@ from methods.shipping.turns import in_turns, reference
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-"""Of a table's file; one of another version is measured anew."""
+"""Version of a table's file; a file of another version is measured again."""
 CALLS, SECONDS = 20, 0.004
 """Calls of an operation, of which the fastest counts, and seconds after which they end: other
 processes only ever make a call slower."""
@@ -134,7 +134,7 @@ class Layers:
         try:
             content = json.loads(self.path.read_text())
             if content["conditions"] != self._conditions:
-                raise ValueError("it is of other conditions")
+                raise ValueError("it was measured under other conditions")
             return dict(content["seconds"]), dict(content["references"])
         except FileNotFoundError:
             return {}, {}

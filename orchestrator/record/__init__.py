@@ -1,1 +1,1 @@
-"""What happened: the log, the trials, the ledger that writes them, and the evidence they leave."""
+"""The record of a study: its log, its trials, the ledger that writes them, and their evidence."""

@@ -64,11 +64,11 @@ class Address:
         elif self._is_ambiguous():
             raise StorageError(
                 f"the address {redact(self.url)} must have its password's / as %2F, ? as %3F and "
-                "# as %23, so that its end can be told"
+                "# as %23, so that its end is clear"
             )
         elif not self._names_host():
             raise StorageError(
-                f"an address must be scheme://host:port/..., with a port from 1 to 65535, but got "
+                "an address must be scheme://host:port/..., with a port from 1 to 65535, but got "
                 f"{str(self)!r}"
             )
 

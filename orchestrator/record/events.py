@@ -1,4 +1,4 @@
-"""What can happen to a study, as values: one event is one JSON object a line of the log.
+"""The events of a study, as values: one event is one JSON object a line of the log.
 
 `encode` and `decode` are the only place that knows the objects' keys. A key that this version does
 not know is passed over, and one that an earlier version did not write has a default.
@@ -21,7 +21,7 @@ EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
 
 @dataclass(frozen=True)
 class Figures:
-    """What a network gives on one split: accuracy as a fraction, loss in nats, MACs per image."""
+    """Results of a network on one split: accuracy as a fraction, loss in nats, MACs per image."""
 
     accuracy: float
     macs_mean: float
@@ -51,11 +51,11 @@ class Point:
     val: Figures
     test: Figures | None = None
     alarm: str | None = None
-    """What the method warns of."""
+    """The method's warning."""
     parameters: int | None = None
     """Learned values of the deployed network; None, as below, in logs of earlier versions."""
     weight_bytes: int | None = None
-    """Of all values that the deployed network ships."""
+    """Bytes of all values that the deployed network ships."""
     activation_bytes: int | None = None
     """Peak memory of activations for one image."""
     ms: float | None = None
@@ -64,7 +64,7 @@ class Point:
     spread_ms: float | None = None
     """Distance between the quartiles of the rounds, on the same scale."""
     clock_ms: float | None = None
-    """What the clock said, of the network and of the reference."""
+    """The raw measurements of the network and of the reference."""
     reference_ms: float | None = None
 
 
@@ -123,7 +123,7 @@ class Start:
     repeat: int = 1
     """Which of the method's searches it belongs to, from 1 on."""
     unit: str = "mmac"
-    """Of the budgets; see `study.budgets.Cost.name`."""
+    """Unit of the budgets; see `study.budgets.Cost.name`."""
     predicted_ms: float | None = None
     """The least that its network can take, as predicted before it began; None where budgets are
     MACs, or nothing could be predicted."""
@@ -191,7 +191,7 @@ class Latency:
     reference_ms: float | None = None
     reference_spread_ms: float | None = None
     p95_ms: float | None = None
-    """Of single calls; None, as below, in logs of earlier versions."""
+    """95th percentile of single calls; None, like the fields below, in logs of earlier versions."""
     reference_p95_ms: float | None = None
     calls: int | None = None
     """Calls of each that were timed."""
@@ -305,10 +305,10 @@ def encode(event: Event) -> dict[str, Any]:
 
 
 def decode(content: Mapping[str, Any]) -> Event:
-    """The event that a JSON object tells of.
+    """The event in a JSON object.
 
     Raises:
-        ValueError: it tells of none.
+        ValueError: it holds none.
     """
     kind = KINDS.get(content["event"])
     if kind is None:
@@ -336,7 +336,7 @@ def encode_points(points: Iterable[Point]) -> list[dict[str, Any]]:
 
 
 def decode_points(points: Iterable[Mapping[str, Any]]) -> tuple[Point, ...]:
-    """The operating points that JSON objects tell of.
+    """The operating points in JSON objects.
 
     Raises:
         KeyError: an operating point has no name.

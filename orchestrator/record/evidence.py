@@ -1,4 +1,4 @@
-"""What a confirm run leaves to be checked by: a prediction and a cost for each test image.
+"""The evidence of a confirm run: a prediction and a cost for each test image.
 
 One Parquet file per run, named by its content and written before the run's end is recorded. A row
 is a test image, in the split's order: its `label`, and per operating point a prediction, a loss
@@ -48,7 +48,7 @@ Column: TypeAlias = Values | pa.Array
 
 @dataclass(frozen=True)
 class Alike:
-    """What a network gave on every test image under the same decisions for all."""
+    """The results of a network on every test image under the same decisions for all."""
 
     predictions: Integer[np.ndarray, " images"]
     macs: Float[np.ndarray, " images"]
@@ -56,7 +56,7 @@ class Alike:
 
 @dataclass(frozen=True)
 class Decided:
-    """What a network decided for every test image, and what it gave under others' decisions."""
+    """The decisions of a network for every test image, and its results under others' decisions."""
 
     decisions: Shaped[np.ndarray, "images decisions"]
     """Boolean for parts that run or not, whole for choices, real for weights."""
@@ -70,7 +70,7 @@ class Decided:
 
 @dataclass(frozen=True)
 class Shot:
-    """What one operating point gave on every test image; MACs exactly as they were measured."""
+    """The results of one operating point on every test image, with exact MACs."""
 
     predictions: Integer[np.ndarray, " images"]
     macs: Float[np.ndarray, " images"]
@@ -137,7 +137,7 @@ class Evidence:
         }
 
     def per_image(self, point: str) -> "PerImage":
-        """What the operating point gave, image by image."""
+        """The operating point's results, image by image."""
         shot, correct, worth, all_run = self.points[point], self.correct(point), None, None
         if shot.decided is not None:
             worth = correct - np.mean(shot.decided.another == self.labels[:, None], axis=1)
@@ -150,7 +150,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class PerImage:
-    """What an operating point of a confirm run gave on every test image."""
+    """The results of an operating point of a confirm run on every test image."""
 
     correct: Bool[np.ndarray, " images"]
     macs: Float[np.ndarray, " images"]
@@ -226,7 +226,10 @@ def unpacked(content: bytes) -> Evidence:
         raise ValueError("a file of predictions must hold a class for every image")
     fives = [s.among_five for s in points.values() if s.among_five is not None]
     if any(five.dtype.kind != "b" for five in fives):
-        raise ValueError("a file of predictions must say of every image whether five are enough")
+        raise ValueError(
+            "a file of predictions must state for every image whether its class is "
+            "among the five most likely"
+        )
     if any(shot.macs.dtype.kind != "f" for shot in points.values()):
         raise ValueError("a file of predictions must hold the MACs of every image")
     difficulty = columns.get("difficulty")
@@ -274,9 +277,9 @@ def read(study: Path, trial: str, sha256: str) -> bytes | None:
 
 
 def images(study: Path, rows: Iterable[Row]) -> dict[tuple[str, str], PerImage]:
-    """What each confirm run gave on every test image, where its file is in the study's folder.
+    """The results of each confirm run on every test image, if its file is in the study's folder.
 
-    What is missing or altered is logged and left out.
+    Missing and altered files are logged and left out.
     """
     per_image: dict[tuple[str, str], PerImage] = {}
     lacking = []
@@ -292,7 +295,7 @@ def images(study: Path, rows: Iterable[Row]) -> dict[tuple[str, str], PerImage]:
     if lacking:
         logger.warning(
             "the predictions of %d of %d confirm runs cannot be read (%s, ...); `isoflop verify` "
-            "says which",
+            "lists them",
             len(lacking),
             len(digests),
             lacking[0],

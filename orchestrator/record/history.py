@@ -1,4 +1,4 @@
-"""What happened to a study so far: the state that its events add up to, in memory.
+"""The history of a study: the state that its events add up to, in memory.
 
 `History.apply` is the one place that folds an event into the state. The verbs (`start`, `epoch`,
 `end`, ...) make an event of what happens now. Neither files nor a clock are used here: a `Book`,
@@ -103,7 +103,7 @@ class History:
             lag = self.begun.lag
             if self.begun.device != device:
                 raise StudyError(
-                    f"a study runs on one kind of device, but {self.study.name!r} began on "
+                    f"a study must run on one kind of device, but {self.study.name!r} began on "
                     f"{self.begun.device} and `resources` now asks for {device}; ask for "
                     f"{self.begun.device}, or give the study another name"
                 )
@@ -297,7 +297,7 @@ class History:
         record = self.records.get(trial)
         if record is None or record.vain <= self.study.resources.retries:
             return None
-        return f"lost {record.vain} times in a row without a new epoch, at last: {record.death}"
+        return f"lost {record.vain} times in a row without a new epoch; last cause: {record.death}"
 
     def suspect(self, trial: str) -> bool:
         """Whether a trial may be what its driver died of, and has one start left or is at it."""

@@ -160,7 +160,7 @@ class Journal:
             return call()
 
         def warn(seconds: float) -> None:
-            logger.warning("Optuna's database %s is silent for %.0f s", self.place, seconds)
+            logger.warning("Optuna's database %s has not answered for %.0f s", self.place, seconds)
 
         seconds = PATIENCE if patience is None else patience
         return bounded(call, seconds, every=SILENCE, still_waiting=warn)

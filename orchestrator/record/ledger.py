@@ -1,4 +1,5 @@
-"""What was planned, started and ended, on disk: a history, its log, Optuna's journal, and the lock.
+"""The ledger of planned, started and ended trials on disk: a history, its log, Optuna's journal,
+and the lock.
 
 Nothing is lost when any process dies. A search trial exists once it stands in Optuna's journal,
 with its parameters; its end is logged before Optuna hears it, and told to it at the next start if
@@ -168,14 +169,14 @@ class Ledger:
         }
         if started - known.keys():
             raise StorageError(
-                f"{self._journal.place} must hold the trials that {self.wal} tells of, but "
+                f"{self._journal.place} must hold the trials that {self.wal} records, but "
                 f"{min(started - known.keys())} is missing; name the storage that the study began "
                 "with"
             )
         lacking = {name for name, ended in known.items() if ended and not history.ended(name)}
         if lacking:
             raise StorageError(
-                f"{self.wal} must tell of the trials in {self._journal.place}, but "
+                f"{self.wal} must record the trials in {self._journal.place}, but "
                 f"{min(lacking)} is missing; name the folder that the study began in, or give the "
                 "study another name"
             )

@@ -103,11 +103,11 @@ def await_room(path: Path, write: Callable[[], None]) -> None:
         now = time.monotonic()
         if not deadline:
             deadline = now + PATIENCE
-            logger.warning("no room to write %s; waiting %.3g s for some", path, PATIENCE)
+            logger.warning("no space to write %s; waiting %.3g s for it", path, PATIENCE)
         if now >= deadline:
             raise DiskFull(
-                f"there must be room to write {path}, but the disk is full; nothing is lost: "
-                "make room, and the same command resumes the sweep"
+                f"there must be space to write {path}, but the disk is full; nothing is lost: "
+                "free some space, and the same command resumes the sweep"
             )
         time.sleep(min(0.5, PATIENCE))
 

@@ -1,4 +1,4 @@
-"""Where a board's numbers come from: study, code, versions, machine."""
+"""The provenance of a board's numbers: study, code, versions, machine."""
 
 import dataclasses
 import importlib.metadata
@@ -37,7 +37,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Clock:
-    """What milliseconds are measured by, recorded when a study with such budgets begins."""
+    """The reference of measured milliseconds, recorded when a study with such budgets begins."""
 
     reference_ms: float
     """One call of the reference network, `methods.shipping.turns.reference`: every time of the
@@ -50,7 +50,7 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """All that must be the same for the numbers to be the same; no time of day, no path.
+    """Everything that must be equal for equal numbers; no time of day, no path.
 
     None and an empty mapping stand for what an earlier version did not write.
     """
@@ -73,7 +73,7 @@ class Provenance:
     """By package."""
     machine: Machine | None = None
     clock: Clock | None = None
-    """Of a study with budgets in milliseconds."""
+    """The clock of a study with budgets in milliseconds."""
 
 
 FIELDS = dataclasses.fields(Provenance)
@@ -136,7 +136,7 @@ def decode_provenance(content: object) -> Provenance:
             values["clock"] = Clock(**values["clock"])
         return Provenance(**values)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"a provenance lacks what it must hold: {error}") from None
+        raise ValueError(f"a provenance must have all its fields, but: {error}") from None
 
 
 def _machine(content: Mapping[str, Any]) -> Machine:

@@ -1,4 +1,4 @@
-"""What a worker says: a result per epoch, and with the last one how the trial ended.
+"""The results of a worker: one per epoch, the last one with the trial's ending.
 
 The log, Optuna and MLflow know three states. A trial that took no worker is in state FAIL there,
 and its reason tells why; `Outcome` is what users see instead.
@@ -104,7 +104,7 @@ def encode_result(result: Result) -> dict[str, Any]:
 
 
 def decode_result(content: Mapping[str, Any]) -> Result:
-    """The result that a JSON object tells of."""
+    """The result in a JSON object."""
     return Result(
         content.get("step", 0),
         content.get("time", 0),

@@ -23,7 +23,7 @@ FIGURES = tuple(
         "top5",
     )
 )
-"""What an operating point tells of a row."""
+"""The fields that a row takes from an operating point."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Row:
     test_top5: float | None = None
     """Fraction whose class is among the five most likely; None where there are few classes."""
     parameters: int | None = None
-    """Of the deployed network; None, as the two below, where an earlier version ran the trial."""
+    """Learned values of the deployed network; None, like the two below, if an earlier version ran
+    the trial."""
     weight_bytes: int | None = None
     activation_bytes: int | None = None
     ms: float | None = None
@@ -81,7 +82,7 @@ class Row:
 
     @property
     def outcome(self) -> Outcome:
-        """How the trial ended, as users see it."""
+        """How the trial ended, in users' terms."""
         return Outcome.of(self.state, self.reason)
 
 

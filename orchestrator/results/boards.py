@@ -1,4 +1,4 @@
-"""Studies as an MLflow store holds them: their boards, at any budget, and side by side."""
+"""The studies in an MLflow store: their boards, at any budget, and side by side."""
 
 import logging
 import os

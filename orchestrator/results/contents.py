@@ -1,4 +1,4 @@
-"""Whether the data that lie here are those that a published study read."""
+"""Whether the data on this machine are those that a published study read."""
 
 import logging
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from orchestrator.study.file import Study
 logger = logging.getLogger(__name__)
 
 Reader = Callable[[Study], Digest | None]
-"""The digest of a study's data as they lie here; None where they are not at hand."""
+"""The digest of a study's data on this machine; None if they are not here."""
 
 
 def digest_here(study: Study) -> Digest | None:
-    """The digest of a study's data as they lie here; None where they are not at hand.
+    """The digest of a study's data on this machine; None if they are not here.
 
     Raises:
         DataError: they are here, but cannot be read.
@@ -33,7 +33,7 @@ def digest_here(study: Study) -> Digest | None:
 
 
 def check_data(study: Study, recorded: Digest | None, reader: Reader, findings: Findings) -> None:
-    """Compares the data that lie here with those that a study read, or says why it does not."""
+    """Compare the data on this machine with those that a study read, or note why not."""
     if recorded is None:
         findings.notes.append("The study recorded no digest of its data: they were not checked.")
         return
@@ -44,7 +44,8 @@ def check_data(study: Study, recorded: Digest | None, reader: Reader, findings: 
         return
     if digest is None:
         findings.notes.append(
-            f"The data ({study.data}) are not at hand here: they were not compared with the digest "
+            f"The data ({study.data}) are not on this machine: they were not compared with the "
+            "digest "
             "that the study recorded."
         )
         return

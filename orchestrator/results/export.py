@@ -29,7 +29,7 @@ from orchestrator.trial import kept
 from orchestrator.trial.checkpoints import deployed
 
 TOLERANCE = 1e-4
-"""Of logits: what an export may differ by from the network that the board measured."""
+"""Largest difference between the logits of an export and of the network that the board measured."""
 IMAGES = 64
 """Test images on which the two are compared, in one batch and one by one."""
 AGREEING = 0.9
@@ -189,7 +189,8 @@ def _cell(source: StoredStudy, method: str, at: float | None) -> Row:
     chosen = best(choose(complete, [budget], study.cost), study.cost).get((method, budget))
     if chosen is None:
         raise StudyError(
-            f"{method} of study {study.name!r} has nothing at or under {study.cost.amount(budget)}"
+            f"{method} of study {study.name!r} has no configuration at or under "
+            f"{study.cost.amount(budget)}"
         )
     confirmed = [
         row
@@ -254,6 +255,7 @@ def _agreeing(source: ConfirmedPoint, network: nn.Module, images: Images) -> dic
     if same < AGREEING * len(images):
         raise StorageError(
             f"the weights in {source.folder / 'trials' / row.trial} must be those of the run, but "
-            f"predict {len(images) - same} of {len(images)} test images otherwise than its evidence"
+            f"predict {len(images) - same} of {len(images)} test images differently from its "
+            "evidence"
         )
     return {"images": len(images), "same_class": same}

@@ -1,4 +1,4 @@
-"""What a verification compared, and what differed."""
+"""The comparisons of a verification, and the differences."""
 
 import math
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Flaw:
-    """One thing that does not follow: where it stands, what it is, as stored and as recomputed."""
+    """One difference: its place, its name, the stored and the recomputed value."""
 
     where: str
     what: str
@@ -17,13 +17,13 @@ class Flaw:
 
 @dataclass
 class Findings:
-    """What was compared, by kind, and what differed."""
+    """The comparisons by kind, and the differences."""
 
     study: str
     checked: Counter[str] = field(default_factory=Counter)
     flaws: list[Flaw] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What was not compared, and why."""
+    """The comparisons that were left out, and why."""
 
     def same(self, kind: str, where: str, what: str, stored: object, recomputed: object) -> bool:
         """Notes one comparison; floats are the same to the last digit, NaN is itself."""

@@ -19,14 +19,14 @@ END = b'"event": "end"'
 
 @dataclass(frozen=True)
 class Listed:
-    """One study: what it reads, how far it is, and when its verdict came."""
+    """One study: its data, its progress, and the time of its verdict."""
 
     study: str
     data: str
     trials: int
     """Trials that ended."""
     state: State
-    """Of a study that lies in the MLflow store alone, whether its board was published."""
+    """State of the study; in MLflow alone, whether its board was published."""
     verdict: int | None
     """When nothing was left to run, in milliseconds since 1970; None before."""
 
@@ -44,7 +44,7 @@ def studies(out: Path, uri: str | None = None) -> list[Listed]:
         if not out.is_dir():
             raise StudyError(
                 f"--out must be a folder of studies, but there is none at {out}; `isoflop run` "
-                "makes one"
+                "creates one"
             )
         return list(here.values())
     store.check(place, reading=True)

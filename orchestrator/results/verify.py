@@ -95,7 +95,7 @@ def verified(name: str, stored: Stored, reader: Reader | None = None) -> Finding
 def _study(stored: Stored, findings: Findings) -> tuple[Study, Provenance]:
     """The study and where its numbers come from; the report's files, by their digests."""
     if stored.report is None:
-        raise StudyError(f"study {findings.study!r} has not begun; `isoflop run` begins it")
+        raise StudyError(f"study {findings.study!r} has not started; `isoflop run` starts it")
     digests = _json(stored.report.tags.get("files", "null"))
     if not isinstance(digests, dict):
         raise EvidenceError(

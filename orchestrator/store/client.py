@@ -68,7 +68,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def ping(address: Address) -> None:
-    """Connects to a database once; MLflow itself tries ten times, for 100 s, without a word."""
+    """Connect to a database once; MLflow itself tries ten times, silently, for 100 s."""
     engine = create_engine(address.client, poolclass=NullPool)
     engine.connect().close()
 
@@ -121,7 +121,7 @@ def experiment_of(client: MlflowClient, study: str) -> Experiment:
     experiment = client.get_experiment_by_name(study)
     if experiment is None:
         names = sorted(e.name for e in client.search_experiments() if "study_hash" in e.tags)
-        hint = nearest(study, names) if names else "it holds none; `isoflop run` makes one"
+        hint = nearest(study, names) if names else "it holds none yet; `isoflop run` creates one"
         raise StudyError(f"this MLflow store holds no study {study!r}; {hint}")
     check_schema(experiment)
     refuse_deleted(experiment)
@@ -186,7 +186,7 @@ def report_of(client: MlflowClient, experiment: Experiment, artefacts: Artefacts
             f"restore it with `mlflow runs restore --run-id {run.info.run_id}` and "
             "MLFLOW_TRACKING_URI set to the store"
         )
-    raise StudyError(f"study {name!r} has not begun; `isoflop run` begins it")
+    raise StudyError(f"study {name!r} has not started; `isoflop run` starts it")
 
 
 def runs_of(client: MlflowClient, experiment: Experiment, query: str) -> list[Run]:
@@ -232,8 +232,8 @@ def storage_errors(uri: str) -> Iterator[None]:
         text = str(error)
         if "disk is full" in text or (isinstance(error, OSError) and error.errno in NO_ROOM):
             raise DiskFull(
-                f"the MLflow store {Address(uri)} must have room, but its disk is full; nothing is "
-                "lost: make room, and the same command resumes"
+                f"the MLflow store {Address(uri)} must have space, but its disk is full; nothing "
+                "is lost: free some space, and the same command resumes"
             ) from None
         if "database is locked" in text:
             raise busy(uri) from None

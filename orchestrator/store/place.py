@@ -180,8 +180,8 @@ def _check_file(address: Address, *, reading: bool) -> None:
         ) from None
     if reading and not exists:
         raise StudyError(
-            f"{file} must be a store of studies, but there is none; `isoflop run` makes one, --out "
-            "or --mlflow names another"
+            f"{file} must be a store of studies, but there is none; `isoflop run` creates one, "
+            "--out or --mlflow names another"
         )
     if reading and not os.access(file, os.R_OK):
         raise StorageError(f"the MLflow store must be a file that can be read, but {file} is not")
@@ -208,7 +208,7 @@ def _check_tables(address: Address, *, reading: bool) -> None:
             tables = _tables(address)
         except (OSError, sqlite3.Error) as why:
             raise StorageError(
-                f"{file} must be readable without a change, or have room for a copy in the folder "
+                f"{file} must be readable without a change, or have space for a copy in the folder "
                 f"of temporary files, but: {why}"
             ) from None
     if reading and "experiments" not in tables:

@@ -206,7 +206,7 @@ def follow(projection: Projection, words: _Words) -> None:
             projection.advance()
         except Exception as error:  # nothing that MLflow does may stop the sweep
             logger.warning(
-                "MLflow did not take a write; it is tried again in %.3g s: %s", pause, error
+                "MLflow did not accept a write; it is tried again in %.3g s: %s", pause, error
             )
             projection.forget()
             words.stop.wait(pause)

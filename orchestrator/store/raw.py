@@ -1,4 +1,4 @@
-"""What a store holds of a study, unread: for verification, or for a board."""
+"""The raw content of a study in a store, for verification or for a board."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +46,8 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class Stored:
-    """All that a store holds of a study: what its board is computed from, and what it says."""
+    """Everything that a store holds about a study: the sources of its board, and the published
+    board."""
 
     study_hash: str
     trials: tuple[StoredRun, ...]

@@ -1,4 +1,4 @@
-"""A bound on the silence of a PostgreSQL server: its client alone would wait for ever."""
+"""A time limit for the answers of a PostgreSQL server, which its client alone lacks."""
 
 import time
 from collections.abc import Generator

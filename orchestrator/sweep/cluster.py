@@ -166,7 +166,7 @@ def _check(address: str) -> None:
     if address.startswith("ray://"):
         raise ClusterError(
             f"a sweep's driver runs on a node of its cluster, but {address!r} is for Ray's client "
-            f"elsewhere; submit the sweep with `ray job submit`, or name the head: --address "
+            "elsewhere; submit the sweep with `ray job submit`, or name the head: --address "
             f"{host.removeprefix('ray://')}:6379"
         )
     if not port.isdigit():
@@ -179,28 +179,29 @@ def _check(address: str) -> None:
             connection.sendall(PREFACE)
             speaks = connection.recv(9)[3:4] == SETTINGS
     except (OSError, OverflowError) as error:
-        reason = f"after {ANSWER:g} s it has not" if isinstance(error, TimeoutError) else str(error)
+        reason = f"no answer within {ANSWER:g} s" if isinstance(error, TimeoutError) else str(error)
         raise ClusterDown(
             f"a Ray cluster must answer at {address!r}, but: {reason}; start it with `ray start "
             "--head`, or use --address local"
         ) from None
     if not speaks:
         raise ClusterDown(
-            f"a Ray cluster must answer at {address!r}, but the server there is no Ray; "
+            f"a Ray cluster must answer at {address!r}, but the server there is not Ray; "
             "`ray status` on the cluster's head prints its address"
         )
     try:
         bounded(lambda: ray._raylet.GcsClient(address=address), REPLY)
     except (ray.exceptions.RpcError, TimeoutError) as error:
         raise ClusterDown(
-            f"a Ray cluster must answer at {address!r}, but the server there is no Ray: "
+            f"a Ray cluster must answer at {address!r}, but the server there is not Ray: "
             f"{' '.join(str(error).split())[:200]}; `ray status` on the cluster's head prints its "
             "address"
         ) from None
 
 
 def _explained(error: Exception, address: str) -> Exception:
-    """Why Ray is not there, and what would do; the error itself where others know better."""
+    """Why Ray is not available, and a remedy; errors that already explain themselves are
+    unchanged."""
     reason = " ".join(str(error).split())[:300]
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return error

@@ -106,7 +106,7 @@ def run(
                 )
             if projector.refused:
                 logger.warning(
-                    "MLflow refused %d events for good; they are in %s",
+                    "MLflow rejected %d events permanently; they are in %s",
                     projector.refused,
                     folder / "mlflow-refused.jsonl",
                 )
@@ -138,7 +138,7 @@ def _published(
         )
     except Exception as error:  # the board is in the folder; its view can be written again
         reason = Address(store_uri).redact(str(error))
-        logger.warning("MLflow did not take the board: %s", reason)
+        logger.warning("MLflow did not accept the board: %s", reason)
         link = None
     return Outcome(published.board, published.page, store_uri, link, fresh, published.times)
 
@@ -193,8 +193,8 @@ def _train(
             losses = 1 if ledger.history.heard > heard else losses + 1
             if losses > ledger.study.resources.retries:
                 raise ClusterLost(
-                    f"Ray must start and last for an epoch, but was lost {losses} times in a row, "
-                    f"at last: {reason}; nothing is lost: the same command resumes the sweep"
+                    f"Ray must run for at least an epoch, but was lost {losses} times in a row; "
+                    f"last cause: {reason}; nothing is lost: the same command resumes the sweep"
                 ) from None
             logger.warning("Ray was lost, and a new one resumes what ran: %s", reason)
     return True
@@ -320,8 +320,8 @@ def _disk_full_in_a_line() -> Iterator[None]:
             if isinstance(cause, OSError) and cause.errno in NO_ROOM:
                 target = f" to write {cause.filename}" if cause.filename else ""
                 raise DiskFull(
-                    f"there must be room{target}, but the disk is full; nothing is lost: make "
-                    "room, and the same command resumes the sweep"
+                    f"there must be space{target}, but the disk is full; nothing is lost: free "
+                    "some space, and the same command resumes the sweep"
                 ) from None
         raise
 

@@ -36,7 +36,7 @@ LOOK = 10.0
 """Seconds between two looks that count as time, at most: in a longer pause the driver itself stood
 still, and heard no worker."""
 SILENCE = 60.0
-"""Seconds for which any worker may give no sign: it loads libraries and reads data first."""
+"""Seconds for which any worker may be silent: it loads libraries and reads data first."""
 LEG = 1_000
 """Trials per Tuner: one costs a Tuner more the more it has, so a long sweep is several Tuners."""
 ROUNDS = 50
@@ -93,7 +93,7 @@ class _Stateless:
 
 
 class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
-    """Asks the agenda for trials; the scheduler tells it what becomes of them."""
+    """Ask the agenda for trials; the scheduler reports their results to it."""
 
     def __init__(
         self, agenda: Agenda, ledger: Ledger, settings: Settings, data: Handle | None
@@ -134,7 +134,7 @@ class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
 
 
 class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
-    """Tells the agenda what becomes of trials, and stops those that the agenda stops.
+    """Report the results of trials to the agenda, and stop the trials that it stops.
 
     It also keeps idle workers alive. Tune would end them while the agenda waits for a trial, and
     then give each worker that comes free to the trial for which a new one was being started; where
@@ -198,7 +198,7 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
 class _Watch(_Stateless, Callback):  # type: ignore[misc]
     """Looks after the run between events: was a stop asked for, is Ray alive, does a trial hang?
 
-    Tune would wait for ever for a raylet of this machine that died, or for a worker that hangs.
+    Tune would wait without end for a dead raylet of this machine, or for a worker that hangs.
     """
 
     def __init__(self, agenda: Agenda, resources: Resources, silent: dict[str, str]) -> None:
@@ -249,7 +249,7 @@ class _Watch(_Stateless, Callback):  # type: ignore[misc]
                 self._agenda.overdue(_name(trial), f"took longer than {minutes:g} minutes")
             elif self._clock - sign > max(60 * minutes, SILENCE):
                 silence = (self._clock - sign) / 60
-                self._silent[start] = f"its worker gave no sign for {silence:.2g} minutes"
+                self._silent[start] = f"its worker was silent for {silence:.2g} minutes"
             else:
                 continue
             self._overdue.add(start)
@@ -266,7 +266,7 @@ def _survive_memory_monitor(manager: Any) -> None:
     def failed_or_died(tracked_actor_task: Any, exception: Exception) -> None:  # Ray's own names
         if isinstance(exception, OutOfMemoryError):
             words = " ".join(str(exception).split())[:200]
-            exception = RayActorError(error_msg=f"The actor died for want of memory: {words}")
+            exception = RayActorError(error_msg=f"The actor died for lack of memory: {words}")
         failed(tracked_actor_task, exception)
 
     manager._actor_task_failed = failed_or_died

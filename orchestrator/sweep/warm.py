@@ -74,7 +74,7 @@ def taken(study: Study, uri: str, folder: Path, data: Digest | None = None) -> l
             for batch in (theirs, study.cost.batch)
         ]
         raise StudyError(
-            f"search.from must name a study with budgets of the same kind, but those of "
+            "search.from must name a study with budgets of the same kind, but those of "
             f"{study.search.warm!r} are {kinds[0]} and this one's are {kinds[1]}"
         )
     objectives = {
@@ -99,7 +99,9 @@ def within(spaces: Mapping[str, Space], trials: Sequence[Earlier]) -> dict[str, 
         for method, space in spaces.items()
     }
     if trials and not any(usable.values()):
-        logger.warning("search.from: none of its %d trials lies in this study", len(trials))
+        logger.warning(
+            "search.from: none of its %d trials lies in a space of this study", len(trials)
+        )
     return usable
 
 

@@ -1,4 +1,4 @@
-"""One method trained by hand, without Ray, a study or a store."""
+"""Training of one method without Ray, a study or a store."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -37,9 +37,9 @@ def by_hand(
 ) -> Iterator[str]:
     """Trains a method on a data set, a line per epoch, then a line per operating point.
 
-    `keep` gives the folder for what a training of this name leaves: weights, and as evidence what
-    the networks give on the test images. `published` takes the paper's settings, optimiser
-    included, where `settings` says nothing else.
+    `keep` gives the folder for the results of a training of this name: weights and, as evidence,
+    the networks' results on the test images. `published` takes the paper's settings, optimiser
+    included, unless `settings` says otherwise.
 
     Raises:
         MethodError: an unknown method or field, or a value outside its bounds.
@@ -125,5 +125,5 @@ def _point(point: Point) -> str:
     five = "" if val.top5 is None else f" (top-5 {percent(val.top5)} %)"
     return (
         f"{name}: validation {percent(val.accuracy)} %{five}, MMACs {macs}; "
-        f"price equals what runs{alarm}"
+        f"the price equals the executed MACs{alarm}"
     )

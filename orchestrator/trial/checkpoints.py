@@ -28,7 +28,7 @@ def save_phase(folder: Path, phase: str, net: Mapping[str, Any]) -> None:
         files.write(folder / f"phase-{phase}.pt", _packed(net))
     except OSError as error:
         if error.errno in NO_ROOM:
-            raise DiskFull(f"there must be room in {folder}, but the disk is full") from None
+            raise DiskFull(f"there must be space in {folder}, but the disk is full") from None
         raise
 
 

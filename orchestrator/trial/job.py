@@ -1,4 +1,4 @@
-"""What a worker is sent: its trial, and what is the same for every trial of its study."""
+"""The job of a worker: its trial, and the settings that all trials of its study share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class Settings:
 
     data: str
     data_seed: int
-    """Of the splits."""
+    """Seed of the splits."""
     folder: Path
-    """The study's."""
+    """The folder of the study."""
     device: str
     threads: int
-    """Of torch, on the CPU."""
+    """Number of torch's threads on the CPU."""
     size: int | None = None
     fit: Fit = "crop"
     """See `methods.data.load.Reading`."""

@@ -1,4 +1,4 @@
-"""What a training by hand leaves in its folder, laid out as a study of one trial.
+"""The folder of a training without a study, laid out as a study of one trial.
 
 `trained.json` says what was trained and how it ended; the checkpoints and the evidence lie where a
 confirm run has them, so that `isoflop export` takes both alike.
@@ -35,7 +35,7 @@ NAME = "by-hand"
 
 @dataclass(frozen=True)
 class Kept:
-    """A training by hand, as its folder tells it."""
+    """A training without a study, as its folder records it."""
 
     study: Study
     provenance: Provenance
@@ -149,7 +149,7 @@ def trial_name(method: str, params: Params, seed: int, reading: Reading) -> str:
 
 
 def read(folder: Path) -> Kept:
-    """What a training by hand left.
+    """Read the folder of a training without a study.
 
     Raises:
         StorageError: the folder holds none, or one that cannot be read.
@@ -160,7 +160,7 @@ def read(folder: Path) -> Kept:
         study = Study.model_validate(origin.study)
         start, end = decode(content["start"]), decode(content["end"])
         if not (isinstance(start, Start) and isinstance(end, End)):
-            raise ValueError("it tells of no training")
+            raise ValueError("it describes no training")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(
             f"{folder / FILE} must be what `isoflop train` wrote, but cannot be read: {error}"

@@ -1,4 +1,4 @@
-"""How long the deployed networks of a pair take, measured in turns."""
+"""The latency of a pair's deployed networks, measured in turns."""
 
 from collections.abc import Callable
 

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 PROOF = 64
 """Validation images on which the stated price is compared with the MACs that are executed."""
 RUNS = 8
-"""Of these images, at most, the peak memory is the largest of: each costs other MACs."""
+"""Largest number of images over which the peak memory is measured: each costs other MACs."""
 
 
 NORMAL = 1.96
@@ -105,7 +105,7 @@ def prove(method: Method, net: Network, images: torch.Tensor) -> None:
     executed = executed_macs(method.deploy(twin), images)
     if stated != executed:
         raise WrongPrice(
-            f"the price must equal what runs, but the network states {stated} MACs for "
+            f"the price must equal the executed MACs, but the network states {stated} MACs for "
             f"{len(images)} images and the deployed network executes {executed}"
         )
 

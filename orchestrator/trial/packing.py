@@ -1,4 +1,4 @@
-"""How many trials best share one GPU, measured by training that many at once, a process each.
+"""The best number of trials on one GPU, measured by training that many at once, a process each.
 
 A trial of this size seldom fills a GPU. Several at once do more work together, until they slow each
 other down or fill the memory.

@@ -1,4 +1,4 @@
-"""Milliseconds before a trial runs: the reference, and what a network will take at least."""
+"""Predicted milliseconds of a trial before it runs."""
 
 import logging
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 INTERVAL = 5.0
 """Seconds between two checkpoints, at least; the end of a phase always has one."""
 LAYOUT = 4
-"""Of a checkpoint; one of another layout is left alone."""
+"""Version of the layout of checkpoints; one of another version is ignored."""
 
 
 def results(job: Job, load: Callable[[], Data] | None = None) -> Iterator[Result]:
@@ -69,7 +69,7 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
         "layout": LAYOUT,
     }
     if checkpoint and checkpoint["identity"] != identity:
-        logger.warning("%s: the checkpoint of another trial is left alone", job.trial)
+        logger.warning("%s: the checkpoint of another trial is ignored", job.trial)
         checkpoint = None
     past = [decode_result(content) for content in checkpoint["results"]] if checkpoint else []
     yield from past

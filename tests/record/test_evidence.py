@@ -103,7 +103,7 @@ def test_what_is_no_such_file_is_refused():
         (table({**GOOD, "macs": ["a", "b"]}), "the MACs of every image"),
         (table({name: pa.array([], pa.int64()) for name in GOOD}), "a class for every image"),
         (table({**GOOD, "difficulty": ["a", "b"]}), "a difficulty as a fraction"),
-        (table({**GOOD, "among five": [1, 0]}), "whether five are enough"),
+        (table({**GOOD, "among five": [1, 0]}), "among the five most likely"),
         (table({"label": [1, 2]}), "no file of predictions"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -93,7 +93,7 @@ def test_an_empty_store_says_so(
     words = ["board", "demo", "--out", str(tmp_path)]
     assert "must be a store of studies, but there is none" in refusal(words, capsys)
     shutil.copy(template, tmp_path)
-    assert "it holds none; `isoflop run` makes one" in refusal(words, capsys)
+    assert "it holds none yet; `isoflop run` creates one" in refusal(words, capsys)
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -31,7 +31,7 @@ def unreadable(_: Study) -> Digest:
     [
         (SAME.digest, lambda _: SAME.digest, [], ""),
         (SAME.digest, lambda _: OTHER.digest, ["digest of train", "digest"], ""),
-        (SAME.digest, lambda _: None, [], "not at hand"),
+        (SAME.digest, lambda _: None, [], "not on this machine"),
         (SAME.digest, unreadable, ["digest"], ""),
         (None, lambda _: SAME.digest, [], "recorded no digest"),
     ],

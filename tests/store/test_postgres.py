@@ -50,7 +50,7 @@ def test_a_store_that_leaves_freezes_and_returns_has_all_and_no_text_has_its_pas
         row.trial for row in rows
     )
     assert store.read_study(postgres.url, "demo").study["name"] == "demo"
-    assert "did not take a write" in caplog.text
+    assert "did not accept a write" in caplog.text
     assert PASSWORD not in caplog.text
     assert not holders(tmp_path)
 

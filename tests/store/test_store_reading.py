@@ -102,7 +102,7 @@ def test_without_room_for_a_copy_the_line_says_so(
 
     monkeypatch.setattr(sqlite3, "connect", refused)
     monkeypatch.setattr("orchestrator.store.place.copy_aside", full)
-    with pytest.raises(StorageError, match=r"have room for a copy .* No space left"):
+    with pytest.raises(StorageError, match=r"have space for a copy .* No space left"):
         store.check(f"sqlite:///{file}", reading=True)
     with pytest.raises(StorageError, match="must be an SQLite database"):
         store.check(f"sqlite:///{file}")

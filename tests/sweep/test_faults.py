@@ -124,13 +124,13 @@ def test_a_sweep_that_meets_all_but_kills_loses_nothing(
         assert sum(row.role == "confirm" for row in rows.values()) >= 4
         poisonous = rows.pop(POISON)
         assert poisonous.state == "FAIL"
-        reason = "lost 3 times in a row without a new epoch, at last: its worker died"
+        reason = "lost 3 times in a row without a new epoch; last cause: its worker died"
         assert str(poisonous.reason).startswith(reason)
         assert {row.state for row in rows.values()} == {"COMPLETE"}
 
         code, out, _ = called(capsys, "run", str(sweep.file), "--out", str(sweep.out))
         assert code == 0
-        assert "Everything is done already" in out
+        assert "The sweep is complete" in out
         assert_verified(sweep, capsys)
     finally:
         for each in both:
@@ -184,7 +184,7 @@ def freeze_a_worker(sweep: Piped) -> None:
     sweep.jump(-1)
     sweep.until("lost", 1 + sum(event["event"] == "lost" for event in sweep.events()))
     lost = [event for event in sweep.events() if event["event"] == "lost"][-1]
-    assert lost["reason"].startswith("its worker gave no sign for 0."), lost
+    assert lost["reason"].startswith("its worker was silent for 0."), lost
 
 
 def poison(sweep: Sweep) -> None:
@@ -208,7 +208,7 @@ def fill_the_disk(sweep: Sweep) -> None:
     """A disk that stays full is a line."""
     ballast = Ballast(sweep.out)
     assert sweep.wait(120) == 1, sweep.printed()
-    assert sweep.printed().splitlines()[-1].startswith("isoflop: there must be room")
+    assert sweep.printed().splitlines()[-1].startswith("isoflop: there must be space")
     clean(sweep.printed())
     ballast.drop()
 

@@ -279,5 +279,5 @@ def test_what_rays_memory_monitor_ends_is_a_lost_worker_to_tune(work: Path) -> N
     _survive_memory_monitor(manager)
     manager._actor_task_failed(tracked_actor_task=task, exception=killed)
     assert [type(error) for error in errors] == [RayActorError, RayActorError]
-    reason = "its worker died: The actor died for want of memory: Task was killed due to the node"
+    reason = "its worker died: The actor died for lack of memory: Task was killed due to the node"
     assert _death(str(errors[0])).startswith(reason)

@@ -60,7 +60,7 @@ def test_a_lost_trial_is_served_again_and_fails_after_its_last_start(tmp_path: P
     assert end is not None
     assert (end.state, end.reason) == (
         "FAIL",
-        "lost 3 times in a row without a new epoch, at last: its worker died: x",
+        "lost 3 times in a row without a new epoch; last cause: its worker died: x",
     )
     assert driver.ledger.history._trials["dense"][0].state == TrialState.FAIL
     assert driver.ask() == "dense-00001"
@@ -169,7 +169,7 @@ def test_the_log_and_the_journal_wait_for_room_and_tear_no_line(
         trial = driver.ask()
         assert trial == "dense-00000"
         driver.hears(trial, 1)
-        assert "no room to write" in caplog.text
+        assert "no space to write" in caplog.text
         driver.dies()
         for name in ("wal.jsonl", "optuna.journal"):
             parsed(folder / "s" / name)
@@ -185,7 +185,7 @@ def test_a_disk_that_stays_full_is_an_error_and_leaves_whole_lines(
     with mounted(tmp_path / "small", "64k") as folder:
         log = Log(folder / "wal.jsonl")
         written = 0
-        with pytest.raises(DiskFull, match="make room"):  # noqa: PT012
+        with pytest.raises(DiskFull, match="free some space"):  # noqa: PT012
             while True:
                 log.append(Lost("dense-00000", "x" * 1500))
                 written += 1

@@ -72,7 +72,7 @@ def test_a_server_of_grpc_that_is_no_ray_is_told_apart() -> None:
     address = f"127.0.0.1:{other.add_insecure_port('127.0.0.1:0')}"
     other.start()
     start = time.monotonic()
-    with pytest.raises(ClusterDown, match="the server there is no Ray"):
+    with pytest.raises(ClusterDown, match="the server there is not Ray"):
         preflight(Resources(), address)
     assert time.monotonic() - start < 30
     other.stop(None)

@@ -114,4 +114,4 @@ def test_nothing_usable_is_said(tmp_path: Path, uri: str, caplog: pytest.LogCapt
         update={"methods": {"dense": {"depth": 14}}}
     )
     assert warm.within(spaces(later), warm.taken(later, uri, tmp_path / "later")) == {"dense": []}
-    assert "none of its 3 trials lies in this study" in caplog.text
+    assert "none of its 3 trials lies in a space of this study" in caplog.text

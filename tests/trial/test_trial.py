@@ -301,7 +301,7 @@ def test_evidence_waits_for_room_and_without_any_the_trial_is_lost(
         kept = next(first)
         ballast = Ballast(folder)
         monkeypatch.setattr(log, "PATIENCE", 0.5)
-        with pytest.raises(DiskFull, match="make room"):
+        with pytest.raises(DiskFull, match="free some space"):
             list(first)
         assert not list((folder / "evidence").glob("*"))
         ballast.drop()

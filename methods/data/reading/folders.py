@@ -128,9 +128,11 @@ def _splits(top: Folder, omissions: Omissions) -> dict[str, Folder]:
         if not folder.has_images:
             omissions.add(folder.path, "a folder without images")
     for folder in others:
-        omissions.add(folder.path, f"stands beside {_names(roles)} and is no split by its name")
+        omissions.add(
+            folder.path, f"is beside {_names(roles)}, but its name is not that of a split"
+        )
     for image in top.images:
-        omissions.add(image, f"stands beside {_names(roles)}: an image without a label")
+        omissions.add(image, f"is beside {_names(roles)}: an image without a label")
     splits: dict[str, Folder] = {}
     for folder, role in roles.items():
         inner = _inner(folder)
@@ -191,7 +193,7 @@ def _inner(split: Folder) -> Folder:
 def _classes(folder: Folder, *, training: bool, omissions: Omissions) -> dict[str, list[Path]]:
     """Class -> its images, in the order of the folders' names."""
     for image in folder.images:
-        omissions.add(image, "stands beside class folders: an image without a label")
+        omissions.add(image, "is beside class folders: an image without a label")
     images: dict[str, list[Path]] = {}
     targets: dict[Path, Folder] = {}
     for inner in folder.folders:

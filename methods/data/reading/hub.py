@@ -34,7 +34,9 @@ def read(repository: str) -> Labelled:
         ) from None
     roles = {key: ROLES[key.casefold()] for key in splits if key.casefold() in ROLES}
     by_role = {role: splits[key] for key, role in roles.items() if len(splits[key])}
-    left_out = [LeftOut(key, "no split by its name") for key in splits if key not in roles]
+    left_out = [
+        LeftOut(key, "its name is not that of a split") for key in splits if key not in roles
+    ]
     if "train" not in by_role:
         raise DataError(f"{repository} must have training samples, but its splits are {[*splits]}")
     chosen = tables.columns(repository, _table(by_role["train"]).slice(0, HEAD))

@@ -137,7 +137,7 @@ class Depth:
     high: float
     """Values outside these are refused."""
     factor: float
-    """Of a value above `low`."""
+    """Factor of a value above `low`."""
     half: float = 0.0
     """Added before the fraction is dropped: 0.5 rounds to the nearest."""
 

@@ -206,7 +206,7 @@ class Api:
         with self._failures(path):
             answer = self._client.request(method, path, body, serializer=_as_it_is, **words)
         if not isinstance(answer, dict):
-            raise ServerAway(f"the API server's answer was cut off after {len(answer)} letters")
+            raise ServerAway(f"the API server's answer was cut off after {len(answer)} characters")
         return answer
 
     def _lines(self, path: str, seconds: float, **words: Any) -> Iterator[str]:
@@ -254,7 +254,8 @@ def _parsed(line: str) -> Json:
     try:
         return dict(json.loads(line))
     except ValueError:
-        raise ServerAway(f"the API server's answer was cut off after {len(line)} letters") from None
+        size = len(line)
+        raise ServerAway(f"the API server's answer was cut off after {size} characters") from None
 
 
 def _failure(status: int, text: str, path: str) -> KubernetesError:
@@ -268,10 +269,12 @@ def _failure(status: int, text: str, path: str) -> KubernetesError:
     if status == 429 or status >= 500:
         return ServerAway(f"the API server cannot answer at the moment ({status}): {message}")
     if status == 401:
-        return Refused(f"the API server does not know you (401): {message}; log in again", status)
+        rejected = f"the API server rejects your credentials (401): {message}; log in again"
+        return Refused(rejected, status)
     if status == 403:
         return Refused(
-            f"you may not do this (403): {message}; the Role sweep-submitter in k8s/base allows it",
+            f"you lack the permission (403): {message}; the Role sweep-submitter in k8s/base "
+            "allows it",
             status,
         )
     name = path.rsplit("/", 1)[-1]

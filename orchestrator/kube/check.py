@@ -17,10 +17,10 @@ SHARED = "ReadWriteMany"
 
 
 def check(api: Api, rendered: Rendered, cluster: Cluster) -> None:
-    """Refuse a cluster that lacks something, before anything is created.
+    """Refuse an unsuitable cluster, before anything is created.
 
     Raises:
-        KubernetesError: what is missing, and what would do.
+        KubernetesError: something is missing; the message gives a remedy.
         ServerAway: the API server does not answer.
     """
     if "rayjobs" not in api.served(GROUP, VERSION):
@@ -51,7 +51,7 @@ def _namespace(api: Api, name: str) -> None:
         if namespace is None:
             raise KubernetesError(
                 f"the namespace must exist, but there is no {name!r}; `kubectl apply -k "
-                "k8s/overlays/local` creates it with all that belongs in it"
+                "k8s/overlays/local` creates it and its contents"
             )
         if (namespace.get("status") or {}).get("phase") == "Terminating":
             raise KubernetesError(
@@ -82,7 +82,7 @@ def _claim(api: Api, cluster: Cluster, field: str, uri: str, *enough: str) -> No
     if volume is None:
         raise KubernetesError(
             f"`{field}` names PersistentVolumeClaim {name!r}, but there is none in namespace "
-            f"{cluster.namespace!r}; k8s/base has one to begin with"
+            f"{cluster.namespace!r}; k8s/base has an example"
         )
     if (volume.get("status") or {}).get("phase") == "Lost":
         raise KubernetesError(f"PersistentVolumeClaim {name!r} has lost its volume")
@@ -90,8 +90,8 @@ def _claim(api: Api, cluster: Cluster, field: str, uri: str, *enough: str) -> No
     if modes.isdisjoint({*enough, "ReadWriteOnce"} if cluster.one_node else enough):
         raise KubernetesError(
             f"all pods mount `{field}`, so PersistentVolumeClaim {name!r} must be {SHARED}, but is "
-            f"{' and '.join(sorted(modes))}; take a storage class that can be shared, or say "
-            "`one_node: true` where all pods stand on one node"
+            f"{' and '.join(sorted(modes))}; take a storage class that can be shared, or set "
+            "`one_node: true` if all pods run on one node"
         )
 
 
@@ -100,8 +100,7 @@ def _queue(api: Api, namespace: str, name: str) -> None:
         if not any(api.find(queues, namespace, name) for queues in QUEUES):
             raise KubernetesError(
                 f"`queue` names Kueue's LocalQueue {name!r}, but there is none in namespace "
-                f"{namespace!r}; k8s/components/kueue has one to begin with, once Kueue is "
-                "installed"
+                f"{namespace!r}; k8s/components/kueue has an example, for a cluster with Kueue"
             )
 
 

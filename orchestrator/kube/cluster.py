@@ -24,7 +24,7 @@ def _claim_uri(uri: str) -> str:
             "(MLflow's artefacts may lie in one)"
         )
     elif uri.startswith(("file://", "hostpath://")):
-        hint = "; a node's own disk is not seen by the other pods"
+        hint = "; a node's local disk is not visible to the other pods"
     raise ValueError(f"must be pvc://CLAIM, but got {uri!r}{hint}")
 
 
@@ -116,7 +116,7 @@ class Workers(Placement):
     def _some(self) -> "Workers":
         if self.most < max(1, self.replicas):
             raise ValueError(
-                f"a group has one pod at least, and `replicas <= max_replicas`, but got "
+                "a group has one pod at least, and `replicas <= max_replicas`, but got "
                 f"(replicas={self.replicas}, max_replicas={self.max_replicas})"
             )
         return self
@@ -226,5 +226,5 @@ def load(path: Path) -> Cluster:
     Raises:
         KubernetesError: no such file, no YAML, or a field that cannot be as written.
     """
-    hint = "; name one with --cluster, k8s/clusters/ has some to begin with"
+    hint = "; name one with --cluster, k8s/clusters/ has examples"
     return read_as(Cluster, path, what="a cluster", error=KubernetesError, hint=hint)[0]

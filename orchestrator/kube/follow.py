@@ -1,4 +1,4 @@
-"""The states of a sweep on Kubernetes until its end, whatever becomes of the watch."""
+"""The states of a sweep on Kubernetes until its end, whatever happens to the watch."""
 
 import time
 from collections.abc import Iterator

@@ -80,8 +80,8 @@ def _no_log(sweep: Sweep, namespace: str) -> KubernetesError:
     if sweep.ended:
         why = "" if sweep.succeeded else f": {sweep.why}"
         return KubernetesError(
-            f"a driver's log goes with its pods, and {sweep.name} has none any more ({sweep.line}"
-            f"{why}); what was measured stands in MLflow: `isoflop board`"
+            f"a driver's log is deleted with its pods, and {sweep.name} has none left ({sweep.line}"
+            f"{why}); its results are in MLflow: `isoflop board`"
         )
     return KubernetesError(
         f"{sweep.name} has no log yet ({sweep.line}); `isoflop logs {sweep.name} --namespace "

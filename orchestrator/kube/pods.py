@@ -57,8 +57,8 @@ MEMORY: list[Manifest] = [
     {"name": "RAY_memory_monitor_refresh_ms", "value": "100"},
     {"name": "RAY_memory_usage_threshold", "value": "0.95"},
 ]
-"""Of a worker pod's memory: where its largest trial fails, and where Ray ends its youngest workers.
-At the whole of it Kubernetes ends all processes of the container."""
+"""Fractions of a worker pod's memory: at the first its largest trial fails, at the second Ray ends
+its youngest workers. At the whole of it Kubernetes ends all processes of the container."""
 TMP: Manifest = {"name": "tmp", "mountPath": "/tmp"}
 HOME: Manifest = {"name": "HOME", "value": "/tmp"}
 

@@ -249,7 +249,7 @@ def _same_ray(cluster: Cluster) -> None:
     if here != there:
         raise KubernetesError(
             f"Ray must be the same everywhere, but the image {cluster.image!r} has {there} and "
-            f"this side {here}; build the image from this version of isoflop"
+            f"this environment {here}; build the image from this version of isoflop"
         )
 
 

@@ -73,7 +73,7 @@ def remove(api: Api, namespace: str, sweep: Sweep) -> None:
             return
         time.sleep(LOOK)
     raise KubernetesError(
-        f"{sweep.name} must go away once it is deleted, but is still there after {GONE:.0f} s; "
+        f"{sweep.name} must disappear once it is deleted, but still exists after {GONE:.0f} s; "
         f"does KubeRay's operator run? `kubectl -n {namespace} describe rayjob {sweep.name}`"
     )
 
@@ -125,14 +125,18 @@ def _create_config_map(api: Api, body: Json) -> None:
             continue
         metadata = other["metadata"]
         if metadata.get("labels", {}).get(MANAGED_BY) != MANAGER:
-            raise KubernetesError(f"ConfigMap {name!r} is there and not isoflop's: delete it first")
+            raise KubernetesError(
+                f"ConfigMap {name!r} exists and does not belong to isoflop; delete it first"
+            )
         if metadata.get("ownerReferences"):  # goes with the RayJob that was just deleted
             time.sleep(LOOK)
             continue
         version = {"resourceVersion": metadata["resourceVersion"]}
         api.replace(CONFIG_MAPS, {**body, "metadata": {**body["metadata"], **version}})
         return
-    raise KubernetesError(f"ConfigMap {name!r} belongs to a RayJob that is going away; try again")
+    raise KubernetesError(
+        f"ConfigMap {name!r} belongs to a RayJob that is being deleted; try again"
+    )
 
 
 def _create_or_look_up(api: Api, resource: object, body: Json) -> Json:
@@ -171,7 +175,7 @@ def _all_or_none(api: Api, rendered: Rendered, token: str) -> Iterator[None]:
                 f"{' and '.join(kinds)} may be left there: `kubectl -n {rendered.namespace} delete "
                 f"rayjob,configmap {rendered.name}` removes them"
             )
-        why = "stopped by hand" if isinstance(error, KeyboardInterrupt) else str(error)
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         kind = ServerAway if isinstance(error, ServerAway) else KubernetesError
         raise kind(f"{rendered.name} was not submitted: {why}; {outcome}") from None
 

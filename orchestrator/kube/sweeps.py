@@ -12,8 +12,8 @@ MEANING = {
     "Initializing": "pods are starting",
     "Waiting": "waiting to be submitted",
     "Running": "running",
-    "Retrying": "failed once, starts again on a fresh cluster",
-    "Suspending": "giving its pods back",
+    "Retrying": "failed once; restarting on a new cluster",
+    "Suspending": "deleting its pods",
     "Suspended": "queued",
     "Complete": "complete",
     "Failed": "failed",
@@ -23,11 +23,12 @@ MEANING = {
 CAUSES = {
     "JobStatusCheckTimeoutExceeded": (
         "KubeRay could not ask the sweep's head for its state for 5 minutes, and does not retry "
-        "then: the head's node was lost, or a NetworkPolicy keeps KubeRay's operator from port "
+        "after that: the head's node was lost, or a NetworkPolicy keeps KubeRay's operator from "
+        "port "
         "8265 of the head"
     ),
     "PreRunningDeadlineExceeded": "its pods did not start within `start_minutes`",
-    "DeadlineExceeded": "`hours` are over, and KubeRay does not retry then",
+    "DeadlineExceeded": "the limit of `hours` has passed, and KubeRay does not retry after that",
 }
 """What KubeRay's reasons mean, where that is not plain."""
 RESUMES = "nothing is lost: the same submit resumes it"
@@ -98,7 +99,7 @@ class Sweep:
         if self.job == "STOPPED":
             words = "stopped"
         elif self.deployment == "Complete" and self.job != "SUCCEEDED":
-            words = f"over, but its driver {self.job or 'never reported a state'}"
+            words = f"ended, but its driver {self.job or 'never reported a state'}"
         if not self.ended and self.wanted:
             words += f", {self.ready} of {self.wanted} workers ready"
         return words
@@ -137,7 +138,8 @@ def find(api: Api, namespace: str, name: str) -> Sweep:
         return max(of_the_study, key=lambda sweep: sweep.created)
     raise KubernetesError(
         f"no sweep is called {name!r} in namespace {namespace!r}; `isoflop status` lists all, "
-        "--namespace names another. One that is over and cleared away stands in MLflow: `isoflop "
+        "--namespace selects another. The results of a sweep that was deleted are in MLflow: "
+        "`isoflop "
         "board`"
     )
 

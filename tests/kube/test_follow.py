@@ -77,7 +77,8 @@ def test_wait_ends_with_success_only_when_complete_and_succeeded(
         ({"jobDeploymentStatus": "Complete", "jobStatus": "FAILED"}, "ended as Complete"),
         (
             {"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded", "message": "30 min"},
-            "DeadlineExceeded: `hours` are over, and KubeRay does not retry then: 30 min",
+            "DeadlineExceeded: the limit of `hours` has passed, and KubeRay does not retry after "
+            "that: 30 min",
         ),
         (
             {
@@ -170,7 +171,7 @@ def test_waiting_outlives_every_fault_of_the_server(
     with running(operator):
         assert isoflop("status", sweep, "--wait") == 0
     output = capsys.readouterr().err
-    assert "by the last answer" in output
+    assert "by the server's last answer" in output
     assert "asking again" in output
     assert output.splitlines()[-1] == f"{sweep} is complete"
     assert server.asked("GET") < 80, "asked, not stormed"
@@ -200,7 +201,7 @@ def test_a_time_out_is_told_and_the_sweep_goes_on(
     server.status(sweep, jobDeploymentStatus="Running", jobStatus="RUNNING")
     assert isoflop("status", sweep, "--wait", "--timeout", "1") == 124
     output = capsys.readouterr().err
-    assert f"{sweep} continues (running), --timeout is over" in output
+    assert f"{sweep} continues (running), the time of --timeout has passed" in output
     assert f"isoflop cancel {sweep}" in output
     server.fail("GET", "watch=true", "drop", times=999)
     assert isoflop("status", sweep, "--wait", "--timeout", "1") == 124

@@ -1,1 +1,1 @@
-"""What it means: rows in, a leaderboard with intervals and tests out. Pure functions of values."""
+"""The board: rows in, a leaderboard with intervals and tests out. Pure functions of values."""

@@ -154,7 +154,7 @@ def cell(
 
 
 def _worth(sample: Sample, rules: Rules, images: Images) -> Worth | None:
-    """What deciding per image is worth; over images too, where every run's evidence is there."""
+    """The worth of routing; over images too, if the evidence of every run is available."""
     seeds = [row for row in sample.seeds if row.test_another_acc is not None]
     if not seeds or len(seeds) < len(sample.seeds):
         return None
@@ -197,7 +197,7 @@ def unused(complete: Iterable[Row], used_in: Iterable[Sample]) -> list[Excluded]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Of those that are there; None where none is."""
+    """The mean of the known values; None if there are none."""
     known = _known(values)
     return math.fsum(known) / len(known) if known else None
 
@@ -215,7 +215,8 @@ def _collapsed(sample: Sample, chance: float) -> tuple[str, ...]:
 
 
 def _seed_sd(sample: Sample, figure: Callable[[Row], float]) -> float | None:
-    """Of a figure from seed to seed of one configuration, pooled over the searches."""
+    """The standard deviation of a figure between seeds of one configuration, pooled over the
+    searches."""
     parts = [part for part in _by_repeat(sample.seeds).values() if len(part) > 1]
     if not parts:
         return None

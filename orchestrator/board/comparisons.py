@@ -1,4 +1,4 @@
-"""Samples against samples: one family of tests, from which all that is said of methods is read."""
+"""Comparisons of samples: one family of tests, from which every statement about methods is read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Terms:
-    """What all comparisons of a board are made on."""
+    """The terms that all comparisons of a board share."""
 
     rules: Rules
     floor: float | None
@@ -37,7 +37,7 @@ class Terms:
     images: Images = field(default_factory=dict)
 
     def units(self, sample: Sample) -> Units:
-        """A sample as the tests see it."""
+        """The units of a sample, for the tests."""
         return sample.units(self.images, self.rules.images)
 
 
@@ -92,10 +92,11 @@ def not_worse(
 
 
 def reduced(sample: Sample, whole: Sample, terms: Terms) -> Contrast:
-    """A method less what it is reduced from: seeds of one configuration, or search by search.
+    """A method minus its unreduced networks: seeds of one configuration, or search by search.
 
-    What a search chose decides both, so that of several each is beside its own; where what each
-    image gave is not at hand, the comparison as if they were not must hold, too.
+    Each of several searches is compared with its own unreduced networks, since its choice
+    determines both. If the results on each image are not available, the unpaired comparison must
+    hold, too.
     """
     sample, whole = shared(sample, whole)
     one, other = terms.units(sample), terms.units(whole)
@@ -120,7 +121,7 @@ def shared(sample: Sample, whole: Sample) -> tuple[Sample, Sample]:
 
 
 def _over_all_run(one: PerImage) -> Values | None:
-    """How much more often an image is right than with all run, in [-1, 1]."""
+    """How much more often an image is classified right than with everything run, in [-1, 1]."""
     return None if one.all_run is None else one.correct.astype(float) - one.all_run
 
 
@@ -151,7 +152,7 @@ def contest(family: Sequence[Sample], terms: Terms) -> dict[str, float]:
 
 
 def known(family: Sequence[Sample], terms: Terms) -> Known | None:
-    """What is known of the images at one budget; None where nothing has a figure."""
+    """The knowledge of the test images at one budget; None where nothing has a figure."""
     measured = [terms.units(sample) for sample in family if sample.n]
     if not measured:
         return None

@@ -1,10 +1,10 @@
-"""How long the deployed networks of a board take, timed in turns with the static baseline's.
+"""The latency of a board's deployed networks, timed in turns with the static baseline's.
 
-Measured when all trials have ended, by one worker at a time: whatever else runs on the machine is
-not isoflop's. Both networks run in the fastest of their exact forms for that size of a batch (see
-`methods.shipping.forms`), which may execute more MACs than are priced. The honesty ratio of a cell
-is its measured speed-up over the baseline at the same budget, divided by the speed-up that its MACs
-predict: 1 where the clock agrees with the count.
+It is measured when all trials have ended, by one worker at a time, so that no other trial of the
+sweep runs. Both networks run in the fastest of their exact forms for that batch size (see
+`methods.shipping.forms`), which may execute more MACs than are priced. The speed-up kept by a cell
+(`honesty` in files) is its measured speed-up over the baseline at the same budget, divided by the
+speed-up that its MACs predict: at 1 the MACs saved are time saved.
 """
 
 import statistics
@@ -19,8 +19,8 @@ from orchestrator.record.rows import Row
 from orchestrator.study.budgets import MACS, Cost
 
 SEEDS = 3
-"""Confirm runs of a cell that are timed, those of the lowest seeds: the clock's own noise is as
-large as what differs between seeds, and each further one takes a second or two a cell."""
+"""Number of confirm runs of a cell that are timed, those of the lowest seeds: the noise of timing
+is as large as the difference between seeds, and each further run takes a second or two per cell."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Pair:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What one measurement is known by."""
+        """The identity of one measurement."""
         return (self.network.trial, self.network.point, self.reference.trial, self.reference.point)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A cell of the board by the clock; medians over the seeds that were timed, so that a moment in
-    which the machine was busy counts little."""
+    """The latency of a cell of the board; medians over the timed seeds, so that a moment in which
+    the machine was busy counts little."""
 
     method: str
     budget: float
@@ -68,11 +68,11 @@ class Timed:
     baseline_ms: float | None
     """The same of the baseline's network at this budget, timed in the same rounds."""
     speed_up: float | None
-    """Measured, over the baseline."""
+    """Measured speed-up over the baseline."""
     macs_speed_up: float | None
-    """As the MACs on test promise it."""
+    """Speed-up that the MACs on test predict."""
     honesty: float | None
-    """The first of these over the second."""
+    """Speed-up kept: the measured speed-up divided by the predicted one."""
     device: str
     forms: str = ""
     """What ran, of the lowest seed: layout, images at a time, forms of layers."""
@@ -83,9 +83,9 @@ class Timed:
     seeds_sd_ms: float | None = None
     """Standard deviation of the seeds' medians; None where one was timed."""
     p95_ms: float | None = None
-    """What 95 % of a seed's calls do not exceed."""
+    """The time that 95 % of a seed's calls do not exceed."""
     calls: int | None = None
-    """Of a seed."""
+    """Number of calls of a seed."""
     joules: float | None = None
     """Per image, gross; None where the machine counts none."""
     energy: str = ""
@@ -103,7 +103,7 @@ class Timed:
 def pairs(
     rows: Iterable[Row], budgets: Sequence[float], baseline: str, cost: Cost = MACS
 ) -> list[Pair]:
-    """What is to be measured: for each cell its first confirm runs that ended well."""
+    """The pairs to measure: for each cell its first confirm runs that ended well."""
     by_key: dict[tuple[str, str, str, str], Pair] = {}
     for cell in _cells(rows, budgets, baseline, cost):
         for row, reference in cell.seeds:
@@ -113,7 +113,7 @@ def pairs(
 
 
 def missing(wanted: Iterable[Pair], events: Iterable[Latency]) -> list[Pair]:
-    """Those without an event."""
+    """The pairs without an event."""
     known = {_key(event) for event in events}
     return [pair for pair in wanted if pair.key not in known]
 
@@ -225,7 +225,7 @@ def _timed(budget: float, runs: Sequence[_Run]) -> Timed:
 
 
 def _median(values: Iterable[float | None]) -> float | None:
-    """Of those that are known."""
+    """The median of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 

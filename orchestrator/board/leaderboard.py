@@ -42,10 +42,10 @@ from orchestrator.study.names import is_unreduced, unreduced_name
 
 
 def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None) -> Board:
-    """The board of a study, by these three alone; the order of the rows changes nothing.
+    """The board of a study; it depends on these arguments alone, and not on the order of the rows.
 
-    `images` is what the confirm runs gave on each test image, where that was kept. Every method
-    with a complete row stands on the board, and so does every one that the rules name.
+    `images` holds the results of the confirm runs on each test image, where they were recorded.
+    Every method with a complete row is on the board, and so is every method that the rules name.
     """
     everything, images = list(rows), images or {}
     complete, excluded = clean(everything)

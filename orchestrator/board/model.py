@@ -1,4 +1,4 @@
-"""What the board is made of: cells, comparisons, effort, as frozen values."""
+"""The parts of the board: cells, comparisons and effort, as frozen values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,22 +15,22 @@ from orchestrator.record.rows import Row
 from orchestrator.study.budgets import MACS, Cost
 
 INTERVAL_FROM, TESTED_FROM = 3, 5
-"""Units (repeats of a search, or seeds of a single one) that a cell needs to have an interval, and
-to be tested."""
+"""Number of units (repeats of a search, or seeds of a single one) that a cell needs for an
+interval, and for a test."""
 ALL_RUN, UNREDUCED = "itself with all run", "itself unreduced"
 State = Literal["no point", "not confirmed yet", "value", "mean and sd", "not tested", "tested"]
 Known = Literal["predictions", "counts", "seeds"]
-"""What is known of the test images that a budget's figures rest on: what each run gave on each of
-them, how many they are, or nothing."""
+"""The knowledge of the test images behind a budget's figures: the result of each run on each image,
+their number, or nothing."""
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What deciding per image is worth to a cell's networks; means over seeds."""
+    """The worth of routing in a cell's networks; means over seeds."""
 
     gain: Summary
-    """Accuracy by own decisions less that by another image's; the interval is over seeds, and over
-    images where `images`."""
+    """Accuracy with each image's own decisions minus that with another image's; the interval is
+    over seeds and, if `images`, over images."""
     images: bool
     another: float
     """Accuracy with each image under another one's decisions, at the same MACs."""
@@ -45,7 +45,7 @@ class Worth:
 
     @property
     def dynamic(self) -> bool:
-        """Whether own decisions are worth more than others': the interval is above 0."""
+        """Whether the worth is shown to be positive: its interval is above 0."""
         return self.gain.lo is not None and self.gain.lo > 0
 
     @property
@@ -56,7 +56,8 @@ class Worth:
 
 @dataclass(frozen=True)
 class Cell:
-    """A method at a budget: what was chosen on validation, and what its fresh seeds gave."""
+    """A method at a budget: the configuration chosen on validation, and the results of its fresh
+    seeds."""
 
     method: str
     budget: float
@@ -77,28 +78,29 @@ class Cell:
     macs_p95: float | None
     macs_max: float | None
     overrun: bool
-    """What the confirm runs cost in the mean exceeds the budget, which the search kept."""
+    """Whether the mean cost of the confirm runs exceeds the budget, which the search met."""
     collapsed: tuple[str, ...]
     """Trials at chance level or under half of the cell's median; they count like all others."""
     failed: tuple[str, ...]
     """Confirm trials that ended without a usable figure."""
     p_best: float | None
-    """How likely no other method has a higher mean."""
+    """Probability that no other method has a higher mean."""
     letters: str
-    """Two that share a letter are not separated, two that share none are; '' where not tested."""
+    """Letters: methods that share one are not separated, methods that share none are; '' where not
+    tested."""
     worth: Worth | None = None
     """None where the networks decide nothing per image, or where it was not measured."""
     fixed: bool = False
     """The chosen operating point is one network for all images, where others of its runs decide."""
     cost: Cost = MACS
-    """What the budget is spent in."""
+    """The cost that the budget limits."""
     spent: float | None = None
-    """What the budget limits, mean over seeds: MACs on test, or milliseconds; see `Cost`."""
+    """The limited cost, mean over seeds: MACs on test, or milliseconds; see `Cost`."""
     spread: float | None = None
-    """Where a clock measures it: how far `spent` is uncertain. The standard deviation from seed to
-    seed of one configuration, or where each has one run the clock's own from round to round."""
+    """Uncertainty of `spent`, if a clock measures it: the standard deviation between seeds of one
+    configuration or, if each has one run, the spread between the rounds of the clock."""
     units: Units = field(default=Units(()), compare=False, repr=False)
-    """What comparisons are made on."""
+    """The data of comparisons."""
 
     @property
     def static(self) -> bool:
@@ -107,7 +109,7 @@ class Cell:
 
     @property
     def choice(self) -> Choice | None:
-        """What was chosen, by the first search where there are several."""
+        """The choice of the first search where there are several."""
         return self.choices[0] if self.choices else None
 
     @property
@@ -122,7 +124,7 @@ class Cell:
 
     @property
     def state(self) -> State:
-        """How much can be said from so many units."""
+        """Which statements so many units allow."""
         if not self.choices:
             return "no point"
         few: tuple[State, ...] = ("not confirmed yet", "value", "mean and sd")
@@ -135,15 +137,15 @@ class Cell:
 class Comparison:
     """Mean test accuracy of `method` less that of `other` at one budget.
 
-    All that is said of two methods, anywhere, is said from here.
+    Every statement about two methods, anywhere, is read from here.
     """
 
     method: str
     other: str
     budget: float
     result: Difference
-    """Of a tested pair the interval is adjusted as its p-value is: it leaves out 0 exactly where
-    that is below the level."""
+    """The difference with its interval. If the pair is tested, the interval is adjusted like its
+    p-value: it leaves out 0 exactly where that is below the level."""
     p_holm: float | None
     """Adjusted over the tested pairs; None where the pair is not tested."""
     separated: bool = False
@@ -160,7 +162,7 @@ class Comparison:
 
     @property
     def reversed(self) -> "Comparison":
-        """The same, seen from the other one."""
+        """The comparison with the two methods exchanged."""
         return replace(self, method=self.other, other=self.method, result=self.result.reversed)
 
 
@@ -204,7 +206,7 @@ class Unreduced:
 
 @dataclass(frozen=True)
 class Effort:
-    """What a method was given. All trials stay in the denominator, whatever their outcome."""
+    """The effort of a method. Every trial counts, whatever its outcome."""
 
     method: str
     search: int
@@ -215,12 +217,12 @@ class Effort:
     over_budget: int
     running: int
     candidates: int
-    """Operating points of complete trials that lie under the primary budget: what was chosen
-    from. A trial of a supernet has several."""
+    """Operating points of complete trials under the primary budget, among which the choice was
+    made. A trial of a supernet has several."""
     confirm: int
     confirm_failed: int
     epochs: int
-    """Of all these trials, and of the unreduced ones, as the seconds."""
+    """Epochs of all these trials, unreduced runs included; the seconds likewise."""
     seconds: float
     unreduced: int = 0
     """Runs of what its choices are reduced from."""
@@ -245,10 +247,11 @@ class Reach:
 
 @dataclass(frozen=True)
 class Race:
-    """Further units that were given to what was open at the primary budget: seeds, or searches."""
+    """Further units for comparisons that were not separated at the primary budget: seeds, or
+    searches."""
 
     units: int
-    """What every cell, or every method, had before."""
+    """Units of every cell, or of every method, before the race."""
     budget: int
     """Further units that the study allows."""
     spent: int
@@ -260,12 +263,12 @@ class Race:
 
 @dataclass(frozen=True)
 class Board:
-    """Everything the report says, in the order of its methods at the primary budget."""
+    """Everything in the report, in the order of its methods at the primary budget."""
 
     rules: Rules
     methods: tuple[str, ...]
     passed_over: tuple[Choice, ...]
-    """What is best on validation at an undeclared budget, where that was never confirmed."""
+    """The best configurations on validation at undeclared budgets that were never confirmed."""
     cells: tuple[Cell, ...]
     pairs: tuple[Comparison, ...]
     """All pairs of methods, at every budget; tested at the primary budget alone, as one family."""
@@ -273,19 +276,20 @@ class Board:
     """Methods against the baseline, and against themselves with all run or unreduced, at the
     primary budget; empty without a declared margin."""
     unreduced: tuple[Unreduced, ...]
-    """Methods beside what they are reduced from, where that was trained; see `Rules.unreduced`."""
+    """Methods compared with their unreduced networks, where those were trained; see
+    `Rules.unreduced`."""
     matched: tuple[Matched, ...]
     """At equal cost, where the baseline was confirmed there or below; see `Rules.matched`."""
     reach: tuple[Reach, ...]
     area: dict[str, Summary]
     """Mean best accuracy over log-cost between the least and the largest budget; secondary."""
     attainment: dict[str, Attainment | None]
-    """What one, half and all of a method's seeds attain on test."""
+    """The fronts that one, half and all of a method's seeds attain on test."""
     noise_floor: float | None
     """The largest gap that a control has to its method, as a fraction."""
     race: Race | None
     known: dict[float, Known]
-    """What is known of the images, at each budget that has figures."""
+    """The knowledge of the test images, at each budget that has figures."""
     effort: tuple[Effort, ...]
     excluded: tuple[Excluded, ...]
 
@@ -325,8 +329,8 @@ class Board:
         return len(means) > 1 and mine == max(means)
 
     def blurred(self, cell: Cell) -> list[str]:
-        """From what the spread of a clocked cell does not tell it: its budget, the method's cells
-        beside it on the ladder of budgets; empty where it is clear, or MACs are counted."""
+        """What the spread of a timed cell does not separate it from: its budget, or the method's
+        cells at the neighbouring budgets; empty where it is clear, or MACs are counted."""
         spent, spread = cell.spent, cell.spread
         if spent is None or spread is None:
             return []
@@ -364,7 +368,7 @@ class Board:
         return {(c.method, c.other, c.budget): c for c in both}
 
     def pair(self, method: str, other: str, budget: float) -> Comparison | None:
-        """The comparison of two methods, as seen from the first."""
+        """The comparison of two methods, from the side of the first."""
         return self._compared.get((method, other, budget))
 
     def gain(self, method: str, budget: float) -> Comparison | None:

@@ -1,9 +1,9 @@
-"""What a race adds where the order at the primary budget is open, within a budget.
+"""The additions of a race where the order at the primary budget is not decided, within a budget.
 
-Further seeds of the configurations of a single search, or further searches of the methods that have
-several: always more of what claims rest on (`Rules.unit`). A pure function of the rows, which
-decides at the ends of rounds alone: the same is added in whatever order the workers end, and after
-any restart. The board looks at its figures `LOOKS` times at most, and its intervals and tests are
+They are further seeds of configurations, if every method has a single search, or else further
+searches: more of the units of claims (`Rules.unit`). They are a pure function of the rows, which
+decides at the ends of rounds alone: the additions are the same in whatever order the workers end,
+and after any restart. The board is evaluated at most `LOOKS` times, and its intervals and tests are
 corrected for that (`Rules.level`), whenever the race ends.
 """
 
@@ -32,7 +32,7 @@ class Round:
     given: Mapping[str, int]
     """Seeds of every chosen configuration."""
     spent: int = 0
-    """Of the race's budget: confirm runs, or searches, beyond the study's own number."""
+    """Units spent of the race's budget: confirm runs or searches beyond the study's number."""
     searches: Mapping[str, int] = field(default_factory=dict)
     """How many searches each method has, where they are repeated."""
 
@@ -148,7 +148,7 @@ def _look(rows: Iterable[Row], rules: Rules) -> tuple[Grid, tuple[Comparison, ..
     """The samples at the primary budget as the board would have them now, and what of their order
     is open.
 
-    By the units alone: what each image gave is not at hand while the study runs.
+    It uses the units alone: the results on each image are not available while the study runs.
     """
     complete, excluded = clean(rows)
     contenders = sorted({rules.baseline, *rules.methods} - rules.controls.keys())

@@ -1,4 +1,5 @@
-"""Over all budgets: cost to reach an accuracy, the front of each seed, the area under it."""
+"""Summaries over all budgets: cost to reach an accuracy, the front of each seed, the area under
+it."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""What a board depends on beside its rows, as one value."""
+"""The rules of a board, as one value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,10 +11,10 @@ from orchestrator.study.file import Study
 BASELINE = "dense"
 """The static network that every method is compared with."""
 PAIRS_SHARE = 0.6
-"""Of the level, what the tests of pairs keep where not being worse is tested too."""
+"""Share of the level for the tests of pairs, if the tests of being not worse need the rest."""
 LOOKS = 3
-"""Rounds of a race, the first of which is what every study has. The board looks at the figures once
-after each round, and every look costs all of them level."""
+"""Rounds of a race; the first one is what every study has. The board is evaluated once after each
+round, and its tests are corrected for the number of rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,43 +26,45 @@ class Rules:
     """
 
     budgets: tuple[float, ...]
-    """In rising order; other orders and repetitions are put right."""
+    """Budgets in rising order; other orders and repetitions are corrected."""
     primary: float
     """The budget at which methods are tested, one of `budgets`."""
     cost: Cost = MACS
-    """What budgets are spent in."""
+    """The cost that budgets limit."""
     study: str = ""
     baseline: str = BASELINE
     methods: tuple[str, ...] = ()
-    """Methods that stand on the board even where they have no row."""
+    """Methods that are on the board even without a row."""
     controls: Mapping[str, str] = field(default_factory=dict)
-    """Methods entered twice: the second name, and the first. They give the noise floor, and enter
+    """Methods entered twice: the second name, and the first. They show the noise, and take part in
     no test and no P(best)."""
     targets: tuple[float, ...] = ()
-    """Accuracies whose least MACs are tabled; by default round ones that follow the data."""
+    """Accuracies for which the table of least MACs has columns; by default round ones from the
+    data."""
     confidence: float = 0.95
     chance: float = 0.0
     """Accuracy of guessing."""
     images: int | None = None
     """Number of test images, where it is known."""
     shared_images: int = 0
-    """Test images whose pixels also stand in training or validation."""
+    """Number of test images whose pixels are also in training or validation."""
     seeds: int = 0
     """Seeds that every configuration had before a race began."""
     repeats: int = 1
-    """Independent searches of every method, before a race began. Of a single one, seeds are the
-    units and claims are of configurations; of several, the searches are the units and claims are of
-    methods."""
+    """Independent searches of every method, before a race began. With one search, seeds are the
+    units and claims are about configurations; with several, searches are the units and claims are
+    about methods."""
     matched: bool = False
-    """Whether the baseline was confirmed at what each method's choice at the primary budget costs;
-    otherwise it is compared there by what was confirmed for the budgets."""
+    """Whether the baseline was confirmed at the cost of each method's choice at the primary budget;
+    otherwise the comparison there uses the configurations confirmed for the budgets."""
     unreduced: bool = False
-    """Whether what the methods' choices at the primary budget are reduced from was trained, too."""
+    """Whether the unreduced networks of the methods' choices at the primary budget were trained,
+    too."""
     margin: float | None = None
     """How much worse, as a fraction, still counts as not worse; None: that is not tested."""
     extra: int = 0
-    """Further units that a race may give to what is open: confirm runs of single searches, or whole
-    searches where they are repeated; 0: no race."""
+    """Further units that a race may add: confirm runs of single searches, or whole searches where
+    they are repeated; 0: no race."""
     confirmed_for: tuple[float, ...] | None = None
     """Budgets for which configurations were confirmed; by default all. See `choose_confirmed`."""
     declared_primary: float | None = None
@@ -144,12 +146,12 @@ class Rules:
 
     @property
     def looks(self) -> int:
-        """How often the units may be looked at: Bonferroni over the looks, whichever is last."""
+        """Number of evaluations: Bonferroni corrects for them, whichever is the last."""
         return LOOKS if self.extra else 1
 
     @property
     def alpha(self) -> float:
-        """Below this an adjusted p-value claims something."""
+        """Level of an adjusted p-value, below which a difference is claimed."""
         return 1 - self.confidence
 
     @property
@@ -169,10 +171,10 @@ class Rules:
 
     @property
     def unit(self) -> str:
-        """What claims rest on several of."""
+        """The kind of unit: a seed or a search."""
         return "seed" if self.repeats == 1 else "search"
 
     @property
     def units(self) -> int:
-        """Of these, what everything had before a race began."""
+        """Number of units that every cell had before a race began."""
         return self.seeds if self.repeats == 1 else self.repeats

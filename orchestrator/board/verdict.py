@@ -1,4 +1,4 @@
-"""The board in words: one plain sentence, and what a reader must know before believing it."""
+"""The board in words: the verdict in one sentence, and the notes that a reader must know."""
 
 from collections.abc import Iterable, Sequence
 
@@ -19,7 +19,7 @@ from orchestrator.board.words import (
 
 
 def verdict(board: Board) -> str:
-    """Who is ahead at the primary budget, and how far that may be believed."""
+    """The leading method at the primary budget, and which differences the tests confirm."""
     at = f"At {board.cost.amount(board.primary)}"
     if not board.rules.primary_declared:
         at = f"Exploratory: at {board.cost.amount(board.primary)}"
@@ -42,8 +42,8 @@ def verdict(board: Board) -> str:
         )
     elif len(measured) == 1:
         sentence = (
-            f"only {board.baseline} has a confirmed point, {_figure(board, base)}: there is "
-            "nothing to compare it with"
+            f"only {board.baseline} has a confirmed point, {_figure(board, base)}, so "
+            "that nothing can be compared"
         )
     elif not leader.letters or not base.letters:
         sentence = _untested(board, leader, base, tested)
@@ -55,7 +55,7 @@ def verdict(board: Board) -> str:
 
 
 def notes(board: Board) -> list[str]:
-    """What weakens the board, a sentence each: overruns, lost seeds, uneven effort."""
+    """The weaknesses of the board, a sentence each: overruns, lost seeds, uneven effort."""
     return list(_notes(board))
 
 
@@ -77,7 +77,7 @@ def _notes(board: Board) -> Iterable[str]:
             yield f"{where} overruns its budget on test: {spent} measured."
         if blurred := board.blurred(cell):
             yield (
-                f"{where}: its {spent_text(cell)} {board.cost.unit} cannot be told from "
+                f"{where}: its {spent_text(cell)} {board.cost.unit} are not separated from "
                 f"{listed(blurred)}, since the spread is wider than the distance."
             )
         if cell.collapsed:
@@ -85,8 +85,8 @@ def _notes(board: Board) -> Iterable[str]:
             yield f"{where}: {len(cell.collapsed)} of {runs} collapsed, counted."
         if cell.failed:
             yield (
-                f"{where}: {plural(len(cell.failed), 'confirm run')} gave no figure; the mean is "
-                "over the others and may flatter."
+                f"{where}: {plural(len(cell.failed), 'confirm run')} gave no result; the mean is "
+                "over the others and may be optimistic."
             )
         if cell.state == "not confirmed yet":
             yield f"{where} is not confirmed yet."
@@ -105,7 +105,7 @@ def _notes(board: Board) -> Iterable[str]:
 
 
 def _clocked(board: Board) -> Iterable[str]:
-    """What budgets in milliseconds are measured by."""
+    """How budgets in milliseconds are measured."""
     if board.cost.clocked:
         images = plural(board.cost.batch or 1, "image")
         yield (
@@ -115,13 +115,13 @@ def _clocked(board: Board) -> Iterable[str]:
 
 
 def _shared(board: Board) -> Iterable[str]:
-    """Says that test images were trained on."""
+    """The test images that are also in training or validation."""
     shared, images = board.rules.shared_images, board.rules.images
     if shared:
         of = f" of {images:,}" if images is not None else ""
         yield (
-            f"{shared:,}{of} test images stand in training or validation too, pixel for pixel: "
-            "test accuracies flatter every method."
+            f"{shared:,}{of} test images are in training or validation too, pixel for pixel: "
+            "test accuracies are optimistic for every method."
         )
 
 
@@ -137,7 +137,7 @@ def _highest(board: Board, cell: Cell) -> str:
 
 
 def _untested(board: Board, leader: Cell, base: Cell, tested: Sequence[Cell]) -> str:
-    """The leader or the baseline has too few units: what may be said of the others."""
+    """The verdict if the leader or the baseline has too few units for a test."""
     few = [cell for cell in (leader, base) if not cell.letters]
     names = listed(list(dict.fromkeys(cell.method for cell in few)))
     sentence = _highest(board, leader)
@@ -155,7 +155,7 @@ def _untested(board: Board, leader: Cell, base: Cell, tested: Sequence[Cell]) ->
 def _baseline_leads(board: Board, base: Cell, tested: Sequence[Cell]) -> str:
     close = _close(board, base, tested)
     if close:
-        return f"{_highest(board, base)}, and {listed(close)} cannot be told from it"
+        return f"{_highest(board, base)}, and {_unseparated(close)} it"
     others = [cell.method for cell in tested if cell is not base]
     if not others:
         return f"{_highest(board, base)}, and no other can be tested"
@@ -168,22 +168,22 @@ def _challenger_leads(board: Board, leader: Cell, base: Cell, tested: Sequence[C
     if better and better[0] is leader:
         close = [name for name in _close(board, leader, tested) if name != base.method]
         text = f"{_beats(board, better[0])}: {head}{_and_others(board, better)}"
-        return f"{text}; {listed(close)} cannot be told from {leader.method}" if close else text
+        return f"{text}; {_unseparated(close)} {leader.method}" if close else text
     gain = board.gain(leader.method, board.primary)
     assert gain is not None
     known = f" against {_figure(board, base)}, a gain of {_gain(gain)}"
     lead = f"{_highest(board, leader)}{known}, but "
     if gain.noise:
-        lead += "that is no more than one method differs from itself"
+        lead += "that is within the noise of the A/A control"
     else:
-        lead += f"cannot be told from {found(board, [base.method])}"
+        lead += f"is not separated from {found(board, [base.method])}"
     if not better:
         return lead
     return f"{lead}; {_beats(board, better[0])}{_and_others(board, better)}"
 
 
 def _ahead(board: Board, tested: Sequence[Cell]) -> list[Cell]:
-    """Those that are claimed to be better than the baseline, in the order of their means."""
+    """The methods that are claimed to be better than the baseline, in the order of their means."""
     gains = [(cell, board.gain(cell.method, board.primary)) for cell in tested]
     return [cell for cell, gain in gains if gain is not None and gain.ahead]
 
@@ -196,7 +196,7 @@ def _beats(board: Board, better: Cell) -> str:
 
 
 def _and_others(board: Board, better: Sequence[Cell]) -> str:
-    """Who beats the baseline beside the first."""
+    """The further methods that beat the baseline."""
     if len(better) < 2:
         return ""
     others = listed([cell.method for cell in better[1:]])
@@ -205,9 +205,14 @@ def _and_others(board: Board, better: Sequence[Cell]) -> str:
 
 
 def _close(board: Board, leader: Cell, tested: Sequence[Cell]) -> list[str]:
-    """Who is tested against the leader, and not separated from it."""
+    """The methods that are tested against the leader, and not separated from it."""
     pairs = [(c.method, board.pair(leader.method, c.method, board.primary)) for c in tested]
     return [name for name, pair in pairs if pair is not None and not pair.separated]
+
+
+def _unseparated(names: Sequence[str]) -> str:
+    """The methods that a test does not separate from what the sentence names next."""
+    return f"{listed(names)} {'is' if len(names) == 1 else 'are'} not separated from"
 
 
 def _gain(gain: Comparison) -> str:
@@ -219,7 +224,8 @@ def _gain(gain: Comparison) -> str:
 
 
 def _margin(board: Board) -> str:
-    """Who is shown not to be worse by the declared margin, than dense or than itself."""
+    """The methods that are shown not to be worse by the declared margin, than dense or than
+    themselves."""
     margin, text = board.rules.margin, ""
     if margin is None:
         return text
@@ -231,15 +237,15 @@ def _margin(board: Board) -> str:
             verb = "is" if len(shown) == 1 else "are"
             text += f"; {listed(shown)} {verb} not worse than {other} {by}"
         elif tests:
-            text += f"; of none it is shown that it is not worse than {other} {by}"
+            text += f"; no method is shown to be not worse than {other} {by}"
     return text
 
 
 def _reservations(leader: Cell) -> str:
-    """What of the leading cell must be said in the same breath."""
+    """The weaknesses of the leading cell, which belong in the same sentence."""
     text = ""
     if leader.static:
-        what = "one network for all images" if leader.fixed else "its decisions are worth nothing"
+        what = "one network for all images" if leader.fixed else "its routing is worth nothing"
         text += f"; the network of {leader.method} is static, {what}"
     if leader.overrun:
         text += f"; {leader.method} overruns the budget on test"
@@ -247,7 +253,7 @@ def _reservations(leader: Cell) -> str:
 
 
 def _missing(board: Board) -> Iterable[str]:
-    """Methods without any point, and cells with fewer seeds than others, nothing having failed."""
+    """Methods without any point, and cells with fewer seeds than others although none failed."""
     for name in board.methods:
         if not any(board.cell(name, budget).choice for budget in board.budgets):
             yield f"{name} has no point at any budget."
@@ -259,20 +265,20 @@ def _missing(board: Board) -> Iterable[str]:
 
 
 def _weak(board: Board) -> Iterable[str]:
-    """Unreduced networks that are no fair measure of what a method is reduced from."""
+    """Unreduced networks with fewer results than the method that is compared with them."""
     for pair in board.unreduced:
         where = f"{pair.method} unreduced"
         if pair.base.collapsed:
             runs = plural(len(pair.base.seeds), "run")
             yield f"{where}: {len(pair.base.collapsed)} of {runs} collapsed, counted."
         if pair.base.failed:
-            yield f"{where}: {plural(len(pair.base.failed), 'run')} gave no figure."
+            yield f"{where}: {plural(len(pair.base.failed), 'run')} gave no result."
         if board.rules.repeats > 1 and pair.base.n < board.cell(pair.method, board.primary).n:
             yield f"{where} has {units_text(board, pair.base)}: the difference is over these."
 
 
 def _raced(board: Board) -> Iterable[str]:
-    """What a race spent, what it costs every claim, and what it leaves undecided."""
+    """The additions of a race, its correction of every claim, and what it leaves undecided."""
     if board.race is None:
         return
     race, at = board.race, f"at {board.cost.amount(board.primary)}"
@@ -280,30 +286,30 @@ def _raced(board: Board) -> Iterable[str]:
     what, units = ("confirm run", "seeds") if unit == "seed" else (unit, "searches")
     yield (
         f"Race: {race.spent} of {plural(race.budget, f'further {what}')} spent on the order "
-        f"{at}. {units.capitalize()} were added by what the first ones gave, so every interval and "
-        f"adjusted p-value is corrected for {board.rules.looks} looks (Bonferroni)."
+        f"{at}. {units.capitalize()} were added depending on earlier results, so every interval "
+        f"and adjusted p-value is corrected for {board.rules.looks} looks (Bonferroni)."
     )
     undecided = [
         f"{c.method} and {c.other} ({'noise' if c.noise else seeds_text(c)})"
         for c in race.undecided
     ]
     if undecided:
-        yield f"Undecided {at}, with the {units} that would tell: {listed(undecided)}."
+        yield f"Not separated {at}, with the {units} that would do it: {listed(undecided)}."
     else:
         yield f"The order {at} is decided."
 
 
 def _control(board: Board) -> Iterable[str]:
-    """What the repetition of a method says of all other differences."""
+    """The noise that the repetition of a method shows, and what follows for other differences."""
     controls = sorted(board.rules.controls.items())
     pairs = " and ".join(f"{control} repeats {original}" for control, original in controls)
     if pairs and board.noise_floor is None:
         yield f"A/A control: {pairs}, but they share no confirmed budget yet."
     elif pairs:
         yield (
-            f"A/A control: {pairs}, search and all, and differs by up to "
+            f"A/A control: {pairs}, search included, and differs by up to "
             f"{points(board.noise_floor).removeprefix('+')} points. Differences up to that are "
-            "noise and greyed; a larger one is not thereby real."
+            "noise and shown in grey; a larger one may be noise too."
         )
 
 
@@ -318,8 +324,8 @@ def _uneven(board: Board) -> Iterable[str]:
         if max(counts) > min(counts):
             least, most = min(counts), plural(max(counts), "search")
             yield (
-                f"The race gave methods {least} to {most}: effort is equal for each search, and in "
-                "all it is what the effort table says."
+                f"The race gave methods {least} to {most}: effort is equal per search; the effort "
+                "table has the totals."
             )
         trials = [round(n / count) for n, count in zip(trials, counts, strict=True)]
         of = "search"
@@ -328,5 +334,5 @@ def _uneven(board: Board) -> Iterable[str]:
     if max(trials) > 1.2 * min(trials):
         yield (
             f"Effort is uneven: {min(trials)} to {max(trials)} search trials per {of}; "
-            "the larger search has the better odds."
+            "a larger search has an advantage."
         )

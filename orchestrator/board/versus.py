@@ -1,4 +1,4 @@
-"""Two studies on the same data, side by side: what each shared method gained."""
+"""Two studies on the same data, compared method by method."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from orchestrator.record.provenance import Provenance, encode_provenance
 from orchestrator.study.file import Study
 
 DATA = "data_sha256"
-"""The field that says which images were read, training included."""
+"""The field that names the images read, those for training included."""
 RECIPE = ("recipe", "seed", "methods", "search", "confirm", DATA)
 """Fields of a study that decide its numbers beside data and budgets."""
 TASK = ("classes", "image")
@@ -42,9 +42,10 @@ class Versus:
     methods: tuple[str, ...]
     """Those that both have."""
     differences: tuple[Comparison, ...]
-    """Of each shared method at each budget, Holm over all of them; `other` is the first study."""
+    """The comparison of each shared method at each budget, with Holm's correction over all of them;
+    `other` is the first study."""
     unlike: tuple[tuple[str, str, str], ...]
-    """Field, and what it is in either: all that differs between the two, results aside."""
+    """Field, and its value in each study: all that differs between the two, results aside."""
     notes: tuple[str, ...]
     exploratory: bool
     """Whether more differs than the code and the machine."""
@@ -99,7 +100,7 @@ def versus(first: Side, second: Side, confidence: float = 0.95) -> Versus:
 
 
 def _has(side: Side, name: str) -> bool:
-    """Dense stands on every board, whether it was run or not."""
+    """Whether a study has a method; dense is on every board, even if it was not run."""
     return name in side.study.methods
 
 
@@ -118,7 +119,7 @@ def _same_test(first: Side, second: Side) -> None:
         values = [_task(side)[field] for side in (first, second)]
         if values[0] != values[1]:
             raise StudyError(
-                f"two studies must be on the same data and test images to be compared, but "
+                "two studies must be on the same data and test images to be compared, but "
                 f"{field} is {values[0]} in {names[0]} and {values[1]} in {names[1]}"
             )
 
@@ -130,12 +131,12 @@ def _same_images(first: Side, second: Side) -> bool:
 
 
 def _units(cell: Cell, *, paired: bool) -> Units:
-    """What a cell's runs gave; images of another test set are not the same ones."""
+    """The results of a cell's runs; those on another test set do not count."""
     return cell.units if paired else replace(cell.units, correct=None)
 
 
 def _digests(first: Side, second: Side) -> tuple[Digest, Digest] | None:
-    """What two studies read; None where one of them recorded no digest."""
+    """The digests of two studies' data; None if one of them recorded none."""
     one, other = first.provenance.data, second.provenance.data
     return None if one is None or other is None else (one, other)
 

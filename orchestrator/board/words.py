@@ -8,8 +8,8 @@ from orchestrator.board.stats.power import MOST_SEEDS
 from orchestrator.study.budgets import MACS, number
 
 ALL, MOSTLY = 0.9999, 0.9
-"""Fractions of the images with the same decisions above which that is called all of them, and
-above which that is why a network is static."""
+"""Fractions of images with the same decisions: from the first, they count as all images; from the
+second, they are the reason why a network is static."""
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
@@ -38,7 +38,7 @@ def macs_text(macs: float | None) -> str:
 
 
 def spent_text(cell: Cell) -> str:
-    """What a cell's runs cost in the mean, with its spread where a clock measured it."""
+    """The mean cost of a cell's runs, with its spread where a clock measured it."""
     text = cell.cost.text(cell.spent)
     return text if cell.spread is None else f"{text} ± {cell.spread:.2g}"
 
@@ -60,7 +60,7 @@ def chance_text(share: float | None) -> str:
 
 
 def seeds_text(comparison: Comparison) -> str:
-    """Further units of each that would separate the two."""
+    """Number of further units of each that would separate the two."""
     if comparison.more is None:
         state = comparison.result.state
         return state if state != "tested" else "-" if comparison.p_holm is None else NOT_SO
@@ -88,7 +88,7 @@ def units_text(board: Board, cell: Cell) -> str:
 
 
 def found(board: Board, names: Sequence[str]) -> str:
-    """What claims are about: methods where searches are repeated, else the configurations found."""
+    """The subject of claims: methods where searches are repeated, else the configurations found."""
     if board.rules.repeats > 1:
         return listed(names)
     kind = "configuration" if len(names) == 1 else "configurations"
@@ -96,16 +96,16 @@ def found(board: Board, names: Sequence[str]) -> str:
 
 
 def claims_text(board: Board) -> str:
-    """What the claims of a board are about, and what they rest on."""
+    """The subject of a board's claims, and what they are tested over."""
     rules = board.rules
     images = {
         "predictions": "and test images, paired by image",
-        "counts": "and test images, as many as there are, not paired",
-        "seeds": "alone: nothing is known of the test images",
+        "counts": "and test images, by their number alone, not paired",
+        "seeds": "alone: the results on the test images are not known",
     }[board.known.get(rules.primary, "seeds")]
     if rules.repeats == 1:
         return (
-            f"One search per method: claims are about the configurations that it found, not about "
+            "One search per method: claims are about the configurations that it found, not about "
             f"methods. Tested over seeds {images}; {TESTED_FROM} seeds at least."
         )
     counts = [board.searches(effort.method) for effort in board.effort]
@@ -125,7 +125,7 @@ def interval(gain: Summary) -> str:
 
 
 FIXED = "is one network for all images"
-"""What is said of an operating point that decides nothing, where others of its runs decide."""
+"""Reason for an operating point that decides nothing, where others of its runs decide."""
 
 
 def cell_static_text(cell: Cell) -> str:
@@ -146,10 +146,10 @@ def static_reason(worth: Worth) -> str:
     share = "every image" if worth.alike > ALL else f"{percent(worth.alike, 1)} % of the images"
     verb = "gets" if worth.alike > ALL else "get"
     if worth.alike > MOSTLY and worth.runs_all:
-        return f"all runs on {share}"
+        return f"everything runs on {share}"
     if worth.alike > MOSTLY:
         return f"{share} {verb} the same decisions"
-    return "decisions differ between images, but another image's serve as well"
+    return "decisions differ between images, but another image's are as good"
 
 
 def plural(count: int, noun: str) -> str:

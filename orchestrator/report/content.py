@@ -1,4 +1,4 @@
-"""What a report shows, as one value."""
+"""The content of a report, as one value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,37 +16,43 @@ from orchestrator.report.importance import Importance
 from orchestrator.report.interactive.fields import Field
 
 STATISTICS = 2
-"""How claims are made: 1 grouped by the leader and took budgets apart, 2 is one family of tests.
-What stands in a file is compared with what this version computes only where it is made alike."""
+"""Version of the statistics behind the claims: 1 grouped by the leader and took budgets apart, 2 is
+one family of tests. Published claims are compared with those of this version only if the versions
+are equal."""
+
+WORDS = 2
+"""Version of the wording of verdict and notes, which are compared only with those of this version;
+boards without a recorded version have the first one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A board, and all that stands beside it on the page."""
+    """A board, and everything else on the page."""
 
     board: Board
     rows: Sequence[Row]
-    """Those that the board was made from; the search is drawn from them."""
+    """The rows of the board; the search is drawn from them."""
     provenance: Provenance
     curves: Curves = field(default_factory=dict)
     """Learning curves, by trial."""
     images: Images = field(default_factory=dict)
-    """What the confirm runs gave on each test image."""
+    """The results of the confirm runs on each test image."""
     times: Sequence[Timed] = ()
-    """The networks of the board by the clock."""
+    """The measured latencies of the board's networks."""
     importances: Sequence[Importance] = ()
-    """What mattered in the methods' searches."""
+    """The importance of the searched hyperparameters."""
     fields: Sequence[Field] = ()
-    """What was searched."""
+    """The searched hyperparameters."""
 
 
 def facts(board: Board) -> dict[str, object]:
-    """What the board was computed with, and every row that it left out; for programs."""
+    """The rules of the board, and every row that it left out; for programs."""
     rules = board.rules
     unit = rules.cost.name
     return {
         "verdict": verdict(board),
         "notes": list(notes(board)),
+        "words": WORDS,
         f"budgets_{unit}": list(rules.budgets),
         f"primary_{unit}": rules.primary,
         **({} if rules.cost.batch is None else {"batch": rules.cost.batch}),
@@ -83,7 +89,7 @@ def facts(board: Board) -> dict[str, object]:
 
 
 def _effort(effort: Effort, rules: Rules) -> dict[str, object]:
-    """Without what only a study has that trains unreduced networks."""
+    """The effort as a JSON object; unreduced runs appear only if the study trains them."""
     return {name: v for name, v in vars(effort).items() if name != "unreduced" or rules.unreduced}
 
 

@@ -18,22 +18,23 @@ from orchestrator.store import Stored, StoredRun
 from orchestrator.store.published import board_run
 
 CLOSE = 1e-12
-"""Relative difference of two machines' last digits, where a file holds more than it shows."""
+"""Relative difference between the last digits of two machines, where a file holds more digits than
+it shows."""
 CLAIMS = ("state", "lo", "hi", "gain_lo", "gain_hi", "gain_p", "gain_p_holm", "p_best")
-"""Columns that say what a version made of the figures, beside the figures themselves."""
+"""Columns with a version's claims, beside the figures themselves."""
 
 
 def check_board(stored: Stored, board: Board, findings: Findings) -> None:
     """Compares the tables, the words and the runs of the published board with `board`.
 
-    What a version claimed by other statistics is not computed here: of its board the figures are
-    compared, and that is said.
+    The claims of a version with other statistics cannot be recomputed: only the figures of its
+    board are compared, and a note says so.
     """
     published = json.loads(stored.files["provenance.json"].decode(errors="replace")).get("board")
     if not (alike := claims_alike(stored)):
         findings.notes.append(
-            "The board was published by a version that made its claims in another way: its figures "
-            "are compared, its claims are not; `isoflop run` publishes it anew."
+            "The board was published by a version with other statistics: its figures are compared, "
+            "its claims are not; `isoflop run` publishes it again."
         )
     expected = {
         "leaderboard.csv": (frames.board_table(board).drop(columns=CLOCKED), 2),
@@ -65,6 +66,15 @@ def claims_alike(stored: Stored) -> bool:
 def _words(published: dict[str, Any], board: Board, findings: Findings) -> None:
     """The verdict, the notes and the effort."""
     recomputed = json.loads(json.dumps(facts(board), default=str))
+    published = dict(published)
+    if published.pop("words", 1) != recomputed.pop("words"):
+        findings.notes.append(
+            "The board was published by a version with another wording: its verdict and notes are "
+            "not compared; `isoflop run` publishes it again."
+        )
+        for name in ("verdict", "notes"):
+            published.pop(name, None)
+            del recomputed[name]
     fields = _present("report/provenance.json, board", published, recomputed, 0, findings)
     recomputed = {name: recomputed[name] for name in fields}
     for path, one, other in _leaves(published, recomputed, "board"):

@@ -226,7 +226,7 @@ def test_what_noise_separates_not_shares_a_letter():
         ]
     board = leaderboard(rows, Rules(budgets=(1,), primary=1))
     assert {board.cell(m, 1).letters for m in board.methods} == {"a"}
-    assert "cannot be told from the configuration found for dense" in verdict(board)
+    assert "is not separated from the configuration found for dense" in verdict(board)
 
 
 def test_constants_are_not_testable_and_not_separated():

@@ -134,16 +134,16 @@ def test_clear_cells_say_nothing_of_their_spread() -> None:
     board = two_cells([0.25, 0.251, 0.249], [0.5, 0.501, 0.499])
     assert [board.blurred(cell) for cell in board.cells] == [[], []]
     assert board.cell("dense", 0.3).spread == pytest.approx(0.001)
-    assert not [note for note in notes(board) if "cannot be told from" in note]
+    assert not [note for note in notes(board) if "not separated from" in note]
 
 
 def test_a_spread_wider_than_the_distance_to_the_budget_is_said() -> None:
     board = two_cells([0.29, 0.25, 0.33], [0.5, 0.501, 0.499])
     assert board.blurred(board.cell("dense", 0.3)) == ["its budget"]
-    (note,) = [note for note in notes(board) if "cannot be told from" in note]
+    (note,) = [note for note in notes(board) if "not separated from" in note]
     assert note == (
-        "dense at 0.3 ms: its 0.29 ± 0.04 ms cannot be told from its budget, since the spread is "
-        "wider than the distance."
+        "dense at 0.3 ms: its 0.29 ± 0.04 ms are not separated from its budget, since the spread "
+        "is wider than the distance."
     )
 
 

@@ -93,7 +93,7 @@ def test_not_being_worse_than_itself_unreduced_is_one_family_with_dense(whole, s
     assert own.difference == pytest.approx(0.80 - whole)
     said = f"resrep (p {p_text(own.p_holm)}) is not worse than itself unreduced by more than 1"
     assert (said in verdict(board)) == shown
-    none = "of none it is shown that it is not worse than itself unreduced by more than 1 point"
+    none = "no method is shown to be not worse than itself unreduced by more than 1 point"
     assert (none in verdict(board)) != shown
     alone = leaderboard(rows(whole=whole, wholes=0), rules)
     (before,) = alone.not_worse

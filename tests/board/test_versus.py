@@ -63,5 +63,5 @@ def test_duplicates_stand_on_the_board() -> None:
     train, test = part(30, 1, "train/"), part(9, 2, "test/")
     test.images[:4] = train.images[:4]
     board = side(surveyed(source(train=train, test=test)).digest).board
-    assert notes(board)[0].startswith("4 of 9 test images stand in training or validation too")
+    assert notes(board)[0].startswith("4 of 9 test images are in training or validation too")
     assert not any("pixel for pixel" in note for note in notes(side(SAME).board))

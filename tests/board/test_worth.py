@@ -29,9 +29,9 @@ def test_decisions_that_are_worth_something_make_a_network_dynamic():
 @pytest.mark.parametrize(
     ("alike", "majority_macs", "reason"),
     [
-        (0.99, 9e5, "all runs on 99.0 % of the images"),
+        (0.99, 9e5, "everything runs on 99.0 % of the images"),
         (0.97, 8e5, "97.0 % of the images get the same decisions"),
-        (0.30, 8e5, "another image's serve as well"),
+        (0.30, 8e5, "another image's are as good"),
     ],
 )
 def test_decisions_that_are_worth_nothing_make_it_static_with_a_reason(

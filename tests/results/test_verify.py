@@ -262,7 +262,7 @@ def test_a_board_of_an_earlier_version_is_verified(honest: Stored) -> None:
     facts["board"]["notes"] = ["A note in other words."]
     findings = verified("kept", replace(with_facts(honest, facts), trials=tuple(trials)))
     assert findings.flaws == []
-    assert any("made its claims in another way" in note for note in findings.notes)
+    assert any("with other statistics" in note for note in findings.notes)
 
 
 def test_without_what_a_board_is_made_from_nothing_is_verified(
@@ -296,7 +296,7 @@ def test_a_board_from_the_store_alone_draws_the_predictions_too(
     place.artefact(RUN, "*.parquet").unlink()
     outcome = show("kept", place.out)
     assert outcome.board.known == {0.5: "predictions", 1.0: "counts"}
-    assert f"{RUN}, ...); `isoflop verify` says which" in caplog.text
+    assert f"{RUN}, ...); `isoflop verify` lists them" in caplog.text
 
     other = "dense-00001-seed1"
     path = place.artefact(other, "*.parquet")

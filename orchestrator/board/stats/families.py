@@ -11,7 +11,7 @@ class Adjusted:
     p: float
     """Adjusted: below the family's level where the test rejects."""
     confidence: float
-    """Of an interval that leaves out 0 exactly where the test rejects."""
+    """Confidence of an interval that leaves out 0 exactly where the test rejects."""
 
 
 def holm(

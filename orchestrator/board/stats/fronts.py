@@ -64,7 +64,7 @@ def mean_best_accuracy(
 
 
 def check(macs: Sequence[float], accuracy: Sequence[float]) -> None:
-    """Refuses what moocore would pass over in silence.
+    """Check points that moocore would accept in silence.
 
     Raises:
         ValueError: a point that the gate would not have let through.

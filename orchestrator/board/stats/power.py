@@ -1,4 +1,4 @@
-"""How many runs a difference takes to be found."""
+"""The number of runs that a difference needs to be detected."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,18 +7,18 @@ from orchestrator.board.stats.units import Floats, Units, scipy
 
 Counts = NDArray[np.int64]
 MOST_SEEDS = 100
-"""Further runs per method, above which `more_seeds` counts no further."""
+"""Largest number of further runs per method that `more_seeds` considers."""
 
 
 def detectable(seeds: int, level: float = 0.05, power: float = 0.8) -> float | None:
-    """The least difference that Welch's two-sided test finds with probability `power`.
+    """The smallest difference that Welch's two-sided test detects with probability `power`.
 
     In seed-to-seed standard deviations, alike on both sides, for normal samples of `seeds` each;
     None under two seeds. Given the ratio of the two variances, the statistic is noncentral t with
     `2 (seeds - 1)` degrees of freedom, whatever the ratio, and Welch's critical value depends on
     the ratio alone, which is beta distributed: so this is exact but for the quadrature. Taking the
-    test's degrees of freedom as fixed would promise a third more than three seeds can tell apart
-    at level 0.01.
+    test's degrees of freedom as fixed would promise a third more than three seeds can detect at
+    level 0.01.
     """
     if seeds < 2:
         return None

@@ -1,4 +1,4 @@
-"""What a claim rests on: independent runs of a method, and the test images that they share."""
+"""The basis of a claim: independent runs of a method, and the test images that they share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,14 +40,14 @@ class Units:
 
     @property
     def interaction(self) -> float:
-        """What neither the unit nor the image explains, as a part of the mean's variance."""
+        """The part of the mean's variance that neither the unit nor the image explains."""
         assert self.correct is not None
         return interaction(self.correct) / self.correct.size
 
     @property
     def of_images(self) -> float:
-        """Variance of the mean over images: binomial, by the rule of Jeffreys, where all that is
-        known is their number; 0 where not even that is."""
+        """Variance of the mean over images: binomial, by the rule of Jeffreys, if only their number
+        is known; 0 if not even that is."""
         if self.images is None:
             return 0.0
         share = (self.mean * self.images + 0.5) / (self.images + 1)
@@ -70,7 +70,7 @@ def interaction(values: Floats) -> float:
 
 
 def quantile(confidence: float, freedom: float) -> float:
-    """Of Student's t, for a two-sided interval."""
+    """The quantile of Student's t for a two-sided interval."""
     return float(scipy().special.stdtrit(freedom, 0.5 + confidence / 2))
 
 

@@ -1,1 +1,1 @@
-"""How it looks: the HTML page, its figures and tables, and the terminal."""
+"""The report: the HTML page, its figures and tables, and the terminal."""

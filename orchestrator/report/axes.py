@@ -1,4 +1,4 @@
-"""Further axes of cost: what the networks of a cell take beside their MACs."""
+"""Further axes of cost: size, memory, time and energy of the networks of a cell."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ class Axis:
     name: str
     """Its column in leaderboard.csv, and its name on the command line."""
     label: str
-    """What it is and in which unit, for people."""
+    """Its name and unit, for people."""
     scale: float
     """The label's unit, in units of the column."""
     of: Callable[[Cell, Times], float | None]
     """A cell's value, mean over its confirm runs; None where it was not measured."""
     clocked: bool = False
-    """Whether a clock or a meter took it, so that no evidence gives it again."""
+    """Whether a clock or a meter measured it, so that the evidence cannot recompute it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _size(name: str, cell: Cell, _times: Times) -> float | None:
 
 
 def _clock(field: str, batch: int, cell: Cell, times: Times) -> float | None:
-    """A figure of the cell's line at one size of a batch."""
+    """A column of the cell's latency at one batch size."""
     for time in times:
         if (time.method, time.budget, time.batch) == (cell.method, cell.budget, batch):
             value: float | None = getattr(time, field)
@@ -74,7 +74,7 @@ AXES = (
     _timing("joules", "joules an image", "joules", 64),
 )
 CLOCKED = [axis.name for axis in AXES if axis.clocked]
-"""Columns that no evidence gives again."""
+"""Columns that the evidence cannot recompute."""
 
 
 def costs(cell: Cell, times: Times) -> dict[str, float | None]:
@@ -108,13 +108,13 @@ def axis_table(board: Board, times: Times, name: str) -> Table:
     valid = [axis.name for axis in known(board, times)]
     axis = next((axis for axis in AXES if axis.name == name and name in valid), None)
     if axis is None:
-        hint = nearest(name, valid) if valid else "it has none: its trials measured no size"
+        hint = nearest(name, valid) if valid else "it has none: its networks were not measured"
         raise StudyError(f"--axis must be an axis that this study has, but got {name!r}; {hint}")
     grid = table(
         text("network", wrap=False),
         *(number(head) for head in ("budget", "test acc %", axis.label)),
         text("front"),
-        caption="Exploratory: confirmed networks, means over seeds; front: no other one is as "
+        caption="Exploratory: confirmed networks, means over seeds. front: no other network is as "
         "accurate for less.",
     )
     for spot in spots(board, times, axis):

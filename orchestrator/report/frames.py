@@ -34,7 +34,8 @@ def tables(report: Report) -> dict[str, bytes]:
 
 
 def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
-    """One row per method and budget; accuracies as fractions, costs in MMACs and as they say."""
+    """One row per method and budget; accuracies as fractions, costs in the unit that the column's
+    name ends in."""
     unit, records = board.cost.name, []
     for cell in board.cells:
         gain = board.gain(cell.method, cell.budget)
@@ -84,7 +85,7 @@ def board_table(board: Board, times: Sequence[Timed] = ()) -> pd.DataFrame:
 
 
 def _clocked(board: Board, cell: Cell) -> dict[str, object]:
-    """What a board of milliseconds has beside its MACs."""
+    """The further columns of a board of milliseconds."""
     if not board.cost.clocked:
         return {}
     choices = [choice.ms or 0.0 for choice in cell.choices]
@@ -97,7 +98,7 @@ def _clocked(board: Board, cell: Cell) -> dict[str, object]:
 
 
 def _matched(board: Board, cell: Cell) -> dict[str, float | None]:
-    """The gain over the baseline at what the cell itself costs."""
+    """The gain over the baseline at the cell's own cost."""
     pairs = (m for m in board.matched if m.method == cell.method and cell.budget == board.primary)
     found = next(pairs, None)
     return {
@@ -109,7 +110,7 @@ def _matched(board: Board, cell: Cell) -> dict[str, float | None]:
 
 
 def _unreduced(board: Board, cell: Cell) -> dict[str, float | None]:
-    """The gain over what the cell's networks are reduced from; of a study that trains it."""
+    """The gain over the cell's unreduced networks, where the study trains them."""
     pairs = (u for u in board.unreduced if u.method == cell.method and cell.budget == board.primary)
     found = next(pairs, None)
     return {
@@ -122,7 +123,7 @@ def _unreduced(board: Board, cell: Cell) -> dict[str, float | None]:
 
 
 def _chosen(choices: Sequence[Choice]) -> dict[str, object]:
-    """What was chosen, by each search where there are several: their means, and their names."""
+    """The chosen configurations, one for each search: their means, and their names."""
     n = len(choices)
     params = [dict(choice.params) for choice in choices]
     return {
@@ -136,7 +137,7 @@ def _chosen(choices: Sequence[Choice]) -> dict[str, object]:
 
 
 def _worth(cell: Cell) -> dict[str, float | None]:
-    """What deciding per image is worth; empty where nothing is decided."""
+    """The worth of routing; empty for networks that decide nothing per image."""
     worth = cell.worth
     return {
         "worth": worth.gain.mean if worth else None,
@@ -250,7 +251,8 @@ def latency_table(times: Iterable[Timed], cost: Cost = MACS) -> pd.DataFrame:
 
 
 def search_table(rows: Iterable[Row], fields: Sequence[Field]) -> pd.DataFrame:
-    """One row per operating point of the search that has figures, with what was searched."""
+    """One row per operating point of the search that has figures, with the searched
+    hyperparameters."""
     columns = ["method", "trial", "point", "repeat", "val_acc", "val_macs_mean_m", "params"]
     names: dict[str, list[str]] = {}
     for field in fields:

@@ -13,17 +13,17 @@ from orchestrator.board.stats.units import Units
 from orchestrator.record.evidence import Images, PerImage
 
 Kind = Literal["difficulty", "loss", "class"]
-"""What the test images are grouped by: the difficulty that the data set states, the baseline's
-loss where it states none, or the label."""
+"""The groups of test images: by the difficulty that the data set states, else by the baseline's
+loss, and by the label."""
 PARTS = 5
 """Groups of equal size by difficulty or loss, where there are more values than that."""
 MOST_CLASSES = 40
-"""Classes beyond which they are not told apart."""
+"""Largest number of classes that are shown as groups."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Test images that have something in common, at one method's cell."""
+    """A group of test images, at one method's cell; means over its seeds."""
 
     method: str
     kind: Kind
@@ -95,7 +95,7 @@ def _parted(values: Float[np.ndarray, " images"]) -> tuple[list[str], Int[np.nda
 
 
 def _loss(baseline: Sequence[PerImage]) -> Float[np.ndarray, " images"] | None:
-    """The baseline's loss on each image, mean over its seeds; None where it was not kept."""
+    """The baseline's mean loss over its seeds on each image; None where it was not recorded."""
     losses = [run.losses for run in baseline if run.losses is not None]
     if not losses or len({len(loss) for loss in losses}) > 1:
         return None
@@ -108,8 +108,8 @@ def _runs(units: Sequence[Sequence[PerImage]]) -> list[PerImage]:
 
 
 def _units(board: Board, method: str, images: Images) -> list[list[PerImage]]:
-    """What each seed of a method's primary cell gave, or those of each search where these are
-    repeated; those on other test images are left out."""
+    """The results of each seed of a method's primary cell, or of the seeds of each search where
+    searches are repeated; those on other test images are left out."""
     units: dict[object, list[PerImage]] = {}
     first: PerImage | None = None
     for row in board.cell(method, board.primary).seeds:

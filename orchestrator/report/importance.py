@@ -1,4 +1,4 @@
-"""Which hyperparameters decided what a search found, and what its best trials share."""
+"""Which hyperparameters decided the result of a search, and what its best trials share."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 LEAST = 10
-"""Trials of a method under the primary budget, below which nothing is said."""
+"""Minimal number of a method's trials under the primary budget for which an importance is
+computed."""
 BEST = 0.25
 """The fraction of a method's trials that count as its best."""
 RESAMPLES = 50
@@ -30,26 +31,28 @@ RESAMPLES = 50
 
 @dataclass(frozen=True)
 class Importance:
-    """How far one searched hyperparameter tells a method's best trials from all of them."""
+    """How well one searched hyperparameter separates a method's best trials from all of its
+    trials."""
 
     method: str
     field: str
     share: float
-    """Of all its hyperparameters, by PED-ANOVA (Watanabe et al., 2023); they add up to 1."""
+    """Share of the importance of all its hyperparameters, by PED-ANOVA (Watanabe et al., 2023); the
+    shares add up to 1."""
     lo: float
     hi: float
     """The middle 90 % over resampled trials."""
     searched: str
     """The range that was searched."""
     best: str
-    """What the best quarter has."""
+    """The range, or the values, of the best quarter."""
     trials: int
 
 
 def importances(study: Study, rows: Sequence[Row], primary: float) -> list[Importance]:
-    """For every method with trials enough, its searched hyperparameters, the most important first.
+    """For every method with enough trials, its searched hyperparameters, the most important first.
 
-    Of trials that end under the primary budget, by the validation error of their best point.
+    Only trials under the primary budget count, by the validation error of their best point.
     """
     errors = candidates(rows, primary, study.cost)
     try:

@@ -1,4 +1,4 @@
-"""The board and the report of a study, from its rows and all that stands behind them."""
+"""The board and the report of a study, made from its rows and their evidence."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -25,18 +25,18 @@ from orchestrator.report.page import page
 from orchestrator.study.file import Study
 
 CurvesOf = Callable[[Sequence[Row]], Curves]
-"""The learning curves of these trials, as far as they have any."""
+"""The learning curves of these trials, as far as they exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a board and its report are made from."""
+    """The sources of a board and its report."""
 
     study: Study
     rows: Sequence[Row]
     provenance: Provenance
     images: Images = field(default_factory=dict)
-    """What the confirm runs gave on each test image, where that is recorded."""
+    """The results of the confirm runs on each test image, where they are recorded."""
     latencies: Sequence[Latency] = ()
     curves: CurvesOf = lambda _: {}
 
@@ -49,12 +49,12 @@ class Published:
     page: Path
     """The HTML page; the report's other files lie beside it."""
     times: Sequence[Timed]
-    """The board's networks by the clock."""
+    """The measured latencies of the board's networks."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sweep ends in."""
+    """The result of a sweep."""
 
     board: Board
     report: Path
@@ -65,7 +65,7 @@ class Outcome:
     fresh: bool
     """Whether anything was left to run."""
     times: Sequence[Timed] = ()
-    """The board's networks by the clock."""
+    """The measured latencies of the board's networks."""
 
 
 def publish(source: Source, folder: Path, *, primary: float | None = None) -> Published:

@@ -1,4 +1,4 @@
-"""The one kind of table that the terminal shows: a line under the heads, no frame."""
+"""The table style of the terminal: a line under the heads, no frame."""
 
 from rich import box
 from rich.table import Column, Table

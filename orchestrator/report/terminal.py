@@ -17,7 +17,8 @@ from orchestrator.report.table import number, table, text
 
 
 def terminal(board: Board, *, times: Sequence[Timed] = ()) -> RenderableType:
-    """Effort, latency, routing, then the board with its notes: what scrolls away is the detail.
+    """The tables of effort, latency and routing, then the board with its notes, nearest to the
+    prompt.
 
     The verdict is not among them: a caller prints it last. 80 columns and no colour suffice.
     """
@@ -49,7 +50,8 @@ def comparison(board: Board) -> RenderableType:
 
 
 def side_by_side(versus: Versus) -> RenderableType:
-    """Two studies: what each shared method gained, what it took, and what else differs."""
+    """The table of two studies: the gain, the cost and the other differences of each shared
+    method."""
     one, other = versus.first.study.name, versus.second.study.name
     kind = "Exploratory: more differs than the code. " if versus.exploratory else ""
     parts: list[RenderableType] = [
@@ -69,30 +71,31 @@ def _cells(board: Board, primary: float | None) -> Table:
     rules = board.rules
     unit, timed = board.cost.unit, board.cost.clocked
     measured = (
-        "ms with their spread, ! over the budget, ? not told from it or from the cell beside. "
+        "ms with their spread; ! is over the budget, ? is within the spread of it or of a "
+        "neighbouring cell. "
         if timed
-        else "MMACs (fvcore FLOPs) are measured on test, beside their share of the budget, ! over "
+        else "MMACs (fvcore FLOPs) are measured on test, with their share of the budget; ! is over "
         "it. "
     )
     caption = (
         (f"* primary budget, in {unit}. " if primary else f"Budgets in {unit}. ")
         + f"Test accuracy with its {100 * rules.confidence:g} % interval, gains in points. "
         f"{measured}"
-        "Two that share a letter cannot be told apart; at other budgets nothing is tested."
+        "Methods that share a letter are not separated; at other budgets nothing is tested."
     )
     if rules.undeclared:
         caption += (
-            " † no budget of the study: the best on validation of what was confirmed for its "
-            "budgets; exploratory."
+            " † not a budget of the study: the best on validation among its confirmed "
+            "configurations; exploratory."
         )
     if any(board.leads(cell) for cell in board.cells):
         caption += " \N{BLACK STAR} highest mean at its budget, no claim by itself."
     if any(board.repeated(cell) is not None for cell in board.cells):
         caption += ' Beside "as" stands the lower budget whose networks these are.'
     if any(cell.static for cell in board.cells):
-        caption += " \N{DEGREE SIGN} static: deciding per image is worth nothing there."
+        caption += " \N{DEGREE SIGN} static: routing is worth nothing there."
     if board.noise_floor is not None:
-        caption += " Gains marked ~ are noise by the A/A control."
+        caption += " Gains marked ~ are within the noise of the A/A control."
     many = any(cell.top5 is not None for cell in board.cells)
     grid = table(
         number("budget"),
@@ -126,7 +129,7 @@ def _equal(board: Board) -> str:
 
 
 def _spent(board: Board, cell: Cell) -> tuple[str, ...]:
-    """What the budget limits, with its marks; of MACs also the share of it that is used."""
+    """The cost that the budget limits, with its marks; of MACs also the share of the budget."""
     marks = ("!" if cell.overrun else "") + ("?" if board.blurred(cell) else "")
     if board.cost.clocked:
         return (words.spent_text(cell) + marks,)
@@ -140,13 +143,13 @@ def _named(cell: Cell) -> str:
 
 
 def _routing(board: Board) -> Table:
-    """What deciding per image is worth at the primary budget."""
+    """The worth of routing at the primary budget."""
     caption = (
         f"Test accuracy in % at {board.cost.amount(board.primary)} with each image under its own "
         "decisions, under another image's (the same MACs), with all images under the majority's, "
-        "and with all run. Worth: own less another's, in points, with its "
+        "and with all run. Worth: own minus another's, in points, with its "
         f"{100 * board.rules.confidence:g} % interval over seeds and images. A network whose "
-        "decisions are worth nothing is static (\N{DEGREE SIGN}), whatever its MACs vary by."
+        "decisions are worth nothing is static (\N{DEGREE SIGN}), however much its MACs vary."
     )
     heads = ("own", "another's", "majority's", "all run", "worth")
     grid = table(text("routing", wrap=False), *map(number, heads), caption=caption)
@@ -165,11 +168,11 @@ def _routing(board: Board) -> Table:
 
 
 def _unreduced(board: Board) -> Table:
-    """Methods beside what their networks at the primary budget are reduced from."""
+    """The methods compared with their unreduced networks at the primary budget."""
     caption = (
         f"Test accuracy in % and MMACs at {board.cost.amount(board.primary)}, and of the same "
-        "networks without what the method saves, trained as long; the difference in points with "
-        f"its {100 * board.rules.confidence:g} % interval, not adjusted."
+        "networks unreduced, trained for as many epochs; the difference in points with its "
+        f"{100 * board.rules.confidence:g} % interval, not adjusted."
     )
     heads = ("test acc %", "unreduced", "difference", "MMACs", "unreduced", "saved")
     grid = table(text("itself", wrap=False), *map(number, heads), caption=caption)
@@ -188,7 +191,7 @@ def _unreduced(board: Board) -> Table:
 
 
 def _effort(board: Board) -> Table:
-    """What each method was given, with a column for every outcome that a trial had."""
+    """The effort of each method, with a column for every outcome that a trial had."""
     outcomes = {
         "pruned": [e.pruned for e in board.effort],
         "failed": [e.failed for e in board.effort],
@@ -213,15 +216,16 @@ def _effort(board: Board) -> Table:
 
 
 def _times(board: Board, times: Sequence[Timed]) -> Table:
-    """The deployed networks at the primary budget by the clock."""
-    heads = ("images", "ms a call", "p95", "speed-up", "by MACs", "honesty")
+    """The measured latency of the deployed networks at the primary budget."""
+    heads = ("images", "ms a call", "p95", "speed-up", "by MACs")
     seeds = words.plural(max(time.seeds for time in times), "confirm run")
     caption = (
         f"Deployed networks at {board.cost.amount(board.primary)}, {seeds} each, timed in turns "
         f"with {board.baseline}'s. ± standard deviation over seeds; p95: 95 % of the calls take "
-        "no longer. Honesty: measured speed-up over the one by MACs."
+        "no longer. Speed-up kept: the measured speed-up divided by the one that MACs predict."
     )
-    grid = table(text("latency", wrap=False), *map(number, heads), caption=caption)
+    kept = number("speed-up kept", wrap=True)
+    grid = table(text("latency", wrap=False), *map(number, heads), kept, caption=caption)
     for time in sorted(times, key=lambda time: board.methods.index(time.method)):
         if time.budget == board.primary and time.ms is not None:
             ratios = (time.speed_up, time.macs_speed_up, time.honesty)
@@ -242,8 +246,8 @@ def _pairs(board: Board) -> Table:
         number("difference"),
         number("p, Holm"),
         text("to separate"),
-        caption="All pairs, in points of accuracy. Those of the primary budget are tested as one "
-        "family (Holm), their intervals are adjusted alike; at other budgets nothing is tested.",
+        caption="All pairs, in points of accuracy. Those at the primary budget are tested as one "
+        "family (Holm), with adjusted intervals; at other budgets nothing is tested.",
     )
     for budget in board.budgets:
         family = [pair for pair in board.pairs if pair.budget == budget]
@@ -269,8 +273,8 @@ def _differences(versus: Versus) -> Table:
     )
     if undeclared:
         caption += (
-            " † no budget of one study: there the best on validation of what it confirmed for its "
-            "budgets; exploratory."
+            " † not a budget of one study: the best on validation among its confirmed "
+            "configurations; exploratory."
         )
     grid = table(
         number("budget"),

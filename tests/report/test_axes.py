@@ -77,7 +77,7 @@ def test_rows_of_an_earlier_version_have_no_axis() -> None:
     assert known(board, []) == []
     assert frames.board_table(board)["parameters"].isna().all()
     assert not any("parameters" in name for name in board_run(board, "dense")[0])
-    with pytest.raises(StudyError, match="its trials measured no size"):
+    with pytest.raises(StudyError, match="its networks were not measured"):
         axis_table(board, [], "parameters")
 
 

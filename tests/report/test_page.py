@@ -182,7 +182,7 @@ def test_noise_and_the_control_are_said_in_words():
     assert "A/A control, not tested" in html
     assert '<span class="sub">noise</span>' in html
     assert "differ by up to 1.00 points" in html
-    assert "and test images, as many as there are, not paired" in html
+    assert "and test images, by their number alone, not paired" in html
     pairs = frames.pairs_table(board)
     assert set(pairs[pairs.noise].method + pairs[pairs.noise].other) >= {"densedense-again"}
     text = text_of(terminal(board))

@@ -112,7 +112,7 @@ def test_both_are_beside_what_they_are_reduced_from(board: Board) -> None:
 def test_every_view_shows_it(ran: Place, board: Board) -> None:
     folder = ran.out / STUDY.name / "report"
     page = (folder / "report.html").read_text()
-    assert "Beside themselves unreduced" in page
+    assert "Compared with their unreduced networks" in page
     assert "Unreduced runs" in page
     facts = json.loads((folder / "provenance.json").read_text())["board"]
     assert [pair["method"] for pair in facts["unreduced"]] == [p.method for p in board.unreduced]
@@ -126,7 +126,7 @@ def test_every_view_shows_it(ran: Place, board: Board) -> None:
     shown = io.StringIO()
     Console(width=80, no_color=True, file=shown).print(terminal(board))
     assert all(len(line.rstrip()) <= 80 for line in shown.getvalue().splitlines())
-    assert "networks without what the method saves" in " ".join(shown.getvalue().split())
+    assert "networks unreduced" in " ".join(shown.getvalue().split())
     line = ran.client.get_run(ran.runs["board: resrep"]).data
     assert line.metrics["over_unreduced/at_0.15m"] == round(resrep.result.difference or 0, 4)
     assert f"runs/{ran.runs[WHOLE]}" in line.tags[NOTE]

@@ -1,4 +1,4 @@
-"""How long the board's networks take: one line per method and budget, for each size of a batch."""
+"""The latency of the board's networks: one line per method and budget, for each batch size."""
 
 import itertools
 from collections.abc import Sequence

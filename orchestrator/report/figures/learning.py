@@ -1,4 +1,4 @@
-"""Learning curves: whose are shown, where they come from, and how they are drawn."""
+"""Learning curves: which trials are shown, and how they are drawn."""
 
 from collections.abc import Iterable, Sequence
 

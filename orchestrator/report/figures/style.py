@@ -39,7 +39,7 @@ PAPER: Any = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
-"""Of the files for papers: text at 7 points in the width that is printed, and as a font that is
+"""Settings of the files for papers: text at 7 points in the printed width, and as a font that is
 embedded in the file (Type 42, as journals ask) or as outlines."""
 COLUMN, PAGE = 3.5, 7.0
 """Inches: one column of a journal, and two."""

@@ -41,7 +41,7 @@ from orchestrator.study.space import spaces
 LINE = 100
 """Characters of a line at most where nothing is redrawn."""
 LOADING = "Loading PyTorch, Ray and MLflow"
-"""What the driver does before it can tell."""
+"""The driver's first step, before its first event."""
 FEW = 2
 """Trials that must have ended before the time left is more than a guess."""
 AROUND = 12
@@ -61,7 +61,7 @@ class _Running:
 
     @property
     def epochs(self) -> int:
-        """Of the whole trial; 0 where they are not recorded."""
+        """Epochs of the whole trial; 0 where they are not recorded."""
         return int(self.start.params.get(EPOCHS) or 0)
 
     @property
@@ -87,7 +87,8 @@ class _Counts:
     """What that costs."""
 
     def mean_seconds(self, role: Role) -> float | None:
-        """Of a trial of this role, else of the other: both train a configuration of the method."""
+        """Mean seconds of a trial of this role, else of the other: both train a configuration of
+        the method."""
         other: Role = "confirm" if role == "search" else "search"
         measured = self.seconds.get(role) or self.seconds.get(other)
         return fmean(measured) if measured else None
@@ -257,7 +258,7 @@ class Progress:
         }
 
     def _left(self) -> str:
-        """How long training takes yet, once every method that has trials left was measured."""
+        """The remaining time of training, once every method with trials left was measured."""
         seconds = self._device_seconds_left()
         if seconds is None or self._done() - self._ended_before < FEW:
             return ""
@@ -271,7 +272,8 @@ class Progress:
         return f"{most} {_rounded(seconds / pace)} of training left"
 
     def _device_seconds_left(self) -> float | None:
-        """Of one worker, for all trials that are left; None where a method was not measured."""
+        """Seconds of one worker for all trials that are left; None where a method was not
+        measured."""
         plan, left = self._study.search, 0.0
         confirm_left = None
         if self._confirm is not None:
@@ -371,7 +373,7 @@ def _clock(seconds: float) -> str:
 
 
 def _rounded(seconds: float) -> str:
-    """A time that pretends to no more than it knows."""
+    """A time, rounded to its precision."""
     if seconds < 90:
         return f"{max(1, round(seconds)) if seconds < 10 else 10 * round(seconds / 10)} s"
     minutes = round(seconds / 60)

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-# Modules are compiled once, and not by each process anew, whatever the environment says.
+# Modules are compiled once rather than by each process, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test test-all lint docs bench bench-gpu bench-scale lock clean
@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --durations 25
 test: $(READY)
 	$(PYTEST) -m "not full"
 
-# What takes longer, too: many kills, every format of every export, long benchmarks.
+# Every test, including the long ones: many kills, every format of every export, long benchmarks.
 test-all: $(READY)
 	$(PYTEST)
 

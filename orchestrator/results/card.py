@@ -1,4 +1,5 @@
-"""The card of an export: all that one must know to use the network and to trust its numbers."""
+"""The card of an export: everything that a user needs to run the network and to trust its
+numbers."""
 
 import importlib.metadata
 import json

@@ -33,7 +33,7 @@ from orchestrator.board.stats.intervals import crossed_mean
 
 CONSOLE = Console(highlight=False, soft_wrap=True)
 NONE = float("nan")
-"""Of what a network does not have."""
+"""Placeholder of a value that a network lacks."""
 NAMES = {
     "another": "another\nimage's",
     "own": "own\ndecisions",
@@ -55,7 +55,7 @@ class Row:
     rate: float
     """Share of what can be decided that runs: MACs between the cheapest decisions and all."""
     spearman: float
-    """Of an image's MACs and its difficulty; 0 where either is constant."""
+    """Correlation of an image's MACs with its difficulty; 0 where either is constant."""
     levels: str
     """Accuracy at each level of difficulty, the easiest first."""
     seconds: float

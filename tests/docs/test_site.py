@@ -13,18 +13,12 @@ pytest.importorskip("mkdocs")
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
+from spoken import SPOKEN
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-SPOKEN = re.compile(
-    r"goes? on\b|what comes of it|without more words|has mostly|in the fastest of its exact forms,"
-    r"|makes every published|for the eye|whoever wins|waits for ever|the board is made again"
-    r"|what would do\b|beyond doubt|tells of\b|can tell\b|some five minutes|foretold",
-    re.IGNORECASE,
-)
-"""Phrases that an editor struck from these pages, each for its kind."""
 
 
 @pytest.fixture(scope="module")

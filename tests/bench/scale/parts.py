@@ -185,7 +185,7 @@ def samplers(_trials: int, _folder: Path, _sampler: str) -> dict[str, Any]:
 
 
 def proposal(space: Space, plan: Study, size: int) -> float:
-    """The median cost of a proposal from so many trials at random places, in ms of CPU."""
+    """The median cost of a proposal from this many trials at random places, in ms of CPU."""
     draw = random.Random(size)
     history = [
         create_trial(

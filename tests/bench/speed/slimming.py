@@ -147,7 +147,7 @@ def _shipped(net: GatedSupernet, shares: Shares) -> BucketedNet:
 def _over_masked(
     clock: Clock, net: GatedSupernet, images: Tensor, packed: Tensor, shares: Shares
 ) -> tuple[Ratio, Ratio]:
-    """Of the whole network, and of what runs at its own width."""
+    """The time of the whole network, and of the part that runs at its own width."""
     theirs, ours = MaskedSupernet(net), _shipped(net, shares)
     same(ours(packed), theirs(images, shares))
     whole = clock.faster(lambda: theirs(images, shares), lambda: ours(packed), rounds=5)[0]

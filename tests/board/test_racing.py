@@ -91,7 +91,7 @@ def test_the_budget_holds_and_rounds_share_it(budget: int) -> None:
 
 
 def test_nothing_is_decided_before_a_round_has_ended() -> None:
-    """Of a whole race, any prefix in which a run of the round is missing plans that round again."""
+    """Any prefix of a race in which a run of the round is missing plans that round again."""
     what = study("dense", "skipnet", "resrep", budget=9)
     rows = raced(what, {"dense": 0.8, "skipnet": 0.806, "resrep": 0.795}, seed=6)
     whole, draw = planned(rows, what), random.Random(3)
@@ -186,7 +186,7 @@ def test_a_board_says_what_the_race_left_open() -> None:
 
 
 @pytest.mark.parametrize("search", [{"trials": 1}, {"trials": 4, "repeats": 3}])
-def test_a_driver_that_dies_in_a_race_goes_on_as_if_it_had_not(
+def test_a_driver_that_dies_in_a_race_resumes_as_if_it_had_not(
     search: dict[str, int], tmp_path: Path
 ) -> None:
     """The search itself, whose driver is new for every trial or never, ends in the same runs."""

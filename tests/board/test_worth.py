@@ -90,7 +90,7 @@ def test_a_point_that_is_one_network_for_all_images_is_static_where_another_deci
 
 @pytest.mark.parametrize(("lost", "shown"), [(0, True), (40, False)])
 def test_a_network_is_held_against_itself_with_all_run(lost, shown):
-    """Of 400 images, as many as `lost` are right with all run alone."""
+    """As many of 400 images as `lost` are right only with everything run."""
     rows, images = routed(0.1)
     for key, one in images.items():
         all_run = one.correct.copy()

@@ -152,7 +152,7 @@ def test_what_was_trained_by_hand_is_kept_and_shipped(
     assert right == pytest.approx(figures["test_acc"], abs=0.01)
     assert isoflop(*words).code == 0, "the same training writes the same folder"
     assert [proof] == list((folder / "evidence").iterdir())
-    for extra, sentence in (["--at", "1"], "--at names a cell"), (["--point", "x"], "--point must"):
+    for extra, sentence in (["--at", "1"], "--at selects"), (["--point", "x"], "--point must"):
         refused = isoflop("export", str(folder), *extra)
         assert (refused.code, len(refused.err.splitlines())) == (2, 1)
         assert sentence in refused.err

@@ -203,7 +203,7 @@ def test_quiet_shows_nothing() -> None:
     assert shown(*events, terminal=True, quiet=True) == ""
 
 
-def test_trials_that_equal_time_will_hold_are_not_foretold() -> None:
+def test_trials_that_equal_time_will_hold_are_not_predicted() -> None:
     timed = STUDY.model_copy(update={"search": SearchPlan(trials=2, seconds=60)})
     text = shown(
         Resumed(),

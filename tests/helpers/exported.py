@@ -40,7 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
 """Gates of these treat images unlike, with this seed."""
 SEED = 4
 POINTS = {"skipnet": "policy", "dsnet": "gate", "resrep": "prune"}
-"""Of methods that have several, the one that the board would take."""
+"""The operating point that the board would take, for methods that have several."""
 FORMATS = ("torch", "pt2", "onnx")
 BUDGET = 50.0
 

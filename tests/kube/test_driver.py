@@ -131,7 +131,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path, url: str) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_a_study_goes_on_in_the_storage_that_it_began_in(tmp_path: Path) -> None:
+def test_a_study_resumes_in_the_storage_that_it_began_in(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'o.db'}"
     ledger = Ledger(tmp_path / "one", STUDY, optuna=url)
     flow(ledger)

@@ -195,7 +195,7 @@ def test_a_watch_that_expired_is_begun_anew(
         assert isoflop("status", sweep, "--wait", "--timeout", "30") == 0
 
 
-def test_a_time_out_is_told_and_the_sweep_goes_on(
+def test_a_time_out_is_reported_and_the_sweep_continues(
     server: Server, isoflop: Call, sweep: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.status(sweep, jobDeploymentStatus="Running", jobStatus="RUNNING")

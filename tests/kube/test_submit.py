@@ -200,7 +200,7 @@ def test_one_node_takes_a_claim_for_one_node(
     assert isoflop("submit", files[0]) == 0
 
 
-def test_who_may_not_read_secrets_is_warned_and_goes_on(
+def test_who_may_not_read_secrets_is_warned_and_continues(
     server: Server, isoflop: Call, files: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.fail("GET", "/secrets/", "403", times=9)

@@ -28,7 +28,7 @@ RECIPE = Recipe(epochs=3, batch_size=48, lr=0.07)
 FEW = Recipe(epochs=3, batch_size=16, lr=0.05)
 """For trainings that are compared bit by bit, on a twelfth of the images."""
 TOLERANCE = 1e-4
-"""Of logits: the deployed form folds its norms, and so rounds in another order."""
+"""Tolerance of logits: the deployed form folds its norms, and so rounds in another order."""
 
 
 @lru_cache(maxsize=1)

@@ -117,7 +117,7 @@ def test_it_is_the_same_after_a_kill(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_a_search_that_began_without_it_goes_on_without_it(tmp_path: Path) -> None:
+def test_a_search_that_began_without_it_continues_without_it(tmp_path: Path) -> None:
     what = study({"skipnet": SKIPNET})
     former = run(
         Agenda(History(bare := study({"skipnet": SKIPNET}, published=False), spaces(bare)), TASK), 4

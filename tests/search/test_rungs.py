@@ -44,7 +44,7 @@ law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 @law
 @given(plans, curves(whole=False), crowds, costs)
-def test_the_lowest_error_goes_on_whatever_it_costs(
+def test_the_lowest_error_continues_whatever_it_costs(
     plan: Plan, own: Curve, others: list[Curve], cost: float
 ) -> None:
     least = min((o.errors[own.step - 1] for o in others if o.step >= own.step), default=1.0)
@@ -110,7 +110,7 @@ def line(last: float, macs: float, done: int = EPOCHS) -> Curve:
 CROWD = [line(0.02 + 0.01 * i, 1e6 / (1 + i)) for i in range(8)]
 
 
-def test_a_curve_that_runs_in_parallel_is_foretold() -> None:
+def test_a_curve_that_runs_in_parallel_is_predicted() -> None:
     seen = outlook(line(0.055, 2e5, done=4), CROWD)
     assert seen is not None
     assert seen[1] == pytest.approx(-2.9, abs=0.15)

@@ -142,7 +142,7 @@ def test_a_sweep_that_meets_all_but_kills_loses_nothing(
 
 
 def the_one_that_runs(both: list[Piped]) -> Piped:
-    """Of two commands at once one runs, and the other says why it does not."""
+    """One of two commands at once runs, and the other says why it does not."""
     for sweep in both:
         sweep.start()
     deadline = time.monotonic() + 120

@@ -41,7 +41,7 @@ def test_a_machine_that_stops_us_twice_interrupts_the_stop_not_again() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_nohup_is_heeded() -> None:
+def test_nohup_is_respected() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signals.listen()
     os.kill(os.getpid(), signal.SIGHUP)

@@ -198,7 +198,7 @@ def test_a_cost_that_is_not_finite_fails_with_its_name(
     assert last["end"] == {"state": "FAIL", "reason": "diverged: val_macs_mean is inf"}
 
 
-def test_a_checkpoint_without_room_is_a_warning_and_the_trial_goes_on(
+def test_a_checkpoint_without_room_is_a_warning_and_the_trial_continues(
     config: dict[str, Any], tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     config = {**config, "role": "search"}

@@ -30,7 +30,7 @@ def test_holm_is_the_closure_of_bonferroni(values, weight):
 
 @given(st.lists(st.floats(1e-9, 1), max_size=8), st.sampled_from([0.05, 0.2]))
 def test_an_interval_leaves_out_zero_exactly_where_its_test_rejects(values, level):
-    """Of a normal estimate: |z| against the quantile at the interval's confidence."""
+    """A normal estimate: |z| against the quantile at the interval's confidence."""
     for p, adjusted in zip(values, holm(values, level=level), strict=True):
         z = stats.norm.isf(p / 2)
         edge = stats.norm.isf((1 - adjusted.confidence) / 2)

@@ -36,7 +36,7 @@ def test_interval_is_scipys(values):
     ("seeds", "level", "low", "high"), [(5, 0.95, 0.93, 1.0), (1, 0.95, 0.9, 1.0)]
 )
 def test_the_mean_of_seeds_and_images_is_covered(seeds, level, low, high):
-    """Of new seeds and new images; a single seed's interval is for new images of this seed."""
+    """New seeds, new images; a single seed's interval is for new images of this seed."""
     draw, covered, studies = np.random.default_rng(3), 0, 600
     for _ in range(studies):
         of_seeds = draw.normal(0, 0.02, (seeds, 1)) if seeds > 1 else 0.0

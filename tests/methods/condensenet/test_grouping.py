@@ -78,7 +78,7 @@ def test_an_uncondensed_network_of_one_group_is_a_plain_densenet() -> None:
 def test_golden_numbers_before_condensing_are_those_of_no_groups(
     stages: str, macs: float, digits: int, parameters: int
 ) -> None:
-    """Of the authors' networks as they train on CIFAR-10 (G = 4): each 1x1 reads all inputs."""
+    """The authors' networks as they train on CIFAR-10 (G = 4): each 1x1 reads all inputs."""
     method = CondenseNet(grouping="none", stages=stages)
     assert round(method.floor(CIFAR) / 1e6, digits) == macs
     assert sum(p.numel() for p in method.build(CIFAR).parameters()) == parameters

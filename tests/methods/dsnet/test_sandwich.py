@@ -111,7 +111,7 @@ def test_teacher_and_student_run_the_same_random_widths(monkeypatch: pytest.Monk
 
 
 def test_the_teacher_is_the_running_average_of_past_supernets() -> None:
-    """Of weights and statistics: a ninth of the past at first, the decay's span in the end."""
+    """Weights and statistics: a ninth of the past at first, the decay's span in the end."""
     method = METHOD.model_copy(update={"teacher_decay": 0.8})
     net, phase = fresh(method), supernet_phase(method)
     net.teacher.load_state_dict(net.supernet.state_dict())
@@ -137,7 +137,7 @@ def test_the_teacher_is_the_running_average_of_past_supernets() -> None:
         torch.testing.assert_close(net.teacher.state_dict()[name], last, rtol=1e-4, atol=1e-4)
 
 
-def test_the_teacher_goes_on_from_a_checkpoint_as_if_there_had_been_no_pause() -> None:
+def test_the_teacher_resumes_from_a_checkpoint_as_if_there_had_been_no_pause() -> None:
     phase, one = supernet_phase(), fresh()
     phase.advance(one, 0.25)
     with torch.no_grad():

@@ -75,7 +75,7 @@ def test_more_layers_take_longer(tmp_path: Path, each: list[int]) -> None:
 def test_the_least_of_every_method_is_its_cheapest_point_by_its_macs(
     name: str, tmp_path: Path, each: list[int]
 ) -> None:
-    """Of what training can leave: a fraction of 1 where it changes no cost."""
+    """The fraction that training can leave: a value of 1 where it changes no cost."""
     table, method = Layers(TASK, "cpu", 1, tmp_path), small(name)
     deployed, share = table._cheapest(method)
     assert 0 < share <= 1

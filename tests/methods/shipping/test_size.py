@@ -17,7 +17,7 @@ from methods.shipping.write import write
 IMAGE = 3 * 4 * 4 * 4
 """Bytes of one image: 3 x 4 x 4 values of 4 bytes."""
 MAP = 8 * 4 * 4 * 4
-"""Of 8 maps of that size."""
+"""Bytes of 8 maps of that size."""
 TASK = Task("digits", 1, 8, 8, 10)
 SMALL: dict[str, Any] = {
     "depth": 8,

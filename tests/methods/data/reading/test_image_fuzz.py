@@ -30,7 +30,7 @@ BLOWS = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\x40\0")
 """What sizes, counts and offsets are overwritten with."""
 LIMIT_MB = 2048
 LIMIT_SECONDS = 10
-"""Of processor time, for one file; the first file's imports included."""
+"""Seconds of processor time for one file; the first file's imports included."""
 
 
 def images() -> dict[str, bytes]:

@@ -1,15 +1,18 @@
-"""What a wheel holds, and what runs from it in another folder than the checkout."""
+"""The source distribution and the wheel: their contents, and runs of the wheel elsewhere."""
 
+import email
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TOP = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "requirements.lock")
 SCRIPT = """
 import asyncio
 import threading
@@ -36,17 +39,34 @@ print(len(results[0].board()), results[0], results[0].verify().flaws)
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel's packages, built from a copy of the sources."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source distribution, and beside it in build.log what its build printed."""
     source = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("methods", "orchestrator", "studies", "k8s/clusters"):
+    for folder in ("methods", "orchestrator", "studies", "k8s/clusters", "tests/face"):
         shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
+    for file in (*TOP, "pyproject.toml", "MANIFEST.in"):
         shutil.copy(ROOT / file, source)
+    build = "from setuptools import build_meta; build_meta.build_sdist('dist')"
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (archive,) = (source / "dist").glob("*.tar.gz")
+    unpacked = tmp_path_factory.mktemp("sdist")
+    with tarfile.open(archive) as tar:
+        tar.extractall(unpacked, filter="data")
+    (unpacked / "build.log").write_text(done.stdout + done.stderr)
+    (folder,) = unpacked.glob("isoflop-*")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel's packages, built from the source distribution."""
     place = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-    command += ["--no-build-isolation", "--target", str(place), str(source)]
+    command += ["--no-build-isolation", "--target", str(place), str(sdist)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return place
@@ -73,8 +93,43 @@ def test_every_package_is_listed() -> None:
         for package in ("methods", "orchestrator")
         for file in (ROOT / package).rglob("__init__.py")
     }
-    data = {"isoflop.studies", "isoflop.clusters"}
+    data = {"isoflop.studies", "isoflop.clusters", *settings["package-data"]}
     assert set(settings["packages"]) == folders - {"orchestrator.isoflop"} | {"isoflop"} | data
+
+
+def test_the_source_distribution_is_whole_and_builds_without_a_warning(sdist: Path) -> None:
+    assert [name for name in TOP if not (sdist / name).is_file()] == []
+    assert not (sdist / "tests").exists()
+    assert "would be ignored" not in (sdist.parent / "build.log").read_text()
+
+
+def test_the_wheel_holds_every_file_of_its_packages(site: Path) -> None:
+    folders = {"methods": "methods", "orchestrator": "orchestrator", "studies": "isoflop/studies"}
+    folders |= {"k8s/clusters": "isoflop/clusters", "orchestrator/isoflop": "isoflop"}
+    missing = [
+        file
+        for folder, installed in folders.items()
+        for file in (ROOT / folder).rglob("*")
+        if file.is_file()
+        and "__pycache__" not in file.parts
+        and "claims" not in file.parts
+        and (folder != "orchestrator" or "isoflop" not in file.parts[-2:-1])
+        and not (site / installed / file.relative_to(ROOT / folder)).is_file()
+    ]
+    assert missing == []
+
+
+def test_the_metadata_names_licences_and_readme(site: Path) -> None:
+    (folder,) = site.glob("isoflop-*.dist-info")
+    about = email.message_from_string((folder / "METADATA").read_text())
+    assert about["License-Expression"] == "Apache-2.0 AND ISC"
+    licences = about.get_all("License-File") or []
+    assert len(licences) == 3
+    assert all((folder / "licenses" / licence).is_file() for licence in licences)
+    assert about["Author"] == "The isoflop maintainers"
+    assert "Programming Language :: Python :: 3.11" in (about.get_all("Classifier") or [])
+    assert about["Description-Content-Type"] == "text/markdown"
+    assert about.get_payload().startswith("# isoflop")
 
 
 def test_the_wheel_holds_the_studies_and_clusters(site: Path, tmp_path: Path) -> None:

@@ -71,11 +71,11 @@ def _cells(board: Board, primary: float | None) -> Table:
     rules = board.rules
     unit, timed = board.cost.unit, board.cost.clocked
     measured = (
-        "ms with their spread; ! is over the budget, ? is within the spread of it or of a "
-        "neighbouring cell. "
+        "ms with their spread; ! marks one over the budget, ? one within the spread of it or of "
+        "a neighbouring cell. "
         if timed
-        else "MMACs (fvcore FLOPs) are measured on test, with their share of the budget; ! is over "
-        "it. "
+        else "MMACs (fvcore FLOPs) are measured on test, with their share of the budget; ! marks "
+        "one over it. "
     )
     caption = (
         (f"* primary budget, in {unit}. " if primary else f"Budgets in {unit}. ")
@@ -91,7 +91,7 @@ def _cells(board: Board, primary: float | None) -> Table:
     if any(board.leads(cell) for cell in board.cells):
         caption += " \N{BLACK STAR} highest mean at its budget, no claim by itself."
     if any(board.repeated(cell) is not None for cell in board.cells):
-        caption += ' Beside "as" stands the lower budget whose networks these are.'
+        caption += ' "as": the networks of that lower budget.'
     if any(cell.static for cell in board.cells):
         caption += " \N{DEGREE SIGN} static: routing is worth nothing there."
     if board.noise_floor is not None:

@@ -220,7 +220,7 @@ def test_the_command_prints_the_quickstart(tmp_path: Path) -> None:
     path = ROOT / "studies" / "quickstart.yaml"
     text = printed(path, tmp_path / "work")
     assert all(name in text for name in load(path).methods)
-    for words in ("<=0.3*", "refused", "30 search trials", "60 confirm runs", "540 epochs"):
+    for words in ("<=0.3*", "refused", "30 search trials", "60 confirm runs", "450 epochs"):
         assert words in text
     assert "5 seeds, as planned" in text
 

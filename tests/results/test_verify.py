@@ -272,7 +272,7 @@ def test_without_what_a_board_is_made_from_nothing_is_verified(
         verify("other", place.out)
     with pytest.raises(StudyError, match="must be a store of studies"):
         verify("kept", tmp_path / "nowhere")
-    with pytest.raises(StudyError, match="has not begun"):
+    with pytest.raises(StudyError, match="has not started"):
         verified("kept", replace(honest, report=None))
     with pytest.raises(EvidenceError, match=r"provenance\.json .* cannot be read"):
         verified("kept", with_file(honest, "provenance.json", b"{"))

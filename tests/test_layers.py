@@ -25,12 +25,13 @@ ROOMS: dict[str, set[str]] = {
         "report.table",
     },
     "store": {"study", "record", "board", "report.palette"},
+    "live": {"study", "record", "board", "report", "search.confirming"},
     "sweep": {"study", "record", "board", "report", "trial", "search", "store"},
     "results": {"study", "record", "board", "report", "trial", "store"},
     "kube": {"study"},
     "cli": {
         *("study", "record", "board", "report", "trial", "search", "store", "sweep", "results"),
-        *("kube", "isoflop"),
+        *("live", "kube", "isoflop"),
     },
     "isoflop": {
         *("study", "record", "board", "report", "trial", "search", "store", "sweep", "results"),
@@ -59,7 +60,7 @@ DOORS: dict[str, set[str]] = {
     "ray": {"sweep"},
     "typer": {"cli"},
     "matplotlib": {"report", "search/replay"},
-    "jinja2": {"report", "results"},
+    "jinja2": {"report", "results", "live"},
     "optuna": {"study", "record", "report/importance.py", "search", "sweep"},
 }
 """Library -> the rooms, folders or files of orchestrator/ that may import it."""

@@ -21,7 +21,7 @@ from methods.errors import StudyError
 from orchestrator.board.rules import LOOKS
 from orchestrator.board.stats.power import detectable
 from orchestrator.cli.plan_table import terminal
-from orchestrator.cli.progress import Progress
+from orchestrator.live.tally import Tally
 from orchestrator.record.events import decode_points
 from orchestrator.record.ledger import Ledger
 from orchestrator.record.result import Ending
@@ -95,7 +95,7 @@ def test_the_samples_are_the_points_that_the_search_goes_through() -> None:
 
 def test_the_counts_are_those_of_the_run(untimed: Plan) -> None:
     counted = sum(method.trials + method.confirm for method in untimed.methods)
-    assert counted == Progress(study(), Console())._planned()
+    assert counted == Tally(study()).planned
     assert all(m.most_epochs == (5 + 2 * 3) * 4 for m in untimed.methods)
 
 
@@ -274,7 +274,7 @@ def test_repeats_count_in_trials_confirm_runs_and_epochs() -> None:
         assert (method.trials, method.confirm) == (6 * 5, 6 * 2 * 3)
         assert method.most_epochs == 6 * (5 + 2 * 3) * 4
     counted = sum(method.trials + method.confirm for method in found.methods)
-    assert counted == Progress(what, Console())._planned()
+    assert counted == Tally(what).planned
     text = " ".join(shown(found).split())
     assert "In all 60 search trials, at most 72 confirm runs and 528 epochs." in text
     assert "found for dense" not in text, "claims are about methods now"

@@ -14,7 +14,7 @@ from methods.dense import Dense
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.cli.plan_table import terminal
-from orchestrator.cli.progress import Progress
+from orchestrator.live.tally import Tally
 from orchestrator.record.events import Figures, Metrics, Point
 from orchestrator.record.history import History
 from orchestrator.record.result import Ending, Result
@@ -159,7 +159,7 @@ def test_a_plan_counts_them(repeats: int) -> None:
     }
     assert all(m.most_epochs == (m.trials + m.confirm + m.unreduced) * 2 for m in found.methods)
     runs = sum(m.trials + m.confirm + m.unreduced for m in found.methods)
-    assert runs == Progress(what, Console())._planned()
+    assert runs == Tally(what).planned
     assert len(ran(what).records) <= runs
     console = Console(width=80)
     with console.capture() as capture:
@@ -180,4 +180,4 @@ def test_a_plan_times_them() -> None:
 def test_progress_counts_dense_at_matched_cost_too() -> None:
     what = study(confirm={"matched": True})
     runs = sum(m.trials + m.confirm + m.unreduced for m in plan(what, steps=0).methods)
-    assert runs == Progress(what, Console())._planned()
+    assert runs == Tally(what).planned

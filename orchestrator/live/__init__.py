@@ -1,0 +1,1 @@
+"""A sweep while it runs: how far it is, what waits, and the page that follows its log."""

@@ -84,8 +84,14 @@ function parallelFigure(root) {
   }
 
   function linked(path, trial) {
-    const mark = path.parentNode.tagName === "a" ? path.parentNode : path;
-    if (mark !== path) Object.assign(mark.dataset, { trial: trial.trial });
+    const href = runPage(trial.trial);
+    if (href === null) return path;
+    const mark = document.createElementNS(path.namespaceURI, "a");
+    mark.setAttribute("href", href);
+    mark.setAttribute("target", "_blank");
+    mark.dataset.trial = trial.trial;
+    path.replaceWith(mark);
+    mark.append(path);
     return mark;
   }
 
@@ -146,9 +152,7 @@ function parallelPlot(method, trials, axes, best, width) {
         stroke: ({ trial }) => (best.has(trial) ? methods.get(method).colour : "var(--grey)"),
         strokeWidth: ({ trial }) => (best.has(trial) ? 2.2 : 1.1),
         strokeOpacity: ({ trial }) => (best.has(trial) ? 1 : 0.55),
-        href: ({ trial }) => runPage(trial),
-        target: "_blank",
-        className: "trials",
+        className: "trials", // without links: Plot draws no line where one has none
       }),
       Plot.text(axes, {
         x: 0,

@@ -54,6 +54,14 @@ SECTIONS = {
     "provenance": "Provenance",
 }
 """In the page's order: a file in `templates/sections`, and its title; an empty one is left out."""
+INTERIM = {
+    "board": "Best on validation so far",
+    "pareto": "Accuracy over cost",
+    "curves": "Learning curves",
+    "effort": "Effort",
+    "importance": "The search",
+}
+"""The sections of a study that runs."""
 GLYPHS = {
     "o": "M6 1.2a4.8 4.8 0 1 0 .01 0z",
     "s": "M1.8 1.8h8.4v8.4h-8.4z",
@@ -65,21 +73,26 @@ GLYPHS = {
 }
 
 
-def page(report: Report, files: Mapping[str, bytes] | None = None) -> str:
-    """The page of a report; `files` are those beside it that are text, by default its tables."""
+def page(report: Report, files: Mapping[str, bytes] | None = None, *, interim: bool = False) -> str:
+    """The page of a report; `files` are those beside it that are text, by default its tables.
+
+    An `interim` one says that it claims nothing, and has no verdict.
+    """
     board = report.board
     environment = _environment(board)
-    context = _context(report)
+    context = {**_context(report), "interim": interim}
     sections = []
     clocked = board.cost.clocked
     nouns = {"cost": "latency" if clocked else "FLOPs", "unit": "ms" if clocked else "MACs"}
-    for name, title in SECTIONS.items():
+    for name, title in (INTERIM if interim else SECTIONS).items():
         heading = title.format(baseline=board.baseline, **nouns)
         template = environment.get_template(f"sections/{name}.html.j2")
         if body := template.render(context, title=heading).strip():
             sections.append((name, heading, body))
     return environment.get_template("report.html.j2").render(
         board=board,
+        interim=interim,
+        complete=sum(effort.complete for effort in board.effort),
         verdict=verdict(board),
         notes=list(notes(board)),
         sections=sections,

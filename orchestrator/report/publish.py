@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from methods import files
@@ -74,20 +74,37 @@ def publish(source: Source, folder: Path, *, primary: float | None = None) -> Pu
     `primary` is another of the study's budgets to test at; the report of the declared one
     stays.
     """
+    report = _report(source, primary)
+    rules = report.board.rules
+    mattered = importances(source.study, source.rows, rules.primary)
+    report = replace(report, importances=mattered)
+    name = "report" if rules.primary_declared else f"report-at-{rules.primary:g}{rules.cost.suffix}"
+    return Published(report.board, write_report(report, folder / name), report.times)
+
+
+def interim(source: Source) -> str:
+    """The page of a study that runs: what its search trials gave on validation so far.
+
+    It claims nothing, and holds no test figure: confirm runs are left out. So is what mattered in
+    the search, which takes minutes for thousands of trials.
+    """
+    rows = [row for row in source.rows if row.role == "search"]
+    return page(_report(replace(source, rows=rows, images={}, latencies=())), interim=True)
+
+
+def _report(source: Source, primary: float | None = None) -> Report:
+    """All but what mattered in the search."""
     rules = Rules.of(source.study, source.provenance, primary=primary)
     board = leaderboard(source.rows, rules, source.images)
-    name = "report" if rules.primary_declared else f"report-at-{rules.primary:g}{rules.cost.suffix}"
-    report = Report(
+    return Report(
         board=board,
         rows=source.rows,
         provenance=source.provenance,
         curves=source.curves(shown(board, source.rows)),
         images=source.images,
         times=timed(source.rows, rules.budgets, rules.baseline, source.latencies, rules.cost),
-        importances=importances(source.study, source.rows, rules.primary),
         fields=searched(source.study),
     )
-    return Published(board, write_report(report, folder / name), report.times)
 
 
 def write_report(report: Report, folder: Path) -> Path:

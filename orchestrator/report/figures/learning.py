@@ -52,7 +52,8 @@ def curves_panel(board: Board, name: str, rows: Iterable[Row], curves: Curves) -
         axes.set_xlabel("epochs")
         axes.set_ylabel("validation accuracy, %")
         counts = [sum(role == kind for role in roles.values()) for kind in ("search", "confirm")]
-        axes.set_title(f"{name}: {counts[0]} search, {counts[1]} confirm")
+        confirm = f", {counts[1]} confirm" if board.confirmed else ""
+        axes.set_title(f"{name}: {counts[0]} search{confirm}")
 
     return draw
 

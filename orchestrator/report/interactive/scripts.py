@@ -13,19 +13,25 @@ PARTS = ("core", "card", "figure", "accuracy", "routing", "groups", "parallel", 
 
 
 @cache
-def scripts() -> tuple[str, ...]:
-    """The text of every script of the page: the libraries, then the page's own."""
-    libraries = [(FOLDER / "vendor" / name).read_text() for name in LIBRARIES]
-    parts = [(FOLDER / "js" / f"{name}.js").read_text() for name in PARTS]
-    return (*libraries, '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n")
+def libraries() -> tuple[str, ...]:
+    """The text of the libraries that draw."""
+    return tuple((FOLDER / "vendor" / name).read_text() for name in LIBRARIES)
 
 
 @cache
-def policy() -> str:
-    """The page's Content-Security-Policy: nothing is fetched, and no other script runs."""
-    digests = (hashlib.sha256(script.encode()).digest() for script in scripts())
+def scripts() -> tuple[str, ...]:
+    """The text of every script of the page: the libraries, then the page's own."""
+    parts = [(FOLDER / "js" / f"{name}.js").read_text() for name in PARTS]
+    return (*libraries(), '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n")
+
+
+@cache
+def policy(allowed_scripts: tuple[str, ...] | None = None, *, more: str = "") -> str:
+    """A page's Content-Security-Policy: nothing is fetched but by `more`, no other script runs."""
+    texts = scripts() if allowed_scripts is None else allowed_scripts
+    digests = (hashlib.sha256(script.encode()).digest() for script in texts)
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"base-uri 'none'; form-action 'none'{more}"
     )

@@ -23,7 +23,7 @@ from orchestrator.cli.methods import methods, train
 from orchestrator.cli.replay import simulate, table
 from orchestrator.cli.run import plan, run, schema
 from orchestrator.cli.streams import guarded
-from orchestrator.cli.studies import init, open_study, studies
+from orchestrator.cli.studies import init, open_study, studies, watch
 from orchestrator.cli.usage import Usage
 from orchestrator.record.address import redact
 
@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run a study": (run, init, plan, data, schema),
-    "Read the results": (board, studies, open_study, compare, verify, export),
+    "Read the results": (watch, board, studies, open_study, compare, verify, export),
     "Methods and searchers": (methods, train, table, simulate),
     "Kubernetes": (submit, status, logs, cancel),
 }

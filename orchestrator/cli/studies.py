@@ -116,6 +116,73 @@ def open_study(
             server.wait()
 
 
+def watch(
+    study: StudyName,
+    out: Out = Path("runs"),
+    port: Annotated[
+        int,
+        typer.Option(help="Serve the page on this port; 0 takes a free one.", min=0, max=65535),
+    ] = 8642,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Listen on this address. Only this machine reaches the default; there is no "
+            "password."
+        ),
+    ] = "127.0.0.1",
+    browser: Annotated[
+        bool,
+        typer.Option("--browser/--no-browser", help="Show the page in the browser of the desktop."),
+    ] = True,
+) -> None:
+    """Serve a page of a sweep while it runs: progress, curves, what waits, and an interim board.
+
+    It reads the study's folder and writes nothing there.
+    """
+    folder = _watched(study, out)
+    with Console(stderr=True).status("Reading the log"):
+        from orchestrator.live import server
+
+    server.serve(
+        folder,
+        host,
+        port,
+        lambda url: _serving(url, folder, began=(folder / "wal.jsonl").exists(), browser=browser),
+    )
+
+
+def _watched(study: str, out: Path) -> Path:
+    """The folder of a study that runs, ran, or may yet run.
+
+    Raises:
+        StudyError: there is none, and nothing that could begin.
+    """
+    from isoflop import Study
+    from isoflop.shipped import FILES, study_names
+
+    if (Path(study) / "wal.jsonl").is_file():
+        return Path(study).absolute()
+    if Path(study).suffix in FILES:
+        return out.absolute() / Study.load(study).name
+    folder = out.absolute() / study
+    if not (folder / "wal.jsonl").is_file() and study not in study_names():
+        raise StudyError(
+            f"STUDY must be a study that ran in {near(out.absolute())}, a study file, or a study "
+            f"that isoflop ships, but got {study!r}; `isoflop studies` lists those that ran"
+        )
+    return folder
+
+
+def _serving(url: str, folder: Path, *, began: bool, browser: bool) -> None:
+    """Says where the page is, and shows it."""
+    console.print(f"Watch:  {url}", highlight=False, markup=False, soft_wrap=True)
+    if not began:
+        console.print(f"{near(folder)} has no sweep yet: the page waits for it.", highlight=False)
+    console.print("Ctrl-C ends the watch; the sweep continues.")
+    if browser:
+        _browse(url)
+
+
 def init(
     folder: Annotated[str, typer.Argument(help="Use the images in this folder or Parquet file.")],
     to: Annotated[

@@ -280,6 +280,25 @@ def held(folder: Path) -> bool:
     return False
 
 
+def driven(folder: Path) -> bool | None:
+    """Whether a driver runs the study in this folder, without touching its lock.
+
+    By the kernel's list of locks; None where that cannot tell: the driver that held the lock last
+    was on another machine, or in another container.
+    """
+    try:
+        place = folder / "lock"
+        inode, machine = place.stat().st_ino, place.read_text().strip().rpartition(" on ")[2]
+        if machine not in ("", platform.node()):
+            return None
+        locks = Path("/proc/locks").read_text().splitlines()
+    except FileNotFoundError:
+        return False if Path("/proc/locks").exists() else None
+    except OSError:
+        return None
+    return any(" FLOCK " in line and f":{inode} " in line for line in locks)
+
+
 def _locked(lock: TextIO) -> bool:
     """Whether the lock is ours; it is one between machines where they share the file system.
 

@@ -14,8 +14,8 @@ from orchestrator.report import frames
 from orchestrator.report.axes import CLOCKED
 from orchestrator.report.content import STATISTICS, facts
 from orchestrator.results.findings import Findings
-from orchestrator.store import Stored, StoredRun
-from orchestrator.store.published import board_run
+from orchestrator.store import Stored
+from orchestrator.store.lines import INTERVAL, board_run, is_earlier
 
 CLOSE = 1e-12
 """Relative difference between the last digits of two machines, where a file holds more digits than
@@ -54,13 +54,18 @@ def check_board(stored: Stored, board: Board, findings: Findings) -> None:
         _parquet(content, *expected["leaderboard.csv"], findings, whole=alike)
     if alike:
         _words(published, board, findings)
-    _lines(stored.boards, board, findings, words=alike)
+    _lines(stored, board, findings, words=alike)
 
 
 def claims_alike(stored: Stored) -> bool:
     """Whether the board was published by a version that makes its claims as this one does."""
     published = json.loads(stored.files["provenance.json"].decode(errors="replace")).get("board")
     return isinstance(published, dict) and published.get("statistics") == STATISTICS
+
+
+def written_earlier(stored: Stored) -> bool:
+    """Whether the board's runs were written by a version that gave them another form."""
+    return all(is_earlier(run.tags) for run in stored.boards)
 
 
 def _words(published: dict[str, Any], board: Board, findings: Findings) -> None:
@@ -133,27 +138,38 @@ def _present(
     return [name for name in recomputed if name not in absent]
 
 
-def _lines(runs: Iterable[StoredRun], board: Board, findings: Findings, *, words: bool) -> None:
-    """The runs of the board in MLflow: a line per method, with its tags where `words`."""
-    kind, lines = "board: runs in MLflow", {run.tags.get("method", ""): run for run in runs}
-    computed = {method: board_run(board, method) for method in board.methods if method in lines}
+def _lines(stored: Stored, board: Board, findings: Findings, *, words: bool) -> None:
+    """The runs of the board in MLflow: a line per method, with its claims where `words`."""
+    kind = "board: runs in MLflow"
+    lines = {run.tags.get("method", ""): run for run in stored.boards}
+    earlier = written_earlier(stored)
+    computed = {
+        method: board_run(board, method, earlier=earlier)
+        for method in board.methods
+        if method in lines
+    }
     figures = _present(
         "the board in MLflow",
         {_figure(metric) for run in lines.values() for metric in run.metrics},
-        sorted({_figure(metric) for metrics, _ in computed.values() for metric in metrics}),
+        sorted({_figure(metric) for each in computed.values() for metric in each.metrics}),
         0,
         findings,
     )
     for method in sorted({*board.methods, *lines}):
         run = lines.get(method)
         if run is None or method not in board.methods:
-            stored, expected = ("a run", "no run") if run else ("no run", "a run")
-            findings.same(kind, f"board: {method}", "run", stored, expected)
+            there, expected = ("a run", "no run") if run else ("no run", "a run")
+            findings.same(kind, f"board: {method}", "run", there, expected)
             continue
-        metrics, told = computed[method]
-        metrics = {name: value for name, value in metrics.items() if _figure(name) in figures}
+        told = computed[method].words
+        metrics = {
+            name: value
+            for name, value in computed[method].metrics.items()
+            if _figure(name) in figures
+        }
         where = f"board: {method} ({run.run_id})"
-        for name in sorted(metrics.keys() | run.metrics.keys()):
+        claimed = () if words else [name for name in run.metrics if _figure(name) in INTERVAL]
+        for name in sorted((metrics.keys() | run.metrics.keys()) - {*claimed}):
             findings.same(kind, where, name, run.metrics.get(name), metrics.get(name))
         tags = {name: value for name, value in run.tags.items() if name.startswith("at_")}
         for name in sorted(told.keys() | tags.keys()) if words else ():

@@ -7,18 +7,29 @@ metrics were logged how often, and which files lie beside them. Whatever else th
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.board.model import Board
 from orchestrator.record import evidence
 from orchestrator.record.events import CURVES, End, Start, curve_sha256
 from orchestrator.record.provenance import Provenance
-from orchestrator.results.board_check import claims_alike
+from orchestrator.results.board_check import claims_alike, written_earlier
 from orchestrator.results.findings import Findings
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
 from orchestrator.store.client import LATENCIES
-from orchestrator.store.published import NOTE, VIEW_TAG, board_note, study_note, view
+from orchestrator.store.lines import (
+    LAYOUT,
+    NOTE,
+    VIEW_TAG,
+    board_note,
+    board_run,
+    dataset,
+    dataset_text,
+    report_note,
+    study_note,
+    view,
+)
 
 Trials = Mapping[str, tuple[Start, End | None]]
 """By run id: what a trial's tags say; no end while it runs."""
@@ -42,6 +53,9 @@ class Implied:
     statuses: Collection[str] = ("FINISHED",)
     measured: bool = False
     """Whether other checks compare its metrics; otherwise it has none, or the curves of a trial."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """With these values; those of a trial are compared by another check."""
+    datasets: tuple[str, ...] = ()
     epochs: int | None = 0
     """The last step of its curves; None while it runs."""
 
@@ -86,8 +100,10 @@ def _check_run(run: StoredRun, implied: Implied, where: str, findings: Findings)
     added = [name for name in sorted(run.tags) if name not in known and THEIRS not in name]
     if added:
         findings.notes.append(f"{where} has tags that no sweep wrote: {', '.join(added)}.")
-    for name in sorted(() if implied.role.startswith("trial-") else run.params):
-        findings.same("runs", where, f"parameter {name}", run.params[name], None)
+    for name in sorted(() if implied.role.startswith("trial-") else {*run.params, *implied.params}):
+        value = run.params.get(name)
+        findings.same("runs", where, f"parameter {name}", value, implied.params.get(name))
+    findings.same("runs", where, "data sets", run.datasets, implied.datasets)
     for name in sorted(() if implied.measured else run.metrics):
         if name not in CURVES or implied.epochs is not None:
             findings.same("runs", where, f"metric {name}", run.metrics[name], None)
@@ -141,6 +157,13 @@ def check_curves(runs: Iterable[StoredRun], trials: Trials, findings: Findings) 
 
 def _check_experiment(stored: Stored, verdict: str, board: Board, findings: Findings) -> None:
     where, report = "experiment", stored.report
+    if written_earlier(stored):
+        findings.notes.append(
+            "The board was published by a version that wrote its runs in MLflow in another form: "
+            "their figures are compared, their descriptions and the saved view are not; `isoflop "
+            "run` publishes it anew."
+        )
+        return
     if report is not None:
         note = study_note(verdict, stored.experiment, report.run_id)
         findings.same("study", where, "description", stored.tags.get(NOTE), note)
@@ -159,7 +182,9 @@ def _implied(
     """By key: every run that there must be."""
     study = str(origin.study["name"])
     assert stored.report is not None, "a study without one is refused"
-    report = {"key": "report", "study": study, "provenance": origin.study_hash, NOTE: verdict}
+    earlier, experiment = written_earlier(stored), stored.experiment
+    note = report_note(verdict, experiment) if not earlier else verdict
+    report = {"key": "report", "study": study, "provenance": origin.study_hash, NOTE: note}
     if origin.data is not None:
         report |= layout.data_tags(origin.data)
     files = {*json.loads(stored.report.tags["files"]), *({LATENCIES} & {*stored.report.artefacts})}
@@ -174,20 +199,32 @@ def _implied(
     alike = claims_alike(stored)
     lines = {run.tags.get("method"): run for run in stored.boards}
     run_ids = {run.tags.get("trial", ""): run.run_id for run in stored.trials}
+    data = None if earlier else dataset(origin)
     for method in board.methods:
-        run = lines.get(method)
+        run, line = lines.get(method), board_run(board, method, earlier=earlier)
         words = {} if run is None else {k: v for k, v in run.tags.items() if k.startswith("at_")}
         content = [method, {} if run is None else dict(run.metrics), words]
         tags = {
             "method": method,
             "study": study,
             "content": json.dumps(content, sort_keys=True),
-            NOTE: board_note(board, method, stored.experiment, run_ids),
+            NOTE: board_note(board, method, experiment, stored.report.run_id, run_ids),
+            **({} if earlier else LAYOUT),
         }
-        if run is not None and not alike:
+        name = line.name
+        if run is not None and (earlier or not alike):
             tags[NOTE] = run.tags.get(NOTE, "")
-        name = f"board: {method}"
-        implied[f"board/{method}"] = Implied(name, "leaderboard", tags, words, measured=True)
+        if run is not None and not (earlier or alike):
+            name = run.name
+        implied[f"board/{method}"] = Implied(
+            name,
+            "leaderboard",
+            tags,
+            words,
+            measured=True,
+            params=line.params,
+            datasets=() if data is None else (dataset_text(data),),
+        )
     return implied
 
 

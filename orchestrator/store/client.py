@@ -42,6 +42,8 @@ LATENCIES = "latencies.json"
 """The artefact of the report's run that holds the latencies of deployed networks."""
 SCHEMA = 1
 """Version of what isoflop writes into an experiment, in its tag `isoflop_schema`; without it, 1."""
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""The experiment's tag by which MLflow opens it on its runs, not on an empty page of traces."""
 ENDED = ("FINISHED", "FAILED")
 """States of a run that does not resume."""
 PAGE = 1000

@@ -24,7 +24,7 @@ from orchestrator.record import log as wal
 from orchestrator.record.address import Address
 from orchestrator.record.events import Begun, End, Epoch, Latency, Start, encode
 from orchestrator.record.provenance import encode_provenance
-from orchestrator.report.palette import colour, places
+from orchestrator.report.palette import places, run_colour
 from orchestrator.store import tags as layout
 from orchestrator.store.artefacts import Artefacts, artefacts_of
 from orchestrator.store.client import (
@@ -325,7 +325,7 @@ class Projection:
 
     def _colour(self, method: str) -> str:
         """The method's colour on the study's board."""
-        return colour(places({*self._methods, method}).get(method))
+        return run_colour(places({*self._methods, method}).get(method))
 
     def _finish(self, key: str, status: str, end: int) -> None:
         self._client.set_terminated(self._runs[key].run_id, status, end)

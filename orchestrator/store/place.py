@@ -17,6 +17,7 @@ from methods.errors import StorageError, StudyError
 from orchestrator.record.address import Address, bounded
 from orchestrator.store.artefacts import FOLDER, folder_of
 from orchestrator.store.client import (
+    KIND,
     SCHEMA,
     busy,
     check_schema,
@@ -119,7 +120,7 @@ def claim(uri: str, study: str, study_hash: str) -> str:
             tags = {
                 "study_hash": study_hash,
                 "isoflop_schema": str(SCHEMA),
-                "mlflow.experimentKind": "custom_model_development",
+                **KIND,
             }
             place = folder_of(address.file, study).as_uri() if address.is_file else None
             try:

@@ -1,5 +1,6 @@
 """The board in MLflow: its study read back, and itself as runs, artefacts, note and saved view."""
 
+import getpass
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -8,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Run
+from mlflow.entities import DatasetInput, Experiment, InputTag, Metric, Param, Run
 
 from methods.errors import StorageError, StudyError
 from methods.files import UNFINISHED, digest
-from orchestrator.board.model import Board, Cell
+from orchestrator.board.model import Board
 from orchestrator.board.verdict import verdict
 from orchestrator.record.events import Latency, decode
 from orchestrator.record.provenance import Provenance, decode_provenance
-from orchestrator.record.rows import mean_sizes
-from orchestrator.report.palette import colour, places
-from orchestrator.store import tags as layout
+from orchestrator.report.palette import places, run_colour
 from orchestrator.store.artefacts import artefacts_of
 from orchestrator.store.client import (
     ENDED,
+    KIND,
     LATENCIES,
     connect,
     experiment_of,
@@ -29,13 +29,19 @@ from orchestrator.store.client import (
     runs_of,
     storage_errors,
 )
-
-VIEW = "leaderboard"
-"""The saved view's name and key."""
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-"""The experiment's tag that holds it."""
-NOTE = "mlflow.note.content"
-"""The tag that MLflow shows as the description of a run or an experiment."""
+from orchestrator.store.lines import (
+    LAYOUT,
+    NOTE,
+    VIEW_TAG,
+    BoardRun,
+    board_note,
+    board_run,
+    dataset,
+    report_note,
+    study_note,
+    view,
+    view_link,
+)
 
 
 def read_study(uri: str, study: str) -> Provenance:
@@ -130,7 +136,7 @@ def read_latencies(uri: str, study: str) -> list[Latency]:
 
 
 def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
-    """Writes the board as runs, artefacts, note and saved view; the same board changes nothing.
+    """Writes the board as runs, artefacts, notes and saved view; the same board changes nothing.
 
     Returns the link of the view, from `#` on.
 
@@ -143,27 +149,28 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
         experiment = experiment_of(client, study)
         identity = experiment.experiment_id
         artefacts = artefacts_of(uri, client, experiment)
+        report = str(report_of(client, experiment, artefacts).info.run_id)
+        files = sorted(set(folder.iterdir()) - set(folder.glob(UNFINISHED)))
+        contents = {file.name: file.read_bytes() for file in files}
         old_runs = runs_of(client, experiment, "tags.role = 'leaderboard'")
-        trial_runs = _trial_runs(client, experiment, board)
-        board_runs = {
-            _board_run(client, experiment, board, method, old_runs, trial_runs=trial_runs)
-            for method in board.methods
+        lines = _lines(client, experiment, board, report)
+        origin = _origin(contents)
+        board_runs = {  # the first one last: MLflow's lists show the newest on top
+            _write(client, identity, line, old_runs, origin) for line in reversed(lines)
         }
         for run in old_runs:
             if run.info.run_id not in board_runs:
                 client.delete_run(run.info.run_id)
-        report = str(report_of(client, experiment, artefacts).info.run_id)
-        files = sorted(set(folder.iterdir()) - set(folder.glob(UNFINISHED)))
-        contents = {file.name: file.read_bytes() for file in files}
         for name, content in contents.items():
             artefacts.write(report, name, content)
         digests = {name: digest(content) for name, content in contents.items()}
         client.set_tag(report, "files", json.dumps(digests))
         words = verdict(board)
-        client.set_tag(report, NOTE, words)
-        client.set_experiment_tag(identity, NOTE, study_note(words, identity, report))
-        client.set_experiment_tag(identity, VIEW_TAG, view(board))
-    return _link(identity)
+        client.set_tag(report, NOTE, report_note(words, identity))
+        tags = {NOTE: study_note(words, identity, report), VIEW_TAG: view(board), **KIND}
+        for name, value in tags.items():
+            client.set_experiment_tag(identity, name, value)
+    return view_link(identity)
 
 
 def link(uri: str, study: str) -> str:
@@ -174,99 +181,86 @@ def link(uri: str, study: str) -> str:
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        return _link(experiment_of(connect(uri), study).experiment_id)
+        return view_link(experiment_of(connect(uri), study).experiment_id)
 
 
-def board_run(board: Board, method: str) -> tuple[dict[str, float], dict[str, str]]:
-    """One method's line of the board: rounded metrics, and a tag per budget in words."""
-    metrics, words = {}, {}
-    for budget in board.budgets:
-        cell, at = board.cell(method, budget), f"at_{budget:g}{board.cost.suffix}"
-        parts = [cell.state, f"letters {cell.letters}" if cell.letters else ""]
-        if cell.worth or cell.static:
-            parts.append("static" if cell.static else "dynamic")
-        parts += [f"{choice.config} {choice.point}".strip() for choice in cell.choices]
-        words[at] = ", ".join(part for part in parts if part)
-        if cell.n and cell.accuracy.mean is not None and cell.macs_mean is not None:
-            metrics[f"acc/{at}"] = round(cell.accuracy.mean, 4)
-            metrics[f"macs/{at}"] = round(cell.macs_mean / 1e6, 4)
-            if board.cost.clocked and cell.spent is not None:
-                metrics[f"ms/{at}"] = float(f"{cell.spent:.4g}")
-            metrics[f"seeds/{at}"] = float(cell.n)
-            for name, value in mean_sizes(cell.seeds).items():
-                metrics[f"{name}/{at}"] = round(value, 1)
-            if cell.worth and cell.worth.gain.mean is not None:
-                metrics[f"worth/{at}"] = round(cell.worth.gain.mean, 4)
-    for pair in board.unreduced:
-        if pair.method == method and pair.result.difference is not None:
-            gain = round(pair.result.difference, 4)
-            metrics[f"over_unreduced/at_{board.primary:g}m"] = gain
-    return metrics, words
+@dataclass(frozen=True)
+class _Line:
+    """One method's run of the board, as it is to be written."""
+
+    run: BoardRun
+    tags: Mapping[str, str]
 
 
-def study_note(verdict: str, experiment: str, report: str) -> str:
-    """The experiment's description: the verdict, and a link of the page in the run `report`."""
-    page = f"#/experiments/{experiment}/runs/{report}/artifacts/report.html"
-    return f"{verdict}\n\n[The report]({page}) is an artefact of the run `report`."
-
-
-def board_note(board: Board, method: str, experiment: str, runs: Mapping[str, str]) -> str:
-    """The runs behind one method's line, as links; `runs` are run ids by trial."""
-
-    def linked(cell: Cell, config: str) -> str:
-        """The runs of a configuration."""
-        seeds = [
-            f"[seed {row.seed}](#/experiments/{experiment}/runs/{runs[row.trial]})"
-            for row in cell.seeds
-            if row.config == config and row.trial in runs
-        ]
-        return ", ".join(seeds) or "-"
-
+def _lines(client: MlflowClient, experiment: Experiment, board: Board, report: str) -> list[_Line]:
+    """The board's runs in its order."""
+    trial_runs = _trial_runs(client, experiment, board)
+    colours = places(board.methods, board.baseline)
     lines = []
-    for budget in board.budgets:
-        cell = board.cell(method, budget)
-        if not cell.choices:
-            lines.append(f"- {budget:g} {board.cost.unit}: {cell.state}")
-        for choice in cell.choices:
-            chosen = choice.config
-            if chosen in runs:
-                chosen = f"[{chosen}](#/experiments/{experiment}/runs/{runs[chosen]})"
-            runs_of_it = linked(cell, choice.config)
-            lines.append(f"- {budget:g} {board.cost.unit}: {chosen}, {cell.state}: {runs_of_it}")
-    for base in (pair.base for pair in board.unreduced if pair.method == method):
-        configs = dict.fromkeys(row.config for row in base.seeds)
-        lines += [f"- {config}: {linked(base, config)}" for config in configs]
-    note = "The runs behind each number:\n\n"
-    for line in lines:
-        if len(note) + len(line) > layout.PIECE:
-            return f"{note}- and more: the tags `config` and `role` find them"
-        note += f"{line}\n"
-    return note
+    for method in board.methods:
+        run = board_run(board, method)
+        tags = {
+            "role": "leaderboard",
+            "method": method,
+            "study": board.rules.study,
+            "content": json.dumps([method, run.metrics, run.words], sort_keys=True),
+            NOTE: board_note(board, method, experiment.experiment_id, report, trial_runs),
+            "mlflow.runColor": run_colour(colours.get(method)),
+            **LAYOUT,
+            **run.words,
+        }
+        lines.append(_Line(run, tags))
+    return lines
 
 
-def view(board: Board) -> str:
-    """The state of MLflow's run table in which the board is readable; an undocumented format."""
-    suffix = board.cost.suffix
-    kinds = ("acc", "ms", "macs") if board.cost.clocked else ("acc", "macs")
-    columns = [
-        f"metrics.`{kind}/at_{budget:g}{suffix}`" for budget in board.budgets for kind in kinds
-    ]
-    state = {
-        "searchFilter": "tags.role = 'leaderboard'",
-        "orderByKey": f"metrics.`acc/at_{board.primary:g}{suffix}`",
-        "orderByAsc": False,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": [*columns, f"tags.`at_{board.primary:g}{suffix}`"],
-        "runsExpanded": {},
-        "runsPinned": [],
-        "runsHidden": [],
-        "viewMaximized": True,
-        "runListHidden": False,
+def _write(
+    client: MlflowClient,
+    experiment: str,
+    line: _Line,
+    old_runs: Sequence[Run],
+    origin: Provenance | None,
+) -> str:
+    """The id of a line's run; a new one where anything of it changed."""
+    for old in old_runs:
+        same = all(old.data.tags.get(name) == value for name, value in line.tags.items())
+        same = same and (old.info.run_name, dict(old.data.params)) == (
+            line.run.name,
+            line.run.params,
+        )
+        if same and old.info.status in ENDED:
+            return str(old.info.run_id)
+    tags = {**line.tags, **_source(origin)}
+    run_id = str(client.create_run(experiment, run_name=line.run.name, tags=tags).info.run_id)
+    now = time.time_ns() // 1_000_000
+    metrics = [Metric(name, value, now, 0) for name, value in line.run.metrics.items()]
+    params = [Param(name, value) for name, value in line.run.params.items()]
+    client.log_batch(run_id, metrics, params)
+    if origin is not None and (data := dataset(origin)) is not None:
+        tested = InputTag("mlflow.data.context", "test")
+        client.log_inputs(run_id, [DatasetInput(data, [tested])])
+    client.set_terminated(run_id)
+    return run_id
+
+
+def _origin(files: Mapping[str, bytes]) -> Provenance | None:
+    """The provenance among a report's files; None where that was not written."""
+    content = files.get("provenance.json")
+    return None if content is None else decode_provenance(json.loads(content))
+
+
+def _source(origin: Provenance | None) -> dict[str, str]:
+    """Who published with which code, in MLflow's own tags."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, ImportError, OSError):  # a container's user may have no name
+        user = "unknown"
+    commit = origin.commit if origin else None
+    return {
+        "mlflow.user": user,
+        "mlflow.source.name": "isoflop",
+        "mlflow.source.type": "LOCAL",
+        **({"mlflow.source.git.commit": commit} if commit else {}),
     }
-    return json.dumps({"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
 
 
 def _trial_runs(client: MlflowClient, experiment: Experiment, board: Board) -> dict[str, str]:
@@ -277,41 +271,3 @@ def _trial_runs(client: MlflowClient, experiment: Experiment, board: Board) -> d
         for run in runs_of(client, experiment, f"tags.trial = '{config}'"):
             run_ids[config] = run.info.run_id
     return run_ids
-
-
-def _board_run(
-    client: MlflowClient,
-    experiment: Experiment,
-    board: Board,
-    method: str,
-    old_runs: Sequence[Run],
-    *,
-    trial_runs: Mapping[str, str],
-) -> str:
-    """The id of one method's run of the board; a new one where a number changed."""
-    metrics, words = board_run(board, method)
-    content = json.dumps([method, metrics, words], sort_keys=True)
-    note = board_note(board, method, experiment.experiment_id, trial_runs)
-    for run in old_runs:
-        same = (run.data.tags.get("content"), run.data.tags.get(NOTE)) == (content, note)
-        if same and run.info.status in ENDED:
-            return str(run.info.run_id)
-    tags = {
-        "role": "leaderboard",
-        "method": method,
-        "study": board.rules.study,
-        "content": content,
-        NOTE: note,
-        "mlflow.runColor": colour(places(board.methods, board.baseline).get(method)),
-        **words,
-    }
-    run = client.create_run(experiment.experiment_id, run_name=f"board: {method}", tags=tags)
-    now = time.time_ns() // 1_000_000
-    client.log_batch(run.info.run_id, [Metric(k, v, now, 0) for k, v in metrics.items()])
-    client.set_terminated(run.info.run_id)
-    return str(run.info.run_id)
-
-
-def _link(experiment: str) -> str:
-    view = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
-    return f"#/experiments/{experiment}/runs?{view}"

@@ -24,6 +24,7 @@ from orchestrator.store.client import (
     runs_of,
     storage_errors,
 )
+from orchestrator.store.lines import dataset_text
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class StoredRun:
     """By metric: each step and value that was ever logged, in their order."""
     artefacts: tuple[str, ...] = ()
     """The names of its files."""
+    datasets: tuple[str, ...] = ()
+    """Of each data set that it is said to have read: its name and its digest."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ def read_stored(uri: str, study: str) -> Stored:
 
 def _stored(client: MlflowClient, artefacts: Artefacts, run: Run) -> StoredRun:
     run_id, data = run.info.run_id, run.data
+    inputs = run.inputs.dataset_inputs if run.inputs else []
     history = {
         key: tuple((m.step, m.value) for m in client.get_metric_history(run_id, key))
         for key in sorted(data.metrics)
@@ -128,6 +132,7 @@ def _stored(client: MlflowClient, artefacts: Artefacts, run: Run) -> StoredRun:
         name=run.info.run_name or "",
         history=history,
         artefacts=tuple(artefacts.names(run_id)),
+        datasets=tuple(dataset_text(read.dataset) for read in inputs),
     )
 
 

@@ -1,6 +1,7 @@
 """A small study with real evidence in a separate store, for the tests of `verify`."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,8 +168,13 @@ def made(out: Path, study: Study = STUDY) -> Place:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(study.name)
     assert experiment is not None
-    runs = {
-        run.data.tags.get("trial") or str(run.info.run_name): run.info.run_id
-        for run in client.search_runs([experiment.experiment_id])
-    }
+    found = client.search_runs([experiment.experiment_id])
+    runs = {label(run.data.tags, run.info.run_name): run.info.run_id for run in found}
     return Place(out, uri, client, runs)
+
+
+def label(tags: Mapping[str, str], name: str) -> str:
+    """How a test calls a run: by its trial, `board: METHOD` or its name."""
+    if tags.get("role") == "leaderboard":
+        return f"board: {tags['method']}"
+    return tags.get("trial") or name

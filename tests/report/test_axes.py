@@ -21,7 +21,7 @@ from orchestrator.report.axes import AXES, CLOCKED, axis_table, known, spots
 from orchestrator.report.figures.axes import axis_panel
 from orchestrator.results.board_check import _parquet
 from orchestrator.results.findings import Findings
-from orchestrator.store.published import board_run
+from orchestrator.store.lines import board_run
 
 SIZES = {"dense": 9_000, "skipnet": 30_000, "slimming": 4_000}
 
@@ -69,14 +69,14 @@ def test_a_cell_has_the_mean_of_its_seeds_on_every_axis() -> None:
     assert set(seeds[seeds["method"] == "skipnet"]["parameters"]) == {
         30_000 + 10 * s for s in range(1, 6)
     }
-    assert board_run(board, "dense")[0]["parameters/at_2m"] == 9_030
+    assert board_run(board, "dense").metrics["parameters/at_2m"] == 9_030
 
 
 def test_rows_of_an_earlier_version_have_no_axis() -> None:
     board = board_of(study_rows())
     assert known(board, []) == []
     assert frames.board_table(board)["parameters"].isna().all()
-    assert not any("parameters" in name for name in board_run(board, "dense")[0])
+    assert not any("parameters" in name for name in board_run(board, "dense").metrics)
     with pytest.raises(StudyError, match="its networks were not measured"):
         axis_table(board, [], "parameters")
 

@@ -19,7 +19,7 @@ from orchestrator.report.content import facts
 from orchestrator.results.board_check import check_board
 from orchestrator.results.findings import Findings
 from orchestrator.store import Stored, StoredRun
-from orchestrator.store.published import board_run
+from orchestrator.store.lines import LAYOUT, board_run
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,9 @@ def published(board: Board) -> Stored:
     }
     runs = []
     for method in board.methods:
-        metrics, words = board_run(board, method)
-        runs.append(StoredRun(method, "FINISHED", {"method": method, **words}, {}, metrics))
+        line = board_run(board, method)
+        tags = {"method": method, **LAYOUT, **line.words}
+        runs.append(StoredRun(method, "FINISHED", tags, line.params, line.metrics))
     return Stored("", (), tuple(runs), None, files, {})
 
 
@@ -143,6 +144,7 @@ def former(published: Stored) -> Stored:
     runs = tuple(
         replace(
             run,
+            metrics={n: 1.0 if n.startswith("acc_lo/") else v for n, v in run.metrics.items()},
             tags={n: f"{v}, group A" if n.startswith("at_") else v for n, v in run.tags.items()},
         )
         for run in published.boards

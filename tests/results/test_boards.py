@@ -14,7 +14,7 @@ from orchestrator import store
 from orchestrator.board.verdict import notes
 from orchestrator.cli import main
 from orchestrator.results import boards
-from orchestrator.store.published import board_note
+from orchestrator.store.lines import board_note
 
 
 def test_a_board_comes_from_the_store_alone_and_twice_the_same(place: Place) -> None:
@@ -38,7 +38,7 @@ def test_every_number_of_the_board_leads_to_its_runs(place: Place, tmp_path: Pat
             assert cell.choice is not None
             for trial in (cell.choice.config, *(r.trial for r in cell.seeds)):
                 assert f"/runs/{place.run(trial).info.run_id})" in note
-    long = board_note(board, "dense", "1" * 4000, {r.trial: "ab" for r in few()})
+    long = board_note(board, "dense", "1" * 1000, "ab", {r.trial: "ab" for r in few()})
     assert len(long) < 8000
 
 

@@ -15,7 +15,7 @@ from orchestrator.board.model import Board
 from orchestrator.results import boards
 from orchestrator.results.findings import Flaw
 from orchestrator.results.verify import verify
-from orchestrator.store.published import NOTE
+from orchestrator.store.lines import NOTE
 
 CONFIRM, SEARCH = "skipnet-00001-seed2", "dense-00001"
 EARLIER = 1_000
@@ -56,7 +56,7 @@ def listed(board: Board, run_id: str) -> str:
 def test_what_is_added_or_rewritten_in_mlflow_is_named(place: Place) -> None:
     client, runs = place.client, place.runs
     older = added(place, "board: dense", tags_of(place, "board: dense"))
-    client.log_metric(older, "acc/at_1m", 0.99)
+    client.log_metric(older, "acc_percent/at_1m", 99)
     newer = added(place, "report", tags_of(place, "report"))
     page = place.out / "mlartifacts" / "kept" / newer / "artifacts" / "report.html"
     page.parent.mkdir(parents=True)

@@ -20,7 +20,7 @@ from orchestrator.results.boards import show
 from orchestrator.results.verify import verified, verify
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
-from orchestrator.store.published import NOTE
+from orchestrator.store.lines import NOTE
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def a_board_number(stored: Stored) -> Stored:
     return replace(
         stored,
         boards=tuple(
-            replace(run, metrics={**run.metrics, "acc/at_1m": 0.99})
+            replace(run, metrics={**run.metrics, "acc_percent/at_1m": 99.0})
             if run.tags["method"] == "dense"
             else run
             for run in stored.boards
@@ -214,7 +214,7 @@ ALTERED: list[tuple[Callable[[Stored], Stored], str, list[str]]] = [
     (a_parameter, RUN, ["config_hash", "parameter width", "params", "seal of the start's tags"]),
     (a_seed, RUN, ["torch_seed", "seal of the start's tags"]),
     (a_lost_run, "report/provenance.json", ["board.effort[1].search"]),
-    (a_board_number, "board: dense", ["acc/at_1m"]),
+    (a_board_number, "board: dense", ["acc_percent/at_1m"]),
     (a_published_digit, "report/leaderboard.csv", ["SHA-256", "mean"]),
     (lambda s: with_file(s, "report.html", b"<html>"), "report/report.html", ["SHA-256"]),
     (another_verdict, "report/provenance.json", ["board.verdict"]),

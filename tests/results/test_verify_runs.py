@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from kept import STUDY, Place
+from kept import STUDY, Place, label
 
 from orchestrator import store
 from orchestrator.record.events import decode_points
+from orchestrator.results import boards
 from orchestrator.results.verify import verified
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
-from orchestrator.store.published import NOTE, VIEW_TAG
+from orchestrator.store.lines import LAYOUT, NOTE, VIEW_TAG, board_run
 from orchestrator.study.params import derive
 
 CONFIRM, SEARCH = "skipnet-00001-seed2", "dense-00001"
@@ -26,7 +27,7 @@ def honest(kept_study: Place) -> Stored:
 
 
 def named(stored: Stored, name: str) -> StoredRun:
-    return next(run for run in stored.runs if run.name == name)
+    return next(run for run in stored.runs if name in (run.name, label(run.tags, run.name)))
 
 
 def with_run(stored: Stored, old: StoredRun, new: StoredRun) -> Stored:
@@ -79,7 +80,7 @@ def metric(name: str, key: str, value: float) -> Forgery:
 def another_board(stored: Stored) -> Stored:
     """An older run of the same name, with figures of its own."""
     old = named(stored, "board: dense")
-    older = replace(old, run_id="0", metrics={**old.metrics, "acc/at_1m": 0.99})
+    older = replace(old, run_id="0", metrics={**old.metrics, "acc_percent/at_1m": 99.0})
     return replace(stored, boards=(older, *stored.boards))
 
 
@@ -151,7 +152,7 @@ def curve(*values: tuple[int, float]) -> Forgery:
 
 
 FORGED: list[tuple[str, Forgery, str, str]] = [
-    ("board twice", another_board, "board: dense", "runs of board/dense"),
+    ("board twice", another_board, "run 'dense ", "runs of board/dense"),
     ("report twice", another_report, "report", "runs of report"),
     ("trial twice", another_trial, SEARCH, f"runs of {SEARCH}"),
     ("test metric of a search trial", metric(SEARCH, "test/acc", 0.9), SEARCH, "metric test/acc"),
@@ -169,15 +170,15 @@ FORGED: list[tuple[str, Forgery, str, str]] = [
     ),
     (
         "board's figure written over",
-        changed("board: dense", history={"acc/at_1m": ((0, 0.99), (1, 0.8))}),
-        "board: dense",
-        "steps of acc/at_1m",
+        changed("board: dense", history={"acc_percent/at_1m": ((0, 99.0), (1, 80.0))}),
+        "run 'dense ",
+        "steps of acc_percent/at_1m",
     ),
     ("trial renamed", changed(CONFIRM, name="the best"), "the best", "name"),
     ("sweep renamed", changed("sweep of dense", name="sweep of all"), "sweep of all", "name"),
     ("report renamed", changed("report", name="draft"), "draft", "name"),
     ("report's note", changed("report", tags={NOTE: "skipnet wins"}), "report", NOTE),
-    ("board's note", changed("board: dense", tags={NOTE: "99 %"}), "board: dense", NOTE),
+    ("board's note", changed("board: dense", tags={NOTE: "99 %"}), "run 'dense ", NOTE),
     ("trial described", changed(SEARCH, tags={NOTE: "99 %"}), SEARCH, "description"),
     ("experiment's note", experiment(**{NOTE: "skipnet wins"}), "experiment", "description"),
     ("saved view", experiment(**{VIEW_TAG: "{}"}), "experiment", "view of the board"),
@@ -192,7 +193,16 @@ FORGED: list[tuple[str, Forgery, str, str]] = [
     ),
     ("metric of a sweep", metric("sweep of dense", "acc", 0.9), "sweep of dense", "metric acc"),
     ("metric of the report", metric("report", "acc", 0.9), "report", "metric acc"),
-    ("parameter of a board", changed("board: dense", params={"a": "1"}), "board", "parameter a"),
+    (
+        "parameter of a board",
+        changed("board: dense", params={"a": "1"}),
+        "run 'dense ",
+        "parameter a",
+    ),
+    ("board renamed", changed("board: dense", name="dense 99 %"), "dense 99 %", "name"),
+    ("board's parameter", changed("board: dense", params={"depth": "9"}), "run 'dense ", "depth"),
+    ("board of other data", changed("board: dense", datasets=("mnist 1",)), "run 'dense ", "data"),
+    ("board's layout", without_tag("board: dense", "board_layout"), "run 'dense ", "layout"),
     ("no role", without_tag(CONFIRM, "role"), CONFIRM, "tags"),
     ("no key", without_tag(SEARCH, "key"), SEARCH, "run"),
     ("another role", changed(SEARCH, tags={"role": "sweep"}), SEARCH, "tags"),
@@ -243,3 +253,49 @@ def test_a_curve_of_an_earlier_version_is_checked_by_its_steps(honest: Stored) -
     assert findings.flaws == []
     assert any("1 trials ended under a version" in note for note in findings.notes)
     assert verified("kept", curve((1, 0.5), (3, 0.5))(earlier)).flaws
+
+
+@pytest.fixture
+def before(honest: Stored, kept_study: Place) -> Stored:
+    """The study as a version published it that wrote fractions, and no figures into names."""
+    board = boards.at_budgets("kept", [], kept_study.out)
+    lines = []
+    for run in honest.boards:
+        line = board_run(board, run.tags["method"], earlier=True)
+        tags = {name: value for name, value in run.tags.items() if name not in LAYOUT}
+        content = json.dumps([run.tags["method"], line.metrics, line.words], sort_keys=True)
+        tags |= {NOTE: "The runs behind each number:\n", "content": content}
+        history = {name: ((0, value),) for name, value in line.metrics.items()}
+        old = replace(run, name=line.name, tags=tags, params={}, datasets=())
+        lines.append(replace(old, metrics=line.metrics, history=history))
+    report = named(honest, "report")
+    verdict = report.tags[NOTE].partition("). ")[2]
+    return replace(
+        honest,
+        boards=tuple(lines),
+        report=replace(report, tags={**report.tags, NOTE: verdict}),
+        tags={**honest.tags, NOTE: f"{verdict}\n\n[The report](#)", VIEW_TAG: "{}"},
+    )
+
+
+def test_a_board_of_an_earlier_version_is_checked_by_its_figures(before: Stored) -> None:
+    findings = verified("kept", before)
+    assert findings.flaws == []
+    assert any("in another form" in note for note in findings.notes)
+
+
+@pytest.mark.parametrize(
+    ("forge", "where", "what"),
+    [
+        (metric("board: dense", "acc/at_1m", 0.99), "board: dense", "acc/at_1m"),
+        (metric("board: dense", "acc_percent/at_1m", 99.0), "board: dense", "acc_percent/at_1m"),
+        (changed("board: dense", name="dense 99 %"), "dense 99 %", "name"),
+        (changed("board: dense", params={"depth": "9"}), "board: dense", "parameter depth"),
+        (changed("report", tags={NOTE: "skipnet wins"}), "report", NOTE),
+    ],
+)
+def test_a_forged_line_of_such_a_board_is_named(
+    before: Stored, forge: Forgery, where: str, what: str
+) -> None:
+    flaws = verified("kept", forge(before)).flaws
+    assert any(where in flaw.where and what in flaw.what for flaw in flaws), flaws

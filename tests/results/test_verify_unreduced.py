@@ -26,7 +26,7 @@ from orchestrator.results.boards import show
 from orchestrator.results.export import export, find
 from orchestrator.results.verify import verified, verify
 from orchestrator.store import StoredRun
-from orchestrator.store.published import NOTE
+from orchestrator.store.lines import NOTE
 from orchestrator.study.file import Study
 from orchestrator.study.names import is_unreduced
 from orchestrator.study.params import recorded_parts
@@ -128,7 +128,9 @@ def test_every_view_shows_it(ran: Place, board: Board) -> None:
     assert all(len(line.rstrip()) <= 80 for line in shown.getvalue().splitlines())
     assert "networks unreduced" in " ".join(shown.getvalue().split())
     line = ran.client.get_run(ran.runs["board: resrep"]).data
-    assert line.metrics["over_unreduced/at_0.15m"] == round(resrep.result.difference or 0, 4)
+    assert line.metrics["over_unreduced_points/at_0.15m"] == round(
+        100 * (resrep.result.difference or 0), 2
+    )
     assert f"runs/{ran.runs[WHOLE]}" in line.tags[NOTE]
 
 

@@ -82,7 +82,7 @@ def test_a_board_is_written_once_and_replaced_where_it_changed(tmp_path: Path, u
     assert set(lines) == set(what.methods)
     cell = what.cell("skipnet", 2.0)
     assert cell.accuracy.mean is not None
-    assert lines["skipnet"].data.metrics["acc/at_2m"] == round(cell.accuracy.mean, 4)
+    assert lines["skipnet"].data.metrics["acc_percent/at_2m"] == round(100 * cell.accuracy.mean, 2)
     assert cell.choice is not None
     assert cell.choice.config in lines["skipnet"].data.tags["at_2m"]
     assert written(uri, tmp_path / "report", what) == link
@@ -98,7 +98,7 @@ def test_a_board_is_written_once_and_replaced_where_it_changed(tmp_path: Path, u
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(STUDY)
     assert experiment is not None
-    assert experiment.tags["mlflow.note.content"].startswith(verdict(fewer))
+    assert experiment.tags["mlflow.note.content"].endswith(verdict(fewer))
     report = [run for run in runs(uri) if run.data.tags["role"] == "report"]
     assert len(report) == 1
     names = {item.path for item in client.list_artifacts(report[0].info.run_id)}

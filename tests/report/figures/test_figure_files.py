@@ -13,7 +13,7 @@ from orchestrator.record.events import Latency
 from orchestrator.report.figures.draw import files
 from orchestrator.report.figures.gains import marked, marks_text
 from orchestrator.report.figures.style import marks
-from orchestrator.report.palette import INK, OKABE_ITO, colour, places
+from orchestrator.report.palette import INK, NEUTRAL, OKABE_ITO, colour, places, run_colour
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,18 @@ def test_the_same_board_gives_the_same_figures(figures: dict[str, bytes]) -> Non
     assert drawn() == figures
 
 
+def contrast(one: str, other: str) -> float:
+    """The ratio of two colours' luminances (WCAG 2)."""
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [((part + 0.055) / 1.055) ** 2.4 if part > 0.04 else part / 12.92 for part in parts]
+    return sum(w * part for w, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
 def test_a_method_has_its_colour_whatever_stands_beside_it() -> None:
     alone = places(["dense", "resrep"])
     whole = places([*METHODS, "mine", "another"])
@@ -78,6 +90,8 @@ def test_a_method_has_its_colour_whatever_stands_beside_it() -> None:
     assert "dense" not in whole
     assert sorted(whole.values()) == list(range(len(METHODS) + 1)), "no two share colour and shape"
     assert (colour(None), colour(0), colour(6)) == (INK, OKABE_ITO[0], OKABE_ITO[0])
+    assert (run_colour(None), run_colour(0)) == (NEUTRAL, OKABE_ITO[0])
+    assert min(contrast(NEUTRAL, paper) for paper in ("#ffffff", "#11171c")) > 3, "MLflow's papers"
     rows = study_rows(methods=["dense", "skipnet"], seeds=0)
     board = leaderboard(rows, Rules(budgets=BUDGETS, primary=2))
     assert marks(board)["skipnet"][0] == colour(places(["skipnet"])["skipnet"])

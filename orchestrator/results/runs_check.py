@@ -24,6 +24,7 @@ from orchestrator.store.lines import (
     VIEW_TAG,
     board_note,
     board_run,
+    content_of,
     dataset,
     dataset_text,
     report_note,
@@ -203,11 +204,11 @@ def _implied(
     for method in board.methods:
         run, line = lines.get(method), board_run(board, method, earlier=earlier)
         words = {} if run is None else {k: v for k, v in run.tags.items() if k.startswith("at_")}
-        content = [method, {} if run is None else dict(run.metrics), words]
+        metrics = {} if run is None else run.metrics
         tags = {
             "method": method,
             "study": study,
-            "content": json.dumps(content, sort_keys=True),
+            "content": content_of(method, metrics, words),
             NOTE: board_note(board, method, experiment, stored.report.run_id, run_ids),
             **({} if earlier else LAYOUT),
         }

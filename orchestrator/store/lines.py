@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mlflow.entities import Dataset
 
+from methods.files import digest
 from orchestrator.board.model import Board, Cell
 from orchestrator.board.words import percent, span
 from orchestrator.record.provenance import Provenance
@@ -26,7 +27,7 @@ INTERVAL = ("acc_lo", "acc_hi")
 """The kinds of metrics that hold the ends of an accuracy's interval, in percent."""
 SCATTERS = "Accuracy over cost"
 """The section of the view's charts that is open; the others hold a bar chart per metric."""
-WIDTHS = {"attributes.`Run Name`": 290, "runDateAndNestInfo": 48}
+WIDTHS = {"attributes.`Run Name`": 300, "runDateAndNestInfo": 48}
 """Pixels of the columns that MLflow shows on the left, whatever the view selects: of the date only
 the mark of the run's status. With them, cost and standing are in sight where a window of 1,280
 pixels has both of MLflow's side panels open."""
@@ -71,6 +72,12 @@ def board_run(board: Board, method: str, *, earlier: bool = False) -> BoardRun:
     return BoardRun(_name(board, primary), metrics, words, _params(primary))
 
 
+def content_of(method: str, metrics: Mapping[str, float], words: Mapping[str, str]) -> str:
+    """What a line holds, as its tag `content`; of one that MLflow would cut, the SHA-256."""
+    text = json.dumps([method, dict(metrics), dict(words)], sort_keys=True)
+    return text if len(text) <= layout.PIECE else digest(text)
+
+
 def is_earlier(tags: Mapping[str, str]) -> bool:
     """Whether a version without `LAYOUT` wrote this run of the board."""
     return not LAYOUT.items() <= tags.items()
@@ -79,14 +86,16 @@ def is_earlier(tags: Mapping[str, str]) -> bool:
 def study_note(verdict: str, experiment: str, report: str) -> str:
     """The experiment's description: the verdict behind the links, since MLflow cuts it short.
 
-    It stands on every page of the experiment, also on that of traces, which a new browser opens.
+    It stands on every page of the experiment, also on that of traces, which a new browser opens;
+    the list of experiments shows its first words alone, and no links.
     """
-    return f"{_board_links(experiment)}, {_report_link(experiment, report)}. {verdict}"
+    links = f"{_board_links(experiment)}, {_report_link(experiment, report)}"
+    return f"Equal-cost leaderboard: {links}. {verdict}"
 
 
 def report_note(verdict: str, experiment: str) -> str:
     """The description of the run `report`."""
-    return f"{_board_links(experiment)}. {verdict}"
+    return f"Files of the report behind {_board_links(experiment)}. {verdict}"
 
 
 def board_note(
@@ -119,7 +128,7 @@ def board_note(
         configs = dict.fromkeys(row.config for row in base.seeds)
         lines += [f"- {config}: {linked(base, config)}" for config in configs]
     links = f"{_board_links(experiment)}, {_report_link(experiment, report)}"
-    note = f"{links}. The runs behind each number:\n\n"
+    note = f"A line of {links}. The runs behind each number:\n\n"
     for line in lines:
         if len(note) + len(line) > layout.PIECE:
             return f"{note}- and more: the tags `config` and `role` find them"
@@ -143,7 +152,7 @@ def view(board: Board) -> str:
         *(_metric(kind, board, primary) for kind in ("acc_percent", *INTERVAL)),
         *(_metric(kind, board, budget) for budget in others for kind in ("acc_percent", *costs)),
     ]
-    widths = {**dict.fromkeys(columns, 105), standing: 182, **WIDTHS}
+    widths = {**dict.fromkeys(columns, 105), standing: 172, **WIDTHS}
     state = {
         "searchFilter": "tags.role = 'leaderboard'",
         "orderByKey": _metric("acc_percent", board, primary),
@@ -296,7 +305,7 @@ def _kinds(board: Board) -> set[str]:
 
 def _board_links(experiment: str) -> str:
     board = view_link(experiment)
-    return f"[The board]({board}), [its charts]({board}&compareRunsMode=CHART)"
+    return f"[the board]({board}), [its charts]({board}&compareRunsMode=CHART)"
 
 
 def _report_link(experiment: str, report: str) -> str:

@@ -1,7 +1,7 @@
 """What a reviewer sees in MLflow's own pages, in a real browser against a real server."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import pytest
 from boards import study_rows, undraw
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from selenium.webdriver import ActionChains
 from stores import Server, held, study
 
 from methods.data.digest import Digest, PartDigest
@@ -75,11 +76,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory, shared_server: Server) -> Pa
 
 
 @pytest.fixture
-def window(browser: Any) -> Any:
-    """The browser with a window of 1,280 pixels, as MLflow shows itself to a newcomer."""
+def window(browser: Any) -> Iterator[Any]:
+    """The browser with a window of 1,280 pixels; tabs that the test opens are closed."""
+    first = browser.current_window_handle
     metrics = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    return browser
+    yield browser
+    for tab in {*browser.window_handles} - {first}:
+        browser.switch_to.window(tab)
+        browser.close()
+    browser.switch_to.window(first)
 
 
 def seen(browser: Any, address: str, *words: str) -> str:
@@ -106,20 +112,29 @@ def text_of(browser: Any) -> str:
     return str(browser.execute_script("return document.body.innerText"))
 
 
-def click(browser: Any, words: str) -> None:
-    """A click on the link with these words, behind what MLflow may ask a newcomer first."""
+def follow(browser: Any, click: Callable[[], None]) -> None:
+    """Clicks on a link, behind what MLflow may ask a newcomer first, into the tab that it opens."""
     from selenium.common.exceptions import WebDriverException
+
+    tabs = {*browser.window_handles}
 
     def clicked() -> bool:
         try:
             for button in browser.find_elements("xpath", "//button[.='Got it']"):
                 button.click()
-            browser.find_element("link text", words).click()
+            click()
         except WebDriverException:  # it is not there yet, was drawn anew, or something covers it
             return False
         return True
 
     until(browser, clicked)
+    (tab,) = until(browser, lambda: {*browser.window_handles} - tabs)
+    browser.switch_to.window(tab)
+
+
+def follow_words(browser: Any, words: str) -> None:
+    """Follows the link with these words."""
+    follow(browser, lambda: browser.find_element("link text", words).click())
 
 
 def in_sight(browser: Any, words: str) -> bool:
@@ -173,10 +188,18 @@ def test_its_charts_show_accuracy_over_macs_in_the_methods_colours(
     } == {colour.lower() for colour in colours}
 
 
+def test_the_same_board_changes_nothing_on_a_server(pages: Pages) -> None:
+    before = pages.runs
+    store.write_board(pages.server.uri, "demo", pages.board, pages.report.parent)
+    assert {name: run.info.run_id for name, run in pages.runs.items()} == {
+        name: run.info.run_id for name, run in before.items()
+    }
+
+
 def test_an_opened_experiment_leads_to_its_board(pages: Pages, window: Any) -> None:
     """A new browser opens a page of traces, whatever the experiment is; its description links."""
-    seen(window, pages.experiment, "demo", "The board")
-    click(window, "The board")
+    seen(window, pages.experiment, "demo", "the board")
+    follow_words(window, "the board")
     awaited(window, *pages.names, "macs/at_2m")
     assert "viewStateShareKey=leaderboard" in window.current_url
 
@@ -206,32 +229,26 @@ def test_a_line_says_what_it_read_and_who_made_it_with_what(pages: Pages, browse
         browser,
         address,
         *("digits (abababababab)", "isoflop", "0123456", run.data.tags["mlflow.user"]),
-        *("seed 5", "The board", "letters"),
+        *("seed 5", "the board", "letters"),
     )
 
 
-def test_a_run_of_the_report_opens_in_mlflow_and_leads_back(pages: Pages, browser: Any) -> None:
-    browser.get(pages.report.as_uri())
-    field = browser.find_element("css selector", "#accuracy input[type=url]")
+def test_a_run_of_the_report_opens_in_mlflow_and_leads_back(pages: Pages, window: Any) -> None:
+    window.get(pages.report.as_uri())
+    field = window.find_element("css selector", "#accuracy input[type=url]")
     field.clear()
     field.send_keys(pages.server.uri, "\t")
-    link = browser.find_element("css selector", "th[data-run-of] a")
-    trial = link.text.split()[0]
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", link)
-    first = browser.current_window_handle
-    link.click()
-    (second,) = {*browser.window_handles} - {first}
-    browser.switch_to.window(second)
-    try:
-        awaited(browser, trial, "About this run", "config_hash")
-        click(browser, "demo")
-        click(browser, "the report")
-        until(browser, lambda: browser.find_elements("css selector", "iframe#html"))
-        browser.switch_to.frame("html")
-        awaited(browser, "isoflop leaderboard", "study demo")
-    finally:
-        browser.close()
-        browser.switch_to.window(first)
+    window.find_element("xpath", "//*[@id='accuracy']//button[.='Each run']").click()
+    mark = window.find_element("css selector", "#accuracy .plot a[data-key^=seed]")
+    follow(window, lambda: ActionChains(window).move_to_element(mark).click().perform())
+    until(window, lambda: "/runs/" in window.current_url)
+    run = MlflowClient(pages.server.uri).get_run(window.current_url.rpartition("/")[2])
+    awaited(window, run.data.tags["trial"], "About this run", "config_hash")
+    window.find_element("xpath", "//a[.='demo' and contains(@href, '/experiments/')]").click()
+    follow_words(window, "the report")
+    until(window, lambda: window.find_elements("css selector", "iframe#html"))
+    window.switch_to.frame("html")
+    awaited(window, "isoflop leaderboard", "study demo")
 
 
 def comparison(pages: Pages, runs: list[Run]) -> str:

@@ -15,6 +15,7 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import verdict
+from orchestrator.store.lines import board_run, content_of
 
 
 def test_a_name_belongs_to_one_study(uri: str) -> None:
@@ -103,6 +104,37 @@ def test_a_board_is_written_once_and_replaced_where_it_changed(tmp_path: Path, u
     assert len(report) == 1
     names = {item.path for item in client.list_artifacts(report[0].info.run_id)}
     assert names == {"provenance.json", "report.html"}
+
+
+def test_a_board_of_an_earlier_version_is_replaced(tmp_path: Path, uri: str) -> None:
+    store.project(logged(tmp_path, events(trials=1)), uri, STUDY)
+    what, client = board(), MlflowClient(uri)
+    experiment = client.get_experiment_by_name(STUDY)
+    assert experiment is not None
+    for method in what.methods:
+        line = board_run(what, method, earlier=True)
+        content = content_of(method, line.metrics, line.words)
+        tags = {"role": "leaderboard", "method": method, "content": content, **line.words}
+        run = client.create_run(experiment.experiment_id, tags=tags, run_name=line.name)
+        for name, value in line.metrics.items():
+            client.log_metric(run.info.run_id, name, value)
+        client.set_terminated(run.info.run_id)
+    client.delete_experiment_tag(experiment.experiment_id, "mlflow.experimentKind")
+    written(uri, tmp_path / "report", what)
+    lines = [run for run in runs(uri) if leads(run)]
+    assert sorted(run.data.tags["method"] for run in lines) == sorted(what.methods)
+    for run in lines:
+        expected = board_run(what, run.data.tags["method"])
+        assert (run.info.run_name, run.data.metrics) == (expected.name, expected.metrics)
+        assert run.data.params == expected.params != {}
+    kind = client.get_experiment(experiment.experiment_id).tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development"
+
+
+def test_a_line_that_mlflow_would_cut_is_known_by_its_sum() -> None:
+    words = {f"at_{budget}m": "tested, letters a, dynamic" for budget in range(400)}
+    assert len(content_of("dense", {}, words)) == 64
+    assert content_of("dense", {}, words) != content_of("dense", {"seeds/at_1m": 5.0}, words)
 
 
 def leads(run: Run) -> bool:

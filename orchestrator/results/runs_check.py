@@ -102,8 +102,8 @@ def _check_run(run: StoredRun, implied: Implied, where: str, findings: Findings)
     if added:
         findings.notes.append(f"{where} has tags that no sweep wrote: {', '.join(added)}.")
     for name in sorted(() if implied.role.startswith("trial-") else {*run.params, *implied.params}):
-        value = run.params.get(name)
-        findings.same("runs", where, f"parameter {name}", value, implied.params.get(name))
+        param = run.params.get(name)
+        findings.same("runs", where, f"parameter {name}", param, implied.params.get(name))
     findings.same("runs", where, "data sets", run.datasets, implied.datasets)
     for name in sorted(() if implied.measured else run.metrics):
         if name not in CURVES or implied.epochs is not None:

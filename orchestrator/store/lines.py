@@ -152,7 +152,8 @@ def view(board: Board) -> str:
         *(_metric(kind, board, primary) for kind in ("acc_percent", *INTERVAL)),
         *(_metric(kind, board, budget) for budget in others for kind in ("acc_percent", *costs)),
     ]
-    widths = {**dict.fromkeys(columns, 105), standing: 172, **WIDTHS}
+    narrow = dict.fromkeys(columns[: len(costs)], 105)
+    widths = {**dict.fromkeys(columns, 140), **narrow, standing: 172, **WIDTHS}
     state = {
         "searchFilter": "tags.role = 'leaderboard'",
         "orderByKey": _metric("acc_percent", board, primary),

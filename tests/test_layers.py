@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
 """Room of orchestrator/ -> the rooms, or the single modules, that it may import."""
 TOOLS = {
     *("api", "errors", "names", "values", "macs", "fold", "resnet", "schedules", "machine"),
-    *("files", "dense"),
+    *("files", "dense", "outside"),
 }
 """Modules at the top of methods/; they import nothing but each other."""
 METHODS = {path.parent.name for path in (ROOT / "methods").glob("*/method.py")}

@@ -54,7 +54,7 @@ def recipe() -> str:
 
 def methods() -> str:
     """Each method: its paper, how it deviates, and its hyperparameters."""
-    return "\n".join(line for name in METHODS for line in _method(name))
+    return "\n".join(line for name in METHODS.own for line in _method(name))
 
 
 def commands() -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from methods import METHODS
 from methods.api import Images, Network, Task, point_of
-from methods.errors import ExportError
+from methods.errors import ExportError, MethodError
 from methods.files import digest
 from methods.shipping.card import CARD, MODEL, needed, read_card
 
@@ -87,7 +87,14 @@ def _checked(folder: Path, card: Mapping[str, Any]) -> bytes:
 def _rebuilt(content: bytes, network: Mapping[str, Any], task: Mapping[str, Any]) -> nn.Module:
     """The deployed form of a fresh network, with the weights, and thus the widths, of the file."""
     weights = needed("safetensors.torch", "a torch export").load(content)
-    method = METHODS[network["method"]].of(network["params"])
+    try:
+        model = METHODS[network["method"]]
+    except MethodError as error:
+        raise ExportError(
+            f"the network is of a method of another package, and this format needs it: {error}; "
+            "the formats pt2 and onnx do not"
+        ) from None
+    method = model.of(network["params"])
     with torch.random.fork_rng(devices=[]):
         fresh: Network = method.build(Task(**task))
     deployed = method.deploy(point_of(method, fresh, network["point"]).eval()).eval()

@@ -42,8 +42,11 @@ def methods(
     if for_programs(as_json=as_json, as_csv=as_csv):
         import pandas as pd
 
-        rows = [_summary(each) for each in METHODS] if name is None else _fields(name)
-        facts = {} if name is None else {**_summary(name), "published": METHODS[name].PUBLISHED}
+        names, refused = _listed()
+        rows = [_summary(each) for each in names] if name is None else _fields(name)
+        facts: dict[str, object] = {"refused": refused} if refused else {}
+        if name is not None:
+            facts = {**_summary(name), "published": METHODS[name].PUBLISHED}
         word = "methods" if name is None else "fields"
         print_frame(pd.DataFrame(rows), word, facts, as_json=as_json)
         return
@@ -146,13 +149,36 @@ def _fields(name: str) -> list[dict[str, str]]:
     ]
 
 
-def _methods_table() -> None:
+def _listed() -> tuple[list[str], list[str]]:
+    """The methods that can be used, and a sentence on each registered one that cannot."""
     from methods import METHODS
+    from methods.outside import registered
 
-    grid = table("method", "description", "searched")
+    names, refused = [], []
     for name in METHODS:
+        try:
+            METHODS[name]
+        except MethodError as error:
+            refused.append(f"{name}: {error}")
+        else:
+            names.append(name)
+    for name, points in registered().items():
+        if name in METHODS.own:
+            refused.append(
+                f"{name} is a method of isoflop, so {points[0].value} must have another name; "
+                f"`{name}-of-mine: {{method: {points[0].value}}}` in a study gives it one"
+            )
+    return names, refused
+
+
+def _methods_table() -> None:
+    grid = table("method", "description", "searched")
+    names, refused = _listed()
+    for name in names:
         grid.add_row(*_summary(name).values())
     console.print(grid)
+    for sentence in refused:
+        console.print(f"Refused: {sentence}", highlight=False, markup=False, soft_wrap=True)
     console.print("`isoflop methods NAME` shows a method's hyperparameters and what it costs.")
 
 

@@ -7,9 +7,12 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from methods.data.digest import Digest, decode_digest, encode_digest
+from methods.errors import StudyError
+from methods.outside import Source
 from orchestrator.study.file import Study
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ CONVENTION = (
     "MACs of convolutions and matrix products, gates and routing included (fvcore FLOPs); "
     "normalisation, bias, activations and pooling are free"
 )
+
+SOURCE = "source"
+"""The folder of a study's in which the source of its methods of other packages is kept."""
 
 Json = Mapping[str, object]
 """A JSON object as it stands in a file."""
@@ -48,6 +54,16 @@ class Clock:
     threads: int
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """A method of another package, as a study took it."""
+
+    place: str
+    """`package.module:Class`."""
+    sha256: str
+    """Digest of the Python files of its package; the study's folder keeps them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Everything that must be equal for equal numbers; no time of day, no path.
@@ -74,15 +90,24 @@ class Provenance:
     machine: Machine | None = None
     clock: Clock | None = None
     """The clock of a study with budgets in milliseconds."""
+    methods: Mapping[str, Foreign] = dataclasses.field(default_factory=dict)
+    """The study's methods of other packages, by the name or the place that it gives."""
 
 
 FIELDS = dataclasses.fields(Provenance)
 
 
 def provenance(
-    study: Study, task: "Task", test_images: int, data: Digest | None = None
+    study: Study,
+    task: "Task",
+    test_images: int,
+    data: Digest | None = None,
+    sources: Mapping[str, Source] = MappingProxyType({}),
 ) -> Provenance:
-    """The provenance of what this process runs on this machine."""
+    """The provenance of what this process runs on this machine.
+
+    `sources` are those of the study's methods of other packages.
+    """
     return Provenance(
         study=study.model_dump(mode="json"),
         study_hash=study.hash,
@@ -95,6 +120,7 @@ def provenance(
         python=platform.python_version(),
         versions=versions(),
         machine=machine(),
+        methods={name: Foreign(each.place, each.sha256) for name, each in sources.items()},
     )
 
 
@@ -103,6 +129,7 @@ def encode_provenance(provenance: Provenance) -> dict[str, object]:
     content = {field.name: getattr(provenance, field.name) for field in FIELDS}
     content |= {"study": dict(provenance.study), "image": list(provenance.image)}
     content["versions"] = dict(provenance.versions) or None
+    content["methods"] = {name: vars(each) for name, each in provenance.methods.items()} or None
     if provenance.data:
         content["data"] = encode_digest(provenance.data)
     if provenance.machine:
@@ -134,8 +161,13 @@ def decode_provenance(content: object) -> Provenance:
             values["machine"] = _machine(values["machine"])
         if "clock" in values:
             values["clock"] = Clock(**values["clock"])
+        if "methods" in values:
+            values["methods"] = {
+                name: Foreign(each["place"], each["sha256"])
+                for name, each in values["methods"].items()
+            }
         return Provenance(**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a provenance must have all its fields, but: {error}") from None
 
 
@@ -143,6 +175,25 @@ def _machine(content: Mapping[str, Any]) -> Machine:
     return Machine(
         content["system"], content["processor"], content["cores"], tuple(content["gpus"])
     )
+
+
+def refuse_other_source(
+    study: str, begun: Mapping[str, Foreign], sources: Mapping[str, Source]
+) -> None:
+    """Refuses methods of other packages whose source differs from what a study began with.
+
+    Raises:
+        StudyError: names the method.
+    """
+    for name, each in sources.items():
+        if name not in begun or each.sha256 != begun[name].sha256:
+            was = begun[name].sha256[:12] if name in begun else "none was recorded"
+            raise StudyError(
+                f"the source of {name}, a method of study {study!r}, must be what it began with, "
+                f"but differs (SHA-256 {was} then, {each.sha256[:12]} now); take it back from the "
+                f"folder `{SOURCE}` of the study's, or give the study another name",
+                at=("methods",),
+            )
 
 
 def versions() -> dict[str, str]:

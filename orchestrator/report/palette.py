@@ -16,7 +16,7 @@ def places(methods: Iterable[str], baseline: str = "dense") -> dict[str, int]:
     A method of isoflop has the same place in every study, whatever stands beside it; others follow
     by name.
     """
-    known = sorted(name for name in METHODS if name != baseline)
+    known = sorted(name for name in METHODS.own if name != baseline)
     others = sorted({*methods} - {*known, baseline})
     order = {name: i for i, name in enumerate([*known, *others])}
     return {name: order[name] for name in methods if name != baseline}

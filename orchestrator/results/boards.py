@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pydantic
 
-from methods.errors import StudyError, nearest
+from methods import METHODS
+from methods.errors import MethodError, StorageError, StudyError, nearest
 from methods.files import digest
 from orchestrator import store
 from orchestrator.board.leaderboard import leaderboard
@@ -18,7 +19,7 @@ from orchestrator.board.versus import Side, Versus, versus
 from orchestrator.board.words import budgets_text, plural
 from orchestrator.record import evidence
 from orchestrator.record.log import Curves
-from orchestrator.record.provenance import Provenance
+from orchestrator.record.provenance import SOURCE, Provenance
 from orchestrator.record.rows import Row
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.store.place import check_folder, default_uri, is_writable
@@ -76,6 +77,7 @@ def stored(study: str, out: Path, *, uri: str | None = None, refresh: bool = Fal
     place, name = located(study, out, uri)
     home = _home(out, name)
     provenance = store.read_study(place, name)
+    _take_methods(home)
     try:
         declared = Study.model_validate(provenance.study)
     except pydantic.ValidationError as error:
@@ -219,6 +221,14 @@ def _stray(row: Row) -> Row:
         return row
     reason = f"run {row.run_id} in MLflow: its method {row.method!r} is none of the study's"
     return replace(row, state=UNREADABLE, reason=reason)
+
+
+def _take_methods(home: Path) -> None:
+    """Takes methods of other packages as the study recorded them, for the ranges of the search."""
+    try:
+        METHODS.use(home / SOURCE)
+    except (MethodError, StorageError) as error:
+        logger.warning("what was searched is not shown: %s", error)
 
 
 def _home(out: Path, name: str) -> Path:

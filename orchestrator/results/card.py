@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from methods import METHODS
 from methods.api import Method
 from methods.data.load import Data
 from methods.files import digest
@@ -34,6 +35,7 @@ SEEN = 64
 def facts(source: StoredStudy, row: Row, method: Method, data: Data, how: Format) -> dict[str, Any]:
     """What the card says, but for what is measured of the file itself; the content of card.json."""
     task, study = data.task, source.study
+    original = str(row.params.get(ALIAS, row.method))
     mean, std = (values.double() for values in (data.test.mean, data.test.std))
     pixels = data.test.head(SEEN)[0].double() * std[:, None, None] + mean[:, None, None]
     origin = provenance(study, task, len(data.test))
@@ -48,7 +50,7 @@ def facts(source: StoredStudy, row: Row, method: Method, data: Data, how: Format
         "file": MODEL[how],
         "needs": {name: importlib.metadata.version(name).split("+")[0] for name in NEEDS[how]},
         "network": {
-            "method": row.params.get(ALIAS, row.method),
+            "method": METHODS.place(original) or original,
             "params": method.model_dump(mode="json"),
             "point": row.point,
             "isoflop": origin.versions["isoflop"],

@@ -1,14 +1,15 @@
 """Whether the data on this machine are those that a published study read."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from methods import outside
 from methods.data.digest import Digest
 from methods.data.load import Data
 from methods.data.sources import at_hand
 from methods.data.survey import survey
-from methods.errors import DataError
+from methods.errors import DataError, StorageError
 from orchestrator.record import contents
 from orchestrator.record.provenance import Provenance
 from orchestrator.results.findings import Findings
@@ -56,6 +57,33 @@ def check_data(study: Study, recorded: Digest | None, reader: Reader, findings: 
         ]
         findings.same("data", study.data, f"digest of {role}", sums[0], sums[1])
     findings.same("data", study.data, "digest", recorded.sha256, digest.sha256)
+
+
+def check_sources(provenance: Provenance, folder: Path, findings: Findings) -> None:
+    """Compares the source of methods of other packages with what a study began with: as its folder
+    keeps it, and as it lies here."""
+    if not provenance.methods:
+        return
+    kept: Mapping[str, outside.Source] = {}
+    try:
+        kept = outside.recorded(folder)
+    except StorageError as error:
+        findings.same("methods: source", str(folder), "record", "whole", str(error))
+    for name, began in provenance.methods.items():
+        record = kept.get(name)
+        if record is not None:
+            findings.same(
+                "methods: source", f"{folder}", f"SHA-256 of {name}", began.sha256, record.sha256
+            )
+        package = began.place.partition(":")[0].partition(".")[0]
+        here = outside.here(began.place, record.packages if record else [package])
+        if here is not None:
+            findings.same("methods: source", name, "SHA-256 here", began.sha256, here.sha256)
+        elif record is None:
+            findings.notes.append(
+                f"The source of {name} ({began.place}) is not at hand here: it was not compared "
+                "with the digest that the study recorded."
+            )
 
 
 def refuse_other_data(folder: Path, provenance: Provenance, data: Data) -> Digest | None:

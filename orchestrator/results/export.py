@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from methods import METHODS
 from methods.api import Images
 from methods.errors import DiskFull, ExportError, StorageError, StudyError, nearest
 from methods.files import NO_ROOM
@@ -19,6 +20,7 @@ from orchestrator import store
 from orchestrator.board.choose import best, choose, clean
 from orchestrator.board.words import budgets_text, macs_text, percent
 from orchestrator.record import evidence
+from orchestrator.record.provenance import SOURCE
 from orchestrator.record.rows import Row
 from orchestrator.results import card
 from orchestrator.results.boards import StoredStudy, located, stored
@@ -122,6 +124,7 @@ def export(source: ConfirmedPoint, how: Format, to: Path | None = None) -> Path:
     to = (to or source.folder / EXPORTS / name).absolute()
     if to.exists() and not (to / CARD).is_file():
         raise StorageError(f"--to must be a new folder or an earlier export, but {to} is neither")
+    METHODS.use(source.folder / SOURCE)
     method = recorded_parts(row.method, row.params)[0]
     data = reading(study).load(seed=study.seed)
     recorded = refuse_other_data(source.folder, source.stored.provenance, data)

@@ -21,11 +21,11 @@ from orchestrator.board.rules import Rules
 from orchestrator.record import evidence
 from orchestrator.record.events import CURVES, End, Start, encode_points
 from orchestrator.record.evidence import Evidence, Subject
-from orchestrator.record.provenance import Clock, Provenance, decode_provenance
+from orchestrator.record.provenance import SOURCE, Clock, Provenance, decode_provenance
 from orchestrator.record.rows import FIGURES, Row, config_hash, trial_rows
 from orchestrator.results.board_check import check_board
 from orchestrator.results.boards import located
-from orchestrator.results.contents import Reader, check_data, digest_here
+from orchestrator.results.contents import Reader, check_data, check_sources, digest_here
 from orchestrator.results.findings import Findings
 from orchestrator.results.runs_check import check_curves, check_runs
 from orchestrator.store import Stored, StoredRun
@@ -45,11 +45,15 @@ def verify(study: str, out: Path, *, uri: str | None = None) -> Findings:
         EvidenceError: what a board could be made from is not there.
     """
     place, name = located(study, out, uri)
-    return verified(name, store.read_stored(place, name), digest_here)
+    return verified(name, store.read_stored(place, name), digest_here, out / name / SOURCE)
 
 
-def verified(name: str, stored: Stored, reader: Reader | None = None) -> Findings:
+def verified(
+    name: str, stored: Stored, reader: Reader | None = None, sources: Path | None = None
+) -> Findings:
     """Checks what a store holds of the study `name`, and its data if a `reader` is given.
+
+    `sources` is the folder in which the study keeps the source of methods of other packages.
 
     Raises:
         StudyError: the study has not begun.
@@ -89,6 +93,8 @@ def verified(name: str, stored: Stored, reader: Reader | None = None) -> Finding
     check_runs(stored, board, trials, provenance, findings)
     if reader is not None:
         check_data(study, provenance.data, reader, findings)
+    if sources is not None:
+        check_sources(provenance, sources, findings)
     return findings
 
 

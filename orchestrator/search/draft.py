@@ -118,7 +118,7 @@ def draft(data: str, *, hours: float) -> Draft:
     lr = {"low": 0.03, "high": 0.3, "log": True}
     fields["recipe"] = {"epochs": EPOCHS[0], "batch_size": batch, "lr": lr}
     gpu = torch.cuda.is_available()
-    fields["methods"] = {name: {} if gpu else SMALL.get(name, {}) for name in METHODS}
+    fields["methods"] = {name: {} if gpu else SMALL.get(name, {}) for name in METHODS.own}
     fields["search"] = {"trials": TRIALS[1]} | ({} if gpu else {"published": False})
     fields["confirm"] = {"seeds": SEEDS}
     if gpu:
@@ -127,7 +127,7 @@ def draft(data: str, *, hours: float) -> Draft:
     on = load(data, size=size, device="cuda") if gpu else loaded
     epochs, trials, seconds = _effort(Study.model_validate(fields), on, hours)
     fields["recipe"]["epochs"], fields["search"]["trials"] = epochs, trials
-    runs = (trials + SEEDS * len(budgets)) * len(METHODS)
+    runs = (trials + SEEDS * len(budgets)) * len(METHODS.own)
     about = (
         f"Which method is best on {Path(data).name}? Written by `isoflop init`; change what you "
         "like.",

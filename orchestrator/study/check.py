@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 import torch
 from optuna.trial import FrozenTrial
 
+from methods import METHODS
 from methods.api import Task
 from methods.data.load import Data, Reading, check
 from methods.errors import ClusterError, StudyError
 from methods.machine import cores, native_bf16, threads
 from methods.shipping.layers import CLEARLY, Layers
+from methods.training.contract import prove
 from methods.training.loop import check_parts
 from orchestrator.study.file import Resources, Study
-from orchestrator.study.params import parts
+from orchestrator.study.params import original_of, parts
 from orchestrator.study.space import Space, spaces
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,9 @@ def prepared(
     with study.lines("data"):
         for space in by_method.values():
             _trainable(space, data)
+    if not begun:
+        _proven(study, by_method, data)
+    with study.lines("data"):
         if not study.cost.clocked:
             _affordable(study, by_method, data.task)
         elif not begun:
@@ -126,6 +131,14 @@ def _trainable(space: Space, data: Data) -> None:
         sizes += list(getattr(distribution, "choices", [getattr(distribution, "high", 0)]))
     check(data, max(sizes))
     check_parts(space.method_at(space.defaults()).phases(), data)
+
+
+def _proven(study: Study, by_method: Mapping[str, Space], data: Data) -> None:
+    """Every method of another package prices what it executes; isoflop's own are tested with it."""
+    for name, space in by_method.items():
+        if METHODS.place(original_of(study, name)) is not None and name not in study.controls:
+            with study.lines("methods", name):
+                prove(space.method_at(space.defaults()), data)
 
 
 def _arithmetic(study: Study) -> None:

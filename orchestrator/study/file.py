@@ -10,6 +10,7 @@ import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
 
 from methods.errors import IsoflopError, StudyError
+from methods.outside import look_in
 from methods.values import Scalar, shown
 from orchestrator.study import identity
 from orchestrator.study.budgets import Cost, Spendable, cost_of
@@ -210,7 +211,9 @@ class Study(Strict):
     """Per method, the fields to fix or to narrow; all others keep the method's search ranges.
     `dense-again: {method: dense}` is an A/A control: `dense` a second time, with a separate search
     and seeds. `resrep: published` takes the paper's settings, optimiser included;
-    `resrep-published: {method: resrep, profile: published}` adds them beside our defaults."""
+    `resrep-published: {method: resrep, profile: published}` adds them beside our defaults.
+    `senet: {method: "mynets.se:SENet"}` is a class of your own, in a package that is installed or
+    lies beside the study."""
     targets: Annotated[
         list[Annotated[float, Field(gt=0, lt=1)]], Field(exclude_if=lambda targets: not targets)
     ] = Field(default_factory=list)
@@ -298,7 +301,13 @@ class Study(Strict):
             if "method" not in fields:
                 continue
             original = fields["method"]
-            real = [other for other, given in self.methods.items() if "method" not in given]
+            if ":" in str(original):  # a class of one's own, under a name that the study gives it
+                continue
+            real = [
+                other
+                for other, given in self.methods.items()
+                if "method" not in given or ":" in str(given["method"])
+            ]
             if original not in real and "profile" not in fields:
                 raise Misfit(
                     f"methods.{name}: `method` must be another method of this study, "
@@ -325,7 +334,7 @@ class Study(Strict):
         return {
             name: str(fields["method"])
             for name, fields in self.methods.items()
-            if "method" in fields and "profile" not in fields
+            if "method" in fields and "profile" not in fields and ":" not in str(fields["method"])
         }
 
     @property
@@ -380,6 +389,7 @@ class Study(Strict):
         fields, places = read_as(Study, path, what="a study", error=StudyError)
         study = cls.model_construct(fields.model_fields_set, **dict(fields))
         study._places = places
+        look_in(path.parent)
         return study
 
 

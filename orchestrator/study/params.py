@@ -4,16 +4,71 @@ import hashlib
 
 from methods import METHODS
 from methods.api import Method
-from methods.errors import MethodError, nearest
+from methods.errors import MethodError, StudyError, nearest
+from methods.outside import Source, refuse_other_name, source
 from methods.training.recipe import Recipe
 from methods.values import Params, Scalar, shown
-from orchestrator.study.file import Study
+from orchestrator.study.file import RESERVED, Study
+from orchestrator.study.places import standing
 
 PREFIX = "recipe."
 """Prefix of the shared training settings among a trial's parameters."""
 ALIAS = "method"
 """The parameter that names the method of a trial whose name does not: that of a control, or of an
 unreduced network."""
+
+
+def original_of(study: Study, name: str) -> str:
+    """The method that an entry of a study's methods is: a name, or the place of one's own."""
+    original = str(study.methods[name].get(ALIAS, name))
+    if original != name and original in study.methods:
+        return str(study.methods[original].get(ALIAS, original))
+    return original
+
+
+def named(study: Study, name: str) -> type[Method]:
+    """The method of an entry of a study's methods.
+
+    Raises:
+        StudyError: there is none, or the entry has the name of another.
+        MethodError: it cannot be imported, or is no method.
+    """
+    original = original_of(study, name)
+    if original != name and name in METHODS:
+        kind = original.rpartition(":")[2].lower() if ":" in original else f"{original}-again"
+        raise StudyError(
+            f"{name!r} is the name of a method and must not name a control, a variant or a class "
+            f"of your own; write `{kind if kind != name else f'my-{kind}'}`"
+        )
+    if original not in METHODS:
+        raise StudyError(f"no method is called {shown(name)}; {nearest(name, list(METHODS))}")
+    model = METHODS[original]
+    if METHODS.place(original) is None:
+        return model
+    if name not in study.controls:
+        refuse_other_name(name, "this one is")
+    for word in RESERVED:
+        if word in model.model_fields:
+            raise MethodError(
+                f"no field of a method may be called {word!r}, which is a word of studies, but one "
+                f"of {original} is; rename it"
+            )
+    return model
+
+
+def outside(study: Study) -> dict[str, Source]:
+    """The source of a study's methods of other packages, by the name or the place of each.
+
+    Raises:
+        MethodError: it cannot be read, or has changed since this process imported it.
+    """
+    sources = {}
+    for name in study.methods:
+        original = original_of(study, name)
+        with standing("methods", name):
+            if (place := METHODS.place(original)) is not None:
+                sources[original] = source(place, METHODS[original])
+    return sources
 
 
 def parts(method: str, params: Params) -> tuple[Method, Recipe]:
@@ -41,8 +96,19 @@ def completed(method: str, params: Params) -> dict[str, Scalar]:
 
 
 def model_of(method: str, params: Params) -> type[Method]:
-    """The method of this name, or the one that a control's parameters name."""
-    return METHODS[str(params.get(ALIAS, method))]
+    """The method of this name, or the one that a control's parameters name.
+
+    Raises:
+        MethodError: there is none: the package that had it is not here.
+    """
+    name = str(params.get(ALIAS, method))
+    try:
+        return METHODS[name]
+    except KeyError:
+        raise MethodError(
+            f"the method {name!r} must be here, but no installed package registers it; "
+            f"{nearest(name, list(METHODS))}"
+        ) from None
 
 
 def flat(method: str, given: Params) -> dict[str, Scalar]:

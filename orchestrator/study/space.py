@@ -34,6 +34,8 @@ from orchestrator.study.params import (
     completed,
     flat,
     model_of,
+    named,
+    original_of,
     parts,
     split,
     unreduced,
@@ -225,18 +227,9 @@ def searches(study: Study) -> dict[str, Space]:
 
 def _spaces(study: Study) -> dict[str, Space]:
     controls = study.controls
-    for name, fields in study.methods.items():
-        if "method" in fields and name in METHODS:
-            raise StudyError(
-                f"{name!r} is the name of a method and must not name a control or a variant; write "
-                f"`{fields['method']}-again`",
-                at=("methods", name),
-            )
-        if str(fields.get("method", name)) not in METHODS:
-            raise StudyError(
-                f"no method is called {shown(name)}; {nearest(name, list(METHODS))}",
-                at=("methods", name),
-            )
+    for name in study.methods:
+        with standing("methods", name):
+            named(study, name)
     for name in study.search.points:
         if name not in study.methods:
             raise StudyError(
@@ -266,7 +259,7 @@ def _reduced(study: Study, by_method: Mapping[str, Space]) -> None:
         if params is not None:
             _takes(name, params)
     if not any(wholes.values()):
-        some = [name for name in METHODS if METHODS[name]().unreduced() is not None]
+        some = [name for name in METHODS.own if METHODS[name]().unreduced() is not None]
         raise StudyError(
             "confirm.unreduced: at least one method must be reduced from a larger network, but "
             f"got {', '.join(by_method)[:200]}; add {' or '.join(some)}, or delete `unreduced`",
@@ -276,15 +269,16 @@ def _reduced(study: Study, by_method: Mapping[str, Space]) -> None:
 
 def _again(space: Space, name: str) -> Space:
     """The same space under another name; its trials name the method."""
-    return dataclasses.replace(space, method=name, fixed={**space.fixed, ALIAS: space.method})
+    original = space.fixed.get(ALIAS, space.method)
+    return dataclasses.replace(space, method=name, fixed={**space.fixed, ALIAS: original})
 
 
 def _space(method: str, entry: Mapping[str, Narrowing], study: Study) -> Space:
     """The space of one entry of a study's methods; fields that it omits come from its profile."""
     recipe = study.recipe
     fields = {name: value for name, value in entry.items() if name not in RESERVED}
-    alias = {ALIAS: str(entry[ALIAS])} if ALIAS in entry else {}
-    model = METHODS[alias.get(ALIAS, method)]
+    alias = {ALIAS: original_of(study, method)} if ALIAS in entry else {}
+    model = named(study, method)
     profile = model.PUBLISHED if "profile" in entry else {}
     _known(f"method {method!r}", model, fields, ("methods", method))
     _known("the recipe", Recipe, recipe, ("recipe",))

@@ -1,15 +1,20 @@
 """Whether a study can run here: `run` and `plan` ask the same, before Ray or a file is touched."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from methods.data.survey import Survey, survey
+from methods.outside import Source
+from methods.outside import recorded as recorded_sources
 from orchestrator import store
 from orchestrator.record import contents, journal
 from orchestrator.record.ledger import recorded
+from orchestrator.record.provenance import SOURCE, Foreign, refuse_other_source
 from orchestrator.store.place import check_folder, default_uri
 from orchestrator.study.check import Prepared, images, prepared, slots_here
 from orchestrator.study.file import Study
+from orchestrator.study.params import outside
 from orchestrator.study.space import spaces
 from orchestrator.sweep import warm
 
@@ -49,6 +54,8 @@ class Ready:
     folder: Path
     earlier: list[warm.Earlier]
     """What an earlier study teaches the samplers, to be written down with this one."""
+    sources: Mapping[str, Source]
+    """Of the study's methods of other packages."""
 
 
 def ready(study: Study, place: Place) -> Ready:
@@ -67,6 +74,9 @@ def ready(study: Study, place: Place) -> Ready:
     journal.check(place.optuna)
     store.check(place.store)
     begun = (folder / "study.json").exists()
+    with study.lines():
+        sources = outside(study)
+        refuse_other_source(study.name, _kept(folder, sources), sources)
     checked = prepared(study, images(study), by_method, begun=begun)
     content = survey(checked.data)
     with study.lines("data"):
@@ -74,4 +84,10 @@ def ready(study: Study, place: Place) -> Ready:
     with study.lines("search", "from"):
         earlier = warm.taken(study, place.store, folder, content.digest)
     known = replace(checked, warm=warm.within(by_method, earlier))
-    return Ready(known, content, folder, earlier)
+    return Ready(known, content, folder, earlier, sources)
+
+
+def _kept(folder: Path, sources: Mapping[str, Source]) -> Mapping[str, Foreign]:
+    """The sources that the study's folder keeps, or these where it began with none yet."""
+    kept = recorded_sources(folder / SOURCE) if sources else {}
+    return {name: Foreign(each.place, each.sha256) for name, each in (kept or sources).items()}

@@ -13,6 +13,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
+from methods import outside
 from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
 from methods.files import NO_ROOM
 from orchestrator import store
@@ -22,14 +23,20 @@ from orchestrator.record import contents, evidence, log
 from orchestrator.record.address import Address
 from orchestrator.record.events import Doing, Listener, News
 from orchestrator.record.ledger import Ledger
-from orchestrator.record.provenance import Clock, Provenance, provenance
+from orchestrator.record.provenance import (
+    SOURCE,
+    Clock,
+    Provenance,
+    provenance,
+    refuse_other_source,
+)
 from orchestrator.record.rows import Row
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.search.agenda import Agenda
 from orchestrator.study.check import Prepared
 from orchestrator.study.file import Study
 from orchestrator.sweep import cluster, shared, signals, warm
-from orchestrator.sweep.ready import Place, ready
+from orchestrator.sweep.ready import Place, Ready, ready
 from orchestrator.sweep.tune import drive
 from orchestrator.sweep.worker import Trial
 from orchestrator.trial.job import Settings
@@ -72,7 +79,8 @@ def run(
             cluster.preflight(study.resources, address, slots)
     prepared, folder, earlier = checked.prepared, checked.folder, checked.earlier
     study, store_uri, read = prepared.study, place.store, checked.survey
-    origin = provenance(study, prepared.data.task, len(prepared.data.test), read.digest)
+    task, images = prepared.data.task, len(prepared.data.test)
+    origin = provenance(study, task, images, read.digest, checked.sources)
 
     def start() -> contextlib.AbstractContextManager[int]:
         here = "Starting Ray on this machine"
@@ -84,7 +92,7 @@ def run(
         store.claim(store_uri, study.name, study.hash)
         ledger = Ledger(folder, study, optuna=place.optuna, patience=patience)
         stack.callback(ledger.close)
-        contents.keep(folder, read, ledger.history.begun)
+        _keep(ledger, checked)
         warm.keep(earlier, folder)
         projector = store.Projector(ledger.wal, store_uri, study.name)
         projector.start()
@@ -154,6 +162,15 @@ def _with_runs(rows: Sequence[Row], uri: str, study: str) -> list[Row]:
     except IsoflopError:  # the report has no links then, and `isoflop board` writes them
         runs = {}
     return [replace(row, run_id=runs.get(row.trial)) for row in rows]
+
+
+def _keep(ledger: Ledger, checked: Ready) -> None:
+    """Records the data and the source of methods of other packages, or holds them to the record."""
+    begun = ledger.history.begun
+    contents.keep(ledger.folder, checked.survey, begun)
+    if begun is not None:
+        refuse_other_source(ledger.study.name, begun.provenance.methods, checked.sources)
+    outside.keep(ledger.folder / SOURCE, checked.sources)
 
 
 def _make(out: Path) -> None:
@@ -337,6 +354,7 @@ def _settings(ledger: Ledger, origin: Provenance) -> Settings:
         size=study.size,
         fit=study.fit,
         data_sha256=origin.data.sha256 if origin.data else "",
+        source=str(ledger.folder / SOURCE) if origin.methods else "",
     )
 
 

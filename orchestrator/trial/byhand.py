@@ -16,7 +16,7 @@ from methods.values import Scalar, shown
 from orchestrator.board.words import macs_text, percent
 from orchestrator.record.events import Point
 from orchestrator.study.document import parsed
-from orchestrator.study.params import PREFIX, parts
+from orchestrator.study.params import ALIAS, PREFIX, parts
 from orchestrator.trial.kept import Keeper, trial_name
 from orchestrator.trial.measure import measure
 
@@ -48,11 +48,12 @@ def by_hand(
     """
     if method not in METHODS:
         raise MethodError(f"no method is called {method!r}; {nearest(method, list(METHODS))}")
+    model, name = METHODS[method], method
     recipe_fields = [PREFIX + field for field in Recipe.model_fields]
     params: dict[str, Scalar] = {f"{PREFIX}batch_size": BATCH}
-    params |= METHODS[method].PUBLISHED if published else {}
+    params |= model.PUBLISHED if published else {}
     params |= {f"{PREFIX}epochs": epochs}
-    params |= _settings(settings, list(METHODS[method].model_fields) + recipe_fields)
+    params |= _settings(settings, list(model.model_fields) + recipe_fields)
     chosen, recipe = parts(method, params)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -68,8 +69,10 @@ def by_hand(
     if keep is not None:
         whole = chosen.model_dump(mode="json")
         whole |= {PREFIX + field: value for field, value in recipe.model_dump(mode="json").items()}
-        folder = keep(trial_name(method, whole, seed, data)).absolute()
-        keeper = Keeper(folder, method, whole, seed=seed, reading=_there(data))
+        if ":" in method:  # a class of one's own, which names its place and is called as itself
+            name, whole = model.__name__.lower(), {**whole, ALIAS: method}
+        folder = keep(trial_name(name, whole, seed, data)).absolute()
+        keeper = Keeper(folder, name, whole, seed=seed, reading=_there(data))
     for epoch in train(chosen, loaded, recipe, seed=seed, device=device):
         validation = evaluate(epoch.net, loaded.validation, device=device)
         yield (

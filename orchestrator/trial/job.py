@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from methods import METHODS
 from methods.data.load import Data, Reading
 from methods.data.parts import Fit
 from methods.values import Params
@@ -31,6 +32,17 @@ class Settings:
     """Digest of the data set, as the driver read it."""
     clock: Clock | None = None
     """What trials are timed by; None where budgets are MACs."""
+    source: str = ""
+    """The folder with the source of methods of other packages; empty where there are none."""
+
+    def take_methods(self) -> None:
+        """Lets this process take the methods of other packages, from what the study recorded.
+
+        Raises:
+            StorageError, MethodError: it cannot.
+        """
+        if self.source:
+            METHODS.use(Path(self.source))
 
     def read(self) -> Data:
         """The data set, read by this process alone."""
@@ -72,6 +84,7 @@ def decode_job(content: Mapping[str, Any]) -> Job:
         content.get("fit", "crop"),
         content.get("data_sha256", ""),
         Clock(**clock) if (clock := content.get("clock")) else None,
+        content.get("source", ""),
     )
     return Job(
         content["trial"],

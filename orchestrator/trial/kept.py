@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods import files
+from methods import files, outside
 from methods.data.load import Data, Reading
 from methods.data.survey import survey
 from methods.errors import DiskFull, StorageError
@@ -19,13 +19,16 @@ from orchestrator.record import evidence
 from orchestrator.record.events import End, Point, Start, decode, encode
 from orchestrator.record.evidence import Evidence, Shot, Subject
 from orchestrator.record.provenance import (
+    SOURCE,
     Provenance,
     decode_provenance,
     encode_provenance,
     provenance,
 )
 from orchestrator.record.rows import Row, config_hash, trial_rows
+from orchestrator.study import params as parameters
 from orchestrator.study.file import Study
+from orchestrator.study.params import ALIAS
 from orchestrator.trial.checkpoints import save, save_phase
 
 FILE = "trained.json"
@@ -87,7 +90,7 @@ class Keeper:
         Raises:
             StorageError: it cannot be written.
         """
-        read = survey(data).digest
+        start, read = self._start, survey(data).digest
         costs = [point.val.macs_mean for point in self._points]
         study = Study(
             name=NAME,
@@ -96,9 +99,8 @@ class Keeper:
             fit=self._reading.fit,
             seed=self._seed,
             budgets=[max(costs) / 1e6],
-            methods={self._start.method: {}},
+            methods={start.method: {ALIAS: start.params[ALIAS]} if ALIAS in start.params else {}},
         )
-        start = self._start
         subject = Subject.of(start.trial, start.method, start.params, self._seed, data=read.sha256)
         proof = Evidence(subject, data.test.labels.cpu().numpy(), self._shots, data.difficulty)
         with self._writing():
@@ -113,7 +115,9 @@ class Keeper:
                 tuple(self._points),
                 evidence=sha256,
             )
-            origin = provenance(study, data.task, len(data.test), read)
+            sources = parameters.outside(study)
+            outside.keep(self.folder / SOURCE, sources)
+            origin = provenance(study, data.task, len(data.test), read, sources)
             content = {
                 "provenance": encode_provenance(origin),
                 "start": encode(start),

@@ -34,6 +34,7 @@ def measured(
     torch.set_num_threads(settings.threads)
     device = settings.device
     try:
+        settings.take_methods()
         data = (load or settings.read)()
         folder = settings.folder / "trials"
         modules = [

@@ -75,6 +75,7 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
     yield from past
     if past and past[-1].done:
         return
+    job.settings.take_methods()
     method, recipe = recorded_parts(job.method, job.params)
     device = job.settings.device
     data = load()

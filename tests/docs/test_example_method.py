@@ -1,4 +1,4 @@
-"""The tutorial's method, put together from the page, keeps the contract and can be swept."""
+"""The tutorial's package, put together from the page, keeps the contract and can be swept."""
 
 import os
 import re
@@ -7,16 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tutorial import mynets
 
 ROOT = Path(__file__).parents[2]
-REGISTER = """
-from methods import METHODS
-
-METHODS["earlyexit"] = "earlyexit:EarlyExit"
-"""
 TRY = """
 import torch, isoflop
-import register
 from methods.api import Task
 from methods.data.load import load
 
@@ -24,10 +19,13 @@ study = isoflop.Study(
     name="exits",
     data="digits",
     budgets=[0.1, 0.3],
-    methods={"dense": {"depth": 8, "width": 0.25}, "earlyexit": {"depth": 8, "width": 0.5}},
+    methods={
+        "dense": {"depth": 8, "width": 0.25},
+        "exits": {"method": "mynets.earlyexit:EarlyExit", "depth": 8, "width": 0.5},
+    },
 )
 print(study.plan(steps=0).methods[1].method)
-method = isoflop.METHODS["earlyexit"](depth=8, width=0.25, confidence=0.4)
+method = isoflop.METHODS["mynets.earlyexit:EarlyExit"](depth=8, width=0.25, confidence=0.4)
 *_, last = isoflop.train(method, "digits", {"epochs": 3, "batch_size": 32})
 net = last.net.eval()
 prices = net(load("digits").validation.head(200)[0]).macs
@@ -42,38 +40,32 @@ print(torch.allclose(graph.module()(images), method.deploy(net)(images), atol=1e
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tutorial's file, and a module that adds it to the catalogue."""
-    page = (ROOT / "docs/method.md").read_text()
-    parts = re.findall(r'(?ms)^```python title="methods/earlyexit/method.py"\n(.*?)^```$', page)
-    folder = tmp_path_factory.mktemp("tutorial")
-    (folder / "earlyexit.py").write_text("\n\n".join(parts))
-    (folder / "register.py").write_text(REGISTER)
-    return folder
+    return mynets(tmp_path_factory.mktemp("tutorial"))
 
 
 def called(place: Path, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, *words],
-        env={**os.environ, "PYTHONPATH": str(place)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
-        cwd=ROOT,
+        cwd=place,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_it_keeps_the_contract(place: Path) -> None:
-    options = ["-n", "0", "-q", "-p", "register", "-p", "no:cacheprovider", "-k", "earlyexit"]
-    said = called(place, "-m", "pytest", *options, "tests/methods/test_contract.py")
-    assert re.search(r"\b15 passed", said), said
+    said = called(place, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mynets.py")
+    assert re.search(r"\b32 passed", said), said
 
 
 def test_it_keeps_the_house_rules(place: Path) -> None:
     ruff = Path(sys.executable).with_name("ruff")
+    rules = ["check", "--config", ROOT / "pyproject.toml"]
     done = subprocess.run(
-        [ruff, "check", "--config", ROOT / "pyproject.toml", place / "earlyexit.py"],
+        [ruff, *rules, *(place / "mynets" / name for name in ("earlyexit.py", "se.py"))],
         capture_output=True,
         text=True,
         check=False,
@@ -83,5 +75,5 @@ def test_it_keeps_the_house_rules(place: Path) -> None:
 
 def test_it_is_planned_trained_and_exported(place: Path) -> None:
     (place / "attempt.py").write_text(TRY)
-    said = called(place, str(place / "attempt.py"))
-    assert said.splitlines() == ["earlyexit", "2 tensor(True)", "True"], said
+    said = called(place, "attempt.py")
+    assert said.splitlines() == ["exits", "2 tensor(True)", "True"], said

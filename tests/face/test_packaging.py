@@ -10,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from shadows import shadow
+from tutorial import mynets
 
 ROOT = Path(__file__).parents[2]
 TOP = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "requirements.lock")
@@ -38,6 +40,25 @@ print(len(results[0].board()), results[0], results[0].verify().flaws)
 """A script as people write it: no guard, and a sweep in a thread, in which a loop runs."""
 
 
+OUTSIDE = """
+name: mine
+data: digits
+budgets: [0.3]
+recipe: {epochs: 2, batch_size: 64}
+methods:
+  dense: {depth: 8, width: 0.25}
+  senet: {depth: 8, width: 0.25}
+  exits: {method: "exits:EarlyExit", depth: 8, width: 0.25}
+search: {trials: 1, published: false}
+confirm: {seeds: 1}
+"""
+"""One method that a package registers, and one that lies beside the study."""
+LOAD = """
+import isoflop, torch
+print(*(tuple(isoflop.load(f"out/{name}")(torch.randn(2, 1, 8, 8)).shape) for name in "ab"))
+"""
+
+
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked source distribution, and beside it in build.log what its build printed."""
@@ -64,16 +85,20 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def site(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel's packages, built from the source distribution."""
-    place = tmp_path_factory.mktemp("site")
+    return installed(sdist, tmp_path_factory.mktemp("site"))
+
+
+def installed(source: Path, place: Path) -> Path:
+    """A folder with a package and its entry points, as pip installs them."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-    command += ["--no-build-isolation", "--target", str(place), str(sdist)]
+    command += ["--no-build-isolation", "--target", str(place), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return place
 
 
-def call(site: Path, folder: Path, *command: str) -> str:
-    """What a command prints that finds the wheel before the checkout."""
+def call(site: Path | str, folder: Path, *command: str, code: int = 0) -> str:
+    """What a command prints that finds the wheel before the checkout; its errors if it fails."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -82,8 +107,8 @@ def call(site: Path, folder: Path, *command: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stderr if code else done.stdout
 
 
 def test_every_package_is_listed() -> None:
@@ -151,3 +176,50 @@ def test_a_script_runs_a_sweep_in_a_thread_and_under_a_loop(site: Path, tmp_path
     lines = call(site, tmp_path, sys.executable, "script.py").splitlines()
     assert lines[0] == str(site / "isoflop" / "__init__.py")
     assert lines[-1] == "1 Results('threaded') []"
+
+
+@pytest.mark.full
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_methods_of_other_packages_are_swept_verified_and_exported(
+    site: Path, tmp_path: Path
+) -> None:
+    work = shadow(tmp_path / "work")
+    source = mynets(tmp_path / "mynets")
+    shutil.copy(source / "mynets" / "earlyexit.py", work / "exits.py")
+    (work / "study.yaml").write_text(OUTSIDE)
+    sites = f"{site}{os.pathsep}{installed(source, tmp_path / 'site')}"
+    script = str(site / "bin" / "isoflop")
+
+    def isoflop(*words: str, code: int = 0) -> str:
+        return call(sites, work, script, *words, code=code)
+
+    assert "senet" in isoflop("methods")
+    assert "confidence" in isoflop("methods", "exits:EarlyExit")
+    isoflop("run", "study.yaml", "--quiet")
+    board = isoflop("board", "mine", "--csv").splitlines()
+    assert sorted(line.partition(",")[0] for line in board[1:]) == ["dense", "exits", "senet"]
+    assert "methods: source" in isoflop("verify", "mine")
+    isoflop("export", "mine/senet", "--to", "out/a")
+    isoflop("export", "mine/exits", "--to", "out/b")
+    isoflop("export", "mine/exits", "--to", "out/c", "--format", "onnx")
+    assert call(sites, work, sys.executable, "-P", "-c", LOAD) == "(2, 10) (2, 10)\n"
+
+    with (work / "exits.py").open("a") as file:
+        file.write("# changed\n")
+    refused = isoflop("run", "study.yaml", code=2)
+    assert "the source of exits:EarlyExit, a method of study 'mine', must be what" in refused
+    assert refused.count("\n") == 1
+    assert "1 of" in isoflop("verify", "mine", code=1)
+    isoflop("export", "mine/exits", "--to", "out/b")  # from the source that was trained
+    (work / "exits.py").unlink()
+    isoflop("verify", "mine")
+    assert "but no module is called 'exits'" in isoflop("run", "study.yaml", code=2)
+    isoflop("board", "mine")
+    lost = call(site, work, sys.executable, "-P", "-c", LOAD, code=1)
+    assert "is of a method of another package, and this format needs it" in lost
+
+    isoflop("train", "mynets.se:SENet", "--epochs", "2", "--set", "depth=8", "--keep", "kept")
+    isoflop("export", "kept", "--to", "out/d")
+    assert (work / "kept" / "source" / "mynets" / "se.py").is_file()

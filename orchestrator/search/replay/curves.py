@@ -12,13 +12,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from methods import files
+from methods import METHODS, files
 from methods.api import Task
 from methods.errors import MethodError, StorageError
 from methods.values import Params
 from orchestrator.record import log
 from orchestrator.record.events import SIZES, Begun, End, Epoch, Event, Metrics, Start
 from orchestrator.record.provenance import (
+    SOURCE,
     Provenance,
     decode_provenance,
     encode_provenance,
@@ -92,6 +93,7 @@ def export(folder: Path) -> Table:
     study = Study.model_validate(provenance.study)
     task = Task(study.data, *provenance.image, provenance.classes)
     rows = [row for trial in _ended(events) for row in _rows(trial, task)]
+    METHODS.use(folder / SOURCE)
     opened = spaces(study)
     return Table(
         _typed(rows),

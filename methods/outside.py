@@ -110,7 +110,7 @@ def place_of(name: str) -> str | None:
             "name"
         )
     refuse_other_name(name, f"the package {owners[0]} registers")
-    return "".join(points[0].value.split())
+    return f"{points[0].module}:{points[0].attr}"
 
 
 def refuse_other_name(name: str, whose: str) -> None:

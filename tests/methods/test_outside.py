@@ -113,7 +113,8 @@ def test_what_is_no_method_is_refused_in_a_sentence(
 
 
 def test_an_installed_package_registers_its_methods(tmp_path: Path) -> None:
-    site = registered(module(tmp_path / "site", "little"), "little", "little = little:Little")
+    entry = "little = little : Little [extra]"
+    site = registered(module(tmp_path / "site", "little"), "little", entry)
     code = "from methods import METHODS; print(*METHODS, len(METHODS), 'little' in METHODS)"
     names = "dense skipnet condensenet condconv dsnet resrep little 7 True"
     assert python(tmp_path, code, site) == names

@@ -14,7 +14,7 @@ import pydantic
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.api import (
     Family,
@@ -31,24 +31,29 @@ from methods.api import (
 from methods.errors import MethodError
 from methods.fold import fold
 from methods.macs import sketched
-from methods.resnet import ResNet, check_depth, resnet
+from methods.resnet import check_depth, resnet
 from methods.resrep.compactor import Compactor, pull_for
 from methods.resrep.sites import Plan, attach, attached, plan_of, removed, select
 from methods.schedules import cosine
 from methods.values import Params
 
+SCHEDULE = (
+    *("target", "strength", "lasso", "proximal", "base_share", "prune_lr"),
+    *("compactor_momentum", "start", "interval", "ramp", "snap"),
+)
+"""Fields on which the network before pruning does not depend."""
 TOLERANCE = 0.02
 """Deviation of the final cost from its target without an alarm, as a fraction of the target."""
 
 
 class CompactedResNet(Network):
-    """A ResNet with compactors; its price excludes the rows that are forgotten by now."""
+    """A backbone with compactors; its price excludes the rows that are forgotten by now."""
 
     units: Tensor
     inputs: Tensor
     outputs: Tensor
 
-    def __init__(self, backbone: ResNet, plan: Plan) -> None:
+    def __init__(self, backbone: nn.Module, plan: Plan) -> None:
         super().__init__()
         self.backbone = backbone
         self.plan = plan
@@ -167,13 +172,29 @@ class ResRep(Method):
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> "ResRep":
-        check_depth(self.depth, self.family)
+        self.check_backbone()
         if self.start + self.ramp > 1:
             raise ValueError(
                 f"`start + ramp <= 1` must hold for the selection to end within its phase, but got "
                 f"(start={self.start}, ramp={self.ramp}); lower either"
             )
         return self
+
+    def backbone(self, task: Task) -> nn.Module:
+        """The network that is pruned, freshly initialised: images -> logits.
+
+        A class of your own that derives from this one may give another, by `depth` and `width` as
+        it understands them: what can be pruned is read off the network.
+        """
+        return resnet(task, self.depth, self.width, family=self.family)
+
+    def check_backbone(self) -> None:
+        """Refuses fields of which there is no such network.
+
+        Raises:
+            MethodError: says which there are.
+        """
+        check_depth(self.depth, self.family)
 
     def build(self, task: Task) -> CompactedResNet:
         """A freshly initialised network for `task`; draws from torch's global generator.
@@ -189,8 +210,7 @@ class ResRep(Method):
                 f"{self.depth} and width {self.width} on {task.name}, but got {self.target}; "
                 "raise it, or depth or width"
             )
-        backbone = resnet(task, self.depth, self.width, family=self.family)
-        return CompactedResNet(backbone, plan)
+        return CompactedResNet(self.backbone(task), plan)
 
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[CompactedResNet]]:
         """Cross-entropy for the base network, then cross-entropy while rows are forgotten."""
@@ -209,8 +229,8 @@ class ResRep(Method):
             ),
         ]
 
-    def deploy(self, net: CompactedResNet) -> ResNet:
-        """The narrower ResNet: forgotten rows removed, norms and compactors merged."""
+    def deploy(self, net: CompactedResNet) -> nn.Module:
+        """The narrower network: forgotten rows removed, norms and compactors merged."""
         return fold(removed(net.backbone, net.plan.sites))
 
     def floor(self, task: Task) -> int:
@@ -235,8 +255,10 @@ class ResRep(Method):
         step = net.plan.largest / goal
         return f"{off}: {_channels(self.snap)} may be up to {step:.1%} of it here"
 
-    def unreduced(self) -> Params:
-        """The ResNet that is pruned, which has all epochs for itself."""
+    def unreduced(self) -> Params | None:
+        """The ResNet that is pruned, which has all epochs for itself; None for another backbone."""
+        if type(self).backbone is not ResRep.backbone:
+            return None
         return {
             "method": "dense",
             "depth": self.depth,
@@ -245,7 +267,9 @@ class ResRep(Method):
         }
 
     def _plan(self, task: Task) -> Plan:
-        return _planned(task, self.depth, self.width, self.family)._replace(unit=self.snap)
+        fields = type(self).model_fields
+        bare = self.model_copy(update={name: fields[name].default for name in SCHEDULE})
+        return _planned(bare, task)._replace(unit=self.snap)
 
     def _limit(self, plan: Plan) -> float:
         return self.target * plan.dense
@@ -331,8 +355,8 @@ def _backbone(net: CompactedResNet) -> Sequence[Group]:
 
 
 @lru_cache(maxsize=1024)
-def _planned(task: Task, depth: int, width: float, family: Family) -> Plan:
+def _planned(method: ResRep, task: Task) -> Plan:
     with sketched():
-        skeleton = resnet(task, depth, width, family=family)
+        skeleton = method.backbone(task)
     image = torch.zeros(1, task.channels, task.height, task.width, device="cpu")
     return plan_of(skeleton.to_empty(device="cpu"), image)

@@ -6,7 +6,8 @@ No architecture is hard-coded: data flow identifies a site, and shapes confirm i
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -17,11 +18,28 @@ from torch.overrides import TorchFunctionMode
 
 from methods.api import Features
 from methods.errors import MethodError
-from methods.fold import M
+from methods.fold import M, like
 from methods.macs import quiet
-from methods.resrep.compactor import Compactor, merge, narrowed
+from methods.resrep.compactor import Compactor, Mask, merge, narrowed
 
-RELUS = (F.relu, torch.relu, Tensor.relu)
+ACTIVATIONS = (
+    *(F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh),
+    *(F.leaky_relu, F.silu, F.gelu, F.hardswish, torch.tanh, Tensor.tanh),
+)
+"""Of zero they are zero, so that a forgotten channel says nothing."""
+POOLS = (F.max_pool2d, torch.max_pool2d, F.avg_pool2d)
+"""They may stand between an activation and the next layer."""
+
+
+PARAMETERS, STATISTICS = ("weight", "bias"), ("running_mean", "running_var")
+
+
+class Depthwise(NamedTuple):
+    """A depthwise convolution and its norm, by name, and the activation behind them."""
+
+    conv: str
+    norm: str
+    activation: Callable[[Tensor], Tensor]
 
 
 class Site(NamedTuple):
@@ -31,6 +49,8 @@ class Site(NamedTuple):
     norm: str
     follower: str
     channels: int
+    between: Depthwise | None = None
+    """What stands between the two in an inverted residual."""
 
 
 class Product(NamedTuple):
@@ -90,24 +110,32 @@ class Plan(NamedTuple):
 def plan_of(net: nn.Module, images: Features) -> Plan:
     """The plan of a network, from a dry run on one image.
 
-    A site is a convolution followed by a norm, a ReLU and another convolution, where nothing else
-    reads the output of any of them.
+    A site is a convolution followed by a norm, an activation, perhaps a pooling, and another
+    convolution, where nothing else reads the output of any of them. A depthwise convolution with
+    its norm and activation may stand before the other one, as in an inverted residual.
 
     Raises:
-        MethodError: there is no site, or its layers do not match channel by channel.
+        MethodError: there is no site; says what is in the way of each layer that is nearly one.
     """
     calls, readers = _recorded(net, images)
-    sites = tuple(site for call in calls if (site := _site(call, readers)))
-    if not sites:
+    names = [call.name for call in calls if isinstance(call.layer, nn.Conv2d)]
+    found: list[Site] = []
+    reasons: list[str] = []
+    for call in calls:
+        try:
+            if site := _site(call, readers):
+                _once(site, names)
+                found.append(site)
+        except MethodError as error:
+            reasons.append(str(error))
+    if not found:
         raise MethodError(
             "a compactor needs a layer that only one other layer reads, but there is none"
+            + "".join(f"; {reason}" for reason in dict.fromkeys(reasons[:3]))
         )
-    names = [call.name for call in calls if isinstance(call.layer, nn.Conv2d)]
-    for site in sites:
-        name = max(site.conv, site.follower, key=names.count)
-        if names.count(name) > 1:
-            raise MethodError(f"a layer beside a compactor must run once, but {name} runs again")
+    sites = tuple(found)
     writers = {site.conv: index for index, site in enumerate(sites)}
+    writers |= {site.between.conv: index for index, site in enumerate(sites) if site.between}
     followers = {site.follower: index for index, site in enumerate(sites)}
     products = []
     for call in calls:
@@ -141,15 +169,46 @@ def removed(net: M, sites: Sequence[Site]) -> M:
     slim = copy.deepcopy(net).eval()
     for site, compactor in zip(sites, attached(slim, sites), strict=True):
         remaining = compactor.remaining()
-        conv, follower = slim.get_submodule(site.conv), slim.get_submodule(site.follower)
+        conv = slim.get_submodule(site.conv)
         norm = slim.get_submodule(f"{site.norm}.0")
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        assert isinstance(follower, nn.Conv2d)
         slim.set_submodule(site.conv, merge(conv, norm, compactor.weight[remaining]))
         slim.set_submodule(site.norm, nn.Identity())
+        follower = slim.get_submodule(site.follower)
+        assert isinstance(follower, nn.Conv2d)
+        if site.between is not None:
+            follower = _without(slim, site.between, follower, remaining)
         slim.set_submodule(site.follower, narrowed(follower, remaining))
     return slim
+
+
+@torch.no_grad()
+def _without(net: nn.Module, between: Depthwise, follower: nn.Conv2d, remaining: Mask) -> nn.Conv2d:
+    """Narrows a depthwise convolution; the follower, with what the forgotten channels gave it.
+
+    Of zeros a depthwise convolution makes its bias, and its norm a constant: a 1x1 convolution
+    takes that as a bias.
+    """
+    conv, norm = net.get_submodule(between.conv), net.get_submodule(between.norm)
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    zeros = conv.weight.new_zeros(1, conv.out_channels, 1, 1)
+    if conv.bias is not None:
+        zeros = zeros + conv.bias[:, None, None]
+    constant = between.activation(norm(zeros)).flatten().masked_fill(remaining, 0)
+    bias = follower.weight.flatten(1).double() @ constant.double()
+    if follower.bias is not None:
+        bias = bias + follower.bias.double()
+    for part, names in ((conv, PARAMETERS), (norm, (*PARAMETERS, *STATISTICS))):
+        for name in names:
+            if (value := getattr(part, name)) is not None:
+                value = value[remaining].clone()
+                kept = nn.Parameter(value, requires_grad=False) if name in PARAMETERS else value
+                setattr(part, name, kept)
+    count = int(remaining.sum())
+    conv.in_channels = conv.out_channels = conv.groups = norm.num_features = count
+    return like(follower, follower.weight, bias)
 
 
 def select(
@@ -196,6 +255,11 @@ class _Call(NamedTuple):
     outputs: list[Tensor]
     name: str
     layer: nn.Module | None
+    reads: tuple[int, ...] = ()
+    """The values that it reads, in the order of the inputs."""
+    writes: int = 0
+    rest: Callable[[Any], Any] = lambda value: value
+    """The operation as a function of its first argument."""
 
     @property
     def output(self) -> Tensor:
@@ -210,18 +274,29 @@ class _Recorder(TorchFunctionMode):
             id(weight): (name, part) for name, part, weight in named if weight is not None
         }
         self.calls: list[_Call] = []
+        self._values: dict[int, int] = {}
+
+    def value(self, tensor: Tensor) -> int:
+        """The value that a tensor has now: an operation in place gives it another."""
+        return self._values.setdefault(id(tensor), len(self._values) * 2)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        inputs = _tensors([*args, *(kwargs or {}).values()])
+        reads = tuple(map(self.value, inputs))
         result = func(*args, **(kwargs or {}))
-        inputs, outputs = _tensors([*args, *(kwargs or {}).values()]), _tensors([result])
-        if outputs:
-            owner = next((self._owners[id(t)] for t in inputs if id(t) in self._owners), ("", None))
-            self.calls.append(_Call(func, inputs, outputs, *owner))
+        if outputs := _tensors([result]):
+            owners = (self._owners[id(t)] for t in inputs if id(t) in self._owners)
+            name, layer = next(owners, ("", None))
+            if any(outputs[0] is tensor for tensor in inputs):
+                self._values[id(outputs[0])] = -1 - len(self.calls)
+            writes = self.value(outputs[0])
+            rest = partial(_applied, func, args[1:], kwargs or {})
+            self.calls.append(_Call(func, inputs, outputs, name, layer, reads, writes, rest))
         return result
 
 
 Readers = Mapping[int, Sequence[_Call]]
-"""Identity of a tensor -> the calls that read it."""
+"""A value -> the calls that read it."""
 
 
 def _recorded(net: nn.Module, images: Features) -> tuple[list[_Call], Readers]:
@@ -229,9 +304,10 @@ def _recorded(net: nn.Module, images: Features) -> tuple[list[_Call], Readers]:
     with quiet(net), recorder:
         output = net(images)
     readers = defaultdict(list)
-    for call in [*recorder.calls, _Call(None, [output], [], "", None)]:
-        for tensor in call.inputs:
-            readers[id(tensor)].append(call)
+    last = _Call(None, [output], [], "", None, (recorder.value(output),))
+    for call in [*recorder.calls, last]:
+        for value in call.reads:
+            readers[value].append(call)
     return recorder.calls, readers
 
 
@@ -239,13 +315,15 @@ def _site(call: _Call, readers: Readers) -> Site | None:
     """The site whose convolution this call is, or None."""
     if not isinstance(call.layer, nn.Conv2d):
         return None
-    norm = _reader(call, readers)
-    relu = norm and _reader(norm, readers)
-    next_ = relu and _reader(relu, readers)
-    if not (norm and relu and next_) or relu.function not in RELUS:
+    found = _activated(call, readers)
+    next_ = found and _reader(found[1], readers)
+    while next_ and next_.function in POOLS:
+        next_ = _reader(next_, readers)
+    if not (found and next_ and isinstance(next_.layer, nn.Conv2d)):
         return None
-    if not (isinstance(norm.layer, nn.BatchNorm2d) and isinstance(next_.layer, nn.Conv2d)):
-        return None
+    norm = found[0]
+    if _is_depthwise(next_.layer) and call.layer.groups == 1:
+        return _inverted(call, norm, next_, readers)
     if call.layer.groups != 1:
         raise MethodError(f"{call.name} must not be grouped, but has groups={call.layer.groups}")
     if next_.layer.in_channels != call.layer.out_channels or next_.layer.groups != 1:
@@ -257,10 +335,52 @@ def _site(call: _Call, readers: Readers) -> Site | None:
     return Site(call.name, norm.name, next_.name, call.layer.out_channels)
 
 
+def _inverted(call: _Call, norm: _Call, depthwise: _Call, readers: Readers) -> Site | None:
+    """The site of a convolution that a depthwise one reads, and that one a 1x1 convolution."""
+    assert isinstance(call.layer, nn.Conv2d)
+    found = _activated(depthwise, readers)
+    last = found and _reader(found[1], readers)
+    if not (found and last and isinstance(last.layer, nn.Conv2d)):
+        return None
+    conv = last.layer
+    if conv.groups != 1 or conv.kernel_size != (1, 1) or conv.padding != (0, 0):
+        raise MethodError(
+            f"{last.name}, behind the depthwise {depthwise.name}, must be a 1x1 convolution "
+            f"without groups and padding, but is {conv}"
+        )
+    between = Depthwise(depthwise.name, found[0].name, found[1].rest)
+    return Site(call.name, norm.name, last.name, call.layer.out_channels, between)
+
+
+def _applied(function: Any, rest: tuple[Any, ...], options: Mapping[str, Any], first: Any) -> Any:
+    """An operation as it was called, but for its first argument."""
+    return function(first, *rest, **options)
+
+
+def _activated(call: _Call, readers: Readers) -> tuple[_Call, _Call] | None:
+    """The norm behind a convolution, and the activation behind that; None if there are none."""
+    norm = _reader(call, readers)
+    activation = norm and _reader(norm, readers)
+    if not (norm and activation and activation.function in ACTIVATIONS):
+        return None
+    return (norm, activation) if isinstance(norm.layer, nn.BatchNorm2d) else None
+
+
+def _is_depthwise(conv: nn.Conv2d) -> bool:
+    return conv.groups == conv.in_channels == conv.out_channels > 1
+
+
+def _once(site: Site, names: Sequence[str]) -> None:
+    """Refuses a site with a layer that runs again."""
+    for name in (site.conv, site.follower, *([site.between.conv] if site.between else [])):
+        if names.count(name) > 1:
+            raise MethodError(f"a layer beside a compactor must run once, but {name} runs again")
+
+
 def _reader(call: _Call, readers: Readers) -> _Call | None:
     """The only reader of a call's output, if it is the reader's first input; else None."""
-    calls = readers.get(id(call.output), ()) if call.outputs else ()
-    return calls[0] if len(calls) == 1 and calls[0].inputs[0] is call.output else None
+    calls = readers.get(call.writes, ()) if call.outputs else ()
+    return calls[0] if len(calls) == 1 and calls[0].reads[0] == call.writes else None
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:

@@ -117,6 +117,8 @@ def _put(part: nn.Module, name: str, weight: Tensor) -> None:
     is_parameter = isinstance(old, nn.Parameter)
     setattr(part, name, nn.Parameter(weight, requires_grad=False) if is_parameter else weight)
     if isinstance(part, nn.Conv2d) and name == "weight":
+        if part.groups == part.out_channels == part.in_channels:  # depthwise
+            part.groups = len(weight)
         part.out_channels, part.in_channels = len(weight), weight.shape[1] * part.groups
     elif isinstance(part, nn.Linear) and name == "weight":
         part.out_features, part.in_features = weight.shape

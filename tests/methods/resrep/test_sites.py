@@ -60,7 +60,7 @@ class Toy(nn.Module):
 def test_another_network_is_read_too_and_what_cannot_be_pruned_is_refused() -> None:
     images = torch.zeros(1, 3, 8, 8)
     plan = plan_of(Toy(), images)
-    assert plan.sites == (("first", "norm", "second", 4),)
+    assert plan.sites == (("first", "norm", "second", 4, None),)
     assert plan.macs([3]) == 3 * 3 * 9 * 36 + 3 * 4 * 9 * 16
     with pytest.raises(MethodError, match="only one other layer reads"):
         plan_of(Toy(twice=True), images)

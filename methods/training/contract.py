@@ -29,7 +29,7 @@ FEW = Recipe(epochs=3, batch_size=16, lr=0.05)
 LEARNT = 0.3
 """Validation accuracy after `RECIPE`, at least; chance is 0.1."""
 TOLERANCE = 1e-4
-"""Of logits: the deployed form folds its norms, and so rounds in another order."""
+"""Tolerance of logits: the deployed form folds its norms, and so rounds in another order."""
 TASKS = (Task("grey", 1, 28, 28, 10), Task("colour", 3, 32, 40, 7))
 PROVEN = 2
 """Images on which a method is proved before a study runs."""

@@ -35,7 +35,7 @@ PLACE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 OURS = frozenset({"methods", "orchestrator", "isoflop"})
 MUST_DEFINE = ("build", "phases", "deploy", "floor")
 MOST_FILES, MOST_BYTES = 2000, 16 * 2**20
-"""Of the source of one package, which is kept with each study."""
+"""Limits of one package's source, which is stored with each study."""
 INDEX = "source.json"
 """The file that makes a folder a record of sources."""
 
@@ -382,6 +382,6 @@ def _read(root: Path) -> dict[str, bytes]:
 
 
 def _digest(content: Mapping[str, bytes]) -> str:
-    """Of names and contents, whatever their order."""
+    """Digest of names and contents, in any order."""
     sums = {name: files.digest(text) for name, text in content.items()}
     return files.digest(json.dumps(sums, sort_keys=True))

@@ -26,7 +26,7 @@ ACTIVATIONS = (
     *(F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh),
     *(F.leaky_relu, F.silu, F.gelu, F.hardswish, torch.tanh, Tensor.tanh),
 )
-"""Of zero they are zero, so that a forgotten channel says nothing."""
+"""They map zero to zero, so that a forgotten channel has no effect."""
 POOLS = (F.max_pool2d, torch.max_pool2d, F.avg_pool2d)
 """They may stand between an activation and the next layer."""
 

@@ -72,7 +72,7 @@ class Sweep:
         """Why a trial without an end has no worker any more."""
         self.latest: deque[Told] = deque(maxlen=LATEST)
         self.time = 0
-        """Of the last event, in milliseconds since 1970."""
+        """Time of the last event, in milliseconds since 1970."""
 
     def take(self, event: Event) -> None:
         """One event of the log.

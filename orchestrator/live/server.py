@@ -36,7 +36,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 WITHIN = {"Content-Security-Policy": "frame-ancestors 'self'"}
-"""Of a board, which has a policy of its own beside this."""
+"""Policy of a board's frame; the board has one of its own beside it."""
 HTML = "text/html; charset=utf-8"
 
 

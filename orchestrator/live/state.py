@@ -52,7 +52,7 @@ class RunningTrial:
     """Since it was started."""
     step: int
     epochs: int
-    """Of the whole trial; 0 where they are not recorded."""
+    """Epochs of the whole trial; 0 where they are not recorded."""
     accuracy: float | None
     """On validation, a fraction."""
     curve: list[tuple[int, float]]

@@ -19,7 +19,7 @@ EVERY = 1.0
 AGAIN = 5.0
 """Seconds after which times are told anew, where nothing else has changed."""
 SHARE = 0.1
-"""Of the time, what drawing interim boards takes at most: workers need the processors."""
+"""Largest share of the time in which interim boards are drawn: workers need the processors."""
 
 
 class Watch:

@@ -33,7 +33,7 @@ class Group:
     accuracy: Summary
     """As a cell's: for new units and new images of the kind."""
     macs: Summary
-    """Of an image; without an interval where there are fewer than three units."""
+    """MACs of an image; no interval with fewer than three units."""
 
 
 def groups(board: Board, images: Images) -> tuple[Group, ...]:

@@ -81,7 +81,7 @@ def check_sources(provenance: Provenance, folder: Path, findings: Findings) -> N
             findings.same("methods: source", name, "SHA-256 here", began.sha256, here.sha256)
         elif record is None:
             findings.notes.append(
-                f"The source of {name} ({began.place}) is not at hand here: it was not compared "
+                f"The source of {name} ({began.place}) is missing here: it was not compared "
                 "with the digest that the study recorded."
             )
 

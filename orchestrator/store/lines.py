@@ -46,7 +46,7 @@ class BoardRun:
     words: dict[str, str]
     """By tag: a budget's cell in words."""
     params: dict[str, str]
-    """Of what was chosen at the primary budget."""
+    """Hyperparameters of the choice at the primary budget."""
 
 
 def board_run(board: Board, method: str, *, earlier: bool = False) -> BoardRun:

@@ -44,7 +44,7 @@ class StoredRun:
     artefacts: tuple[str, ...] = ()
     """The names of its files."""
     datasets: tuple[str, ...] = ()
-    """Of each data set that it is said to have read: its name and its digest."""
+    """Name and digest of each data set that its record names."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Ready:
     earlier: list[warm.Earlier]
     """What an earlier study teaches the samplers, to be written down with this one."""
     sources: Mapping[str, Source]
-    """Of the study's methods of other packages."""
+    """Sources of the study's methods from other packages."""
 
 
 def ready(study: Study, place: Place) -> Ready:

@@ -31,8 +31,8 @@ TEXTS = sorted(
 )
 VERBS = re.findall(
     r"\w+",
-    """Cancel Choose Compare Crop Derive Estimate Export Follow Give Keep List Look Name Open
-    Plan Print Read Recompute Repeat Replay Resize Run Search Seed Set Show Start Stop Take
+    """Cancel Choose Compare Crop Derive Estimate Export Follow Give Keep List Listen Look Name Open
+    Plan Print Read Recompute Repeat Replay Resize Run Search Seed Serve Set Show Start Stop Take
     Test Time Train Use Wait Write""",
 )
 """What a help text may begin with; a new one is added here."""

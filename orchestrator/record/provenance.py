@@ -178,9 +178,14 @@ def _machine(content: Mapping[str, Any]) -> Machine:
 
 
 def refuse_other_source(
-    study: str, begun: Mapping[str, Foreign], sources: Mapping[str, Source]
+    study: str,
+    begun: Mapping[str, Foreign],
+    sources: Mapping[str, Source],
+    kept: Mapping[str, Source] = MappingProxyType({}),
 ) -> None:
     """Refuses methods of other packages whose source differs from what a study began with.
+
+    `kept` is that source, as far as the study's folder has it.
 
     Raises:
         StudyError: names the method.
@@ -188,10 +193,17 @@ def refuse_other_source(
     for name, each in sources.items():
         if name not in begun or each.sha256 != begun[name].sha256:
             was = begun[name].sha256[:12] if name in begun else "none was recorded"
+            before = kept[name].files if name in kept else {}
+            changed = [
+                file
+                for file in sorted(before.keys() | each.files.keys())
+                if before and before.get(file) != each.files.get(file)
+            ]
+            where = f" in {', '.join(changed[:5])}" if changed else ""
             raise StudyError(
                 f"the source of {name}, a method of study {study!r}, must be what it began with, "
-                f"but differs (SHA-256 {was} then, {each.sha256[:12]} now); take it back from the "
-                f"folder `{SOURCE}` of the study's, or give the study another name",
+                f"but differs{where} (SHA-256 {was} then, {each.sha256[:12]} now); restore it from "
+                f"the folder `{SOURCE}` in the study's folder, or give the study another name",
                 at=("methods",),
             )
 

@@ -76,7 +76,9 @@ def ready(study: Study, place: Place) -> Ready:
     begun = (folder / "study.json").exists()
     with study.lines():
         sources = outside(study)
-        refuse_other_source(study.name, _kept(folder, sources), sources)
+        kept = recorded_sources(folder / SOURCE) if sources else {}
+        began = {name: Foreign(each.place, each.sha256) for name, each in (kept or sources).items()}
+        refuse_other_source(study.name, began, sources, kept)
     checked = prepared(study, images(study), by_method, begun=begun)
     content = survey(checked.data)
     with study.lines("data"):
@@ -85,9 +87,3 @@ def ready(study: Study, place: Place) -> Ready:
         earlier = warm.taken(study, place.store, folder, content.digest)
     known = replace(checked, warm=warm.within(by_method, earlier))
     return Ready(known, content, folder, earlier, sources)
-
-
-def _kept(folder: Path, sources: Mapping[str, Source]) -> Mapping[str, Foreign]:
-    """The sources that the study's folder keeps, or these where it began with none yet."""
-    kept = recorded_sources(folder / SOURCE) if sources else {}
-    return {name: Foreign(each.place, each.sha256) for name, each in (kept or sources).items()}

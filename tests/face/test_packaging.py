@@ -198,6 +198,7 @@ def test_methods_of_other_packages_are_swept_verified_and_exported(
     assert "senet" in isoflop("methods")
     assert "confidence" in isoflop("methods", "exits:EarlyExit")
     isoflop("run", "study.yaml", "--quiet")
+    isoflop("run", "study.yaml", "--quiet")  # as it was: nothing is left to do
     board = isoflop("board", "mine", "--csv").splitlines()
     assert sorted(line.partition(",")[0] for line in board[1:]) == ["dense", "exits", "senet"]
     assert "methods: source" in isoflop("verify", "mine")
@@ -210,6 +211,7 @@ def test_methods_of_other_packages_are_swept_verified_and_exported(
         file.write("# changed\n")
     refused = isoflop("run", "study.yaml", code=2)
     assert "the source of exits:EarlyExit, a method of study 'mine', must be what" in refused
+    assert "but differs in exits.py (SHA-256" in refused
     assert refused.count("\n") == 1
     assert "1 of" in isoflop("verify", "mine", code=1)
     isoflop("export", "mine/exits", "--to", "out/b")  # from the source that was trained

@@ -43,6 +43,9 @@ def test_the_source_of_methods_of_other_packages_survives_a_file_and_is_held_to(
     for other in (replace(source, files={"mynets/se.py": b"two"}), replace(source, files={})):
         with pytest.raises(StudyError, match="source of senet, a method of study 's', must be"):
             refuse_other_source("s", here.methods, {"senet": other})
+    other = replace(source, files={"mynets/se.py": b"two", "mynets/new.py": b""})
+    with pytest.raises(StudyError, match=r"but differs in mynets/new.py, mynets/se.py \("):
+        refuse_other_source("s", here.methods, {"senet": other}, {"senet": source})
     with pytest.raises(StudyError, match="none was recorded then"):
         refuse_other_source("s", {}, {"senet": source})
     plain = encode_provenance(provenance(STUDY, Task("digits", 1, 8, 8, 10), 360))

@@ -84,16 +84,17 @@ def export(folder: Path) -> Table:
 
     Raises:
         StorageError: no study began in this folder.
+        MethodError: this process has imported another source of a method of another package.
     """
     events = log.read(folder / "wal.jsonl")[0]
     begun = next((event for event in events if isinstance(event, Begun)), None)
     if begun is None:
         raise StorageError(f"{folder} must hold a study's log, but nothing ran there")
     provenance = begun.provenance
+    METHODS.use(folder / SOURCE)
     study = Study.model_validate(provenance.study)
     task = Task(study.data, *provenance.image, provenance.classes)
     rows = [row for trial in _ended(events) for row in _rows(trial, task)]
-    METHODS.use(folder / SOURCE)
     opened = spaces(study)
     return Table(
         _typed(rows),

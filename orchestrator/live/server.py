@@ -103,6 +103,7 @@ def serve(folder: Path, host: str, port: int, ready: Callable[[str], None]) -> N
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         ready(server.url)
         stop.wait()
+        watch.stop()
         server.shutdown()
 
 
@@ -184,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _stream(self) -> None:
-        """Each new state as an event, until the reader leaves."""
+        """Each new state as an event, until the reader leaves or the watch stops."""
         if not self.server.streams.acquire(blocking=False):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Too many pages are open.")
             return
@@ -192,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._begin(HTTPStatus.OK, {"Content-Type": "text/event-stream"})
             self.wfile.write(b"retry: 2000\n\n")
             number = 0
-            while True:
+            while not self.server.watch.stopped:
                 latest, told = self.server.watch.news(number, BEAT)
                 event = f"data: {told}\n\n" if latest != number else ": still here\n\n"
                 self.wfile.write(event.encode())

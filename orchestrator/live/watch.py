@@ -40,10 +40,22 @@ class Watch:
         self._drawing = threading.Lock()
         self._offered = self._drawn = 0
         self._page, self._ended, self._next = b"", 0, 0.0
+        self._over = threading.Event()
 
     def start(self) -> None:
-        """Read on, in a thread of its own, until the process ends."""
+        """Read on, in a thread of its own, until `stop`."""
         threading.Thread(target=self._read, name="watch", daemon=True).start()
+
+    def stop(self) -> None:
+        """Read no further, and let whoever waits for news go."""
+        self._over.set()
+        with self._news:
+            self._news.notify_all()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing new will come."""
+        return self._over.is_set()
 
     def news(self, since: int, timeout: float) -> tuple[int, str]:
         """The latest state as JSON with its number, once that is another one than `since`.
@@ -51,7 +63,7 @@ class Watch:
         After `timeout` seconds what is known is returned all the same.
         """
         with self._news:
-            self._news.wait_for(lambda: self._number != since, timeout)
+            self._news.wait_for(lambda: self._number != since or self.stopped, timeout)
             return self._number, self._told
 
     def board(self) -> bytes | None:
@@ -96,12 +108,12 @@ class Watch:
                 self._state, self._told_at = current, now
 
     def _read(self) -> None:
-        while True:
+        while not self._over.is_set():
             try:
                 self.look()
             except Exception:  # the page shows what was known before
                 logger.exception("the sweep could not be read")
-            time.sleep(AGAIN if self._problem else EVERY)
+            self._over.wait(AGAIN if self._problem else EVERY)
 
     def _current(self, now: float) -> State:
         sweep = self.follower.sweep

@@ -170,7 +170,7 @@ def test_a_board_says_what_the_race_left_open() -> None:
     assert [(c.method, c.other) for c in board.race.undecided] == [("skipnet", "dense")]
     told = " ".join(notes(board))
     assert f"corrected for {LOOKS} looks" in told
-    assert "Undecided at 1 MMACs, with the seeds that would tell: skipnet and dense" in told
+    assert "Not separated at 1 MMACs, with the seeds that would do it: skipnet and dense" in told
     assert "other cells have up to" not in told
     plain = leaderboard(rows, Rules(budgets=(1,), primary=1))
     for one, other in zip(board.gains, plain.gains, strict=True):

@@ -230,8 +230,8 @@ def test_a_board_says_which_methods_got_further_searches() -> None:
         "Race: 2 of 2 further searches spent on the order at 1 MMACs. Searches were added" in told
     )
     assert f"corrected for {LOOKS} looks" in told
-    assert "Undecided at 1 MMACs, with the searches that would tell: skipnet and dense" in told
-    assert "The race gave methods 5 to 6 searches: effort is equal for each search" in told
+    assert "Not separated at 1 MMACs, with the searches that would do it: skipnet and dense" in told
+    assert "The race gave methods 5 to 6 searches: effort is equal per search" in told
     assert "Effort is uneven" not in told
     assert "other cells have up to" not in told
     more = [searched("dense", 6, point=name) for name in ("", "x")]

@@ -117,11 +117,11 @@ def test_lost_and_collapsed_runs_are_said():
     board = leaderboard(some, dataclasses.replace(RULES, chance=0.1))
     assert board.unreduced[0].base.collapsed == ("resrep-00001-unreduced-seed4",)
     assert "resrep unreduced: 1 of 4 runs collapsed, counted." in notes(board)
-    assert "resrep unreduced: 1 run gave no figure." in notes(board)
+    assert "resrep unreduced: 1 run gave no result." in notes(board)
     only_lost = [r for r in some if not (r.config.endswith("unreduced") and r.test_acc)]
     lost = leaderboard(only_lost, RULES)
     assert lost.unreduced[0].result.difference is None
-    assert "resrep unreduced: 1 run gave no figure." in notes(lost)
+    assert "resrep unreduced: 1 run gave no result." in notes(lost)
 
 
 def test_the_operating_point_of_a_choice_is_not_one_of_what_it_is_reduced_from():

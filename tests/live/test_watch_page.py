@@ -26,15 +26,16 @@ class Site:
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder = folder
-        watch = Watch(Follower(folder))
-        watch.start()
-        self.server = Server(watch, "127.0.0.1", port)
+        self.watch = Watch(Follower(folder))
+        self.watch.start()
+        self.server = Server(self.watch, "127.0.0.1", port)
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def add(self, *events: Event) -> None:
         write(self.folder, list(events), mode="a")
 
     def close(self) -> None:
+        self.watch.stop()
         self.server.shutdown()
         self.server.server_close()
 

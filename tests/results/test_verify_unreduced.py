@@ -71,7 +71,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Place:
     experiment = client.get_experiment_by_name(STUDY.name)
     assert experiment is not None
     runs = {
-        run.data.tags.get("trial") or str(run.info.run_name): run.info.run_id
+        run.data.tags.get("trial", f"{run.data.tags['role']}/{run.data.tags.get('method')}"): (
+            run.info.run_id
+        )
         for run in client.search_runs([experiment.experiment_id])
     }
     return Place(out, uri, client, runs)
@@ -127,7 +129,7 @@ def test_every_view_shows_it(ran: Place, board: Board) -> None:
     Console(width=80, no_color=True, file=shown).print(terminal(board))
     assert all(len(line.rstrip()) <= 80 for line in shown.getvalue().splitlines())
     assert "networks unreduced" in " ".join(shown.getvalue().split())
-    line = ran.client.get_run(ran.runs["board: resrep"]).data
+    line = ran.client.get_run(ran.runs["leaderboard/resrep"]).data
     assert line.metrics["over_unreduced_points/at_0.15m"] == round(
         100 * (resrep.result.difference or 0), 2
     )

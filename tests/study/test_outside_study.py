@@ -85,7 +85,7 @@ def test_a_study_of_isoflops_own_methods_has_no_source_to_keep() -> None:
     [
         (
             f"dense: {{method: '{SENET}'}}",
-            "'dense' is a method's name.*class of your own; write `senet`",
+            "'dense' is the name of a method .*class of your own; write `senet`",
         ),
         (f"SE: {{method: '{SENET}'}}", "lower-case letters and digits.*but this one is 'SE'"),
         (f"se-2: {{method: '{SENET}'}}", "such as `senet18-small`, but this one is 'se-2'"),

@@ -106,7 +106,7 @@ def test_who_takes_drivers_down_fails_and_who_ran_beside_it_does_not(tmp_path: P
     assert [driver.ask(), driver.ask()] == ["dense-00001", WAIT]
     end = driver.ledger.history.records["dense-00000"].end
     assert end is not None
-    assert end.reason.endswith("at last: Ray or its driver died")
+    assert end.reason.endswith("last cause: Ray or its driver died")
     driver.hears("dense-00001", 1)
     driver.ends("dense-00001")
     assert driver.ask() == "dense-00002"  # the failed one has left epochs over

@@ -150,4 +150,4 @@ def test_a_mistake_is_one_sentence() -> None:
 
 def test_a_study_is_the_one_of_its_file() -> None:
     for place in ("quickstart", ROOT / "studies/quickstart.yaml"):
-        assert isoflop.Study.load(place).hash == "1b140be3f188"
+        assert isoflop.Study.load(place).hash == "fe56e6a51af8"

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -95,14 +96,14 @@ def serve(folder: Path, host: str, port: int, ready: Callable[[str], None]) -> N
     follower.advance()
     watch = Watch(follower)
     with Server(watch, host, port) as server:
-        stop = threading.Event()
+        stop = SimpleQueue[None]()  # an event's lock may be held when a handler would set it
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, lambda *_: stop.put(None))
         os.nice(LESS)
         watch.start()
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         ready(server.url)
-        stop.wait()
+        stop.get()
         watch.stop()
         server.shutdown()
 

@@ -18,6 +18,7 @@ from orchestrator.search.split import (
     SEED_SD,
     Splits,
 )
+from orchestrator.search.window import Sight
 from orchestrator.trial.packing import Packing
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def terminal(plan: Plan) -> RenderableType:
     parts += [_reach(plan, start, start + ACROSS) for start in range(0, len(plan.budgets), ACROSS)]
     parts.append(Text(IN_MS if plan.cost.clocked else NOTE))
     parts += [Text(), _effort(plan), Text(_effort_note(plan))]
+    parts += [Text(line) for line in _sights(plan)]
     parts += [Text(packed(plan.packing)), Text()] if plan.packing else [Text()]
     parts += list(_detectable(plan))
     parts += list(_splits(plan.splits, plan)) if plan.splits else []
@@ -78,6 +80,8 @@ def frame(plan: Plan) -> "pd.DataFrame":
             "trial_seconds": method.trial_seconds,
             "search_seconds": method.search_seconds,
             "seconds": method.seconds,
+            "see_none": method.sight and method.sight.unseeing,
+            "last_sees": method.sight and method.sight.last,
         }
         for method in plan.methods
     ]
@@ -144,6 +148,24 @@ def _effort_note(plan: Plan) -> str:
         f"{plural(plan.slots, 'trial')} at once. An estimate from {plural(steps, 'step')}, of the "
         "defaults and of the sample of median cost, each timed alone."
     )
+
+
+def _sights(plan: Plan) -> Iterator[str]:
+    """What proposals see, in a line for the methods that have it in common."""
+    methods: dict[Sight, list[str]] = {}
+    for method in plan.methods:
+        if method.sight is not None:
+            methods.setdefault(method.sight, []).append(method.method)
+    for sight, names in methods.items():
+        who = "each method" if len(names) == len(plan.methods) else ", ".join(names)
+        at_once = f"Proposals ({sight.sampler}, {plural(sight.slots, 'trial')} at once): of {who}"
+        if not sight.last:
+            yield f"{at_once}, no trial of {sight.trials} sees another."
+            continue
+        yield (
+            f"{at_once}, the last trial of {sight.trials} sees {sight.last} that ended and "
+            f"{sight.running} that run; trials 1 to {sight.unseeing} see none."
+        )
 
 
 def packed(packing: Packing) -> str:

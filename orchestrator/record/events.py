@@ -15,6 +15,9 @@ from methods.files import digest
 from methods.values import Params
 from orchestrator.record.provenance import Provenance, decode_provenance, encode_provenance
 
+WINDOW = 2
+"""The present rule of `Begun.window`."""
+
 Role = Literal["search", "confirm"]
 EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
 
@@ -95,8 +98,10 @@ class Begun:
     hash: str
     provenance: Provenance
     lag: int
-    """A proposal depends on the trials that are numbered so far before it."""
+    """Trials at once, by which a proposal sees those numbered a fixed distance before it."""
     device: str
+    window: int = 1
+    """Which rule makes that distance (`search.window`); 1 in logs of earlier versions."""
     time: int = 0
     """Milliseconds since 1970, here and below."""
 
@@ -248,6 +253,8 @@ KINDS: Mapping[str, type[Event]] = {
 }
 NAMES = {kind: name for name, kind in KINDS.items()}
 KEYS = {kind: [field.name for field in dataclasses.fields(kind)] for kind in NAMES}
+LATER = frozenset({"window", "torch_seed", "repeat", "unit", "predicted_ms", "curve"})
+"""Keys that earlier versions did not write; an event's default is left out."""
 SIZES = ("parameters", "weight_bytes", "activation_bytes")
 """What a point says of its deployed network beside the MACs; see `methods.shipping.size`."""
 TIMES = ("ms", "spread_ms", "clock_ms", "reference_ms")
@@ -279,26 +286,19 @@ def encode(event: Event) -> dict[str, Any]:
     """An event as a JSON object."""
     kind = type(event)
     content = {"event": NAMES[kind], **{key: getattr(event, key) for key in KEYS[kind]}}
+    for key in LATER & content.keys():
+        if content[key] == getattr(kind, key):
+            del content[key]
     if isinstance(event, Begun):
         content["provenance"] = encode_provenance(event.provenance)
     elif isinstance(event, Start):
         content |= {"params": dict(event.params), "budgets": list(event.budgets)}
-        if event.torch_seed is None:
-            del content["torch_seed"]
-        if event.repeat == 1:
-            del content["repeat"]
-        if event.unit == "mmac":
-            del content["unit"]
-        if event.predicted_ms is None:
-            del content["predicted_ms"]
     elif isinstance(event, Epoch):
         content["metrics"] = event.metrics.named()
     elif isinstance(event, Paused):
         content["trials"] = list(event.trials)
     elif isinstance(event, End):
         content["points"] = encode_points(event.points)
-        if not event.curve:
-            del content["curve"]
     elif isinstance(event, Latency):
         return {key: value for key, value in content.items() if value is not None}
     return content

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 from methods.errors import StudyError
 from methods.values import Params
 from orchestrator.record.events import (
+    WINDOW,
     Begun,
     End,
     Epoch,
@@ -99,15 +100,16 @@ class History:
         Raises:
             StudyError: the study began on another kind of device.
         """
+        window = WINDOW
         if self.begun is not None:
-            lag = self.begun.lag
+            lag, window = self.begun.lag, self.begun.window
             if self.begun.device != device:
                 raise StudyError(
                     f"a study must run on one kind of device, but {self.study.name!r} began on "
                     f"{self.begun.device} and `resources` now asks for {device}; ask for "
                     f"{self.begun.device}, or give the study another name"
                 )
-        self._record(Begun(self.study.name, self.study.hash, provenance, lag, device))
+        self._record(Begun(self.study.name, self.study.hash, provenance, lag, device, window))
         return lag
 
     def add(

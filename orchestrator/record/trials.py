@@ -116,6 +116,15 @@ def running(
     )
 
 
+def unended(trial: FrozenTrial) -> FrozenTrial:
+    """The trial as it was when it was chosen, whether or not it has ended since."""
+    if OVER in trial.user_attrs:  # that it takes no worker was known
+        return trial
+    chosen = running(trial.params, trial.distributions, trial.user_attrs)
+    chosen.number = trial.number
+    return chosen
+
+
 def told(space: Space, start: Start) -> FrozenTrial:
     """A search trial of which the log alone tells."""
     free = {name: space.free[name] for name in space.free if name in start.params}

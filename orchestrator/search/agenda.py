@@ -2,9 +2,9 @@
 
 The agenda is pure. It knows neither Ray nor clocks nor files: a driver asks it for the next trial
 and passes on what the workers say, and a history remembers. A sweep and a simulation are two
-drivers of it. A proposal is a pure function of the seed, the trial's number and the trials of its
-search that are numbered at least `lag` before it; so the same study makes the same trials, however
-workers race.
+drivers of it. A proposal is a pure function of the seed, the trial's number, the ends of the trials
+of its search that are numbered a fixed distance before it, and the parameters of the later ones; so
+the same study makes the same trials, however workers race.
 """
 
 import enum
@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from methods.api import Task
 from methods.errors import MethodError
@@ -20,10 +20,11 @@ from methods.shipping.layers import CLEARLY
 from methods.values import Params
 from orchestrator.record.history import History
 from orchestrator.record.result import OVER_BUDGET, REFUSED, Ending, Outcome, Result
-from orchestrator.record.trials import Ticket
+from orchestrator.record.trials import Ticket, unended
 from orchestrator.search.confirming import confirm_plan, current, searched, searches, spent
-from orchestrator.search.samplers import Sampler, propose, sampled
+from orchestrator.search.samplers import Sampler, propose, sampled, uninformed
 from orchestrator.search.stopping import Stopping, StopRule
+from orchestrator.search.window import Window
 from orchestrator.study.params import parts
 from orchestrator.study.space import Space
 
@@ -51,11 +52,11 @@ DONE: Final = Turn.DONE
 class Agenda:
     """Serves the trials of one study in their order, and keeps its history.
 
-    `lag` is the number of trials at once, or more; repeated searches share it, so that each learns
-    from all of its trials but the last few. `warm` are trials of an earlier study, by
-    method. `sample` and `stopping` are the study's unless a simulation compares others. `predict`
-    tells times where budgets are in milliseconds: asked once for each trial, when it is chosen, and
-    recorded with it, so that any later driver decides as this one did.
+    `lag` is the number of trials at once, or more; searches share it (see `window.Window`).
+    `warm` are trials of an earlier study, by method. `sample`, `stopping` and `window` are the
+    study's unless a simulation compares others. `predict` tells times where budgets are in
+    milliseconds: asked once for each trial, when it is chosen, and recorded with it, so that any
+    later driver decides as this one did.
     """
 
     def __init__(
@@ -67,13 +68,13 @@ class Agenda:
         warm: Mapping[str, Sequence[FrozenTrial]] | None = None,
         sample: Sampler = sampled,
         stopping: StopRule | None = None,
+        window: Window | None = None,
         predict: Predict | None = None,
     ) -> None:
         self.history = history
         self._study = history.study
         self._task = task
-        searches = len(history.spaces) if history.study.search.repeats > 1 else 1
-        self._lag = -(-lag // searches)
+        self._window = window or Window.begun(history, lag)
         self._warm = warm or {}
         self._sample = sample
         self._predict = predict
@@ -127,7 +128,7 @@ class Agenda:
         if result.metrics:
             self.history.epoch(trial, result.step, result.time, result.metrics)
         if ending is None:
-            reason = self._stopping.reason(ticket, self._lag)
+            reason = self._stopping.reason(ticket, self._window.lag)
             if reason is None:
                 return True
             ending = Ending("PRUNED", reason)
@@ -202,14 +203,10 @@ class Agenda:
         space = self.history.space(search)
         while not self._searched(search):
             number = self.history.numbers(search)
-            ended = self.history.trials(search, number - self._lag)
-            if ended is None:
+            shown = self._shown(space, number)
+            if shown is None:
                 return None
             opened = self.history.opened(search)
-            shown = [
-                *self._warm.get(space.method, ()),
-                *(self._stopping.shown(search, trial) for trial in ended[opened:]),
-            ]
             opening = opened and number == 0
             searched = (
                 space.published() if opening else self._proposed(space, shown, number - opened)
@@ -233,10 +230,34 @@ class Agenda:
             )
         return None
 
+    def _shown(self, space: Space, number: int) -> list[FrozenTrial] | None:
+        """What the proposal of this number sees; None while a trial runs that it waits for.
+
+        It waits for none where it depends on none, unless running trials are stopped: those are
+        compared with the ended ones.
+        """
+        search, lag, plan = space.search, self._window.lag, self._study.search
+        opened = self.history.opened(search)
+        if plan.stop == "none" and number - opened < uninformed(space, plan):
+            return []
+        ended = self.history.trials(search, number - lag)
+        if ended is None:
+            return None
+        shown = [
+            *self._warm.get(space.method, ()),
+            *(self._stopping.shown(search, trial) for trial in ended[opened:]),
+        ]
+        if self._window.running:
+            later = range(max(opened, number - lag), number)
+            shown += [unended(self.history.trial(search, each)) for each in later]
+        return shown
+
     def _proposed(self, space: Space, shown: Sequence[FrozenTrial], number: int) -> Params:
         """The choice at this number of those that are in the space."""
         opened = self.history.opened(space.search)
         spread = not self.history.took_a_worker(space.search, number + opened - 1)
+        if self._window.running:
+            spread |= all(trial.state == TrialState.RUNNING for trial in shown)
         return propose(space, shown, self._study, number, spread=spread, sample=self._sample)
 
     def _predicted(self, method: str, params: Params) -> float | None:

@@ -35,16 +35,23 @@ def improving(
 ) -> dict[str, Scalar]:
     """Free parameters of highest expected gain; `budget` are the MACs above which nothing counts.
 
-    Spread over the space where fewer than two trials of the history have values.
+    Spread over the space where fewer than two trials of the history have values. Running trials
+    count as if they had ended as predicted (the Kriging believer of Ginsbourger et al., 2010).
     """
-    settled = _data(space, condensed(history[: len(history) // BLOCK * BLOCK], LEARNED))
-    known = _data(space, condensed(history, SHOWN))
+    ended = [trial for trial in history if trial.state != TrialState.RUNNING]
+    settled = _data(space, condensed(ended[: len(ended) // BLOCK * BLOCK], LEARNED))
+    known = _data(space, condensed(ended, SHOWN))
     if len(known.params) < 2:
         return space.at(random.random(len(space.free)).tolist())
     if len(settled.params) < 2:
         settled = known
     accuracy = _process(settled, known, 0, noise=0.1)
     cost = _process(settled, known, 1, noise=1e-3)
+    if running := [trial.params for trial in history if trial.state == TrialState.RUNNING]:
+        places = Cube(space.free).places(running)
+        known = known.believing(running, places, accuracy.at(places)[0], cost.at(places)[0])
+        accuracy = _process(settled, known, 0, noise=0.1)
+        cost = _process(settled, known, 1, noise=1e-3)
     macs = known.outputs[:, 1]
     believed = accuracy.at(known.places)[0][:, 0]
     front = _front(macs, believed, np.log(budget))
@@ -115,6 +122,17 @@ class _Data:
     outputs: Array
     """Log error and log MACs, one row per trial."""
     closed: Array
+
+    def believing(
+        self, params: Sequence[Params], places: Array, log_errors: Array, log_macs: Array
+    ) -> "_Data":
+        """With further trials as if they had ended as predicted."""
+        return _Data(
+            [*self.params, *params],
+            np.concatenate([self.places, places]),
+            np.concatenate([self.outputs, np.column_stack([log_errors, log_macs])]),
+            self.closed,
+        )
 
 
 def _data(space: Space, history: Sequence[FrozenTrial]) -> _Data:

@@ -17,6 +17,7 @@ from orchestrator.board.stats.power import detectable
 from orchestrator.search.confirming import confirm_runs, unreduced_runs
 from orchestrator.search.samples import accepted, price, reach, sampled, spread
 from orchestrator.search.split import TRIALS, Splits, splits
+from orchestrator.search.window import Sight, sight, warning
 from orchestrator.study.budgets import MACS, Cost
 from orchestrator.study.check import SMALL, images, layers, prepared, reading, slots_here
 from orchestrator.study.distributions import ends, ranged
@@ -68,6 +69,8 @@ class MethodPlan:
     """At most, as `confirm`; with the unreduced runs."""
     steps: int
     """Optimiser steps that the times are extrapolated from."""
+    sight: Sight | None = None
+    """What the proposals of each of its searches will see; None where the slots are not known."""
 
     @property
     def seconds(self) -> float | None:
@@ -158,6 +161,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
     with threads(1):
         methods = tuple(_method(study, space, data, device, timed) for space in opened.values())
     methods = _in_ms(study, opened, data.task, methods) if study.cost.clocked else methods
+    methods = tuple(_sighted(study, opened[method.method], method, slots) for method in methods)
     tested = set(study.methods) - study.controls.keys()
     compared = math.comb(len(tested), 2) if BASELINE in tested else 0
     gpu = device == "cuda" and not untimed
@@ -245,6 +249,13 @@ def _method(
         confirm_seconds=_confirming(confirm, typical, wholes, unreduced_time),
         steps=sum(timing.steps for timing in (*known, unreduced_time) if timing),
     )
+
+
+def _sighted(study: Study, space: Space, plan: MethodPlan, slots: int | None) -> MethodPlan:
+    """The same with what its searches will see on this machine."""
+    if slots is None:
+        return plan
+    return replace(plan, sight=sight(study, space, plan.trials // study.search.repeats, slots))
 
 
 def _confirming(
@@ -341,6 +352,8 @@ def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> li
             )
         if timed and method.trial_seconds is None and method.fits[-1]:
             said.append(f"{method.method} diverged within its first steps and was not timed.")
+    if blind := warning(study, {m.method: m.sight for m in methods if m.sight}):
+        said.append(blind)
     if BASELINE not in study.methods:
         said.append("The static baseline dense is not in the study: nothing is tested against it.")
     if study.confirm.race:

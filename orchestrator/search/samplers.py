@@ -1,6 +1,7 @@
 """A proposal: the free parameters of one trial, a pure function of its seed, number and history."""
 
 import copy
+import math
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -46,18 +47,36 @@ def propose(
     first = space.first
     if number < len(first) or not space.free:
         return first[min(number, len(first) - 1)]
-    name = _named(study.search)
+    name = sampler_of(study.search)
     place = number - len(first)
     if name == "sobol" or (name in LEARNING and (spread or place < _start(study.search))):
         return spread_over(space, study, place)[0]
     return dict((sample or sampled)(space, history, study, number))
 
 
+def uninformed(space: Space, plan: SearchPlan) -> int | float:
+    """The number of the first trial that depends on what was tried before; infinity if none does.
+
+    A trial that the paper sets, outside of the space, is not counted.
+    """
+    name = sampler_of(plan)
+    if name in ("random", "sobol") or not space.free:
+        return math.inf
+    return len(space.first) + (_start(plan) if name in LEARNING else 0)
+
+
+def sampler_of(plan: SearchPlan) -> str:
+    """The sampler that a plan means."""
+    if plan.sampler != "auto":
+        return plan.sampler
+    return "gp" if plan.trials < FEW else "tpe"
+
+
 def sampled(
     space: Space, history: Sequence[FrozenTrial], study: Study, number: int
 ) -> dict[str, Scalar]:
     """The choice of the study's sampler: a fresh one, seeded by study, search and number."""
-    name = _named(study.search)
+    name = sampler_of(study.search)
     seed = derive(study, f"{space.search}/sampler", number)
     largest = study.cost.cap(study.budgets[-1])
     shown = [] if name == "random" else _bounded(condensed(history, MEMORY), largest)
@@ -99,13 +118,6 @@ SAMPLERS: Mapping[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
 }
 """Optuna's samplers by name, each made from a seed and the number of planned trials."""
-
-
-def _named(plan: SearchPlan) -> str:
-    """The sampler that a plan means."""
-    if plan.sampler != "auto":
-        return plan.sampler
-    return "gp" if plan.trials < FEW else "tpe"
 
 
 def _start(plan: SearchPlan) -> int:

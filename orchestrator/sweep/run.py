@@ -33,6 +33,7 @@ from orchestrator.record.provenance import (
 from orchestrator.record.rows import Row
 from orchestrator.report.publish import Outcome, Source, publish
 from orchestrator.search.agenda import Agenda
+from orchestrator.search.window import sight, warning
 from orchestrator.study.check import Prepared
 from orchestrator.study.file import Study
 from orchestrator.sweep import cluster, shared, signals, warm
@@ -255,6 +256,8 @@ def _fit(
         origin = replace(origin, clock=settings.clock)
         lag = ledger.history.begin(origin, lag=slots, device=settings.device)
         agenda = _agenda(ledger, prepared, lag)
+        if (blind := _blind(ledger, lag)) and not agenda.finished:
+            logger.warning("%s", blind)
         try:
             if not agenda.finished:
                 ledger.announce(Doing(""))
@@ -272,6 +275,17 @@ def _fit(
         except KeyboardInterrupt:
             ledger.history.pause()  # first of all: whoever stops us may not wait for Ray to end
             raise
+
+
+def _blind(ledger: Ledger, lag: int) -> str | None:
+    """That proposals see next to nothing on this cluster, which `isoflop plan` may not know."""
+    study, begun = ledger.study, ledger.history.begun
+    if begun is None or begun.window == 1:  # an earlier version began it: nothing can be done
+        return None
+    spaces = ledger.history.spaces.values()
+    return warning(
+        study, {space.search: sight(study, space, study.search.trials, lag) for space in spaces}
+    )
 
 
 def _clock(ledger: Ledger, settings: Settings, prepared: Prepared) -> Clock | None:

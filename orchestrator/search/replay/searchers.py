@@ -1,7 +1,7 @@
 """Ways to search that can be simulated: a sampler, and a rule that stops trials or none."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 import optuna
@@ -16,6 +16,7 @@ from orchestrator.search.agenda import Agenda
 from orchestrator.search.replay.simulate import Searcher
 from orchestrator.search.rungs import Plan
 from orchestrator.search.stopping import Stopping
+from orchestrator.search.window import Window
 from orchestrator.study.file import SearchPlan, Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
@@ -56,7 +57,9 @@ class Stock:
         ) -> Params:
             return samples[space.search](space, history, study, number)
 
-        return Agenda(in_memory(study, spaces, self.name), task, lag=lag, sample=sample)
+        window = replace(Window.of(lag, len(spaces)), running=False)  # its study has them itself
+        history = in_memory(study, spaces, self.name)
+        return Agenda(history, task, window=window, sample=sample)
 
 
 @dataclass

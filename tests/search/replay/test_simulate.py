@@ -82,13 +82,14 @@ class Watching:
         self.shown_to: list[tuple[int, list[int]]] = []
 
     def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
-        self.history = in_memory(study, spaces, "random")
+        self.history = in_memory(study, spaces, "nsga2")  # which learns from the first trial on
         return Agenda(self.history, task, lag=lag, sample=self.sample, stopping=self)
 
     def sample(
         self, space: Space, history: Sequence[FrozenTrial], study: Study, number: int
     ) -> Mapping[str, Any]:
-        self.shown_to.append((number, [trial.number for trial in history]))
+        ended = [trial for trial in history if trial.state != TrialState.RUNNING]
+        self.shown_to.append((number, [trial.number for trial in ended]))
         random = np.random.default_rng(number)
         return space.at(random.random(len(space.free)).tolist())
 

@@ -22,6 +22,7 @@ from methods.values import Params
 from orchestrator.board.stats.intervals import summary
 from orchestrator.report.table import number, table
 from orchestrator.search.agenda import Agenda
+from orchestrator.search.gaussian import Array
 from orchestrator.search.replay import curves, tournament
 from orchestrator.search.replay.searchers import in_memory
 from orchestrator.search.replay.simulate import by_epochs, shares, simulate
@@ -72,7 +73,7 @@ def rules(sampler: str, shares_: Sequence[float], *, at_random: bool) -> list[Ru
 
 def measured(
     track: tournament.Track, rule: Rule, *, slots: int, trials: int, seeds: Sequence[int]
-) -> np.ndarray:
+) -> Array:
     """Seeds x (share of the best hypervolume at 40 % and all of the epochs, makespan)."""
     found = []
     for seed in seeds:
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--slots", default="2,8,32")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--replicates", type=int, default=24)
-    parser.add_argument("--shares", default="1,2")
+    parser.add_argument("--shares", default="1,1.5,2")
     parser.add_argument("--noise", type=float, default=1.0)
     parser.add_argument("--slow", default="", help="method=factor, joined by commas")
     parser.add_argument("--random", action="store_true")

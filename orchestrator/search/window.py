@@ -9,7 +9,7 @@ from orchestrator.search.samplers import sampler_of, uninformed
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space
 
-SLACK = 1.5
+SLACK = 2
 """Trials of one search that can run at once, as a multiple of its equal share of the slots: trials
 differ in length, and with less workers wait (docs/search.md)."""
 FEW = 4
@@ -57,7 +57,7 @@ class Sight:
     learners: int
     """Proposals that a sampler would learn from the trials before them if one ran at a time."""
     blind: int
-    """Of them, those for which fewer than `FEW` trials have ended."""
+    """Those among them for which fewer than `FEW` trials have ended."""
 
     @property
     def running(self) -> int:
@@ -85,9 +85,9 @@ def sight(study: Study, space: Space, trials: int, slots: int) -> Sight:
 
 
 def warning(study: Study, sights: Mapping[str, Sight]) -> str | None:
-    """What to say, and what would do, where most proposals of a method see next to nothing.
+    """A warning, with a remedy, where most proposals of a method see next to nothing.
 
-    Trials of an earlier study are seen by all.
+    None where trials of an earlier study are shown to all.
     """
     blind = {name: each for name, each in sights.items() if 2 * each.blind > each.learners}
     if study.search.warm or not blind:

@@ -1,10 +1,10 @@
-"""What a search gains by what its proposals see, where many trials run at once (docs/search.md).
+"""The gain of a search by what its proposals see, with many trials at once (docs/search.md).
 
     python -m tests.bench.slots quickstart.parquet --sampler ehvi --slots 2,8,32 --replicates 24
 
 Replays one sampler on a table of recorded curves under several rules: what a proposal waits for and
-sees. `--noise 0.25` makes seeds differ by a quarter of what they did, so that configurations are
-told apart; `--slow dsnet=4` makes a method's epochs take four times as long; `--random` draws every
+sees. `--noise 0.25` makes seeds differ by a quarter of what they did, so that configurations
+differ beyond them; `--slow dsnet=4` makes a method's epochs take four times as long; `--random` draws every
 proposal at random, which is enough to measure how long workers wait.
 """
 

@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from methods.errors import DatabaseAway, DiskFull, StorageError, StudyError, nearest
@@ -46,6 +46,8 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 """The experiment's tag by which MLflow opens it on its runs, not on an empty page of traces."""
 ENDED = ("FINISHED", "FAILED")
 """States of a run that does not resume."""
+PASSING = (401, 403, 408, 429)
+"""HTTP states that a change of the server's settings ends; other 4xx are final."""
 PAGE = 1000
 """Runs that one request to MLflow returns."""
 WORDS = 300
@@ -242,6 +244,19 @@ def storage_errors(uri: str) -> Iterator[None]:
         raise StorageError(
             f"the MLflow store {Address(uri)} cannot be used: {reason(error, uri)}"
         ) from None
+
+
+def passing(error: Exception) -> bool:
+    """Whether the same write may succeed later: the server is away, busy or denies access."""
+    if isinstance(error, MlflowException):
+        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+        return not 400 <= status < 500 or status in PASSING
+    if (response := getattr(error, "response", None)) is not None:  # an artefact's, by requests
+        return not 400 <= response.status_code < 500 or response.status_code in PASSING
+    if isinstance(error, OperationalError):
+        return True
+    lasting = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
+    return isinstance(error, OSError) and not isinstance(error, lasting)
 
 
 def busy(uri: str) -> DatabaseAway:

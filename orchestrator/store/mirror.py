@@ -6,18 +6,15 @@ was cut off anywhere.
 
 import json
 import logging
-import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import OperationalError
+from mlflow.entities import Metric, Run
 
 from orchestrator.record import evidence
 from orchestrator.record import log as wal
@@ -33,18 +30,25 @@ from orchestrator.store.client import (
     connect,
     each_run,
     experiment_of,
+    passing,
     storage_errors,
 )
 from orchestrator.store.place import claim
+from orchestrator.store.whole import (
+    BATCH,
+    TrialEvent,
+    Whole,
+    curve,
+    entities,
+    takes_many,
+    whole_trials,
+    write_whole,
+)
 
 logger = logging.getLogger(__name__)
 
-PASSING = (401, 403, 408, 429)
-"""HTTP states that a change of the server's settings ends; other 4xx are final."""
-BATCH = 900
-"""Metrics in one write; MLflow takes 1,000 entities."""
-WORDS = 100
-"""Parameters in one write, and tags, at most; MLflow's limit."""
+MANY = 200
+"""Trials in one transaction, which holds an SQLite file for half a second."""
 TRIES = 5
 """Times that a store which takes other writes may fail at one, as if it were away."""
 TIMED = ("trial", "point", "reference", "reference_point", "batch")
@@ -96,16 +100,15 @@ class Projection:
         self._store: _Store | None = None
         self._runs: dict[str, _RunState] = {}
         self._open: dict[str, str] = {}
+        self._waiting: list[Whole] = []
+        """Trials that one transaction is to write."""
+        self._one_by_one = not takes_many(self._address)
         self._latencies: dict[tuple[object, ...], Latency] = {}
         self._failures: Counter[str] = Counter()
         self._refusals = log.with_name("mlflow-refused.jsonl")
         self.refused = {_content(line["event"]) for line in wal.read_lines(self._refusals)[0]}
         """Events that the store refused for good, now or before."""
         self.offset = 0
-
-    def size(self) -> int:
-        """Bytes that the log holds."""
-        return self._log.stat().st_size
 
     def forget(self) -> None:
         """Asks the store again which runs it has: a write may have arrived without an answer."""
@@ -123,9 +126,11 @@ class Projection:
             pass
 
     def _slice(self) -> bool:
-        """Writes the log's next lines, those of one trial at once."""
+        """Writes the log's next lines: trials with all their lines at once, ends in their order."""
         events, offset = wal.read(self._log, self.offset, SLICE)
-        by_trial: dict[str, list[Start | Epoch | End]] = {}
+        whole = {} if self._one_by_one else whole_trials(events, known=self._runs)
+        self._waiting.clear()  # a write that failed leaves some
+        by_trial: dict[str, list[TrialEvent]] = {}
         for event in events:
             match event:
                 case Begun():
@@ -133,18 +138,47 @@ class Projection:
                     self._guarded(encode(event), partial(self._begin, event))
                 case Latency():
                     self._latencies[tuple(getattr(event, name) for name in TIMED)] = event
-                case Start() | Epoch() | End():
+                case Start() | Epoch() | End() if event.trial not in whole:
                     self._collect(event, by_trial)
+                case End():
+                    self._waiting.append(whole[event.trial])
+                    if len(self._waiting) == MANY:
+                        self._write_waiting()
+        self._write_waiting()
         for trial, trial_events in by_trial.items():
             self._write(trial, trial_events)
         if any(isinstance(event, Latency) for event in events):
             self._guarded({"event": "latencies"}, self._time)
         self.offset = offset
+        self._one_by_one = not takes_many(self._address)
         return bool(events)
 
-    def _collect(
-        self, event: Start | Epoch | End, by_trial: dict[str, list[Start | Epoch | End]]
-    ) -> None:
+    def _write_waiting(self) -> None:
+        """Writes the trials that wait in one transaction; one by one, where that is refused.
+
+        Raises:
+            Exception: the store did not take it, and may later, one by one.
+        """
+        trials, self._waiting = self._waiting, []
+        if trials and not self._one_by_one:
+            try:
+                self._write_many(trials)
+            except Exception as error:
+                self._one_by_one = True
+                if passing(error):
+                    raise
+        for trial in trials if self._one_by_one else ():
+            by_trial: dict[str, list[TrialEvent]] = {}
+            for event in trial.events:
+                self._collect(event, by_trial)
+
+    def _write_many(self, trials: Sequence[Whole]) -> None:
+        tags = [self._tags(trial.name, self._start_tags(trial.start)) for trial in trials]
+        written = write_whole(self._client, self._opened.experiment_id, trials, tags)
+        for trial, run_id in zip(trials, written, strict=True):
+            self._runs[trial.name] = _RunState(run_id, layout.status(trial.end))
+
+    def _collect(self, event: Start | Epoch | End, by_trial: dict[str, list[TrialEvent]]) -> None:
         """Adds an event to those of its trial; an end writes them."""
         trial = event.trial
         if self._is_complete(trial):
@@ -156,6 +190,7 @@ class Projection:
         elif not isinstance(event, Start):
             self._refuse(encode(event), "the start of this trial was refused")
         if isinstance(event, End) and trial in by_trial:
+            self._write_waiting()
             self._write(trial, by_trial.pop(trial))
 
     def mark_interrupted(self) -> None:
@@ -209,7 +244,7 @@ class Projection:
 
     def _worth_a_retry(self, event: Mapping[str, Any], error: Exception) -> bool:
         """Whether the same write may succeed later; not one that alone fails again and again."""
-        if not _passing(error):
+        if not passing(error):
             return False
         self._failures[content := _content(event)] += 1
         if self._failures[content] < TRIES:
@@ -250,18 +285,24 @@ class Projection:
         self._attach(self._runs["report"], LATENCIES, json.dumps({"latencies": latencies}))
 
     def _start(self, start: Start) -> None:
-        method, trial = start.method, start.trial
-        parent = self._run(f"sweep/{method}", {"role": "sweep", "method": method}, start.time)
-        if parent.status not in ENDED:
-            self._finish(f"sweep/{method}", "FINISHED", start.time)
-        tags = {**layout.start_tags(start), "mlflow.parentRunId": parent.run_id}
-        run = self._run(trial, tags, start.time)
+        trial = start.trial
+        run = self._run(trial, self._start_tags(start), start.time)
         self._open[trial] = run.run_id
         if run.status != "RUNNING":
             self._client.update_run(run.run_id, status="RUNNING")
             self._runs[trial] = run._replace(status="RUNNING")
 
-    def _write(self, trial: str, events: Sequence[Start | Epoch | End]) -> None:
+    def _start_tags(self, start: Start) -> dict[str, str]:
+        """A trial's first tags, below the run of its method's sweep."""
+        key = f"sweep/{start.method}"
+        if key not in self._runs:
+            self._write_waiting()  # it begins with the first of them
+        parent = self._run(key, {"role": "sweep", "method": start.method}, start.time)
+        if parent.status not in ENDED:
+            self._finish(key, "FINISHED", start.time)
+        return {**layout.start_tags(start), "mlflow.parentRunId": parent.run_id}
+
+    def _write(self, trial: str, events: Sequence[TrialEvent]) -> None:
         """Writes a trial's events at once, or one by one where that is refused."""
         at_once = self._at_once(trial, events)
         if not at_once:
@@ -269,20 +310,17 @@ class Projection:
                 if isinstance(event, Start):
                     self._guarded(encode(event), partial(self._log_entities, event))
             epochs = [event for event in events if isinstance(event, Epoch)]
-            self._log_metrics(trial, [metric for epoch in epochs for metric in _curve(epoch)])
+            self._log_metrics(trial, [metric for epoch in epochs for metric in curve(epoch)])
         if isinstance(end := events[-1], End):
             self._guarded(encode(end), partial(self._close if at_once else self._end, end))
 
-    def _at_once(self, trial: str, events: Sequence[Start | Epoch | End]) -> bool:
+    def _at_once(self, trial: str, events: Sequence[TrialEvent]) -> bool:
         run = self._runs[trial]
-        parts = [_entities(event, run.point) for event in events]
-        metrics = [metric for part in parts for metric in part[0]]
-        params = [param for part in parts for param in part[1]]
-        tags = [tag for part in parts for tag in part[2]]
-        if max(len(params), len(tags)) > WORDS or len(metrics) + len(params) + len(tags) > BATCH:
+        told = entities(events, run.point)
+        if not told.fit:
             return False
         try:
-            self._client.log_batch(run.run_id, metrics, params, tags)
+            self._client.log_batch(run.run_id, *told)
         except Exception as error:
             if self._worth_a_retry(encode(events[-1]), error):
                 raise
@@ -291,7 +329,7 @@ class Projection:
 
     def _log_entities(self, event: Start | End) -> None:
         run = self._runs[event.trial]
-        self._client.log_batch(run.run_id, *_entities(event, run.point))
+        self._client.log_batch(run.run_id, *entities([event], run.point))
 
     def _end(self, end: End) -> None:
         self._log_entities(end)
@@ -313,19 +351,21 @@ class Projection:
 
     def _run(self, key: str, tags: Mapping[str, str], start: int) -> _RunState:
         if key not in self._runs:
-            colour = {"mlflow.runColor": self._colour(tags["method"])} if "method" in tags else {}
             run = self._client.create_run(
                 self._opened.experiment_id,
                 start_time=start,
                 run_name=key.replace("sweep/", "sweep of "),
-                tags={"key": key, "study": self._study, **colour, **tags},
+                tags=self._tags(key, tags),
             )
             self._runs[key] = _state_of(run)
         return self._runs[key]
 
-    def _colour(self, method: str) -> str:
-        """The method's colour on the study's board."""
-        return run_colour(places({*self._methods, method}).get(method))
+    def _tags(self, key: str, tags: Mapping[str, str]) -> dict[str, str]:
+        """All tags with which a run begins; a method has its colour on the study's board."""
+        colour = {}
+        if method := tags.get("method"):
+            colour["mlflow.runColor"] = run_colour(places({*self._methods, method}).get(method))
+        return {"key": key, "study": self._study, **colour, **tags}
 
     def _finish(self, key: str, status: str, end: int) -> None:
         self._client.set_terminated(self._runs[key].run_id, status, end)
@@ -354,43 +394,7 @@ def _content(event: Mapping[str, Any]) -> str:
     return json.dumps(dict(event), sort_keys=True)
 
 
-def _passing(error: Exception) -> bool:
-    """Whether the same write may succeed later: the server is away, busy or denies access."""
-    if isinstance(error, MlflowException):
-        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
-        return not 400 <= status < 500 or status in PASSING
-    if (response := getattr(error, "response", None)) is not None:  # an artefact's, by requests
-        return not 400 <= response.status_code < 500 or response.status_code in PASSING
-    if isinstance(error, OperationalError):
-        return True
-    lasting = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
-    return isinstance(error, OSError) and not isinstance(error, lasting)
-
-
 def _state_of(run: Run) -> _RunState:
     tags = run.data.tags
     point, status = tags.get("point", ""), sys.intern(run.info.status)
     return _RunState(run.info.run_id, status, point, "provenance" in tags)
-
-
-def _entities(
-    event: Start | Epoch | End, point: str
-) -> tuple[list[Metric], list[Param], list[RunTag]]:
-    """An event of a trial in MLflow's terms; `point` is the operating point that stands first."""
-    match event:
-        case Start():
-            return [], [Param(name, str(value)) for name, value in event.params.items()], []
-        case Epoch():
-            return list(_curve(event)), [], []
-        case End():
-            figures = layout.figures(event.points, point)
-            metrics = [Metric(name, value, event.time, 0) for name, value in figures.items()]
-            tags = {**layout.end_tags(event), **layout.outcome_tag(event)}
-            return metrics, [], [RunTag(name, value) for name, value in tags.items()]
-
-
-def _curve(epoch: Epoch) -> Iterator[Metric]:
-    """An epoch's metrics, with its own time: MLflow's SQL stores keep a repeated point once."""
-    for name, value in epoch.metrics.named().items():
-        if math.isfinite(value):
-            yield Metric(name, value, epoch.time, epoch.step)

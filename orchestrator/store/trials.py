@@ -1,24 +1,33 @@
 """A study's trials read back from MLflow, with a cache that holds what has ended."""
 
 import json
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
+from methods import files
 from methods.errors import StudyError
 from orchestrator.record.rows import Row
 from orchestrator.store import tags as layout
-from orchestrator.store.cache import Cache
 from orchestrator.store.client import connect, experiment_of, runs_of, storage_errors
+
+logger = logging.getLogger(__name__)
 
 OVERLAP = 600_000
 """Milliseconds before the latest known end that are read again: clocks of drivers differ."""
 CURVE = "curve/val_acc"
+VERSION = 1
+"""The cache's."""
+KEY = b"isoflop-cache"
+"""The key of our metadata, as JSON, in the Parquet file's."""
 
 
 class _TrialRun(NamedTuple):
@@ -127,6 +136,43 @@ def read_curves(
         for trial, run_id in sorted(trials.items())
         if curves[run_id]
     }
+
+
+class Cache:
+    """What was read of one experiment, as one Parquet file, so that only news is asked for.
+
+    `facts` identify the experiment. A file that is torn, damaged, from another store or from
+    another version counts as empty and is replaced.
+    """
+
+    def __init__(self, folder: Path, name: str, facts: Mapping[str, Any]) -> None:
+        text = json.dumps({**facts, "name": name, "version": VERSION}, sort_keys=True)
+        self._identity = files.digest(text)  # a URI may hold a password
+        place = f"{facts['uri']} {facts['experiment']}"
+        self._file = folder / f"{name}-{files.digest(place)[:12]}.parquet"
+
+    def load(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The rows and the notes that were saved last; empty where they cannot be trusted."""
+        try:
+            table = pq.read_table(self._file, page_checksum_verification=True)
+            metadata = json.loads((table.schema.metadata or {})[KEY])
+            if (metadata["identity"], metadata["rows"]) == (self._identity, table.num_rows):
+                return table.to_pylist(), dict(metadata["notes"])
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            pass
+        return [], {}
+
+    def save(self, rows: Mapping[str, list[Any]], notes: Mapping[str, Any]) -> None:
+        """Replaces the table by these columns; a disk that refuses them costs a warning."""
+        table = pa.table(dict(rows))
+        metadata = {"identity": self._identity, "rows": table.num_rows, "notes": dict(notes)}
+        table = table.replace_schema_metadata({KEY: json.dumps(metadata)})
+        try:
+            files.write(
+                self._file, lambda file: pq.write_table(table, file, write_page_checksum=True)
+            )
+        except OSError as error:
+            logger.warning("the cache %s was not written: %s", self._file, error)
 
 
 def _cache(folder: Path, name: str, uri: str, experiment: Experiment) -> Cache:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from mirrored import STUDY, agrees, events, forked, logged, runs
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from sqlalchemy import Insert
+from sqlalchemy.orm import Session
 
 from orchestrator import store
 from orchestrator.record import evidence
 from orchestrator.record.events import decode_points
 from orchestrator.store import mirror
 from orchestrator.store import tags as layout
+from orchestrator.store.client import passing
 
 
 def test_everything_arrives_and_comes_back(tmp_path: Path, uri: str) -> None:
@@ -60,29 +63,152 @@ def test_projecting_again_changes_nothing(tmp_path: Path, uri: str) -> None:
 
 @pytest.mark.parametrize("writes", [1, 5, 6, 12])
 def test_a_projection_that_died_after_any_write_is_finished_by_the_next(
-    tmp_path: Path, uri: str, writes: int
+    tmp_path: Path, uri: str, writes: int, one_by_one: None
 ) -> None:
     lines = events(trials=1)
     log = logged(tmp_path, lines)
+
     left = itertools.count(writes - 1, -1)
-
-    def dying(write: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            outcome = write(*arguments, **named)
-            if next(left) == 0:
-                os._exit(9)
-            return outcome
-
-        return call
 
     def project() -> None:
         for name in ("create_run", "log_batch", "set_terminated", "update_run", "log_dict"):
-            setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))
+            setattr(MlflowClient, name, dying(getattr(MlflowClient, name), left))
         store.project(log, uri, STUDY)
 
     assert forked(project) == 9
     store.project(log, uri, STUDY)
     agrees(uri, lines)
+
+
+@pytest.mark.parametrize("statements", [1, 3, 5])
+def test_trials_in_one_transaction_arrive_all_or_none(
+    tmp_path: Path, uri: str, statements: int
+) -> None:
+    lines = events()
+    log = logged(tmp_path, lines)
+
+    def project() -> None:
+        calls = itertools.count(1)
+
+        def insert(self: Session, statement: Any, *arguments: Any, **named: Any) -> Any:
+            outcome = execute(self, statement, *arguments, **named)
+            if isinstance(statement, Insert) and next(calls) == statements:
+                os._exit(9)
+            return outcome
+
+        execute = Session.execute
+        setattr(Session, "execute", insert)  # noqa: B010, mypy knows a method when it sees one
+        store.project(log, uri, STUDY)
+
+    assert forked(project) == 9
+    assert "dense-00000" not in {run.data.tags["key"] for run in runs(uri)}
+    store.project(log, uri, STUDY)
+    agrees(uri, lines)
+
+
+def test_trials_in_one_transaction_are_those_that_the_client_writes(
+    tmp_path: Path, uri: str, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = events()
+    twice = next(event for event in lines if event["event"] == "epoch")
+    lines.insert(lines.index(twice), twice)
+    log = logged(tmp_path, lines)
+    store.project(log, uri, STUDY)
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "mlflow.db"
+    other.write_bytes(template.read_bytes())
+    monkeypatch.setattr(mirror, "takes_many", lambda _: False)
+    store.project(log, f"sqlite:///{other}", STUDY)
+    assert content(tmp_path / "mlflow.db") == content(other)
+
+
+def content(file: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of a store's runs, a run by its key in place of its id."""
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        keys = dict(database.execute("SELECT run_uuid, value FROM tags WHERE key = 'key'"))
+
+        def named(value: Any) -> Any:
+            for run_id, key in keys.items():
+                if isinstance(value, str) and run_id in value:
+                    return value.replace(run_id, key).rpartition("mlartifacts")[2]
+            return value
+
+        tables = ("runs", "tags", "params", "metrics", "latest_metrics")
+        return {
+            table: sorted(
+                (tuple(map(named, row)) for row in database.execute(f"SELECT * FROM {table}")),
+                key=repr,
+            )
+            for table in tables
+        }
+
+
+def test_trials_that_a_transaction_does_not_take_are_written_one_by_one(
+    tmp_path: Path, uri: str
+) -> None:
+    lines = events()
+    store.claim(uri, STUDY, "ab12")
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        database.execute(
+            "CREATE TRIGGER bad BEFORE INSERT ON params WHEN NEW.value = '0' "
+            "BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    bad = next(event for event in lines if event["event"] == "start")
+    bad["params"] = {"depth": 0}
+    store.project(logged(tmp_path, lines), uri, STUDY)
+    agrees(uri, lines)
+    text = (tmp_path / "mlflow-refused.jsonl").read_text()
+    refused = [json.loads(line) for line in text.splitlines()]
+    assert [entry["event"]["event"] for entry in refused] == ["start"]
+    by_key = {run.data.tags["key"]: run for run in runs(uri)}
+    assert "depth" not in by_key[bad["trial"]].data.params
+    assert by_key["skipnet-00000"].data.params["depth"] == "14"
+
+
+def test_ends_arrive_in_the_order_of_the_log(tmp_path: Path, uri: str) -> None:
+    """A reader asks for what ended since: no end may come before an earlier one."""
+    lines = events()
+    first = next(event for event in lines if event["event"] == "start")
+    again = {**first, "attempt": 2}  # the log begins it twice: it is written alone
+    log = logged(tmp_path, [*lines[:2], again, *lines[2:]])
+    arrived: list[list[str]] = []
+    write, finish = mirror.write_whole, MlflowClient.set_terminated
+
+    def many(client: MlflowClient, experiment: str, trials: Any, tags: Any) -> list[str]:
+        arrived.append([trial.name for trial in trials])
+        return write(client, experiment, trials, tags)
+
+    def alone(client: MlflowClient, run_id: str, *arguments: Any) -> None:
+        arrived.append([client.get_run(run_id).data.tags["key"]])
+        finish(client, run_id, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mirror, "write_whole", many)
+        patch.setattr(mirror, "MANY", 3)
+        patch.setattr(MlflowClient, "set_terminated", alone)
+        store.project(log, uri, STUDY)
+    agrees(uri, lines)
+    ends = [event["trial"] for event in lines if event["event"] == "end"]
+    assert [key for keys in arrived for key in keys if key in ends] == ends
+    assert max(map(len, arrived)) == 3
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a server: each trial's writes are calls of MLflow's client."""
+    monkeypatch.setattr(mirror, "takes_many", lambda _: False)
+
+
+def dying(write: Callable[..., Any], left: Iterator[int]) -> Callable[..., Any]:
+    """A write that kills its process once so many are done."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        outcome = write(*arguments, **named)
+        if next(left) == 0:
+            os._exit(9)
+        return outcome
+
+    return call
 
 
 def test_many_operating_points_lose_no_digit(tmp_path: Path, uri: str) -> None:
@@ -122,7 +248,7 @@ def test_what_is_refused_for_good_is_set_aside(tmp_path: Path, uri: str) -> None
 
 
 def test_what_alone_fails_again_and_again_holds_up_nothing(tmp_path: Path, uri: str) -> None:
-    lines = events(trials=1)
+    lines = events(trials=3)
     epoch = next(event for event in lines if event["event"] == "epoch")
     epoch["metrics"]["curve/lr"] = 0.5
     store.claim(uri, STUDY, "ab12")
@@ -131,9 +257,10 @@ def test_what_alone_fails_again_and_again_holds_up_nothing(tmp_path: Path, uri: 
             "CREATE TRIGGER bad BEFORE INSERT ON metrics WHEN NEW.key = 'curve/lr' "
             "BEGIN SELECT abs(-9223372036854775807 - 1); END"
         )
-    writer = mirror.Projection(logged(tmp_path, lines), uri, STUDY)
+    log = logged(tmp_path, lines)
+    writer = mirror.Projection(log, uri, STUDY)
     failures = 0
-    while writer.offset < writer.size():
+    while writer.offset < log.stat().st_size:
         try:
             writer.advance()
         except MlflowException:
@@ -225,8 +352,8 @@ def test_the_layout_names_the_chosen_point_first() -> None:
 
 
 def test_a_server_error_is_tried_again_and_a_refusal_is_not() -> None:
-    assert mirror._passing(MlflowException("away"))
-    assert mirror._passing(ConnectionResetError())
-    assert not mirror._passing(MlflowException.invalid_parameter_value("@"))
-    assert not mirror._passing(PermissionError())
-    assert not mirror._passing(KeyError("points"))
+    assert passing(MlflowException("away"))
+    assert passing(ConnectionResetError())
+    assert not passing(MlflowException.invalid_parameter_value("@"))
+    assert not passing(PermissionError())
+    assert not passing(KeyError("points"))

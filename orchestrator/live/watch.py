@@ -10,7 +10,8 @@ from methods.errors import IsoflopError
 from orchestrator.live.follow import Follower, Sweep
 from orchestrator.live.state import State, state
 from orchestrator.live.waiting import Outlook
-from orchestrator.report.publish import Source, interim
+from orchestrator.report.drawing import interim
+from orchestrator.report.publish import Source
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """The content of a report, as one value."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from orchestrator.board.latency import Timed
 from orchestrator.board.model import Board, Effort, Unreduced
@@ -12,8 +13,15 @@ from orchestrator.record.evidence import Images
 from orchestrator.record.log import Curves
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
-from orchestrator.report.importance import Importance
-from orchestrator.report.interactive.fields import Field
+
+if TYPE_CHECKING:
+    from orchestrator.report.importance import Importance
+    from orchestrator.report.interactive.fields import Field
+
+PAGE = "report.html"
+"""The report's page among its files."""
+SEARCHED = 40
+"""Search trials of one method whose curves are shown, evenly spaced; confirm runs are all shown."""
 
 STATISTICS = 2
 """Version of the statistics behind the claims: 1 grouped by the leader and took budgets apart, 2 is
@@ -39,10 +47,26 @@ class Report:
     """The results of the confirm runs on each test image."""
     times: Sequence[Timed] = ()
     """The measured latencies of the board's networks."""
-    importances: Sequence[Importance] = ()
+    importances: "Sequence[Importance]" = ()
     """The importance of the searched hyperparameters."""
-    fields: Sequence[Field] = ()
+    fields: "Sequence[Field]" = ()
     """The searched hyperparameters."""
+
+
+def shown(board: Board, rows: Iterable[Row]) -> list[Row]:
+    """One row of each trial whose curve the report shows: those of the cells, some of the search.
+
+    The order of the rows changes nothing.
+    """
+    confirmed = {row.trial: row for cell in board.cells for row in cell.seeds}
+    searched: dict[str, dict[str, Row]] = {name: {} for name in board.methods}
+    for row in sorted(rows, key=lambda row: (row.trial, row.point)):
+        if row.role == "search" and row.state in ("COMPLETE", "PRUNED"):
+            searched[row.method].setdefault(row.trial, row)
+    chosen = [confirmed[trial] for trial in sorted(confirmed)]
+    for name in board.methods:
+        chosen += _spread(list(searched[name].values()))
+    return chosen
 
 
 def facts(board: Board) -> dict[str, object]:
@@ -86,6 +110,13 @@ def facts(board: Board) -> dict[str, object]:
             for e in board.excluded
         ],
     }
+
+
+def _spread(rows: Sequence[Row]) -> list[Row]:
+    """At most `SEARCHED` of them, the first and the last included."""
+    if len(rows) <= SEARCHED:
+        return list(rows)
+    return [rows[i * (len(rows) - 1) // (SEARCHED - 1)] for i in range(SEARCHED)]
 
 
 def _effort(effort: Effort, rules: Rules) -> dict[str, object]:

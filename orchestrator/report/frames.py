@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -16,8 +17,10 @@ from orchestrator.record.rows import Row
 from orchestrator.report import axes
 from orchestrator.report.content import Report
 from orchestrator.report.groups import Group, groups
-from orchestrator.report.interactive.fields import Field
 from orchestrator.study.budgets import MACS, Cost
+
+if TYPE_CHECKING:
+    from orchestrator.report.interactive.fields import Field
 
 
 def tables(report: Report) -> dict[str, bytes]:
@@ -250,7 +253,7 @@ def latency_table(times: Iterable[Timed], cost: Cost = MACS) -> pd.DataFrame:
     return pd.DataFrame(records, columns=list(columns.values()))
 
 
-def search_table(rows: Iterable[Row], fields: Sequence[Field]) -> pd.DataFrame:
+def search_table(rows: Iterable[Row], fields: "Sequence[Field]") -> pd.DataFrame:
     """One row per operating point of the search that has figures, with the searched
     hyperparameters."""
     columns = ["method", "trial", "point", "repeat", "val_acc", "val_macs_mean_m", "params"]

@@ -14,7 +14,7 @@ from orchestrator.board.verdict import notes, verdict
 from orchestrator.record.provenance import encode_provenance
 from orchestrator.report import frames
 from orchestrator.report.axes import known
-from orchestrator.report.content import Report
+from orchestrator.report.content import SEARCHED, Report
 from orchestrator.report.figures import gains, learning, pareto, style
 from orchestrator.report.figures.axes import axis_panel
 from orchestrator.report.figures.costs import costs_panel, varying
@@ -157,7 +157,7 @@ def _context(report: Report) -> dict[str, object]:
         "shown": board.excluded[:EXCLUDED_SHOWN],
         "provenance": _flat(provenance),
         "curves": _curves(report),
-        "thinned": learning.SEARCHED,
+        "thinned": SEARCHED,
         "costs": _costs(report),
         **_grouped(report),
         "decisions": _decisions(board),

@@ -1,5 +1,6 @@
 """A study's trials read back from MLflow, with a cache that holds what has ended."""
 
+import functools
 import json
 import logging
 import time
@@ -15,6 +16,8 @@ from mlflow.exceptions import MlflowException
 
 from methods import files
 from methods.errors import StudyError
+from orchestrator.record import events
+from orchestrator.record import rows as records
 from orchestrator.record.rows import Row
 from orchestrator.store import tags as layout
 from orchestrator.store.client import connect, experiment_of, runs_of, storage_errors
@@ -24,18 +27,21 @@ logger = logging.getLogger(__name__)
 OVERLAP = 600_000
 """Milliseconds before the latest known end that are read again: clocks of drivers differ."""
 CURVE = "curve/val_acc"
-VERSION = 1
-"""The cache's."""
+VERSION = 2
+"""The cache's: 1 held tags, which took five times as long to read as rows."""
 KEY = b"isoflop-cache"
 """The key of our metadata, as JSON, in the Parquet file's."""
 
 
 class _TrialRun(NamedTuple):
-    """A trial's run as far as rows need it."""
+    """A trial's run, as rows."""
 
     end: int
     """Milliseconds; 0 while it runs."""
-    tags: dict[str, str]
+    logged: bool
+    """Whether its end came from the log."""
+    trial: str
+    rows: list[Row]
 
 
 def read_rows(
@@ -75,11 +81,10 @@ def read_trials(
         if cache is None:
             runs = _all(client, experiment)
         else:
-            runs = _cached(
-                client, experiment, _cache(cache, "trials", uri, experiment), refresh=refresh
-            )
-    ordered = sorted(runs.items(), key=lambda item: (item[1].tags.get("trial", ""), item[0]))
-    return [row for run_id, run in ordered for row in layout.rows(study, run.tags, run_id)]
+            kept = _cache(cache, "trials", uri, experiment, rows=_code())
+            runs = _cached(client, experiment, kept, refresh=refresh)
+    ordered = sorted(runs.items(), key=lambda item: (item[1].trial, item[0]))
+    return [row for _, run in ordered for row in run.rows]
 
 
 def trial_of(uri: str, run_id: str) -> tuple[str, str]:
@@ -175,13 +180,14 @@ class Cache:
             logger.warning("the cache %s was not written: %s", self._file, error)
 
 
-def _cache(folder: Path, name: str, uri: str, experiment: Experiment) -> Cache:
+def _cache(folder: Path, name: str, uri: str, experiment: Experiment, **more: str) -> Cache:
     """The experiment's cache; its id alone does not identify it, since each store counts from 1."""
     facts = {
         "uri": uri,
         "experiment": experiment.experiment_id,
         "created": experiment.creation_time,
         "hash": experiment.tags.get("study_hash"),
+        **more,
     }
     return Cache(folder, name, facts)
 
@@ -192,7 +198,7 @@ def _cached(
     """All trials, of which the ended ones outside the window come from the cache."""
     now = time.time_ns() // 1_000_000
     rows, notes = ([], {}) if refresh else cache.load()
-    cached = {row["run_id"]: _TrialRun(row["end"], json.loads(row["tags"])) for row in rows}
+    cached = {row["run_id"]: _unpacked(row) for row in rows}
     runs = None
     if cached:
         since = min(_latest(cached), notes["read"]) - OVERLAP
@@ -204,7 +210,9 @@ def _cached(
         columns: dict[str, list[Any]] = {
             "run_id": list(ended),
             "end": [run.end for run in ended.values()],
-            "tags": [json.dumps(run.tags, sort_keys=True) for run in ended.values()],
+            "logged": [run.logged for run in ended.values()],
+            "trial": [run.trial for run in ended.values()],
+            "rows": [json.dumps([vars(row) for row in run.rows]) for run in ended.values()],
         }
         cache.save(columns, {"read": now})
     return runs
@@ -216,7 +224,7 @@ def _latest(runs: Mapping[str, _TrialRun]) -> int:
     An interrupted run has the time at which the interruption was written, which may lie after ends
     that are yet to come.
     """
-    return max((run.end for run in runs.values() if "state" in run.tags), default=0)
+    return max((run.end for run in runs.values() if run.logged), default=0)
 
 
 def _since(
@@ -227,8 +235,8 @@ def _since(
     First those that are running, then those that ended: a trial that ends in between is in the
     second answer.
     """
-    running = _by_id(runs_of(client, experiment, "attributes.status = 'RUNNING'"))
-    recent = _by_id(runs_of(client, experiment, f"attributes.end_time >= {since}"))
+    running = _by_id(runs_of(client, experiment, "attributes.status = 'RUNNING'"), experiment.name)
+    recent = _by_id(runs_of(client, experiment, f"attributes.end_time >= {since}"), experiment.name)
     expected = {run_id for run_id, run in cached.items() if run.end >= since}
     if not expected <= recent.keys() | running.keys():
         return None
@@ -236,16 +244,36 @@ def _since(
 
 
 def _all(client: MlflowClient, experiment: Experiment) -> dict[str, _TrialRun]:
-    return _by_id(runs_of(client, experiment, ""))
+    return _by_id(runs_of(client, experiment, ""), experiment.name)
 
 
-def _by_id(runs: Iterable[Run]) -> dict[str, _TrialRun]:
+def _by_id(runs: Iterable[Run], study: str) -> dict[str, _TrialRun]:
     """The runs of trials among these, and whatever may be one: no run vanishes unlisted."""
-    return {
-        run.info.run_id: _TrialRun(_end(run), _our_tags(run.data.tags))
-        for run in runs
-        if layout.is_trial(run.data.tags)
-    }
+    found = {}
+    for run in runs:
+        run_id, tags = run.info.run_id, _our_tags(run.data.tags)
+        if layout.is_trial(tags):
+            rows = layout.rows(study, tags, run_id)
+            found[run_id] = _TrialRun(_end(run), "state" in tags, tags.get("trial", ""), rows)
+    return found
+
+
+def _unpacked(content: Mapping[str, Any]) -> _TrialRun:
+    """A run from the cache.
+
+    Raises:
+        ValueError, TypeError, KeyError: a damaged cache, which its checksum lets pass.
+    """
+    rows = [Row(**{**row, "budgets": tuple(row["budgets"])}) for row in json.loads(content["rows"])]
+    return _TrialRun(content["end"], content["logged"], content["trial"], rows)
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the code that makes rows of tags: another version's rows are read again."""
+    return files.digest(
+        b"".join(Path(str(module.__file__)).read_bytes() for module in (layout, records, events))
+    )
 
 
 def _end(run: Run) -> int:

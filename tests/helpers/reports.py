@@ -16,9 +16,8 @@ from orchestrator.record.events import Latency
 from orchestrator.record.evidence import PerImage
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import Row
-from orchestrator.report.content import Report
-from orchestrator.report.figures.learning import shown
-from orchestrator.report.publish import write_report
+from orchestrator.report.content import Report, shown
+from orchestrator.report.drawing import write_report
 
 PROVENANCE = Provenance(
     study={"data": "digits"},

@@ -18,7 +18,7 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.record.provenance import provenance
 from orchestrator.record.result import Ending
 from orchestrator.report.content import Report
-from orchestrator.report.publish import write_report
+from orchestrator.report.drawing import write_report
 from orchestrator.search.samplers import propose
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces

@@ -1,6 +1,6 @@
-"""Learning curves: which trials are shown, and how they are drawn."""
+"""Learning curves, drawn."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -10,25 +10,6 @@ from orchestrator.record.log import Curves
 from orchestrator.record.rows import Row
 from orchestrator.report.figures.style import Panel, marks
 from orchestrator.report.palette import GREY
-
-SEARCHED = 40
-"""Search trials of one method whose curves are shown, evenly spaced; confirm runs are all shown."""
-
-
-def shown(board: Board, rows: Iterable[Row]) -> list[Row]:
-    """One row of each trial whose curve the report shows: those of the cells, some of the search.
-
-    The order of the rows changes nothing.
-    """
-    confirmed = {row.trial: row for cell in board.cells for row in cell.seeds}
-    searched: dict[str, dict[str, Row]] = {name: {} for name in board.methods}
-    for row in sorted(rows, key=lambda row: (row.trial, row.point)):
-        if row.role == "search" and row.state in ("COMPLETE", "PRUNED"):
-            searched[row.method].setdefault(row.trial, row)
-    chosen = [confirmed[trial] for trial in sorted(confirmed)]
-    for name in board.methods:
-        chosen += _spread(list(searched[name].values()))
-    return chosen
 
 
 def curves_panel(board: Board, name: str, rows: Iterable[Row], curves: Curves) -> Panel:
@@ -56,13 +37,6 @@ def curves_panel(board: Board, name: str, rows: Iterable[Row], curves: Curves) -
         axes.set_title(f"{name}: {counts[0]} search{confirm}")
 
     return draw
-
-
-def _spread(rows: Sequence[Row]) -> list[Row]:
-    """At most `SEARCHED` of them, the first and the last included."""
-    if len(rows) <= SEARCHED:
-        return list(rows)
-    return [rows[i * (len(rows) - 1) // (SEARCHED - 1)] for i in range(SEARCHED)]
 
 
 def _span(curves: Curves) -> tuple[float, float]:

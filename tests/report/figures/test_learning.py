@@ -10,7 +10,7 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.record.events import decode
 from orchestrator.record.log import Log, logged
-from orchestrator.report.figures.learning import SEARCHED, shown
+from orchestrator.report.content import SEARCHED, shown
 
 
 def test_the_confirm_runs_and_some_of_a_long_search_are_shown() -> None:

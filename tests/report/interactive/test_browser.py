@@ -16,9 +16,9 @@ from orchestrator.board.rules import Rules
 from orchestrator.record.events import Latency
 from orchestrator.record.provenance import Provenance
 from orchestrator.report.content import Report
+from orchestrator.report.drawing import write_report
 from orchestrator.report.importance import Importance
 from orchestrator.report.interactive.fields import Field
-from orchestrator.report.publish import write_report
 
 pytestmark = pytest.mark.browser
 LARGEST = 2_000_000

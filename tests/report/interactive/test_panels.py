@@ -13,7 +13,7 @@ from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.rules import Rules
 from orchestrator.record.provenance import Provenance
 from orchestrator.report.content import Report
-from orchestrator.report.publish import write_report
+from orchestrator.report.drawing import write_report
 
 pytestmark = pytest.mark.browser
 RUNS = "http://127.0.0.1:5000/#/runs/run-of-"

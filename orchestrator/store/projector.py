@@ -27,8 +27,9 @@ from orchestrator.store.mirror import Projection
 
 logger = logging.getLogger(__name__)
 
-EVERY = 1.0
-"""Seconds between two reads of the log; writing many epochs costs as much as writing one."""
+EVERY = 3.0
+"""Seconds between two reads of the log; writing many epochs costs as much as writing one, and a
+trial that runs at such a moment is written apart from those that ended."""
 SERVE = """
 import signal
 for number in (signal.SIGTERM, signal.SIGHUP):  # sent to all below a driver; it says when to stop

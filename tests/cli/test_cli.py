@@ -202,6 +202,29 @@ def test_what_is_asked_in_passing_loads_no_heavy_library(words: list[str]) -> No
     assert done.stderr.splitlines()[-1] == ""
 
 
+def test_run_says_a_word_before_it_loads_a_heavy_library(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from rich.console import Console\n"
+        "def first(console, *words, **options):\n"
+        f"    print(*words, sorted({HEAVY} & set(sys.modules)), flush=True)\n"
+        "    os._exit(0)\n"
+        "Console.print = first\n"
+        "from orchestrator.cli import main\n"
+        "main()"
+    )
+    words = ["run", "studies/quickstart.yaml", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert done.stdout.startswith("Study [bold]quickstart")
+    assert done.stdout.endswith(" []\n")
+
+
 def test_the_version_is_the_package_s(isoflop: Callable[..., Called]) -> None:
     assert isoflop("--version").out == f"isoflop {version('isoflop')}\n"
 

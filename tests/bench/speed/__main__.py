@@ -1,7 +1,8 @@
 """`python -m tests.bench.speed`: every goal beside its reference, in one run.
 
 Prints goal, figure, spread and verdict, and writes them as JSON beside those of earlier runs, so
-that a regression shows. Read ratios, not times; nothing here is a test.
+that a regression shows. On a CPU the exit status is 1 if a figure falls below the worst machine of
+`floors.json` by more than its spread and a tenth. Read ratios, not times.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from rich.console import Console
 from methods.machine import device_name, tune_allocator
 from orchestrator.record.provenance import commit
 from tests.bench.speed.clock import Clock
-from tests.bench.speed.goals import Finding, latest, shown, write
+from tests.bench.speed.goals import Finding, floors, latest, record, shown, write
 
 PARTS = (
     "training",
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all by default")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--record", action="store_true", help="add this machine to floors.json")
     asked = parser.parse_args()
     if asked.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda needs a GPU that PyTorch sees, but there is none here")
@@ -60,7 +62,8 @@ def main() -> None:
         )
         findings += own
         console.print(f"{part}: {time.monotonic() - started:.0f} s", style="dim")
-    console.print(shown(findings, before))
+    machines = {} if asked.device.startswith("cuda") else floors()
+    console.print(shown(findings, before, machines))
     facts = {
         "device": device,
         "began": began.isoformat(timespec="seconds"),
@@ -72,6 +75,12 @@ def main() -> None:
     path = asked.out / f"{began:%Y-%m-%dT%H-%M-%S}-{asked.device}.json"
     write(path, findings, facts)
     console.print(f"{facts['seconds']} s on {device}, load {facts['load']:.1f}; written to {path}")
+    fallen = [one.what for one in findings if one.falls(machines.get(one.what, ()))]
+    if fallen:
+        console.print(f"fell below every machine so far: {'; '.join(fallen)}", style="bold")
+    elif asked.record and machines:
+        record(findings)
+    sys.exit(1 if fallen else 0)
 
 
 main()

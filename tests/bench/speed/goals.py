@@ -13,7 +13,10 @@ from methods import files
 from tests.bench.speed.clock import Ratio
 
 REGRESSION = 0.1
-"""Fraction by which a figure may be worse than the run before, beyond both spreads."""
+"""Fraction by which a figure may be worse than those before, beyond the spreads."""
+FLOORS = Path(__file__).with_name("floors.json")
+"""By what was measured: its figure on each machine so far. The worst is the floor."""
+Floors = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class Finding:
             return self.low > former.high and self.figure > former.figure * (1 + REGRESSION)
         return self.high < former.low and self.figure < former.figure * (1 - REGRESSION)
 
+    def falls(self, machines: Sequence[float]) -> bool:
+        """Whether it is worse than on every machine before, beyond its spread and a tenth."""
+        if not machines:
+            return False
+        if self.most is not None:
+            return self.low > max(machines) * (1 + REGRESSION)
+        return self.high < min(machines) * (1 - REGRESSION)
+
     def _reaches(self, wanted: float, figure: float) -> bool:
         return figure >= wanted if self.least is not None else figure <= wanted
 
@@ -61,12 +72,29 @@ def found(goal: str, what: str, ratio: Ratio, **limits: float) -> Finding:
     return Finding(goal, what, *ratio, **limits)
 
 
-def shown(findings: Sequence[Finding], former: Mapping[str, Finding]) -> Table:
-    """The table of a run, beside the run before."""
+def floors() -> dict[str, list[float]]:
+    """The figures of the machines so far."""
+    content: dict[str, list[float]] = json.loads(FLOORS.read_text())
+    return content
+
+
+def record(findings: Iterable[Finding]) -> None:
+    """Adds the figures of another machine to the floors."""
+    machines = floors()
+    for one in findings:
+        machines.setdefault(one.what, []).append(float(f"{one.figure:.3g}"))
+    lines = (f" {json.dumps(what)}: {json.dumps(figures)}" for what, figures in machines.items())
+    files.write(FLOORS, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def shown(
+    findings: Sequence[Finding], former: Mapping[str, Finding], machines: Floors | None = None
+) -> Table:
+    """The table of a run, beside the run before and the range over machines."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("goal")
     table.add_column("what", overflow="fold")
-    for column in ("found", "quartiles", "wanted", "stretch", "verdict", "before"):
+    for column in ("found", "quartiles", "wanted", "stretch", "verdict", "before", "machines"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in findings:
         before = former.get(one.what)
@@ -80,6 +108,7 @@ def shown(findings: Sequence[Finding], former: Mapping[str, Finding]) -> Table:
             "" if one.stretch is None else f"{one.stretch:g}",
             one.verdict,
             f"{before.figure:.3g}{mark}" if before else "",
+            _range(one, (machines or {}).get(one.what, ())),
         )
     return table
 
@@ -100,6 +129,14 @@ def latest(folder: Path, device: str) -> dict[str, Finding]:
                 fields = {name: value for name, value in row.items() if name != "verdict"}
                 newest[row["what"]] = Finding(**fields)
     return newest
+
+
+def _range(one: Finding, machines: Sequence[float]) -> str:
+    if not machines:
+        return ""
+    low, high = min(machines), max(machines)
+    text = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    return f"{text} FALLS" if one.falls(machines) else text
 
 
 def _wanted(one: Finding) -> str:

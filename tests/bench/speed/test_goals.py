@@ -6,6 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.bench.speed import goals
 from tests.bench.speed.clock import Clock, Ratio, same
 from tests.bench.speed.goals import Finding, found, latest, shown, write
 
@@ -56,6 +57,31 @@ def test_a_run_is_shown_beside_the_newest_figures_of_its_device(tmp_path: Path) 
     console = Console(width=120, record=True)
     console.print(shown([more(2.0, 1.9, 2.1)], former))
     assert "3 worse" in console.export_text()
+
+
+def test_a_figure_falls_below_the_worst_machine_beyond_its_spread_and_a_tenth() -> None:
+    machines = [2.5, 2.0]
+    assert more(1.7, 1.6, 1.79).falls(machines)
+    assert not more(1.7, 1.6, 1.85).falls(machines), "the spread reaches a tenth below"
+    assert not more(1.9, 1.85, 1.95).falls(machines), "less than a tenth"
+    assert less(3.0, 2.8, 3.2).falls(machines)
+    assert not less(2.7, 2.6, 2.8).falls(machines)
+    assert not more(0.1, 0.1, 0.1).falls([]), "measured for the first time"
+    console = Console(width=150, record=True)
+    console.print(shown([more(1.0, 1.0, 1.0)], {}, {"speed": machines}))
+    assert "2 to 2.5 FALLS" in console.export_text()
+
+
+def test_another_machine_widens_the_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(goals, "FLOORS", tmp_path / "floors.json")
+    goals.FLOORS.write_text('{"speed": [2.5]}')
+    goals.record([more(2.0104, 1.9, 2.1), less(1.0, 1.0, 1.0)])
+    assert goals.floors() == {"speed": [2.5, 2.01], "cost": [1.0]}
+
+
+def test_every_documented_figure_has_a_floor() -> None:
+    table = Path("docs/performance.md").read_text().split("## Results")[1].split("## ")[0]
+    assert [what for what in goals.floors() if f"| {what} |" not in table] == []
 
 
 def test_unequal_sides_are_not_timed() -> None:

@@ -9,7 +9,7 @@ import pytest
 from places import Place, few, small
 from stores import held
 
-from orchestrator.store import cache, trials
+from orchestrator.store import trials
 
 
 def test_the_cache_answers_what_the_store_would(place: Place) -> None:
@@ -99,7 +99,7 @@ def test_ends_that_come_late_are_not_hidden_by_an_interruption(place: Place) -> 
 
 
 @pytest.mark.parametrize(
-    "harm", ["torn", "flipped", "foreign", "newer", "other", "empty", "folder"]
+    "harm", ["torn", "flipped", "foreign", "newer", "other", "code", "empty", "folder"]
 )
 def test_a_cache_that_cannot_be_trusted_is_made_anew(
     place: Place, harm: str, monkeypatch: pytest.MonkeyPatch
@@ -113,15 +113,16 @@ def test_a_cache_that_cannot_be_trusted_is_made_anew(
         file.write_bytes(content[:300] + bytes(b ^ 255 for b in content[300:400]) + content[400:])
     elif harm == "foreign":
         pq.write_table(pq.read_table(file).replace_schema_metadata(None).slice(3), file)
-    elif harm in ("newer", "other"):
+    elif harm in ("newer", "other", "code"):
         experiment = place.client.get_experiment_by_name("demo")
         assert experiment is not None
         with monkeypatch.context() as changed:
             if harm == "newer":
-                changed.setattr(cache, "VERSION", cache.VERSION + 1)
-            else:
+                changed.setattr(trials, "VERSION", trials.VERSION + 1)
+            elif harm == "other":
                 experiment._creation_time += 1
-            own = trials._cache(file.parent, "trials", place.uri, experiment)
+            code = "of another version" if harm == "code" else trials._code()
+            own = trials._cache(file.parent, "trials", place.uri, experiment, rows=code)
             kept = pq.read_table(file).slice(3)
             own.save({name: kept[name].to_pylist() for name in kept.column_names}, {"read": 2**60})
             assert len(own.load()[0]) == len(truth) - 3
@@ -148,7 +149,7 @@ def test_another_store_at_the_same_place_is_another_store(
 
 def test_no_password_is_written_down(tmp_path: Path) -> None:
     facts = {"uri": "postgresql://me:secret@host/db", "experiment": "1"}
-    own = cache.Cache(tmp_path, "trials", facts)
+    own = trials.Cache(tmp_path, "trials", facts)
     own.save({"run_id": ["a"]}, {"read": 1})
     (file,) = tmp_path.iterdir()
     assert b"secret" not in file.read_bytes()

@@ -30,6 +30,9 @@ for the weights of a mixture."""
 Family = Literal["cifar", "imagenet"]
 """Kind of backbone: three stages for small images, or four for large ones."""
 
+BACKBONE = "backbone."
+"""Prefix of the state of a network's backbone."""
+
 
 class Output(NamedTuple):
     """Logits, and the cost of each sample in the deployed network, in MACs."""
@@ -186,6 +189,10 @@ class Method(Settings):
     FORMER: ClassVar[Params] = {}
     """What networks of earlier versions were, by fields that those versions did not have yet, where
     that is not the default."""
+    STARTED: ClassVar[Params] = {}
+    """The defaults of fields where training starts from trained weights, if they are others."""
+    ADDED: ClassVar[tuple[str, ...]] = ()
+    """Parts that trained weights of a plain backbone may lack, by words between dots of names."""
 
     @classmethod
     def published(cls: type[M], **fields: Scalar) -> M:
@@ -229,6 +236,24 @@ class Method(Settings):
         costs no less. It is trained as long, by the same recipe, to tell what the saving costs.
         """
         return None
+
+    def plain(self) -> Params | None:
+        """The network of the catalogue whose trained weights this one can start from; None if there
+        is none. Fields as `unreduced` gives them, of a static network of one phase."""
+        return None
+
+    def places(self, net: Any) -> Mapping[str, str]:
+        """Where trained weights belong: name in a plain backbone -> name in the network's state.
+
+        By default the names below `backbone`, or all names where the network has no such part.
+        """
+        names = [name for name in net.state_dict() if not name.endswith("_extra_state")]
+        inside = {n.removeprefix(BACKBONE): n for n in names if n.startswith(BACKBONE)}
+        return inside or {name: name for name in names}
+
+    def placed(self, weight: Tensor, place: Tensor) -> Tensor | None:
+        """A trained weight as it enters its place in a new network; None if it does not fit."""
+        return weight if weight.shape == place.shape else None
 
 
 class StaticNet(Network):

@@ -11,6 +11,7 @@ from torch import nn
 from methods.api import Family, Method, Phase, Search, StaticNet, Task, cross_entropy
 from methods.fold import fold
 from methods.resnet import Norm, check_depth, costs, normalise, resnet
+from methods.values import Params
 
 
 class Dense(Method):
@@ -65,3 +66,7 @@ class Dense(Method):
     def floor(self, task: Task) -> int:
         """MACs of any sample."""
         return costs(task, self.depth, self.width, self.family).total
+
+    def plain(self) -> Params:
+        """The same network."""
+        return {"method": "dense", **self.model_dump()}

@@ -126,6 +126,7 @@ class CondConv(Method):
         "recipe.weight_decay": 1e-5,
         "recipe.label_smoothing": 0.1,
     }
+    ADDED: ClassVar[tuple[str, ...]] = ("router",)
 
     experts: Annotated[int, Field(ge=1, le=64), Search(choices=(2, 4, 8))] = 8
     """Kernels to mix in each conditional convolution; with 1, a sigmoid scales a plain kernel."""
@@ -217,6 +218,30 @@ class CondConv(Method):
         net.add_module("head", nn.Sequential(nn.Dropout(self.dropout), head))
         return net
 
+    def plain(self) -> Params | None:
+        """The plain ResNet; None for other families, which no method of the catalogue has plain."""
+        if self.family not in ("cifar", "imagenet"):
+            return None
+        fields = ("depth", "width", "family", "norm")
+        return {"method": "dense", **{name: getattr(self, name) for name in fields}}
+
+    def places(self, net: MixingNet) -> Mapping[str, str]:
+        """The plain backbone's names, and those of the routers beside its blocks and its head."""
+        return {
+            _plain_name(name): place
+            for name, place in super().places(net).items()
+            if not name.endswith("shift")
+        }
+
+    def placed(self, weight: Tensor, place: Tensor) -> Tensor | None:
+        """A plain kernel becomes every expert's, such that equal routing weights of 1/2, as they
+        are at first, mix them to the kernel itself."""
+        conditional = place.ndim == 2 if weight.ndim == 4 else self.head and weight.ndim < 3
+        copies = conditional and weight.numel() * self.experts == place.numel()
+        if weight.shape == place.shape or not copies:
+            return super().placed(weight, place)
+        return weight.flatten().repeat(self.experts).reshape(place.shape) * (2 / self.experts)
+
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[MixingNet]]:
         """A single phase: cross-entropy."""
         return [Phase(name="train", share=1.0, loss=partial(cross_entropy, smoothing=smoothing))]
@@ -277,6 +302,17 @@ class CondConv(Method):
     def _routed_head(self, head: nn.Linear) -> RoutedHead:
         linear = CondLinear(head.in_features, head.out_features, experts=self.experts)
         return RoutedHead(linear, Router(head.in_features, self.experts, self.routing_init))
+
+
+def _plain_name(name: str) -> str:
+    """A name of the conditional backbone as the plain one has it."""
+    parts = name.split(".")
+    if parts[0] == "blocks" and parts[2] == "block":
+        del parts[2]
+    if parts[0] == "head":  # behind the dropout, and in a conditional one the linear layer's
+        del parts[1]
+        parts = [part for part in parts if part != "linear" or "router" in parts]
+    return ".".join(parts)
 
 
 @contextlib.contextmanager

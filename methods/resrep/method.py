@@ -6,7 +6,7 @@ Ding et al., ResRep: Lossless CNN Pruning via Decoupling Remembering and Forgett
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Annotated, ClassVar
 
@@ -110,8 +110,8 @@ class ResRep(Method):
       inputs that read them
 
     Deviations:
-    - the base network is trained in the first phase with the shared recipe; published: it is
-      pretrained, 240 epochs before the 480 of pruning
+    - without a trained start the base network is trained in the first phase, with the shared
+      recipe; published: it is pretrained, 240 epochs before the 480 of pruning
     - the lasso is set by the norm that a row loses in the phase (strength), so that it suits any
       length; published: lasso 1e-4, which is strength 2 at our 164 epochs and 18.8 at the paper's;
       our default is 3, since 2 misses low targets in short runs
@@ -135,6 +135,8 @@ class ResRep(Method):
         "recipe.decay_norm": False,
         "recipe.batch_size": 64,
     }
+    STARTED: ClassVar[Params] = {"base_share": 0.0}
+
     target: Annotated[float, Field(gt=0, le=1), Search(low=0.3, high=0.9)] = 0.471
     """Fraction of the dense network's MACs to keep (CIFAR at depth 56; ImageNet at 50: 0.455)."""
     strength: Annotated[float, Field(ge=0, le=1000), Search(low=3, high=20, log=True)] = 3.0
@@ -153,8 +155,9 @@ class ResRep(Method):
     family: Family = "cifar"
     """cifar: three stages from 16 channels, behind ImageNet's stem for images above 64 px;
     imagenet: four stages from 64 channels."""
-    base_share: Annotated[float, Field(gt=0, lt=1)] = 1 / 3
-    """Fraction of training that trains the base network (240 of 720 epochs)."""
+    base_share: Annotated[float, Field(ge=0, lt=1)] = 1 / 3
+    """Fraction of training that trains the base network (240 of 720 epochs); 0, the default from a
+    trained start, prunes from the first step."""
     prune_lr: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Peak learning rate of the pruning phase, on a cosine; short runs need more, such as 0.1."""
     compactor_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -215,7 +218,7 @@ class ResRep(Method):
     def phases(self, smoothing: float = 0.0) -> Sequence[Phase[CompactedResNet]]:
         """Cross-entropy for the base network, then cross-entropy while rows are forgotten."""
         loss = partial(cross_entropy, smoothing=smoothing)
-        return [
+        phases: list[Phase[CompactedResNet]] = [
             Phase(name="base", share=self.base_share, loss=loss, parameters=_backbone),
             Phase(
                 name="prune",
@@ -228,6 +231,7 @@ class ResRep(Method):
                 schedule="cosine",
             ),
         ]
+        return [phase for phase in phases if phase.share]
 
     def deploy(self, net: CompactedResNet) -> nn.Module:
         """The narrower network: forgotten rows removed, norms and compactors merged."""
@@ -254,6 +258,21 @@ class ResRep(Method):
             return f"{off}: not all masked rows are forgotten; {way} or train longer"
         step = net.plan.largest / goal
         return f"{off}: {_channels(self.snap)} may be up to {step:.1%} of it here"
+
+    def plain(self) -> Params | None:
+        """The ResNet before pruning; None for another backbone."""
+        return self.unreduced()
+
+    def places(self, net: CompactedResNet) -> Mapping[str, str]:
+        """The backbone's names; behind a norm stands its compactor, which remains the identity."""
+        norms = {f"{site.norm}.0.": f"{site.norm}." for site in net.plan.sites}
+        skipped = tuple(f"{site.norm}.1." for site in net.plan.sites)
+        places = {}
+        for plain, name in super().places(net).items():
+            if not plain.startswith(skipped):
+                norm = next((norm for norm in norms if plain.startswith(norm)), None)
+                places[plain.replace(norm, norms[norm], 1) if norm else plain] = name
+        return places
 
     def unreduced(self) -> Params | None:
         """The ResNet that is pruned, which has all epochs for itself; None for another backbone."""

@@ -217,6 +217,15 @@ class SkipNet(Method):
         """MACs of a sample that skips every block but the first, all gates included."""
         return prices(task, self.depth, self.width, self.family, self.gate).floor
 
+    def plain(self) -> Params:
+        """The ResNet whose blocks are gated, from which the supervised phase may start."""
+        return {
+            "method": "dense",
+            "depth": self.depth,
+            "width": self.width,
+            "family": self.family,
+        }
+
     def alarm(self, net: SkipResNet, images: Images) -> str | None:
         """A warning if gates decide alike for all of these images, or never came to the target."""
         if not net.gated:

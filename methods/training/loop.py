@@ -64,9 +64,11 @@ def train(
     seed: int,
     device: str | torch.device = "cpu",
     state: Mapping[str, Any] | None = None,
+    start: Callable[[Network], object] | None = None,
 ) -> Iterator[Epoch]:
     """Train a fresh network of `method`, or resume from the `state` of an epoch.
 
+    `start` changes the fresh network, as `methods.training.start` does for trained weights.
     Initialisation, order, augmentation and the layers' random numbers derive from `seed` alone;
     torch's global generators are unchanged. A resumed trial has the length of its checkpoint.
 
@@ -84,6 +86,8 @@ def train(
     randomness = _Randomness.of(seed, place)
     with randomness.initialising():
         net: Network = method.build(data.task)
+        if start is not None and state is None:
+            start(net)
     net = net.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     trial = _Trial(method, data, recipe, place, net, randomness, epochs, _bf16(recipe, place))
     return _epochs(trial, plan, state)

@@ -23,7 +23,7 @@ def read(repository: str) -> Labelled:
         DataError: neither has it, access to it was not granted, or it has no labelled images.
     """
     try:
-        with _quiet(), _offline_if_unreachable():
+        with _quiet(), offline_if_unreachable():
             splits = dict(datasets.load_dataset(repository))
     except Exception as error:  # the hub, its client and the builder each raise their own
         text = " ".join(str(error).split())[:300] or type(error).__name__
@@ -72,7 +72,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _offline_if_unreachable() -> Iterator[None]:
+def offline_if_unreachable() -> Iterator[None]:
     """Asks the cache at once where the hub does not answer, instead of retrying for a minute."""
     constants, config = huggingface_hub.constants, datasets.config
     before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE

@@ -43,10 +43,13 @@ class Choice:
 
 
 def clean(rows: Iterable[Row]) -> tuple[list[Row], list[Excluded]]:
-    """The rows that may carry figures, and the others with their reasons; order does not matter."""
+    """The rows that may carry figures, and the others with their reasons; order does not matter.
+
+    Bases are neither: they count as effort alone.
+    """
     complete: dict[tuple[object, ...], Row] = {}
     excluded = []
-    for row in _ordered(rows):
+    for row in _ordered(row for row in rows if row.role != "base"):
         reason = _flaw(row)
         first = complete.get(_identity(row))
         if reason is None and first is not None:

@@ -190,6 +190,7 @@ def _effort(method: str, rows: Sequence[Row], complete: Sequence[Row], rules: Ru
     search = [t for t in trials if t.role == "search"]
     unreduced = [t for t in trials if t.role == "confirm" and is_unreduced(t.config)]
     confirm = [t for t in trials if t.role == "confirm" and not is_unreduced(t.config)]
+    bases = list({r.trial: r for r in rows if method in r.serves}.values())
     outcomes = [t.outcome.word for t in search]
     return Effort(
         method=method,
@@ -206,7 +207,8 @@ def _effort(method: str, rows: Sequence[Row], complete: Sequence[Row], rules: Ru
         ),
         confirm=len(confirm),
         confirm_failed=sum(t.state == "FAIL" for t in confirm),
-        epochs=sum(t.epochs for t in trials),
-        seconds=math.fsum(t.seconds for t in trials if math.isfinite(t.seconds)),
+        epochs=sum(t.epochs for t in (*trials, *bases)),
+        seconds=math.fsum(t.seconds for t in (*trials, *bases) if math.isfinite(t.seconds)),
         unreduced=len(unreduced),
+        base=sum(t.epochs for t in bases),
     )

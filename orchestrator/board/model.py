@@ -222,10 +222,12 @@ class Effort:
     confirm: int
     confirm_failed: int
     epochs: int
-    """Epochs of all these trials, unreduced runs included; the seconds likewise."""
+    """Epochs of all these trials, unreduced runs and bases included; the seconds likewise."""
     seconds: float
     unreduced: int = 0
     """Runs of what its choices are reduced from."""
+    base: int = 0
+    """Epochs of the base that its trials start from, in full for each method that shares it."""
 
     @property
     def trained(self) -> int:

@@ -80,6 +80,13 @@ def train(  # noqa: PLR0917
             "--published", help="Use the settings of the method's paper, optimiser included."
         ),
     ] = False,
+    start: Annotated[
+        str,
+        typer.Option(
+            help="Start from trained weights: a .safetensors file, timm:NAME, trial:STUDY/TRIAL, "
+            "or a folder of an earlier `isoflop train`."
+        ),
+    ] = "",
     keep: Annotated[
         Path | None,
         typer.Option(
@@ -111,6 +118,7 @@ def train(  # noqa: PLR0917
         seed=seed,
         device=device,
         published=published,
+        start=start,
         keep=None if discard else place,
     )
     for line in lines:

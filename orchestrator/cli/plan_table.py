@@ -132,11 +132,14 @@ def _effort_note(plan: Plan) -> str:
     confirm = sum(method.confirm for method in plan.methods)
     wholes = sum(method.unreduced for method in plan.methods)
     epochs = sum(method.most_epochs for method in plan.methods)
+    based = [f"{method.method} {method.base:,}" for method in plan.methods if method.base]
     of_them = f" and {plural(wholes, 'run')} of unreduced networks," if wholes else ""
     note = (
         f"In all {plural(trials, 'search trial')}, at most {plural(confirm, 'confirm run')}"
         f"{of_them} and {plural(epochs, 'epoch')}. "
     )
+    if based:
+        note += f"Epochs of a base, once, count in full: {', '.join(based)}. "
     if plan.untimed:
         return f"{note}Time: {plan.untimed}."
     if plan.seconds is None or plan.slots is None:

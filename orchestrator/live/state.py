@@ -187,11 +187,11 @@ def _methods(sweep: Sweep, outlook: Outlook, *, runs: bool) -> list[OfMethod]:
         if outlook.confirms is not None:
             total = max(begun, own.by_role["search"] + confirms[method])
         elif plan.seconds is None:
-            total = max(begun, plan.trials * searches[method] + most[method])
+            total = max(begun, plan.trials * searches[method] + most.get(method, 0))
         lines.append(
             OfMethod(
                 method=method,
-                colour="var(--ink)" if shades[method] == INK else shades[method],
+                colour="var(--ink)" if shades.get(method, INK) == INK else shades[method],
                 done=own.done,
                 running=running,
                 waiting=None if total is None else total - begun,

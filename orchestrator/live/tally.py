@@ -17,6 +17,7 @@ from orchestrator.record.trials import EPOCHS
 from orchestrator.search.confirming import confirm_runs, unreduced_runs
 from orchestrator.study.budgets import Cost
 from orchestrator.study.file import Study
+from orchestrator.study.names import BASE
 from orchestrator.study.space import spaces
 
 FEW = 2
@@ -83,7 +84,8 @@ class Tally:
 
     def __init__(self, study: Study, now: float = 0.0) -> None:
         self._study = study
-        self.counts = {method: Counts() for method in study.methods}
+        based = [BASE] if BASE in study.start.values() else []
+        self.counts = {method: Counts() for method in (*study.methods, *based)}
         self.confirm: int | None = None
         """Confirm runs that are planned; None while the choice of what to confirm is open."""
         self.searches: int | None = None
@@ -204,7 +206,7 @@ class Tally:
         confirm_left = None
         if self.confirm is not None:
             confirm_left = self.confirm - (self.done - self._searched)
-        for method, counts in self.counts.items():
+        for method, counts in ((m, self.counts[m]) for m in self._study.methods):
             search, confirm = counts.mean_seconds("search"), counts.mean_seconds("confirm")
             if search is None or confirm is None:
                 return None

@@ -8,7 +8,7 @@ from orchestrator.board.rules import BASELINE
 from orchestrator.board.words import listed, plural
 from orchestrator.live.follow import Sweep
 from orchestrator.record.trials import Ticket
-from orchestrator.search.confirming import confirm_plan, current, searched, searches
+from orchestrator.search.confirming import awaited, confirm_plan, current, searched, searches
 from orchestrator.study.names import search_of
 
 SHOWN = 8
@@ -155,6 +155,8 @@ class Outlook:
     def _builds_on(self, search: str) -> str | None:
         """The trial without whose end a search proposes nothing."""
         history = self._history
+        if base := awaited(history, search):
+            return base
         lag = history.begun.lag if history.begun else 1
         number = history.study.search.repeats
         lag = -(-lag // (len(history.spaces) if number > 1 else 1))

@@ -18,7 +18,8 @@ from orchestrator.record.provenance import Provenance, decode_provenance, encode
 WINDOW = 2
 """The present rule of `Begun.window`."""
 
-Role = Literal["search", "confirm"]
+Role = Literal["search", "confirm", "base"]
+"""`base`: a plain backbone, from whose weights trials of other roles start."""
 EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
 
 
@@ -132,6 +133,8 @@ class Start:
     predicted_ms: float | None = None
     """The least that its network can take, as predicted before it began; None where budgets are
     MACs, or nothing could be predicted."""
+    serves: tuple[str, ...] = ()
+    """The methods that start from this base; empty for other trials."""
     time: int = 0
 
 
@@ -253,7 +256,7 @@ KINDS: Mapping[str, type[Event]] = {
 }
 NAMES = {kind: name for name, kind in KINDS.items()}
 KEYS = {kind: [field.name for field in dataclasses.fields(kind)] for kind in NAMES}
-LATER = frozenset({"window", "torch_seed", "repeat", "unit", "predicted_ms", "curve"})
+LATER = frozenset({"window", "torch_seed", "repeat", "unit", "predicted_ms", "serves", "curve"})
 """Keys that earlier versions did not write; an event's default is left out."""
 SIZES = ("parameters", "weight_bytes", "activation_bytes")
 """What a point says of its deployed network beside the MACs; see `methods.shipping.size`."""
@@ -319,7 +322,7 @@ def decode(content: Mapping[str, Any]) -> Event:
     elif kind is Epoch:
         values["metrics"] = decode_metrics(values["metrics"])
     elif kind is Start:
-        values["budgets"] = tuple(values["budgets"])
+        values |= {"budgets": tuple(values["budgets"]), "serves": tuple(values.get("serves", ()))}
     elif kind is Paused:
         values["trials"] = tuple(values["trials"])
     elif kind is End:

@@ -157,6 +157,7 @@ class History:
                 repeat=ticket.repeat,
                 unit=self.study.cost.name,
                 predicted_ms=ticket.predicted_ms,
+                serves=ticket.serves,
             )
         )
 
@@ -363,10 +364,10 @@ class History:
         record = self.records[end.trial]
         record.end, record.open = end, False
         role = record.start.role
-        if self.study.search.stop == "none" or role == "confirm":
+        if self.study.search.stop == "none" or role != "search":
             record.curve.clear()  # whoever stops trials compares them with the ended ones
-        if role == "confirm":
-            self.confirmed += 1
+        if role != "search":
+            self.confirmed += role == "confirm"
             return
         self.searched += 1
         search = search_of(end.trial)

@@ -64,6 +64,26 @@ class Foreign:
     """Digest of the Python files of its package; the study's folder keeps them."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The trained weights from which the trials of a method start."""
+
+    name: str
+    """As the study names them."""
+    sha256: str
+    """Digest of the tensors, which the study's folder keeps; empty for a base."""
+    left: tuple[str, ...] = ()
+    """What they lack of the backbone: it keeps its initial values."""
+    unused: tuple[str, ...] = ()
+    """What of them belongs nowhere."""
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Origin":
+        """What a JSON object says."""
+        left, unused = content.get("left", ()), content.get("unused", ())
+        return cls(content["name"], content.get("sha256", ""), tuple(left), tuple(unused))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Everything that must be equal for equal numbers; no time of day, no path.
@@ -92,6 +112,8 @@ class Provenance:
     """The clock of a study with budgets in milliseconds."""
     methods: Mapping[str, Foreign] = dataclasses.field(default_factory=dict)
     """The study's methods of other packages, by the name or the place that it gives."""
+    starts: Mapping[str, Origin] = dataclasses.field(default_factory=dict)
+    """The trained weights of the methods that start from some."""
 
 
 FIELDS = dataclasses.fields(Provenance)
@@ -103,10 +125,12 @@ def provenance(
     test_images: int,
     data: Digest | None = None,
     sources: Mapping[str, Source] = MappingProxyType({}),
+    *,
+    starts: Mapping[str, Origin] = MappingProxyType({}),
 ) -> Provenance:
     """The provenance of what this process runs on this machine.
 
-    `sources` are those of the study's methods of other packages.
+    `sources` are those of the study's methods of other packages, `starts` the trained weights.
     """
     return Provenance(
         study=study.model_dump(mode="json"),
@@ -121,6 +145,7 @@ def provenance(
         versions=versions(),
         machine=machine(),
         methods={name: Foreign(each.place, each.sha256) for name, each in sources.items()},
+        starts=starts,
     )
 
 
@@ -130,6 +155,10 @@ def encode_provenance(provenance: Provenance) -> dict[str, object]:
     content |= {"study": dict(provenance.study), "image": list(provenance.image)}
     content["versions"] = dict(provenance.versions) or None
     content["methods"] = {name: vars(each) for name, each in provenance.methods.items()} or None
+    content["starts"] = {
+        name: {key: value for key, value in vars(each).items() if value}
+        for name, each in provenance.starts.items()
+    } or None
     if provenance.data:
         content["data"] = encode_digest(provenance.data)
     if provenance.machine:
@@ -166,6 +195,8 @@ def decode_provenance(content: object) -> Provenance:
                 name: Foreign(each["place"], each["sha256"])
                 for name, each in values["methods"].items()
             }
+        starts = values.get("starts", {})
+        values["starts"] = {name: Origin.of(each) for name, each in starts.items()}
         return Provenance(**values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a provenance must have all its fields, but: {error}") from None

@@ -79,6 +79,8 @@ class Row:
     """SHA-256 of the file with what each test image gave; '' where there is none."""
     repeat: int = 1
     """Which of the method's searches it belongs to, from 1 on."""
+    serves: tuple[str, ...] = ()
+    """The methods that start from this base; empty for other trials."""
 
     @property
     def outcome(self) -> Outcome:
@@ -108,6 +110,7 @@ def trial_rows(study: str, start: Start, end: End, run_id: str | None = None) ->
             run_id=run_id,
             evidence=end.evidence,
             repeat=start.repeat,
+            serves=start.serves,
             **_figures(point),
         )
         for point in points

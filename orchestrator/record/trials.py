@@ -45,6 +45,8 @@ class Ticket:
     """Which of the method's searches, from 1 on."""
     predicted_ms: float | None = None
     """See `record.events.Start`: predicted once, when the trial was chosen, and recorded."""
+    serves: tuple[str, ...] = ()
+    """The methods that start from this base; empty for other trials."""
 
     @property
     def config_hash(self) -> str:

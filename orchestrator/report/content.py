@@ -120,8 +120,10 @@ def _spread(rows: Sequence[Row]) -> list[Row]:
 
 
 def _effort(effort: Effort, rules: Rules) -> dict[str, object]:
-    """The effort as a JSON object; unreduced runs appear only if the study trains them."""
-    return {name: v for name, v in vars(effort).items() if name != "unreduced" or rules.unreduced}
+    """The effort as a JSON object; unreduced runs and bases appear only if the study trains
+    them."""
+    left_out = {"unreduced": rules.unreduced, "base": effort.base}
+    return {name: v for name, v in vars(effort).items() if left_out.get(name, True)}
 
 
 def _unreduced(pair: Unreduced) -> dict[str, object]:

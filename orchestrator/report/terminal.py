@@ -199,6 +199,7 @@ def _effort(board: Board) -> Table:
         OVER_BUDGET.replace(" ", "\n"): [e.over_budget for e in board.effort],
     }
     raced = board.race is not None and board.race.searches
+    based = [e.base for e in board.effort]
     counts = {
         **({"searches": [board.searches(e.method) for e in board.effort]} if raced else {}),
         "trials": [e.search for e in board.effort],
@@ -207,6 +208,7 @@ def _effort(board: Board) -> Table:
         "points": [e.candidates for e in board.effort],
         "confirm": [e.confirm for e in board.effort],
         **({"unreduced": [e.unreduced for e in board.effort]} if board.rules.unreduced else {}),
+        **({"base": based} if any(based) else {}),
         "epochs": [e.epochs for e in board.effort],
     }
     grid = table(text("effort", wrap=False), *map(number, counts), number("time", wrap=True))

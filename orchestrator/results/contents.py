@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from methods import outside
+from methods.api import Task
 from methods.data.digest import Digest
 from methods.data.load import Data
 from methods.data.sources import at_hand
@@ -15,6 +16,7 @@ from orchestrator.record.provenance import Provenance
 from orchestrator.results.findings import Findings
 from orchestrator.study.check import reading
 from orchestrator.study.file import Study
+from orchestrator.trial.start import kept, place_of
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +86,26 @@ def check_sources(provenance: Provenance, folder: Path, findings: Findings) -> N
                 f"The source of {name} ({began.place}) is missing here: it was not compared "
                 "with the digest that the study recorded."
             )
+
+
+def check_starts(provenance: Provenance, folder: Path, findings: Findings) -> None:
+    """Compares the trained weights that a study's folder keeps with those that it began with."""
+    task = Task("", *provenance.image, provenance.classes)
+    for name, origin in provenance.starts.items():
+        path = place_of(folder, origin)
+        if not origin.sha256:  # a base is a trial
+            continue
+        if not path.exists():
+            findings.notes.append(
+                f"The weights that {name} started from ({origin.name}) are missing here: they were "
+                "not compared with the digest that the study recorded."
+            )
+            continue
+        try:
+            present = kept(path, task).sha256
+        except StorageError as error:
+            present = str(error)
+        findings.same("methods: trained weights", name, "SHA-256", origin.sha256, present)
 
 
 def refuse_other_data(folder: Path, provenance: Provenance, data: Data) -> Digest | None:

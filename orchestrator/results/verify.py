@@ -25,7 +25,13 @@ from orchestrator.record.provenance import SOURCE, Clock, Provenance, decode_pro
 from orchestrator.record.rows import FIGURES, Row, config_hash, trial_rows
 from orchestrator.results.board_check import check_board
 from orchestrator.results.boards import located
-from orchestrator.results.contents import Reader, check_data, check_sources, digest_here
+from orchestrator.results.contents import (
+    Reader,
+    check_data,
+    check_sources,
+    check_starts,
+    digest_here,
+)
 from orchestrator.results.findings import Findings
 from orchestrator.results.runs_check import check_curves, check_runs
 from orchestrator.store import Stored, StoredRun
@@ -53,7 +59,8 @@ def verified(
 ) -> Findings:
     """Checks what a store holds of the study `name`, and its data if a `reader` is given.
 
-    `sources` is the folder in which the study keeps the source of methods of other packages.
+    `sources` is the folder in which the study keeps the source of methods of other packages, beside
+    that of trained weights.
 
     Raises:
         StudyError: the study has not begun.
@@ -95,6 +102,7 @@ def verified(
         check_data(study, provenance.data, reader, findings)
     if sources is not None:
         check_sources(provenance, sources, findings)
+        check_starts(provenance, sources.parent, findings)
     return findings
 
 
@@ -151,7 +159,7 @@ def _trial(run: StoredRun, study: Study, findings: Findings) -> tuple[Start, End
     if end.state == "FAIL" and run.status == "FAILED":
         status = "FAILED"  # also where earlier versions wrote a trial over budget, or refused
     findings.same(kind, where, "status", run.status, status)
-    tested = start.role == "search" and any(point.test for point in end.points)
+    tested = start.role != "confirm" and any(point.test for point in end.points)
     findings.same(kind, where, "a search trial has figures on test", tested, False)
     params = {name: str(value) for name, value in start.params.items()}
     for name in sorted(params.keys() | run.params.keys()):
@@ -192,7 +200,8 @@ def _check_start(run: StoredRun, start: Start, study: Study, findings: Findings)
     findings.same(kind, where, "config_hash", start.config_hash, hashed)
     repeat = layout.start_tags(start).get("repeat", "none")
     findings.same(kind, where, "repeat", run.tags.get("repeat", "none"), repeat)
-    search = search_name(start.method, start.repeat if study.search.repeats > 1 else None)
+    repeated = study.search.repeats > 1 and start.role != "base"
+    search = search_name(start.method, start.repeat if repeated else None)
     findings.same(kind, where, "search", search_of(start.config), search)
     seed = str(derive(study, start.config, start.seed))
     findings.same(kind, where, "torch_seed", run.tags.get("torch_seed", ""), seed)

@@ -21,7 +21,15 @@ from methods.values import Params
 from orchestrator.record.history import History
 from orchestrator.record.result import OVER_BUDGET, REFUSED, Ending, Outcome, Result
 from orchestrator.record.trials import Ticket, unended
-from orchestrator.search.confirming import confirm_plan, current, searched, searches, spent
+from orchestrator.search import bases
+from orchestrator.search.confirming import (
+    awaited,
+    confirm_plan,
+    current,
+    searched,
+    searches,
+    spent,
+)
 from orchestrator.search.samplers import Sampler, propose, sampled, uninformed
 from orchestrator.search.stopping import Stopping, StopRule
 from orchestrator.search.window import Window
@@ -87,13 +95,15 @@ class Agenda:
         history.abandon()
         self._again = history.interrupted()
         self._again.sort(key=lambda ticket: not history.suspect(ticket.trial))
+        self._bases = bases.planned(self._study, history.spaces)
         self._searches += self._further()
 
     @property
     def finished(self) -> bool:
         """Whether every trial of search and confirm has an end."""
         searched = all(self._searched(search) for search in self._searches)
-        return searched and not (self._again or self._unconfirmed() or self._further())
+        left = self._again or self._left(self._bases) or self._unconfirmed() or self._further()
+        return searched and not left
 
     def next(self) -> Ticket | Literal[Turn.WAIT, Turn.DONE]:
         """The next trial, which has begun when this returns; or that there is none now, or ever."""
@@ -168,6 +178,10 @@ class Agenda:
         del self._running[trial]  # before the end: what cannot be recorded ends the driver
         self._overdue.pop(trial, None)
         self.history.end(trial, ending)
+        record = self.history.records[trial]
+        if record.start.role == "base" and ending.state != "COMPLETE":
+            names = " and ".join(record.start.serves)
+            logger.warning("%s failed, so that %s has no trials: %s", trial, names, ending.reason)
 
     def _given_up(self, ticket: Ticket) -> bool:
         """Whether a trial was lost too often; it has failed then."""
@@ -179,6 +193,8 @@ class Agenda:
     def _next(self) -> Ticket | Literal[Turn.WAIT, Turn.DONE]:
         if any(self.history.suspect(trial) for trial in self._running):
             return WAIT  # it runs alone until it has a new epoch: no other trial may be blamed
+        if base := self._first(self._left(self._bases)):
+            return base
         while self._again:
             ticket = self._again.pop(0)
             if self._given_up(ticket):
@@ -188,15 +204,17 @@ class Agenda:
                 return ticket
             self._turn_away(ticket, unfit)
         searches = [search for search in self._searches if not self._searched(search)]
-        for search in sorted(searches, key=self.history.effort):
-            if proposed := self._propose(search):
+        for search in sorted(searches, key=lambda search: bases.effort(self.history, search)):
+            if awaited(self.history, search) is None and (proposed := self._propose(search)):
                 return proposed
         if any(not self._searched(search) for search in searches) or self._searching():
             return WAIT
-        left = [ticket for ticket in self._unconfirmed() if not self._given_up(ticket)]
-        if left:
-            return min(left, key=lambda ticket: not self.history.suspect(ticket.trial))
-        return WAIT if self._running else DONE
+        return self._first(self._unconfirmed()) or (WAIT if self._running else DONE)
+
+    def _first(self, tickets: Sequence[Ticket]) -> Ticket | None:
+        """The first that may be started, suspects before others."""
+        left = [ticket for ticket in tickets if not self._given_up(ticket)]
+        return min(left, key=lambda ticket: not self.history.suspect(ticket.trial), default=None)
 
     def _propose(self, search: str) -> Ticket | None:
         """A search's next trial that fits a budget; None while one that it builds on runs."""
@@ -302,9 +320,13 @@ class Agenda:
         return [search for search in self._plan()[1] if search not in self._searches]
 
     def _unconfirmed(self) -> list[Ticket]:
+        return self._left(self._plan()[0])
+
+    def _left(self, tickets: Sequence[Ticket]) -> list[Ticket]:
+        """Those that have no end and do not run."""
         return [
             ticket
-            for ticket in self._plan()[0]
+            for ticket in tickets
             if ticket.trial not in self._served and not self.history.ended(ticket.trial)
         ]
 

@@ -8,6 +8,7 @@ from orchestrator.board.racing import Round, planned
 from orchestrator.board.rules import BASELINE
 from orchestrator.record.history import History
 from orchestrator.record.trials import Ticket
+from orchestrator.search.bases import effort, failed, of_search
 from orchestrator.study.file import Study
 from orchestrator.study.names import confirm_name, search_name, unreduced_name
 from orchestrator.study.params import unreduced
@@ -100,7 +101,10 @@ def searches(asked: Round) -> list[str]:
 
 
 def searched(history: History, search: str) -> bool:
-    """Whether a search gets no further trial: its effort is spent, or few of its trials fit."""
+    """Whether a search gets no further trial: its effort is spent, few of its trials fit, or what
+    they start from failed."""
+    if failed(history, search):
+        return True
     unfit = history.numbers(search) >= history.study.search.trials * UNFIT
     return unfit or spent(history, search)
 
@@ -109,7 +113,16 @@ def spent(history: History, search: str) -> bool:
     """Whether a search has had its effort."""
     plan = history.study.search
     epochs = plan.trials * history.space(search).epochs
-    return history.effort(search) >= (epochs if plan.seconds is None else plan.seconds)
+    return effort(history, search) >= (epochs if plan.seconds is None else plan.seconds)
+
+
+def awaited(history: History, search: str) -> str | None:
+    """The base that must end before a search proposes its first trial; None where none must.
+
+    The agenda starts bases first, so that one which a search needs was started before.
+    """
+    records = of_search(history, search)
+    return next((record.start.trial for record in records if record.end is None), None)
 
 
 def confirm_runs(study: Study, space: Space) -> int:

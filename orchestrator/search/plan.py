@@ -14,6 +14,7 @@ from methods.values import Params
 from orchestrator.board.model import TESTED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
 from orchestrator.board.stats.power import detectable
+from orchestrator.search.bases import base_params
 from orchestrator.search.confirming import confirm_runs, unreduced_runs
 from orchestrator.search.samples import accepted, price, reach, sampled, spread
 from orchestrator.search.split import TRIALS, Splits, splits
@@ -22,6 +23,7 @@ from orchestrator.study.budgets import MACS, Cost
 from orchestrator.study.check import SMALL, images, layers, prepared, reading, slots_here
 from orchestrator.study.distributions import ends, ranged
 from orchestrator.study.file import SearchPlan, Study
+from orchestrator.study.names import BASE
 from orchestrator.study.params import derive, parts, unreduced
 from orchestrator.study.space import Space, spaces
 from orchestrator.trial.packing import Packing, Trial, packing
@@ -62,6 +64,8 @@ class MethodPlan:
     per seed."""
     unreduced: int = 0
     """Runs of what its choices are reduced from, of all repeats, at most."""
+    base: int = 0
+    """Epochs of the base that its trials start from; each search has as many fewer."""
     trial_seconds: float | None
     """A trial of median cost; None where it was not timed."""
     search_seconds: float | None
@@ -82,7 +86,7 @@ class MethodPlan:
     @property
     def most_epochs(self) -> int:
         """Epochs of search and confirm, at most."""
-        return (self.trials + self.confirm + self.unreduced) * self.epochs[1]
+        return self.base + (self.trials + self.confirm + self.unreduced) * self.epochs[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +232,8 @@ def _method(
     whole = unreduced(space.method, usual[-1]) if wholes and known else None
     unreduced_time = timed(space.method, whole) if whole else None
     opening, typical = (known[0], known[-1]) if known else (None, None)
-    trials = _trials(study.search, opening, typical)
+    base = _base(study, space)
+    trials = _trials(study.search, opening, typical) - base // space.epochs
     return MethodPlan(
         method=space.method,
         free={name: ranged(distribution) for name, distribution in space.free.items()},
@@ -246,6 +251,7 @@ def _method(
         if opening and typical
         else None,
         unreduced=wholes,
+        base=base,
         confirm_seconds=_confirming(confirm, typical, wholes, unreduced_time),
         steps=sum(timing.steps for timing in (*known, unreduced_time) if timing),
     )
@@ -288,6 +294,13 @@ def _trials(search: SearchPlan, opening: Timing | None, typical: Timing | None) 
     if search.seconds is None or opening is None or typical is None:
         return search.trials
     return 1 + math.ceil(max(0.0, search.seconds - opening.seconds) / typical.seconds)
+
+
+def _base(study: Study, space: Space) -> int:
+    """Epochs of the base of a method; 0 where it starts otherwise."""
+    if study.start_of(space.method) != BASE:
+        return 0
+    return parts(BASE, base_params(study, space))[1].epochs
 
 
 def _epochs(space: Space) -> tuple[int, int]:

@@ -30,7 +30,11 @@ from orchestrator.study.names import search_name, search_of
 
 RUNNING = "RUNNING"
 """State of a row whose trial has no end yet: it is running or was interrupted."""
-ROLES: Mapping[str, Role] = {"trial-search": "search", "trial-confirm": "confirm"}
+ROLES: Mapping[str, Role] = {
+    "trial-search": "search",
+    "trial-confirm": "confirm",
+    "trial-base": "base",
+}
 """The tag `role` of a trial's run -> the trial's role."""
 OTHER_ROLES = ("report", "sweep", "leaderboard")
 """The tag `role` of the runs that are no trial's."""
@@ -59,6 +63,7 @@ def start_tags(start: Start) -> dict[str, str]:
         "point": start.point,
         **_repeat(start),
         f"budget_{start.unit}": json.dumps(start.budgets),
+        **({"serves": json.dumps(start.serves)} if start.serves else {}),
         **({} if start.predicted_ms is None else {"predicted_ms": repr(start.predicted_ms)}),
         **_pieces("params", json.dumps(dict(start.params), sort_keys=True)),
     }
@@ -165,6 +170,7 @@ def started(tags: Mapping[str, str]) -> Start:
         repeat=int(tags.get("repeat", 1)),
         unit=unit,
         predicted_ms=float(ms) if (ms := tags.get("predicted_ms")) else None,
+        serves=tuple(json.loads(tags.get("serves", "[]"))),
     )
 
 
@@ -220,7 +226,7 @@ def _bare(study: str, tags: Mapping[str, str], run_id: str, state: str, reason: 
         trial=trial,
         config=trial if state == UNREADABLE else tags.get("config", trial),
         config_hash=tags.get("config_hash", ""),
-        role="confirm" if tags.get("role") == "trial-confirm" else "search",
+        role=ROLES.get(tags.get("role", ""), "search"),
         point="",
         seed=int(seed) if (seed := tags.get("seed", "")).isdecimal() else 0,
         state=state,

@@ -14,8 +14,8 @@ from methods.outside import look_in
 from methods.values import Scalar, shown
 from orchestrator.study import identity
 from orchestrator.study.budgets import Cost, Spendable, cost_of
-from orchestrator.study.narrowing import Narrowing
-from orchestrator.study.places import CONTROL, Places
+from orchestrator.study.narrowing import Narrowing, filled, starts_belong
+from orchestrator.study.places import Places, place_of_data, place_of_start
 from orchestrator.study.reading import Matching, Misfit, Strict, read_as
 
 LONGEST_NAME = 47
@@ -27,33 +27,6 @@ they learn, and fewer trials choose among little more than the defaults, which a
 CONTROL_NAME = r"[a-z]+(-[a-z]+)*"
 PROFILE, RESERVED = "published", ("method", "profile")
 """The word for a paper's settings, and the keys of an entry that are not fields of a method."""
-
-
-def _filled(methods: object) -> object:
-    """A method without fields has its defaults; one with a word has the profile of that name."""
-    if isinstance(methods, dict):
-        return {
-            name: {"profile": fields} if isinstance(fields, str) else fields or {}
-            for name, fields in methods.items()
-        }
-    names = [methods] if isinstance(methods, str) else methods
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
-        fields = ", ".join(f"{name}: {{}}" for name in names[:6])
-        raise ValueError(
-            f"must hold `method: fields` pairs, but got {shown(methods)}; write {{{fields[:100]}}}"
-        )
-    return methods
-
-
-def _place_of_data(data: str) -> str:
-    if CONTROL.search(data):
-        raise ValueError(f"must be a name or a path, but has a control character: {shown(data)}")
-    if len(data.encode()) > 4000 or any(len(part.encode()) > 255 for part in data.split("/")):
-        raise ValueError(
-            "must be a name or a path of at most 4,000 bytes, 255 in each part, but got one of "
-            "{len(data.encode()):,} bytes"
-        )
-    return data
 
 
 class SearchPlan(Strict):
@@ -176,7 +149,7 @@ class Study(Strict):
     ]
     """Name of the study, in lower-case letters, digits and dashes; also the name of its folder,
     MLflow experiment and Kubernetes objects."""
-    data: Annotated[str, AfterValidator(_place_of_data), Field(min_length=1, examples=["digits"])]
+    data: Annotated[str, AfterValidator(place_of_data), Field(min_length=1, examples=["digits"])]
     """Name of a data set, or a path."""
     size: Annotated[int | None, Field(ge=1, le=4096, exclude_if=lambda size: size is None)] = None
     """Side in pixels to which every image is resized; by default the size that all images have."""
@@ -205,7 +178,7 @@ class Study(Strict):
     """Training settings shared by all methods; fixed, or opened for search."""
     methods: Annotated[
         dict[str, dict[str, Narrowing]],
-        BeforeValidator(_filled),
+        BeforeValidator(filled),
         Field(min_length=1, max_length=100, examples=[{"dense": {}, "skipnet": {}}]),
     ]
     """Per method, the fields to fix or to narrow; all others keep the method's search ranges.
@@ -214,6 +187,17 @@ class Study(Strict):
     `resrep-published: {method: resrep, profile: published}` adds them beside our defaults.
     `senet: {method: "mynets.se:SENet"}` is a class of your own, in a package that is installed or
     lies beside the study."""
+    start: Annotated[
+        dict[str, Annotated[str, AfterValidator(place_of_start)]],
+        Field(exclude_if=lambda start: not start, examples=[{"resrep": "base"}]),
+    ] = Field(default_factory=dict)
+    """Per method, the trained weights that its trials start from: a `.safetensors` file,
+    `timm:NAME`, `trial:STUDY/TRIAL` or a folder of `isoflop train`; or `base`, a plain backbone
+    that the study trains once. Methods that are not named start from scratch."""
+    base: Annotated[dict[str, Scalar], Field(exclude_if=lambda base: not base)] = Field(
+        default_factory=dict
+    )
+    """Training settings of the bases where they differ from the recipe, such as `epochs`."""
     targets: Annotated[
         list[Annotated[float, Field(gt=0, lt=1)]], Field(exclude_if=lambda targets: not targets)
     ] = Field(default_factory=list)
@@ -231,7 +215,7 @@ class Study(Strict):
         """A section that is empty in the file has its defaults."""
         if not isinstance(fields, dict):
             return fields
-        optional = ("recipe", "targets", "search", "confirm", "resources")
+        optional = ("recipe", "start", "base", "targets", "search", "confirm", "resources")
         return {
             name: value
             for name, value in fields.items()
@@ -327,6 +311,15 @@ class Study(Strict):
                     *("methods", name),
                 )
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _starts_are_of_methods(self) -> "Study":
+        starts_belong(self.methods, self.controls, self.start, self.base)
+        return self
+
+    def start_of(self, method: str) -> str | None:
+        """What the trials of a method or of a control start from; None for scratch."""
+        return self.start.get(self.controls.get(method, method))
 
     @property
     def controls(self) -> dict[str, str]:

@@ -2,10 +2,13 @@
 
 `dense-00003` is a trial of the only search of `dense`, `dense-r2-00003` one of its second search,
 and `dense-r2-00003-seed1` a confirm run of that configuration. `resrep-00003-unreduced-seed1` is a
-run of what `resrep-00003` is reduced from.
+run of what `resrep-00003` is reduced from. `base-00000` is a plain backbone that others start from.
 """
 
 UNREDUCED = "-unreduced"
+BASE = "base"
+"""The search, of a kind, whose trials are the plain backbones that others start from; and the word
+for such a start."""
 
 
 def search_name(method: str, repeat: int | None) -> str:

@@ -1,5 +1,6 @@
-"""The forms of a hyperparameter in a study: one value, a range, or a list of choices."""
+"""The forms of a hyperparameter in a study, a value, a range or choices; and of its methods."""
 
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 import pydantic
@@ -7,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from methods.names import same
 from methods.values import Scalar, shown
+from orchestrator.study.names import BASE
 from orchestrator.study.reading import Misfit, Strict
 
 MOST_STEPS = 1_000_000
@@ -88,3 +90,47 @@ def _finite_steps(low: float, high: float, step: float) -> None:
             "leave it out for any number",
             "step",
         )
+
+
+def filled(methods: object) -> object:
+    """A method without fields has its defaults; one with a word has the profile of that name."""
+    if isinstance(methods, dict):
+        return {
+            name: {"profile": fields} if isinstance(fields, str) else fields or {}
+            for name, fields in methods.items()
+        }
+    names = [methods] if isinstance(methods, str) else methods
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        fields = ", ".join(f"{name}: {{}}" for name in names[:6])
+        raise ValueError(
+            f"must hold `method: fields` pairs, but got {shown(methods)}; write {{{fields[:100]}}}"
+        )
+    return methods
+
+
+def starts_belong(
+    methods: Collection[str],
+    controls: Collection[str],
+    start: Mapping[str, str],
+    base: Mapping[str, Scalar],
+) -> None:
+    """Checks that trained starts are those of methods of the study.
+
+    Raises:
+        Misfit: says which is none's.
+    """
+    real = [name for name in methods if name not in controls]
+    for name in start:
+        if name not in real:
+            raise Misfit(
+                f"start: {shown(name)} must be a method of this study that is no control, "
+                f"{' or '.join(real)[:200]}",
+                *("start", name),
+            )
+    based = BASE in start.values()
+    if base and not based:
+        raise Misfit(
+            f"`base` sets how bases are trained, but no `start` is `{BASE}`; delete it", "base"
+        )
+    if based and BASE in methods:
+        raise Misfit(f"with a start `{BASE}` no method may be called so; rename it", "methods")

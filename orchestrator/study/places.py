@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from methods.errors import IsoflopError
+from methods.values import shown
 
 Location = tuple[int | str, ...]
 """The place of a value in a file: keys and positions, outermost first."""
@@ -14,6 +15,9 @@ DEEPEST = 12
 """Largest depth of nested lists and fields."""
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 """Characters that text must not contain."""
+
+TIMM, TRIAL = re.compile(r"[\w.-]+"), re.compile(r"[a-z][a-z0-9-]*/[a-z][\w-]*")
+"""Names of starts behind `timm:` and `trial:`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,3 +57,33 @@ def standing(*at: str) -> Iterator[None]:
     except IsoflopError as error:
         error.at = error.at or at
         raise
+
+
+def place_of_data(data: str) -> str:
+    """Checks a name or a path."""
+    if CONTROL.search(data):
+        raise ValueError(f"must be a name or a path, but has a control character: {shown(data)}")
+    if len(data.encode()) > 4000 or any(len(part.encode()) > 255 for part in data.split("/")):
+        raise ValueError(
+            "must be a name or a path of at most 4,000 bytes, 255 in each part, but got one of "
+            f"{len(data.encode()):,} bytes"
+        )
+    return data
+
+
+def place_of_start(start: str) -> str:
+    """Checks what trials start from."""
+    kind, colon, name = start.partition(":")
+    if not start.strip():
+        raise ValueError("must name trained weights, but is empty; write a file, or `base`")
+    if kind == "timm" and colon and not TIMM.fullmatch(name):
+        raise ValueError(
+            "must be `timm:` and the name of a model, such as `timm:resnet18.a1_in1k`, but got "
+            f"{shown(start)}"
+        )
+    if kind == "trial" and colon and not TRIAL.fullmatch(name):
+        raise ValueError(
+            "must be `trial:STUDY/TRIAL`, a confirm run of an earlier study such as "
+            f"`trial:cifar10/dense-00003-seed1`, but got {shown(start)}"
+        )
+    return place_of_data(start)

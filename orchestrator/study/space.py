@@ -280,13 +280,14 @@ def _space(method: str, entry: Mapping[str, Narrowing], study: Study) -> Space:
     alias = {ALIAS: original_of(study, method)} if ALIAS in entry else {}
     model = named(study, method)
     profile = model.PUBLISHED if "profile" in entry else {}
+    settings = {**(model.STARTED if study.start_of(method) else {}), **profile}
     _known(f"method {method!r}", model, fields, ("methods", method))
     _known("the recipe", Recipe, recipe, ("recipe",))
     fixed: dict[str, Scalar] = dict(alias)
     free: dict[str, Distribution] = {}
     for name, field in model.model_fields.items():
         with standing("methods", method, name):
-            given = fields.get(name, profile.get(name, default_range(field)))
+            given = fields.get(name, settings.get(name, default_range(field)))
             place(name, field, given, fixed, free)
     for name, field in Recipe.model_fields.items():
         with standing("recipe", name):
@@ -338,7 +339,9 @@ def _known(
         if name in model.model_fields:
             continue
         hint = nearest(name, list(model.model_fields))
-        if model is not Recipe and (shared := same(name, list(Recipe.model_fields))):
+        if model is not Recipe and name == "start":
+            hint = f"trained weights stand apart; write `start: {{{place[-1]}: ...}}` at the end"
+        elif model is not Recipe and (shared := same(name, list(Recipe.model_fields))):
             hint = f"all methods share it; write `recipe: {{{shared[0]}: ...}}`"
         raise StudyError(f"{owner} has no field {shown(name)}; {hint}", at=(*place, name))
 

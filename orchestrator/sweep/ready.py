@@ -16,7 +16,7 @@ from orchestrator.study.check import Prepared, images, prepared, slots_here
 from orchestrator.study.file import Study
 from orchestrator.study.params import outside
 from orchestrator.study.space import spaces
-from orchestrator.sweep import warm
+from orchestrator.sweep import starts, warm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,8 @@ class Ready:
     """What an earlier study teaches the samplers, to be written down with this one."""
     sources: Mapping[str, Source]
     """Sources of the study's methods from other packages."""
+    starts: starts.Starts
+    """The trained weights that its methods start from."""
 
 
 def ready(study: Study, place: Place) -> Ready:
@@ -86,4 +88,5 @@ def ready(study: Study, place: Place) -> Ready:
     with study.lines("search", "from"):
         earlier = warm.taken(study, place.store, folder, content.digest)
     known = replace(checked, warm=warm.within(by_method, earlier))
-    return Ready(known, content, folder, earlier, sources)
+    weights = starts.taken(study, by_method, checked.data.task, folder)
+    return Ready(known, content, folder, earlier, sources, weights)

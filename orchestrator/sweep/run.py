@@ -36,7 +36,7 @@ from orchestrator.search.agenda import Agenda
 from orchestrator.search.window import sight, warning
 from orchestrator.study.check import Prepared
 from orchestrator.study.file import Study
-from orchestrator.sweep import cluster, shared, signals, warm
+from orchestrator.sweep import cluster, shared, signals, starts, warm
 from orchestrator.sweep.ready import Place, Ready, ready
 from orchestrator.sweep.tune import drive
 from orchestrator.sweep.worker import Trial
@@ -81,7 +81,8 @@ def run(
     prepared, folder, earlier = checked.prepared, checked.folder, checked.earlier
     study, store_uri, read = prepared.study, place.store, checked.survey
     task, images = prepared.data.task, len(prepared.data.test)
-    origin = provenance(study, task, images, read.digest, checked.sources)
+    weights = {name: origin for name, (origin, _) in checked.starts.items()}
+    origin = provenance(study, task, images, read.digest, checked.sources, starts=weights)
 
     def start() -> contextlib.AbstractContextManager[int]:
         here = "Starting Ray on this machine"
@@ -172,6 +173,7 @@ def _keep(ledger: Ledger, checked: Ready) -> None:
     if begun is not None:
         refuse_other_source(ledger.study.name, begun.provenance.methods, checked.sources)
     outside.keep(ledger.folder / SOURCE, checked.sources)
+    starts.keep(ledger.folder, checked.starts)
 
 
 def _make(out: Path) -> None:
@@ -369,6 +371,7 @@ def _settings(ledger: Ledger, origin: Provenance) -> Settings:
         fit=study.fit,
         data_sha256=origin.data.sha256 if origin.data else "",
         source=str(ledger.folder / SOURCE) if origin.methods else "",
+        starts=starts.paths(study, ledger.folder, ledger.history.spaces),
     )
 
 

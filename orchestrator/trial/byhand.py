@@ -2,23 +2,30 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from methods import METHODS
+from methods.api import Task
 from methods.data.load import Reading
 from methods.errors import ClusterError, DataError, MethodError, nearest
 from methods.machine import tune_allocator
 from methods.training.evaluate import evaluate
 from methods.training.loop import Recipe, train
+from methods.training.start import Weights, fill, fit
 from methods.values import Scalar, shown
 from orchestrator.board.words import macs_text, percent
 from orchestrator.record.events import Point
+from orchestrator.record.provenance import Origin
 from orchestrator.study.document import parsed
+from orchestrator.study.names import BASE
 from orchestrator.study.params import ALIAS, PREFIX, parts
+from orchestrator.study.places import place_of_start
 from orchestrator.trial.kept import Keeper, trial_name
 from orchestrator.trial.measure import measure
+from orchestrator.trial.start import read
 
 BATCH = 64
 """Batch size by hand unless `recipe.batch_size` is set: the embedded data sets are small."""
@@ -33,24 +40,27 @@ def by_hand(
     seed: int,
     device: str,
     published: bool = False,
+    start: str = "",
     keep: Callable[[str], Path] | None = None,
 ) -> Iterator[str]:
     """Trains a method on a data set, a line per epoch, then a line per operating point.
 
     `keep` gives the folder for the results of a training of this name: weights and, as evidence,
     the networks' results on the test images. `published` takes the paper's settings, optimiser
-    included, unless `settings` says otherwise.
+    included, unless `settings` says otherwise. `start` names trained weights, which are told.
 
     Raises:
         MethodError: an unknown method or field, or a value outside its bounds.
         DataError: a data set that cannot be trained on.
         ClusterError: a device that this machine does not have.
+        StorageError: trained weights that cannot be read.
     """
     if method not in METHODS:
         raise MethodError(f"no method is called {method!r}; {nearest(method, list(METHODS))}")
     model, name = METHODS[method], method
     recipe_fields = [PREFIX + field for field in Recipe.model_fields]
     params: dict[str, Scalar] = {f"{PREFIX}batch_size": BATCH}
+    params |= model.STARTED if start else {}
     params |= model.PUBLISHED if published else {}
     params |= {f"{PREFIX}epochs": epochs}
     params |= _settings(settings, list(model.model_fields) + recipe_fields)
@@ -63,7 +73,11 @@ def by_hand(
         raise DataError("--data must name a data set or a path, but is empty; try digits")
     tune_allocator()
     loaded = data.load(seed=seed, device=device)
+    weights = _weights(start, loaded.task)
+    fits = fit(chosen, loaded.task, weights) if weights else None
     yield f"{chosen!r} on {data.name}: {loaded.task}"
+    if fits:
+        yield f"start: {start}: {fits}"
     phases = len(chosen.phases())
     keeper, seconds = None, 0.0
     if keep is not None:
@@ -71,9 +85,11 @@ def by_hand(
         whole |= {PREFIX + field: value for field, value in recipe.model_dump(mode="json").items()}
         if ":" in method:  # a class of one's own, which names its place and is called as itself
             name, whole = model.__name__.lower(), {**whole, ALIAS: method}
-        folder = keep(trial_name(name, whole, seed, data)).absolute()
-        keeper = Keeper(folder, name, whole, seed=seed, reading=_there(data))
-    for epoch in train(chosen, loaded, recipe, seed=seed, device=device):
+        origin = Origin(start, weights.sha256, fits.left, fits.unused) if weights and fits else None
+        folder = keep(trial_name(name, whole, seed, data, weights)).absolute()
+        keeper = Keeper(folder, name, whole, seed=seed, reading=_there(data), origin=origin)
+    begin = partial(fill, method=chosen, weights=weights) if weights else None
+    for epoch in train(chosen, loaded, recipe, seed=seed, device=device, start=begin):
         validation = evaluate(epoch.net, loaded.validation, device=device)
         yield (
             f"epoch {epoch.index}/{epoch.epochs} {epoch.phase}: loss {epoch.loss:.4f}, "
@@ -92,6 +108,21 @@ def by_hand(
             keeper.phase(epoch.phase, epoch.state())
         elif keeper:
             keeper.done(loaded, epoch.state(), epochs=epoch.epochs, seconds=seconds)
+
+
+def _weights(start: str, task: Task) -> Weights | None:
+    if not start:
+        return None
+    if start == BASE:
+        raise MethodError(
+            f"--start must name trained weights, but {BASE!r} is what a study trains; give a "
+            "file, `timm:NAME` or `trial:STUDY/TRIAL`"
+        )
+    try:
+        place_of_start(start)
+    except ValueError as error:
+        raise MethodError(f"--start {error}") from None
+    return read(start, task, folders=[Path.cwd()], out=Path("runs"))
 
 
 def _there(data: Reading) -> Reading:

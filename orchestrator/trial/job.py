@@ -34,6 +34,8 @@ class Settings:
     """What trials are timed by; None where budgets are MACs."""
     source: str = ""
     """The folder with the source of methods of other packages; empty where there are none."""
+    starts: tuple[tuple[str, str], ...] = ()
+    """Per method that starts from trained weights, their file."""
 
     def take_methods(self) -> None:
         """Lets this process take the methods of other packages, from what the study recorded.
@@ -85,6 +87,7 @@ def decode_job(content: Mapping[str, Any]) -> Job:
         content.get("data_sha256", ""),
         Clock(**clock) if (clock := content.get("clock")) else None,
         content.get("source", ""),
+        tuple((method, path) for method, path in content.get("starts", ())),
     )
     return Job(
         content["trial"],

@@ -14,12 +14,14 @@ from methods.data.load import Data, Reading
 from methods.data.survey import survey
 from methods.errors import DiskFull, StorageError
 from methods.files import NO_ROOM, digest
+from methods.training.start import Weights
 from methods.values import Params
 from orchestrator.record import evidence
 from orchestrator.record.events import End, Point, Start, decode, encode
 from orchestrator.record.evidence import Evidence, Shot, Subject
 from orchestrator.record.provenance import (
     SOURCE,
+    Origin,
     Provenance,
     decode_provenance,
     encode_provenance,
@@ -50,13 +52,21 @@ class Keeper:
     """Writes the folder while a method is trained."""
 
     def __init__(
-        self, folder: Path, method: str, params: Params, *, seed: int, reading: Reading
+        self,
+        folder: Path,
+        method: str,
+        params: Params,
+        *,
+        seed: int,
+        reading: Reading,
+        origin: Origin | None = None,
     ) -> None:
         self.folder = folder
+        self._origin = origin
         self._seed = seed
         self._reading = reading
         self._start = Start(
-            trial_name(method, params, seed, reading),
+            trial_name(method, params, seed, reading, origin),
             "confirm",
             method,
             params,
@@ -117,7 +127,8 @@ class Keeper:
             )
             sources = parameters.outside(study)
             outside.keep(self.folder / SOURCE, sources)
-            origin = provenance(study, data.task, len(data.test), read, sources)
+            begun = {start.method: self._origin} if self._origin else {}
+            origin = provenance(study, data.task, len(data.test), read, sources, starts=begun)
             content = {
                 "provenance": encode_provenance(origin),
                 "start": encode(start),
@@ -146,9 +157,16 @@ class _Writing:
             ) from None
 
 
-def trial_name(method: str, params: Params, seed: int, reading: Reading) -> str:
-    """The same for the same training, and for no other."""
+def trial_name(
+    method: str,
+    params: Params,
+    seed: int,
+    reading: Reading,
+    origin: Origin | Weights | None = None,
+) -> str:
+    """The same for the same training, and for no other; `origin` is what it starts from."""
     content = [method, dict(params), seed, reading.name, reading.size, reading.fit]
+    content += [origin.sha256] if origin else []
     return f"{method}-{digest(json.dumps(content, sort_keys=True))[:8]}"
 
 

@@ -24,6 +24,7 @@ from orchestrator.study.params import recorded_parts
 from orchestrator.trial.checkpoints import latest, save, save_phase
 from orchestrator.trial.job import Job
 from orchestrator.trial.measure import measure
+from orchestrator.trial.start import starter
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,11 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
     began, saved = time.monotonic(), time.monotonic()
     phases = len(method.phases())
     state = checkpoint["train"] if checkpoint else None
-    for epoch in train(method, data, recipe, seed=job.seed, device=device, state=state):
+    weights = None if state else dict(job.settings.starts).get(job.method)
+    start = None if weights is None else starter(weights, method, data.task)
+    for epoch in train(
+        method, data, recipe, seed=job.seed, device=device, state=state, start=start
+    ):
         validation = evaluate(epoch.net, data.validation, device=device)
         if epoch.phase_done:
             name = epoch.phase if phases > 1 else ""

@@ -33,6 +33,8 @@ def study(
     trials: int = 4,
     epochs: int = 4,
     repeats: int = 1,
+    *,
+    start: dict[str, str] | None = None,
     **confirm: Any,
 ) -> Study:
     """Wide networks of `dense` are over the budget, and are refused."""
@@ -53,6 +55,7 @@ def study(
                 "stop": stop,
             },
             "confirm": {"seeds": 2, **confirm},
+            "start": start or {},
         }
     )
 
@@ -115,6 +118,11 @@ STUDIES = {
     "nsga2, raced": (study("nsga2", seeds=3, race=True, budget=4), 1),
     "tpe, stopped early": (study("tpe", "predictive", trials=9, epochs=6), 8),
     "ehvi": (study("ehvi", trials=12), 17),
+    "random, from a base": (study("random", start={"skipnet": "base"}), 4),
+    "random, repeated, from bases": (
+        study("random", repeats=2, start={"skipnet": "base", "dense": "base"}),
+        11,
+    ),
     "random, repeated": (study("random", repeats=2), 3),
     "tpe, stopped early, repeated": (study("tpe", "predictive", 9, 6, repeats=2), 25),
     "random, repeated, raced": (study("random", repeats=3, race=True, budget=4), 7),
@@ -129,7 +137,8 @@ def test_a_driver_killed_at_any_event_ends_in_equal_rows(name: str) -> None:
     history = History(what, searches(what), book=tape)
     history.begin(provenance(what, TASK, 269), lag=LAG, device="cpu")
     whole = finished(what, history, seed=0)
-    assert {row.role for row in whole} == {"search", "confirm"}
+    based = {"base"} if what.start else set()
+    assert {row.role for row in whole} == {"search", "confirm"} | based
     states = {"COMPLETE", "FAIL"} | ({"PRUNED"} if what.search.stop == "predictive" else set())
     assert {row.state for row in whole} == states
     assert any(row.repeat > what.search.repeats for row in whole) == ("repeated, raced" in name)

@@ -94,7 +94,8 @@ def export(folder: Path) -> Table:
     METHODS.use(folder / SOURCE)
     study = Study.model_validate(provenance.study)
     task = Task(study.data, *provenance.image, provenance.classes)
-    rows = [row for trial in _ended(events) for row in _rows(trial, task)]
+    ended = (trial for trial in _ended(events) if trial.start.role != "base")
+    rows = [row for trial in ended for row in _rows(trial, task)]
     opened = spaces(study)
     return Table(
         _typed(rows),

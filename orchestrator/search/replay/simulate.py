@@ -128,9 +128,8 @@ def searched_only(study: Study, methods: Sequence[str], trials: int, seed: int) 
     search = study.search.model_copy(update={"trials": trials, "seconds": None})
     confirm = study.confirm.model_copy(update={"seeds": 0, "race": False, "budget": None})
     chosen = {method: study.methods[method] for method in methods}
-    return study.model_copy(
-        update={"seed": seed, "search": search, "confirm": confirm, "methods": chosen}
-    )
+    changes = {"seed": seed, "search": search, "confirm": confirm, "methods": chosen, "start": {}}
+    return study.model_copy(update=changes)
 
 
 def task_of(table: Table) -> Task:

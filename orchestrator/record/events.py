@@ -15,12 +15,11 @@ from methods.files import digest
 from methods.values import Params
 from orchestrator.record.provenance import Provenance, decode_provenance, encode_provenance
 
-WINDOW = 2
-"""The present rule of `Begun.window`."""
-
 Role = Literal["search", "confirm", "base"]
 """`base`: a plain backbone, from whose weights trials of other roles start."""
 EndState = Literal["COMPLETE", "PRUNED", "FAIL"]
+WINDOW = 2
+"""The present rule of `Begun.window`."""
 
 
 @dataclass(frozen=True)
@@ -264,9 +263,8 @@ TIMES = ("ms", "spread_ms", "clock_ms", "reference_ms")
 """What a point says of its time, where budgets are in milliseconds."""
 METRICS = [field.name for field in dataclasses.fields(Metrics)]
 CURVE = "curve/"
-"""How the names of an epoch's figures begin."""
 CURVES = frozenset(CURVE + name for name in METRICS)
-"""Their names in the log and in MLflow."""
+"""The names of an epoch's figures in the log and in MLflow, which begin with `CURVE`."""
 SPLITS: Mapping[str, Mapping[str, str]] = {
     split: {
         f"{split}_acc": "accuracy",
@@ -298,8 +296,6 @@ def encode(event: Event) -> dict[str, Any]:
         content |= {"params": dict(event.params), "budgets": list(event.budgets)}
     elif isinstance(event, Epoch):
         content["metrics"] = event.metrics.named()
-    elif isinstance(event, Paused):
-        content["trials"] = list(event.trials)
     elif isinstance(event, End):
         content["points"] = encode_points(event.points)
     elif isinstance(event, Latency):

@@ -4,8 +4,8 @@
 
 Replays one sampler on a table of recorded curves under several rules: what a proposal waits for and
 sees. `--noise 0.25` makes seeds differ by a quarter of what they did, so that configurations
-differ beyond them; `--slow dsnet=4` makes a method's epochs take four times as long; `--random` draws every
-proposal at random, which is enough to measure how long workers wait.
+differ beyond them; `--slow dsnet=4` makes a method's epochs take four times as long; `--random`
+draws every proposal at random, which is enough to measure how long workers wait.
 """
 
 import argparse

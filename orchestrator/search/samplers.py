@@ -13,7 +13,7 @@ from scipy.stats import qmc
 
 from methods.values import Params, Scalar
 from orchestrator.record.trials import OVER
-from orchestrator.search.ehvi import condensed, improving
+from orchestrator.search.model.ehvi import condensed, improving
 from orchestrator.study.file import SearchPlan, Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space

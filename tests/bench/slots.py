@@ -22,7 +22,7 @@ from methods.values import Params
 from orchestrator.board.stats.intervals import summary
 from orchestrator.report.table import number, table
 from orchestrator.search.agenda import Agenda
-from orchestrator.search.gaussian import Array
+from orchestrator.search.model.gaussian import Array
 from orchestrator.search.replay import curves, tournament
 from orchestrator.search.replay.searchers import in_memory
 from orchestrator.search.replay.simulate import by_epochs, shares, simulate

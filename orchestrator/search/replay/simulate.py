@@ -23,7 +23,7 @@ from orchestrator.record.history import History
 from orchestrator.record.result import Ending, Result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda
-from orchestrator.search.gaussian import Array
+from orchestrator.search.model.gaussian import Array
 from orchestrator.search.replay.curves import Table
 from orchestrator.search.replay.surrogate import Course, Surrogate
 from orchestrator.study.file import Study

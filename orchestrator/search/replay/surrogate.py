@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from methods.errors import StudyError
 from methods.values import Params, Scalar
-from orchestrator.search.gaussian import Array, Cube, Process
+from orchestrator.search.model.gaussian import Array, Cube, Process
 from orchestrator.search.replay.curves import Table
 from orchestrator.search.rungs import SMALLEST
 

@@ -19,7 +19,7 @@ from orchestrator.board.stats.intervals import summary
 from orchestrator.report.figures.style import STYLE
 from orchestrator.report.palette import INK, OKABE_ITO
 from orchestrator.report.table import number, table
-from orchestrator.search.gaussian import Array
+from orchestrator.search.model.gaussian import Array
 from orchestrator.search.replay.curves import Table
 from orchestrator.search.replay.simulate import (
     Goal,

@@ -16,8 +16,8 @@ from methods.api import Task
 from methods.errors import StorageError, StudyError
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda
-from orchestrator.search.ehvi import condensed, gain
-from orchestrator.search.gaussian import Cube
+from orchestrator.search.model.ehvi import condensed, gain
+from orchestrator.search.model.gaussian import Cube
 from orchestrator.search.replay import tournament
 from orchestrator.search.replay.searchers import SEARCHERS, Strategy, in_memory, named
 from orchestrator.search.replay.simulate import Trace, by_epochs, shares, simulate

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
 from methods.values import Params, Scalar
-from orchestrator.search.gaussian import Array, Cube, Process, learn
+from orchestrator.search.model.gaussian import Array, Cube, Process, learn
 from orchestrator.search.rungs import SMALLEST
 from orchestrator.study.space import Space
 

@@ -16,6 +16,7 @@ IsoflopError
 │   ├── ServerAway  an API server does not answer; try the same command again later
 │   └── SweepFailed a sweep on Kubernetes that failed or was stopped
 ├── Diverged        a trial whose numbers are not finite; it ends the trial, never the sweep
+├── PeerLost        a worker of a trial whose other workers are gone; the trial is served again
 └── WrongPrice      a network that executes other MACs than its price; it ends the trial, too
 """
 
@@ -110,6 +111,12 @@ class SweepFailed(KubernetesError):
 
 class Diverged(IsoflopError):
     """A loss, a weight or a figure is not finite; the trial fails, and the message says where."""
+
+    exit_code = 1
+
+
+class PeerLost(IsoflopError):
+    """Another worker of the same trial is gone; the trial resumes from its checkpoint."""
 
     exit_code = 1
 

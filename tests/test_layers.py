@@ -46,11 +46,12 @@ TOOLS = {
 METHODS = {path.parent.name for path in (ROOT / "methods").glob("*/method.py")}
 WINGS: dict[str, set[str]] = {
     **{
-        method: {"api", "errors", "values", "macs", "fold", "resnet", "schedules"}
+        method: {"api", "errors", "values", "macs", "fold", "resnet", "schedules", "parallel"}
         for method in METHODS
     },
-    "data": TOOLS,
-    "training": TOOLS | {"data"},
+    "data": TOOLS | {"parallel"},
+    "parallel": TOOLS,
+    "training": TOOLS | {"data", "parallel"},
     "shipping": TOOLS | {"data", "training"},
 }
 """Folder of methods/ -> what it may import of methods/, beside the catalogue METHODS."""

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from methods.api import Changed, Features, Images, Task
 from methods.errors import MethodError
 from methods.macs import macs, sketched
+from methods.parallel import per_sample
 from methods.resnet import Context, Convolution, Normed, scaled
 
 Padding = Literal["even", "tensorflow"]
@@ -93,7 +94,8 @@ class InvertedBottleneck(nn.Module):
         if not self.residual:
             return out
         if self.training and self.dropped:
-            kept = torch.rand(len(out), 1, 1, 1, device=out.device) >= self.dropped
+            coins = torch.empty(len(out), 1, 1, 1, device=out.device)
+            kept = per_sample(torch.rand_like, coins) >= self.dropped
             out = out * (kept.to(out.dtype) / (1 - self.dropped))
         return features + out
 

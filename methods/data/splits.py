@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from methods.api import Images, Labels
 from methods.data.parts import Part
+from methods.parallel.group import own_rows
 
 Pixels = UInt8[Tensor, "batch height width channels"]
 
@@ -30,6 +31,9 @@ class Shift(NamedTuple):
 
     def rows(self, start: int, stop: int) -> "Shift":
         return Shift(self.pad, *(draw[start:stop] for draw in self[1:]))
+
+    def at(self, rows: Int[Tensor, " rows"]) -> "Shift":
+        return Shift(self.pad, *(draw[rows.to(draw.device)] for draw in self[1:]))
 
     def to(self, device: torch.device) -> "Shift":
         return Shift(self.pad, *(draw.to(device) for draw in self[1:]))
@@ -151,16 +155,23 @@ class Split:
         shuffle: torch.Generator | None = None,
         augment: Augment | None = None,
         drop_short: bool = False,
+        worker: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[Images, Labels]]:
         """One pass over the split, in an order drawn from `shuffle` or in its own.
 
-        `drop_short` leaves out a last batch as `count_batches` says.
+        `drop_short` leaves out a last batch as `count_batches` says. `worker`, a rank and a number
+        of workers, gives its part of each batch alone: the draws are those of whole batches.
         """
         order, shift = self._draws(shuffle, augment)
-        count = count_batches(len(self), batch_size, drop_short=drop_short)
+        end = batch_size * count_batches(len(self), batch_size, drop_short=drop_short)
+        if worker[1] > 1:
+            own = own_rows(min(end, len(self)), batch_size, *worker)
+            order, end = order[own.to(order.device)], len(own)
+            shift = shift.at(own) if shift else None
+            batch_size = len(own_rows(batch_size, batch_size, *worker))
         block = batch_size * max(1, self.store.ahead // batch_size)
-        for start in range(0, count * batch_size, block):
-            rows = order[start : min(start + block, count * batch_size)]
+        for start in range(0, end, block):
+            rows = order[start : min(start + block, end)]
             moves = shift.rows(start, start + len(rows)) if shift else None
             images = self._normalised(self.store.take(self._rows[rows], moves))
             labels = self.labels[rows.to(self.labels.device)]
@@ -183,6 +194,12 @@ class Split:
             self.mean,
             self.std,
             self._rows[kept.to(self._rows.device)],
+        )
+
+    def between(self, start: int, stop: int) -> "Split":
+        """The samples from `start` to before `stop`, in this split's order."""
+        return Split(
+            self.store, self.labels[start:stop], self.mean, self.std, self._rows[start:stop]
         )
 
     def head(self, samples: int) -> tuple[Images, Labels]:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from methods.api import Features, Labels
 from methods.dsnet.layers import Reduced
+from methods.parallel import batch_mean
 
 GateInput = Literal["squeezed", "statistics"]
 """squeezed: the squeezed vector; statistics: mean, maximum and deviation of each channel of the map
@@ -113,8 +114,8 @@ class Standard(nn.Module):
     def _learn(self, inputs: Reading) -> None:
         exact = inputs.double()
         self.batches += 1
-        self.mean.lerp_(exact.mean(0), 1 / self.batches)
-        self.square.lerp_(exact.square().mean(0), 1 / self.batches)
+        self.mean.lerp_(batch_mean(exact.mean(0)), 1 / self.batches)
+        self.square.lerp_(batch_mean(exact.square().mean(0)), 1 / self.batches)
 
 
 def shift(odds: Odds, costs: Costs, target: float) -> Costs:

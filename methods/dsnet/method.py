@@ -43,6 +43,7 @@ from methods.dsnet.supernet import (
 )
 from methods.errors import MethodError
 from methods.macs import quiet
+from methods.parallel import batch_mean, everyone, per_sample
 from methods.resnet import LARGE
 from methods.values import Params
 
@@ -322,9 +323,9 @@ class DSNet(Method):
                 features, inputs = supernet.front(images, paths[0])
                 right = supernet.back(features, paths[0]).argmax(1) == labels
             odds = net.odds(inputs)
-            shares = F.gumbel_softmax(odds, hard=True)
+            shares = per_sample(partial(F.gumbel_softmax, hard=True), odds)
             logits = supernet.masked(features, shares, paths)
-        mean_macs = (shares.double() * net.costs).sum(1).mean()
+        mean_macs = batch_mean((shares.double() * net.costs).sum(1).mean())
         task_loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         return (
             self.sgs_weight * self._sgs(net, odds, right)
@@ -344,7 +345,7 @@ class DSNet(Method):
         odds = net.odds(inputs)
         shares = odds.softmax(1)
         task_loss = (shares * torch.stack(losses, 1)).sum(1).mean()
-        spent = (shares.double() @ net.costs).mean().to(odds.dtype)
+        spent = batch_mean((shares.double() @ net.costs).mean()).to(odds.dtype)
         loss = self.task_weight * task_loss
         loss = loss + self.mac_weight * (spent / self._goal(net) - 1) ** 2
         if self.sgs_weight:
@@ -352,7 +353,7 @@ class DSNet(Method):
         return loss
 
     def _sgs(self, net: GatedSupernet, odds: Odds, right: Bool[Tensor, " batch"]) -> Tensor:
-        net.easy.lerp_(right.to(net.easy.dtype).mean(), MOMENTUM)
+        net.easy.lerp_(batch_mean(right.to(net.easy.dtype).mean()), MOMENTUM)
         return sparsification(odds, right, net.easy if self.balanced else None)
 
     def _goal(self, net: GatedSupernet) -> float:
@@ -365,7 +366,7 @@ class DSNet(Method):
         if not self.target:
             return
         with quiet(net):
-            odds = torch.cat([net.weigh(images)[1] for images in batches])
+            odds = everyone(torch.cat([net.weigh(images)[1] for images in batches]))
         spent, goal = float(net.costs[odds.argmax(1)].mean()), self._goal(net)
         if abs(spent - goal) > TOLERANCE:
             net.gate.shift(odds, net.costs, goal)

@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from methods.api import Features
 from methods.errors import MethodError
 from methods.fold import like
+from methods.parallel import share
 
 Mask = Bool[Tensor, " rows"]
 Rows = Float[Tensor, " rows"]
@@ -138,5 +139,5 @@ class _ResetGradient(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         weight, mask, pull = ctx.saved_tensors
         norms = weight.flatten(1).norm(dim=1).clamp_min(SMALLEST)
-        drag = (pull / norms)[:, None, None, None] * weight
+        drag = (pull / norms)[:, None, None, None] * weight * share()
         return gradients[0] * mask[:, None, None, None] + drag, None, None

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from methods.api import Features
 from methods.fold import fold
+from methods.parallel import size
 from methods.resnet import initialise
 
 Kind = Literal["ffgate-1", "ffgate-2", "rnn"]
@@ -35,7 +36,7 @@ class PooledNorm(nn.BatchNorm1d):
         super().__init__(width, affine=False)
 
     def forward(self, pooled: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
-        if len(pooled) > 1:
+        if size(len(pooled)) > 1:
             return super().forward(pooled)
         return F.batch_norm(pooled, self.running_mean, self.running_var, eps=self.eps)
 

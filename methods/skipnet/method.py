@@ -23,6 +23,7 @@ from methods.api import (
     cross_entropy,
 )
 from methods.macs import quiet
+from methods.parallel import batch_mean
 from methods.resnet import check_depth, resnet
 from methods.skipnet.gates import Kind, make_gates
 from methods.skipnet.network import SkippingNet, SkipResNet, prices
@@ -264,7 +265,7 @@ class SkipNet(Method):
         if self.learning == "straight-through":
             trace = net.run(images, partial(noisy, temperature), detach=self.detach_gates)
             task_loss = F.cross_entropy(trace.logits, labels, label_smoothing=smoothing)
-            share = net.share(trace.actions).mean()
+            share = batch_mean(net.share(trace.actions).mean())
             _follow(net.rate, share.detach(), net.steps)
             net.steps += 1
             error = share if not self.target else STRENGTH * (share / self.target - 1) ** 2
@@ -288,7 +289,7 @@ class SkipNet(Method):
         """Reward for skipping every block; with a target, what leads the share towards it."""
         if not self.target:
             return self.alpha
-        _follow(net.rate, net.share(actions).mean(), net.steps)
+        _follow(net.rate, batch_mean(net.share(actions).mean()), net.steps)
         return self.alpha * pressure(net.rate, self.target)
 
     def _groups(self, net: SkipResNet) -> Sequence[Group]:
@@ -308,10 +309,11 @@ class SkipNet(Method):
 @torch.no_grad()
 def _above(net: SkipResNet, gains: Tensor) -> Tensor:
     """The returns less their running mean at each gate, which begins with the first batch."""
+    mean = batch_mean(gains.mean(0))
     if not net.steps:
-        net.expected.copy_(gains.mean(0))
+        net.expected.copy_(mean)
     advantages = gains - net.expected
-    _follow(net.expected, gains.mean(0), net.steps)
+    _follow(net.expected, mean, net.steps)
     return advantages
 
 

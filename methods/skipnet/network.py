@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from methods.api import Changed, Decisions, Family, Features, Images, Output, RoutedNetwork, Task
 from methods.fold import Pricer, fold
 from methods.macs import sketched
+from methods.parallel import per_sample
 from methods.resnet import Residual, ResNet, costs
 from methods.skipnet.gates import Gates, Kind, Logit, State, folded, make_gates
 from methods.skipnet.policy import Actions, straight_through, threshold
@@ -91,8 +92,8 @@ class SkipResNet(RoutedNetwork):
         first, *others = self.backbone.units
         features = first(self.backbone.stem(images))
         for block in others:
-            coins = torch.rand(len(images), device=images.device) < keep
-            features = _mixed(block, features, coins.to(features.dtype))
+            coins = per_sample(torch.rand_like, torch.empty(len(images), device=images.device))
+            features = _mixed(block, features, (coins < keep).to(features.dtype))
         return self.backbone.classify(features)
 
     def share(self, actions: Actions) -> Float[Tensor, " batch"]:

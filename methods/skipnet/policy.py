@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from methods.parallel import per_sample
 from methods.skipnet.gates import Logit
 
 Actions = Float[Tensor, "batch gates"]
@@ -34,7 +35,7 @@ def straight_through(_gate: int, odds: Logit) -> Logit:
 def sample(temperature: float, _gate: int, odds: Logit) -> Logit:
     """Run with the gate's probability at `temperature`; draws from torch's global generator."""
     probability = torch.sigmoid(odds.detach() / temperature)
-    return (torch.rand_like(probability) < probability).to(odds.dtype)
+    return (per_sample(torch.rand_like, probability) < probability).to(odds.dtype)
 
 
 def noisy(temperature: float, gate: int, odds: Logit) -> Logit:
@@ -42,7 +43,7 @@ def noisy(temperature: float, gate: int, odds: Logit) -> Logit:
 
     At temperature 1 it runs as often as `sample`.
     """
-    uniform = torch.rand_like(odds).clamp(1e-6, 1 - 1e-6)
+    uniform = per_sample(torch.rand_like, odds).clamp(1e-6, 1 - 1e-6)
     return straight_through(gate, odds + temperature * torch.logit(uniform))
 
 

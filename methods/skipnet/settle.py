@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from methods.api import Images
 from methods.macs import quiet
+from methods.parallel import everyone, size
 from methods.skipnet.network import SkipResNet, run_all
 from methods.skipnet.policy import threshold
 
@@ -100,7 +101,8 @@ def hold(
 def _excess(net: SkipResNet, images: Images, target: float) -> float:
     """By how much the decided share of the gated MACs is above the target."""
     with quiet(net):
-        return float(net.share(net.run(images, threshold).actions).mean()) - target
+        shares = everyone(net.share(net.run(images, threshold).actions))
+    return float(shares.mean()) - target
 
 
 def _between(below: tuple[float, float], above: tuple[float, float], *, middle: bool) -> float:
@@ -110,10 +112,12 @@ def _between(below: tuple[float, float], above: tuple[float, float], *, middle: 
 
 
 def _first(batches: Iterable[Tensor], count: int) -> list[Tensor]:
-    """The first batches that hold so many images together."""
+    """The first batches that hold so many images together, on all workers."""
     first: list[Tensor] = []
+    taken = 0
     for images in batches:
         first.append(images)
-        if sum(map(len, first)) >= count:
+        taken += size(len(images))
+        if taken >= count:
             break
     return first

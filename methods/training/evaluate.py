@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from methods.api import Decisions, Network, RoutedNetwork
 from methods.data.load import Split
+from methods.parallel.group import objects, rank, slices, workers
 from methods.training.figures import figures
 
 MANY = 20
@@ -63,8 +64,39 @@ def evaluate(
     """Accuracy and MACs of `net` in evaluation mode; `net` and all generators are unchanged.
 
     A network that routes follows `decisions`, a row for each sample of the split, if they are
-    given.
+    given. The workers of a trial run whole batches in turns of their ranks, and all of them have
+    all results, as one worker has them.
     """
+    starts = range(0, len(split), batch_size)
+    own = starts[slices(len(starts), workers())[rank()]]
+    mine = slice(own.start, min(own.stop, len(split))) if own else slice(0, 0)
+    images = split if workers() == 1 else split.between(mine.start, mine.stop)
+    here = None if decisions is None else decisions[mine]
+    results = _on(net, images, here, batch_size, device) if own else {}
+    parts = objects(results)
+    whole = {name: np.concatenate([part[name] for part in parts if part]) for name in parts[0]}
+    known = split.labels.cpu().numpy()
+    guesses, costs, losses = whole["predictions"], whole["macs"], whole["losses"]
+    return Evaluation(
+        **figures(guesses, known, costs),
+        loss=float(torch.from_numpy(losses).sum()) / len(split),
+        macs=costs,
+        predictions=guesses,
+        labels=known,
+        losses=losses,
+        decisions=whole.get("decisions"),
+        among_five=whole.get("among_five"),
+    )
+
+
+def _on(
+    net: Network,
+    split: Split,
+    decisions: Decisions | None,
+    batch_size: int,
+    device: str | torch.device,
+) -> dict[str, np.ndarray]:
+    """The fields of an `Evaluation` that have a value for each sample."""
     losses, predictions, macs, decided, among_five = [], [], [], [], []
     done = 0
     with evaluating(net):
@@ -85,20 +117,14 @@ def evaluate(
                 among_five.append(larger.sum(1) < 5)
             predictions.append(logits.argmax(1))
             macs.append(output.macs.double())
-    guesses = torch.cat(predictions).cpu().numpy()
-    known = split.labels.cpu().numpy()
-    costs = torch.cat(macs).cpu().numpy()
-    loss = torch.cat(losses)
-    return Evaluation(
-        **figures(guesses, known, costs),
-        loss=float(loss.sum()) / len(split),
-        macs=costs,
-        predictions=guesses,
-        labels=known,
-        losses=loss.cpu().numpy(),
-        decisions=torch.cat(decided).cpu().numpy() if decided else None,
-        among_five=torch.cat(among_five).cpu().numpy() if among_five else None,
-    )
+    values = {
+        "predictions": predictions,
+        "macs": macs,
+        "losses": losses,
+        "decisions": decided,
+        "among_five": among_five,
+    }
+    return {name: torch.cat(each).cpu().numpy() for name, each in values.items() if each}
 
 
 @contextlib.contextmanager

@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from methods import parallel
 from methods.api import Images, Labels, Method, Network, Phase
 from methods.data.load import Augment, Data, check
 from methods.data.splits import count_batches
 from methods.errors import DataError, Diverged, MethodError
 from methods.machine import native_bf16
+from methods.parallel.group import align, backward, check_alike, total
 from methods.training.recipe import Recipe, learning_rate, optimiser
 
 __all__ = ["Epoch", "Recipe", "plan_epochs", "train"]
@@ -70,12 +72,14 @@ def train(
 
     `start` changes the fresh network, as `methods.training.start` does for trained weights.
     Initialisation, order, augmentation and the layers' random numbers derive from `seed` alone;
-    torch's global generators are unchanged. A resumed trial has the length of its checkpoint.
+    torch's global generators are unchanged. A resumed trial has the length of its checkpoint. Where
+    this process has workers beside it (`methods.parallel`), all of them train this one network.
 
     Raises:
         MethodError: fewer epochs than phases, or the checkpoint of another method.
         DataError: one class, fewer samples than a batch, or a phase without samples.
         Diverged: a loss or a weight that is not finite.
+        PeerLost: another worker of the trial died.
     """
     check(data, recipe.batch_size)
     phases = method.phases(recipe.label_smoothing)
@@ -89,6 +93,7 @@ def train(
         if start is not None and state is None:
             start(net)
     net = net.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    align(net)
     trial = _Trial(method, data, recipe, place, net, randomness, epochs, _bf16(recipe, place))
     return _epochs(trial, plan, state)
 
@@ -208,6 +213,10 @@ class _Trial:
     epochs: int
     bf16: bool
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What must be the same on all workers of a trial."""
+        return {**self.net.state_dict(), **self.randomness.state()}
+
     def state(self, index: int, sgd: torch.optim.Optimizer) -> dict[str, Any]:
         return {
             "method": _identity(self.method),
@@ -235,10 +244,11 @@ def _epochs(
             sgd.load_state_dict(dict(state["optimiser"]))
         for index in range(max(start, done), end):
             began = time.perf_counter()
-            with trial.randomness.training():
+            with trial.randomness.training(), parallel.together():
                 loss, lr = _one_epoch(trial, phase, sgd, index, (start, end))
                 if index + 1 == end:
                     _finish(trial, phase)
+            check_alike(trial.tensors(), f"after epoch {index + 1}")
             yield Epoch(
                 index=index + 1,
                 epochs=trial.epochs,
@@ -276,21 +286,26 @@ def _one_epoch(
         sgd.zero_grad()
         with torch.autocast(trial.place.type, torch.bfloat16, enabled=trial.bf16):
             loss = phase.loss(net, images.to(trial.place), labels.to(trial.place))
-        loss.backward()  # type: ignore[no-untyped-call]
+        backward(loss, parallel.share(), sgd)
         sgd.step()
-        losses.append(loss.detach())
-        sizes.append(len(labels))
+        losses.append(loss.detach() * parallel.share())
+        sizes.append(parallel.size(len(labels)))
     return _mean(losses, sizes, net, phase.name, index + 1), lr
 
 
 def _one_pass(trial: _Trial, phase: Phase[Any]) -> Iterator[tuple[Images, Labels]]:
     """One pass over the phase's part of the training split, in a fresh order."""
-    return trial.data.train.part(*phase.part).batches(
-        trial.recipe.batch_size,
+    split, batch_size = trial.data.train.part(*phase.part), trial.recipe.batch_size
+    batches = split.batches(
+        batch_size,
         shuffle=trial.randomness.order,
         augment=_augment(trial) if trial.recipe.augment else None,
         drop_short=True,
+        worker=(parallel.rank(), parallel.workers()),
     )
+    count = count_batches(len(split), batch_size, drop_short=True)
+    starts = range(0, count * batch_size, batch_size)
+    return parallel.shared(batches, [min(batch_size, len(split) - start) for start in starts])
 
 
 def _finish(trial: _Trial, phase: Phase[Any]) -> None:
@@ -318,7 +333,7 @@ def _mean(losses: list[Tensor], sizes: list[int], net: Network, phase: str, epoc
     Raises:
         Diverged: a loss or a weight that is not finite.
     """
-    values = torch.stack(losses).double().cpu()
+    values = total(torch.stack(losses).double()).cpu()
     bad = (~values.isfinite()).nonzero().flatten()
     if len(bad):
         step = int(bad[0])

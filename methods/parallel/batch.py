@@ -1,0 +1,149 @@
+"""A worker's part of a batch, and what must be known of the whole one.
+
+Every worker draws the order, the augmentation and the layers' random numbers of the whole batch and
+takes its own images' part. So several workers equal one at the same batch, to rounding. On one
+worker each function here is the identity.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any, TypeVar
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from methods.api import Images, Labels
+from methods.errors import DataError, MethodError
+from methods.parallel.group import objects, rank, slices, total, workers
+from methods.parallel.norm import batch_norm
+
+T = TypeVar("T")
+
+
+class _Batch:
+    """The batch that this process trains on: the number of images of each worker."""
+
+    sizes: tuple[int, ...] = ()
+
+
+_batch = _Batch()
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Inside, batch norms and dropout are those of the whole batch, whoever calls them.
+
+    Both are taken from torch's functional interface, which its modules and every method's layers
+    use. Outside, as in an evaluation, a worker computes for itself.
+    """
+    if workers() == 1:
+        yield
+        return
+    plain = F.dropout
+    try:
+        with (
+            mock.patch.object(F, "batch_norm", partial(batch_norm, F.batch_norm)),
+            mock.patch.object(F, "dropout", partial(_dropout, plain)),
+        ):
+            yield
+    finally:
+        _batch.sizes = ()
+
+
+def shared(
+    batches: Iterator[tuple[Images, Labels]], sizes: Sequence[int]
+) -> Iterator[tuple[Images, Labels]]:
+    """The part of each batch that this worker has, known to be that of a batch of this size.
+
+    Raises:
+        DataError: a batch has fewer images than there are workers.
+    """
+    count = workers()
+    if count == 1:
+        yield from batches
+        return
+    if min(sizes) < count:
+        raise DataError(
+            f"each of {count} workers must have an image of every batch, but a batch has "
+            f"{min(sizes)}; use fewer workers or larger batches"
+        )
+    for batch, images in zip(batches, sizes, strict=True):
+        _batch.sizes = tuple(part.stop - part.start for part in slices(images, count))
+        yield batch
+
+
+def size(here: int) -> int:
+    """Images of the whole batch, of which `here` are this worker's."""
+    return sum(_batch.sizes) or here
+
+
+def share() -> float:
+    """What this worker has of the whole batch, a fraction in (0, 1]."""
+    return _batch.sizes[rank()] / sum(_batch.sizes) if _batch.sizes else 1.0
+
+
+def batch_mean(mean: Tensor) -> Tensor:
+    """The mean over the whole batch, given the mean over this worker's images, with its gradient.
+
+    For what is no mean of losses: a baseline, a multiplier, a penalty on the mean MACs.
+    """
+    if not _batch.sizes:
+        return mean
+    return _Total.apply(mean * share())  # type: ignore[no-any-return, no-untyped-call]
+
+
+def per_sample(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """What a function that draws from torch's generator gives for these rows, a row per image.
+
+    It is called on the whole batch, so that the generators of all workers stay the same; the rows
+    of other workers are zero, and must not matter to these.
+    """
+    if not _batch.sizes:
+        return function(rows)
+    ends = list(accumulate(_batch.sizes))
+    mine = slice(ends[rank()] - _batch.sizes[rank()], ends[rank()])
+    if len(rows) != mine.stop - mine.start:
+        raise MethodError(
+            f"random numbers are drawn for each image of a batch, but {len(rows)} rows were given "
+            f"for {mine.stop - mine.start} images; train it with one worker"
+        )
+    whole = rows.new_zeros(ends[-1], *rows.shape[1:])
+    if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
+        whole = whole.contiguous(memory_format=torch.channels_last)
+    whole[mine] = rows
+    return function(whole)[mine]
+
+
+def everyone(rows: Tensor) -> Tensor:
+    """These rows of all workers, one worker's after the other's; no gradient."""
+    if workers() == 1:
+        return rows
+    return torch.cat([part.to(rows.device) for part in objects(rows.detach().cpu())])
+
+
+def _dropout(
+    plain: Callable[..., Tensor],
+    input: Tensor,  # noqa: A002 - torch's own names
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Tensor:
+    if not training or p == 0 or not _batch.sizes:
+        return plain(input, p, training, inplace)
+    with torch.no_grad():
+        kept = per_sample(partial(plain, p=p), torch.ones_like(input)).clone()
+    return input * kept
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, values: Tensor) -> Tensor:
+        return total(values)
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
+        return total(gradients[0])

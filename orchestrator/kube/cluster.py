@@ -108,9 +108,9 @@ class Workers(Placement):
         return self.max_replicas or self.replicas
 
     def holds(self, trial: Resources) -> int:
-        """How many trials one pod runs at once."""
+        """How many workers of trials one pod holds; a trial has one, unless it is spread."""
         by_cpu = int(self.cpu / trial.cpu + 1e-9)
-        return min(by_cpu, int(self.gpu / trial.gpu + 1e-9)) if trial.gpu else by_cpu
+        return min(by_cpu, int(self.gpu / trial.worker_gpu + 1e-9)) if trial.gpu else by_cpu
 
     @pydantic.model_validator(mode="after")
     def _some(self) -> "Workers":
@@ -126,9 +126,11 @@ class Trial(Strict):
     """What one trial takes here, instead of the study's `resources`."""
 
     cpu: Annotated[float, Field(gt=0)] | None = None
-    """CPU cores."""
+    """CPU cores of each worker of a trial."""
     gpu: Annotated[float, Field(ge=0)] | None = None
     """GPUs; a fraction packs several trials on one, without isolation of their memory."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Processes that train one trial together."""
 
 
 class SecretKey(Strict):

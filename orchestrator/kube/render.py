@@ -277,11 +277,17 @@ def _resources(study: Study, cluster: Cluster) -> Resources:
 
 def _slots(trial: Resources, cluster: Cluster) -> int:
     """How many trials run at once when all pods are there."""
-    capacity = sum(group.most * group.holds(trial) for group in cluster.workers)
+    capacity = sum(group.most * group.holds(trial) for group in cluster.workers) // trial.spread
     if not capacity:
         groups = "; ".join(
             f"{group.name} has {group.cpu} CPUs and {group.gpu} GPUs" for group in cluster.workers
         )
+        if trial.spread > 1:
+            raise KubernetesError(
+                f"the {trial.spread} workers of a trial must fit the pods, each with {trial.cpu:g} "
+                f"CPUs and {trial.worker_gpu:g} GPUs, but {groups}; let `trial` take less, or give "
+                "the workers more"
+            )
         raise KubernetesError(
             f"a trial must fit one worker pod, but it takes {trial.cpu:g} CPUs and {trial.gpu:g} "
             f"GPUs, and {groups}; let `trial` take less, or give the workers more"

@@ -22,7 +22,7 @@ from orchestrator.search.window import Sight, sight, warning
 from orchestrator.study.budgets import MACS, Cost
 from orchestrator.study.check import SMALL, images, layers, prepared, reading, slots_here
 from orchestrator.study.distributions import ends, ranged
-from orchestrator.study.file import SearchPlan, Study
+from orchestrator.study.file import Resources, SearchPlan, Study
 from orchestrator.study.names import BASE
 from orchestrator.study.params import derive, parts, unreduced
 from orchestrator.study.space import Space, spaces
@@ -185,6 +185,7 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
         splits=_splits(study, opened, data),
         warnings=(
             *_warnings(study, methods, timed=not untimed),
+            *_spread(study.resources, timed=not untimed),
             *([] if untimed else _busy(average)),
         ),
         packing=packing(_longest(study, opened, methods), device) if gpu else None,
@@ -336,6 +337,16 @@ def _splits(study: Study, opened: Mapping[str, Space], data: Data) -> Splits | N
         least=max(TRIALS[0], *(space.named + 1 for space in opened.values() if space.free)),
         looks=LOOKS if study.confirm.race else 1,
     )
+
+
+def _spread(resources: Resources, *, timed: bool) -> list[str]:
+    """What the times leave out where several workers train a trial."""
+    if not timed or resources.spread == 1:
+        return []
+    return [
+        f"Times are those of one worker: the {resources.spread} workers of a trial take less, "
+        f"1/{resources.spread} of it at best."
+    ]
 
 
 def _warnings(study: Study, methods: Sequence[MethodPlan], *, timed: bool) -> list[str]:

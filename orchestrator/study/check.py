@@ -15,6 +15,7 @@ from methods.machine import cores, native_bf16, threads
 from methods.shipping.layers import CLEARLY, Layers
 from methods.training.contract import prove
 from methods.training.loop import check_parts
+from orchestrator.study.distributions import ends
 from orchestrator.study.file import Resources, Study
 from orchestrator.study.params import original_of, parts
 from orchestrator.study.space import Space, spaces
@@ -82,6 +83,8 @@ def prepared(
             _affordable(study, by_method, data.task)
         elif not begun:
             _in_time(study, by_method, data.task)
+    if study.resources.spread > 1:
+        _divisible(study, by_method, data)
     _arithmetic(study)
     return Prepared(study, by_method, data)
 
@@ -98,16 +101,26 @@ def slots_here(resources: Resources) -> int:
 def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
     """How many trials run at once on nodes of so many CPUs and GPUs; the study may ask for fewer.
 
-    A trial's fraction of a GPU lies on one of them.
+    A trial's fraction of a GPU lies on one of them; its workers may lie on several nodes.
 
     Raises:
-        ClusterError: no node holds one trial.
+        ClusterError: no node holds one trial, or all of them together not the workers of one.
     """
-    most = 0
+    held = 0
     for cpus, gpus in nodes:
         by_cpu = int(cpus / resources.cpu)
-        most += min(by_cpu, _on_gpus(resources.gpu, gpus)) if resources.gpu else by_cpu
-    if most == 0:
+        held += min(by_cpu, _on_gpus(resources.worker_gpu, gpus)) if resources.gpu else by_cpu
+    spread = resources.spread
+    if held < spread and spread > 1:
+        gpu = " and a GPU" if resources.gpu else ""
+        cpus, gpus = sum(c for c, _ in nodes), sum(g for _, g in nodes)
+        raise ClusterError(
+            f"the {spread} workers of a trial must fit, each with {resources.cpu:g} CPUs{gpu}, but "
+            f"{held} do: there are {cpus:g} CPUs and {gpus:g} GPUs (nodes: {len(nodes)}); lower "
+            "`resources` in the study",
+            at=("resources",),
+        )
+    if held == 0:
         cpus, gpus = max(c for c, _ in nodes), max(g for _, g in nodes)
         raise ClusterError(
             f"a trial must fit one node, but it asks for {resources.cpu:g} CPUs and "
@@ -115,6 +128,7 @@ def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
             "lower `resources` in the study",
             at=("resources",),
         )
+    most = held // spread
     return min(most, resources.concurrency or most)
 
 
@@ -125,12 +139,53 @@ def _on_gpus(share: float, gpus: float) -> int:
 
 def _trainable(space: Space, data: Data) -> None:
     """Check that no batch exceeds the training split, and that every phase has data."""
+    check(data, max(_batch_sizes(space)))
+    check_parts(space.method_at(space.defaults()).phases(), data)
+
+
+def _batch_sizes(space: Space) -> list[int]:
+    """The default batch size and the ends, or the choices, of its range."""
     distribution = space.free.get("recipe.batch_size")
     sizes = [parts(space.method, {**space.fixed, **space.defaults()})[1].batch_size]
-    if distribution is not None:
-        sizes += list(getattr(distribution, "choices", [getattr(distribution, "high", 0)]))
-    check(data, max(sizes))
-    check_parts(space.method_at(space.defaults()).phases(), data)
+    return sizes if distribution is None else [*sizes, *map(int, ends(distribution))]
+
+
+def _divisible(study: Study, by_method: Mapping[str, Space], data: Data) -> None:
+    """Check that several workers can train each trial together.
+
+    Raises:
+        StudyError: says what takes one worker.
+    """
+    workers, place = study.resources.spread, ("resources",)
+    if study.cost.clocked:
+        raise StudyError(
+            f"budgets in milliseconds are measured by one worker, but a trial has {workers}; take "
+            "budgets in MACs, or one worker",
+            at=place,
+        )
+    for name, space in by_method.items():
+        if METHODS.place(original_of(study, name)) is not None:
+            raise StudyError(
+                f"several workers train the methods of isoflop alone, but {name!r} is of another "
+                f"package and a trial has {workers} workers; set one worker",
+                at=place,
+            )
+        least = min(_batch_sizes(space))
+        if least < 2 * workers:
+            raise StudyError(
+                f"each worker of a trial must have two images of a batch, but {name!r} has batches "
+                f"of {least} for {workers} workers; raise `recipe.batch_size`, or take fewer "
+                "workers",
+                at=place,
+            )
+        for phase in space.method_at(space.defaults()).phases():
+            if (images := len(data.train.part(*phase.part))) < workers:
+                raise StudyError(
+                    f"each worker of a trial must have an image of every phase, but {phase.name!r} "
+                    f"of {name!r} has {images} for {workers} workers; use fewer workers or more "
+                    "data",
+                    at=place,
+                )
 
 
 def _proven(study: Study, by_method: Mapping[str, Space], data: Data) -> None:

@@ -114,10 +114,16 @@ class Resources(Strict):
     """
 
     cpu: Annotated[float, Field(gt=0, le=100_000)] = 1
-    """CPU cores per trial; a whole number is also the number of its threads."""
+    """CPU cores per worker of a trial; a whole number is also the number of its threads."""
     gpu: Annotated[float, Field(ge=0, le=100_000)] = 0
     """GPUs per trial; a fraction packs several trials on one GPU, and `isoflop plan` proposes
-    one."""
+    one. A trial on several GPUs has a worker on each."""
+    workers: Annotated[
+        int | None, Field(ge=1, le=10_000, exclude_if=lambda workers: workers is None)
+    ] = None
+    """Processes that train one trial together, each on its part of every batch: the numbers are
+    those of one, to rounding. By default as many as the trial has GPUs; without GPUs they compute
+    on CPUs."""
     concurrency: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Number of trials at once; by default as many as fit."""
     retries: Annotated[int, Field(ge=0, le=1_000_000)] = 2
@@ -131,7 +137,24 @@ class Resources(Strict):
     def _whole_gpus(self) -> "Resources":
         if self.gpu > 1 and self.gpu != int(self.gpu):
             raise Misfit(f"`gpu` must be at most 1, or whole, but got {self.gpu}", "gpu")
+        if self.workers is not None and self.gpu and self.workers != max(1, self.gpu):
+            raise Misfit(
+                f"each of a trial's workers must have one whole GPU, or none of them any, but got "
+                f"(workers={self.workers}, gpu={self.gpu:g}); leave out `workers`, or set `gpu` to "
+                f"{self.workers}",
+                "workers",
+            )
         return self
+
+    @property
+    def spread(self) -> int:
+        """Number of processes that train one trial together."""
+        return self.workers or max(1, int(self.gpu))
+
+    @property
+    def worker_gpu(self) -> float:
+        """GPUs of each of them, at most 1."""
+        return min(1.0, self.gpu)
 
 
 class Study(Strict):

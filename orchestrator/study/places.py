@@ -60,7 +60,7 @@ def standing(*at: str) -> Iterator[None]:
 
 
 def place_of_data(data: str) -> str:
-    """Checks a name or a path."""
+    """A name or a path of data that any system can hold."""
     if CONTROL.search(data):
         raise ValueError(f"must be a name or a path, but has a control character: {shown(data)}")
     if len(data.encode()) > 4000 or any(len(part.encode()) > 255 for part in data.split("/")):

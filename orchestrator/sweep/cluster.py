@@ -42,6 +42,9 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output cannot be silenced
     "RAY_memory_monitor_refresh_ms": "0",  # its kills would end the sweep, not only the trial
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a trial that is lost is served again
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # a worker's death shows by then
+    "RAY_TRAIN_V2_ENABLED": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger records why, in a line

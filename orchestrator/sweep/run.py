@@ -298,7 +298,7 @@ def _clock(ledger: Ledger, settings: Settings, prepared: Prepared) -> Clock | No
     if begun is not None and begun.provenance.clock is not None:
         return begun.provenance.clock
     resources = study.resources
-    worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(clock)
+    worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.worker_gpu)(clock)
     task = prepared.data.task
     measured: Clock = ray.get(
         worker.remote(task, settings.device, settings.threads, study.cost.batch)
@@ -316,7 +316,7 @@ def _untimed(ledger: Ledger) -> list[latency.Pair]:
 def _time(ledger: Ledger, settings: Settings, data: shared.Handle | None) -> None:
     """Time the board's networks, now that no trial runs: one worker, one pair at a time."""
     resources = ledger.study.resources
-    worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu)(measured)
+    worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.worker_gpu)(measured)
     pairs = _untimed(ledger)
     for number, pair in enumerate(pairs):
         ledger.announce(Doing("Measuring latency", number, len(pairs)))

@@ -27,6 +27,7 @@ from orchestrator.study.file import Resources
 from orchestrator.study.params import derive
 from orchestrator.sweep import signals
 from orchestrator.sweep.shared import Handle
+from orchestrator.sweep.spread import CREW, GROUP, Crew, Groups, Spread
 from orchestrator.sweep.worker import RESULT, SHARED
 from orchestrator.trial.job import Job, Settings, encode_job
 
@@ -55,27 +56,33 @@ def drive(
 ) -> None:
     """Runs what an agenda serves, `slots` trials at once, one Tuner after another.
 
-    Every worker is sent `settings` beside its trial, and maps `data` from the object store.
+    Every worker is sent `settings` beside its trial, and maps `data` from the object store. Where
+    several workers train a trial, they ask Ray for what they need, all at once, and the actor that
+    speaks for them takes nothing.
     """
     resources = ledger.study.resources
-    trial = tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu})
+    groups = Groups()
+    crew = Crew.of(resources, scratch) if resources.spread > 1 else None
+    nothing = {"cpu": 0, "memory": 1}  # but for a byte, since Tune knows no trial without needs
+    needs = nothing if crew else {"cpu": resources.cpu, "gpu": resources.gpu}
+    trial = tune.with_resources(Spread if crew else trainable, needs)
     leg = max(LEG, ROUNDS * slots)
     silent: dict[str, str] = {}
     for number in itertools.count():
         tuner = Tuner(
             trial,
             tune_config=TuneConfig(
-                search_alg=_Searcher(agenda, ledger, settings, data),
-                scheduler=_Scheduler(agenda, slots, silent),
+                search_alg=_Searcher(agenda, ledger, settings, data, crew),
+                scheduler=_Scheduler(agenda, slots, silent, groups),
                 num_samples=leg,
                 max_concurrent_trials=slots,
-                reuse_actors=True,
+                reuse_actors=crew is None,
             ),
             run_config=RunConfig(
                 name=f"tune-{number}",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[_Watch(agenda, resources, silent)],
+                callbacks=[_Watch(agenda, resources, silent, groups)],
                 failure_config=FailureConfig(max_failures=0),  # the agenda serves them again
                 # trials write their own
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
@@ -96,9 +103,15 @@ class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
     """Ask the agenda for trials; the scheduler reports their results to it."""
 
     def __init__(
-        self, agenda: Agenda, ledger: Ledger, settings: Settings, data: Handle | None
+        self,
+        agenda: Agenda,
+        ledger: Ledger,
+        settings: Settings,
+        data: Handle | None,
+        crew: Crew | None,
     ) -> None:
         super().__init__()
+        self._crew = crew
         self._agenda = agenda
         self._ledger = ledger
         self._settings = settings
@@ -115,7 +128,7 @@ class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
             self._ledger.announce(Planned(confirms, self._agenda.searches))
         seed = derive(self._ledger.study, ticket.config, ticket.seed)
         job = Job(ticket.trial, ticket.method, ticket.params, ticket.role, seed, self._settings)
-        return {**encode_job(job), SHARED: self._data}
+        return {**encode_job(job), SHARED: self._data, CREW: self._crew}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler hears it."""
@@ -143,8 +156,11 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
     `silent` says, by Tune's identifier of a trial, why its worker was ended that gave no sign.
     """
 
-    def __init__(self, agenda: Agenda, slots: int, silent: Mapping[str, str]) -> None:
+    def __init__(
+        self, agenda: Agenda, slots: int, silent: Mapping[str, str], groups: Groups
+    ) -> None:
         super().__init__()
+        self._groups = groups
         self._agenda = agenda
         self._idle = slots
         self._silent = silent
@@ -163,7 +179,11 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
         trial: Any,
         result: dict[str, Any],
     ) -> str:
-        """An epoch that is not a trial's last one."""
+        """An epoch that is not a trial's last one, or a sign of life before the first."""
+        if GROUP in result:
+            self._groups.claim(trial.trial_id, result[GROUP])
+        if RESULT not in result:
+            return str(FIFOScheduler.CONTINUE)
         continues = self._agenda.heard(_name(trial), decode_result(json.loads(result[RESULT])))
         return str(FIFOScheduler.CONTINUE if continues else FIFOScheduler.STOP)
 
@@ -174,6 +194,7 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
         result: dict[str, Any],
     ) -> None:
         """The last result of a trial, or the result at which the agenda stopped it."""
+        self._groups.release(trial.trial_id)
         last = decode_result(json.loads(result[RESULT])) if RESULT in result else None
         if last and last.done:
             self._agenda.heard(_name(trial), last)
@@ -186,6 +207,7 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
         Where the agenda raised in `on_trial_complete`, it does not know the trial any more: it
         raises again here, and so out of Tune.
         """
+        self._groups.release(trial.trial_id)
         file = Path(trial.error_file or "")
         death = _death(file.read_text() if file.is_file() else "")
         self._agenda.lost(_name(trial), self._silent.get(trial.trial_id, death))
@@ -201,8 +223,11 @@ class _Watch(_Stateless, Callback):  # type: ignore[misc]
     Tune would wait without end for a dead raylet of this machine, or for a worker that hangs.
     """
 
-    def __init__(self, agenda: Agenda, resources: Resources, silent: dict[str, str]) -> None:
+    def __init__(
+        self, agenda: Agenda, resources: Resources, silent: dict[str, str], groups: Groups
+    ) -> None:
         self._agenda = agenda
+        self._groups = groups if resources.spread > 1 else None
         self._minutes = resources.timeout
         self._silent = silent
         self._node = ray.get_runtime_context().get_node_id()
@@ -218,6 +243,8 @@ class _Watch(_Stateless, Callback):  # type: ignore[misc]
             return
         self._looked += pause
         self._clock += min(pause, LOOK)
+        if self._groups is not None:
+            self._groups.look(self._clock)
         if self._minutes is not None:
             self._end_overdue(self._minutes, trials)
         if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self._node):

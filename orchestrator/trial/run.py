@@ -12,8 +12,9 @@ from dataclasses import replace
 import torch
 
 from methods.data.load import Data
-from methods.errors import DiskFull, Diverged
+from methods.errors import DiskFull, Diverged, PeerLost
 from methods.machine import device_name
+from methods.parallel.group import from_first, rank
 from methods.training.evaluate import Evaluation, evaluate
 from methods.training.loop import Epoch, train
 from orchestrator.record import evidence
@@ -40,14 +41,15 @@ def results(job: Job, load: Callable[[], Data] | None = None) -> Iterator[Result
     After a restart the results up to the checkpoint come again first, with their own times, so that
     a driver that died before it heard some epochs hears them now. A confirm run's predictions on
     the test images stand in the study's folder before its end is told. `load` gives the data set,
-    which is read here by default.
+    which is read here by default. Each of several workers of a trial has all of its results; the
+    first alone writes, and reads the checkpoint.
     """
     try:
         yield from _results(job, load or job.settings.read)
     except Diverged as error:
         yield _failure(f"diverged: {error}")
-    except DiskFull:
-        raise  # its evidence found no room: the trial is lost, and served again
+    except (DiskFull, PeerLost):
+        raise  # no room for its evidence, or a worker died: the trial is lost, and served again
     except Exception as error:  # a trial may fail, the sweep may not
         if _out_of_memory(error):  # it would take as much again
             yield _failure(f"out of memory: {str(error) or type(error).__name__}")
@@ -60,7 +62,8 @@ def results(job: Job, load: Callable[[], Data] | None = None) -> Iterator[Result
 
 def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
     folder = job.settings.folder / "trials" / job.trial
-    checkpoint = latest(folder)
+    checkpoint = from_first(lambda: latest(folder))  # others might see a newer one by now
+    first = rank() == 0
     identity = {
         "method": job.method,
         "params": job.params,
@@ -101,18 +104,19 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
                 points.append(measured.point)
                 if measured.shot:
                     shots[measured.point.point] = measured.shot
-            if test and epoch.index < epoch.epochs:
+            if first and test and epoch.index < epoch.epochs:
                 save_phase(folder, epoch.phase, epoch.state()["net"])
         seconds, began = seconds + time.monotonic() - began, time.monotonic()
         ending = None
         if epoch.index == epoch.epochs:
             digest = ""
-            if shots:
+            if first and shots:
                 digest = evidence.write(_evidence(job, shots, data), job.settings.folder)
             ending = Ending("COMPLETE", None, seconds, tuple(points), device_name(device), digest)
         result = Result(epoch.index, _now(), _metrics(epoch, validation), ending)
         past.append(result)
-        if result.done or epoch.phase_done or time.monotonic() - saved > INTERVAL:
+        due = result.done or epoch.phase_done or time.monotonic() - saved > INTERVAL
+        if first and due:
             saved = time.monotonic()
             content = {
                 "identity": identity,

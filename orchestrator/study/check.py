@@ -84,7 +84,8 @@ def prepared(
         elif not begun:
             _in_time(study, by_method, data.task)
     if study.resources.spread > 1:
-        _divisible(study, by_method, data)
+        with study.lines():
+            _divisible(study, by_method, data)
     _arithmetic(study)
     return Prepared(study, by_method, data)
 

@@ -108,7 +108,7 @@ def test_the_driver_is_told_what_fits_when_all_pods_are_there(tmp_path: Path) ->
     assert "--slots 12 " in job(tmp_path, cluster, study)["spec"]["entrypoint"]
     assert "--slots 8 " in job(tmp_path, cluster + "trial: {cpu: 2}\n", study)["spec"]["entrypoint"]
     pairs = cluster + "trial: {gpu: 2}\n"
-    assert "--slots 4 " in job(tmp_path, pairs, study)["spec"]["entrypoint"]
+    assert "--slots 2 " in job(tmp_path, pairs, study)["spec"]["entrypoint"]
     study = study.replace("64", "5")
     assert "--slots 5 " in job(tmp_path, cluster, study)["spec"]["entrypoint"]
 

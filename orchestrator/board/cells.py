@@ -19,7 +19,7 @@ from orchestrator.board.stats.intervals import Summary, accuracy, crossed_mean, 
 from orchestrator.board.stats.units import Floats, Units
 from orchestrator.record.evidence import Images, PerImage, Values
 from orchestrator.record.rows import Row
-from orchestrator.study.names import is_unreduced
+from orchestrator.study.identity import is_unreduced
 
 
 @dataclass(frozen=True)

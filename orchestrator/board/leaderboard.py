@@ -38,7 +38,7 @@ from orchestrator.board.stats.fronts import attainment
 from orchestrator.record.evidence import Images
 from orchestrator.record.result import OVER_BUDGET, REFUSED
 from orchestrator.record.rows import Row
-from orchestrator.study.names import is_unreduced, unreduced_name
+from orchestrator.study.identity import is_unreduced, unreduced_name
 
 
 def leaderboard(rows: Iterable[Row], rules: Rules, images: Images | None = None) -> Board:

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field
 
 from methods.errors import KubernetesError
 from orchestrator.kube.names import NAMESPACE
-from orchestrator.study.file import Resources
 from orchestrator.study.reading import Matching, Misfit, Strict, read_as
+from orchestrator.study.sections import Resources
 
 
 def _claim_uri(uri: str) -> str:

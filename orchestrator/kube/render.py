@@ -28,7 +28,8 @@ from orchestrator.kube.names import (
 )
 from orchestrator.kube.pods import DATA, RUNS, STUDY, Manifest
 from orchestrator.study.document import is_text, read
-from orchestrator.study.file import Resources, Study, load
+from orchestrator.study.file import Study, load
+from orchestrator.study.sections import Resources
 
 KUBERAY = "1.6"
 """The oldest KubeRay that knows every field that is rendered; the tests hold them against 1.7.0."""

@@ -17,7 +17,7 @@ from orchestrator.record.trials import EPOCHS
 from orchestrator.search.confirming import confirm_runs, unreduced_runs
 from orchestrator.study.budgets import Cost
 from orchestrator.study.file import Study
-from orchestrator.study.names import BASE
+from orchestrator.study.identity import BASE
 from orchestrator.study.space import spaces
 
 FEW = 2

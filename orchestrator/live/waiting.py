@@ -9,7 +9,7 @@ from orchestrator.board.words import listed, plural
 from orchestrator.live.follow import Sweep
 from orchestrator.record.trials import Ticket
 from orchestrator.search.confirming import awaited, confirm_plan, current, searched, searches
-from orchestrator.study.names import search_of
+from orchestrator.study.identity import search_of
 
 SHOWN = 8
 """Trials that wait each for a reason of its own, one by one; the others are counted."""

@@ -44,7 +44,7 @@ from orchestrator.record.trials import (
     told,
 )
 from orchestrator.study.file import Study
-from orchestrator.study.names import number_of, repeat_of, search_name, search_of, trial_name
+from orchestrator.study.identity import number_of, repeat_of, search_name, search_of, trial_name
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 

@@ -31,7 +31,7 @@ from orchestrator.record.journal import Journal
 from orchestrator.record.log import Log
 from orchestrator.record.trials import OPENING, running
 from orchestrator.study.file import Study
-from orchestrator.study.names import number_of, search_of, trial_name
+from orchestrator.study.identity import number_of, search_of, trial_name
 from orchestrator.study.space import Space, searches
 
 logger = logging.getLogger(__name__)

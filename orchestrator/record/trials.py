@@ -14,7 +14,7 @@ from orchestrator.record.events import End, Epoch, Role, Start
 from orchestrator.record.result import Outcome
 from orchestrator.record.rows import config_hash
 from orchestrator.study.budgets import Cost
-from orchestrator.study.names import number_of, trial_name
+from orchestrator.study.identity import number_of, trial_name
 from orchestrator.study.params import PREFIX
 from orchestrator.study.space import Space
 

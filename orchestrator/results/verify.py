@@ -37,7 +37,7 @@ from orchestrator.results.runs_check import check_curves, check_runs
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
 from orchestrator.study.file import Study
-from orchestrator.study.names import search_name, search_of
+from orchestrator.study.identity import search_name, search_of
 from orchestrator.study.params import derive
 
 TRIALS = "trials: tags, seals, seeds, hashes"

@@ -13,7 +13,7 @@ from methods.values import Params, Scalar
 from orchestrator.record.history import History
 from orchestrator.record.trials import Record, Ticket
 from orchestrator.study.file import Study
-from orchestrator.study.names import BASE, trial_name
+from orchestrator.study.identity import BASE, trial_name
 from orchestrator.study.params import ALIAS, PREFIX, flat, parts
 from orchestrator.study.space import Space
 

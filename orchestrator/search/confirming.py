@@ -10,7 +10,7 @@ from orchestrator.record.history import History
 from orchestrator.record.trials import Ticket
 from orchestrator.search.bases import effort, failed, of_search
 from orchestrator.study.file import Study
-from orchestrator.study.names import confirm_name, search_name, unreduced_name
+from orchestrator.study.identity import confirm_name, search_name, unreduced_name
 from orchestrator.study.params import unreduced
 from orchestrator.study.space import Space
 

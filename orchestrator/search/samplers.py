@@ -14,8 +14,9 @@ from scipy.stats import qmc
 from methods.values import Params, Scalar
 from orchestrator.record.trials import OVER
 from orchestrator.search.model.ehvi import condensed, improving
-from orchestrator.study.file import SearchPlan, Study
+from orchestrator.study.file import Study
 from orchestrator.study.params import derive
+from orchestrator.study.sections import SearchPlan
 from orchestrator.study.space import Space
 
 FEW = 32

@@ -11,7 +11,7 @@ from orchestrator.record.events import Start
 from orchestrator.record.history import History
 from orchestrator.record.trials import Record, Ticket
 from orchestrator.search.rungs import REMEMBERED, Curve, Plan, first_rung, outlook, stops
-from orchestrator.study.names import number_of, search_of, trial_name
+from orchestrator.study.identity import number_of, search_of, trial_name
 from orchestrator.study.params import recorded_parts
 
 

@@ -26,7 +26,7 @@ from orchestrator.record.events import (
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.result import Outcome
 from orchestrator.record.rows import Row, trial_rows
-from orchestrator.study.names import search_name, search_of
+from orchestrator.study.identity import search_name, search_of
 
 RUNNING = "RUNNING"
 """State of a row whose trial has no end yet: it is running or was interrupted."""

@@ -16,8 +16,9 @@ from methods.shipping.layers import CLEARLY, Layers
 from methods.training.contract import prove
 from methods.training.loop import check_parts
 from orchestrator.study.distributions import ends
-from orchestrator.study.file import Resources, Study
+from orchestrator.study.file import Study
 from orchestrator.study.params import original_of, parts
+from orchestrator.study.sections import Resources
 from orchestrator.study.space import Space, spaces
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from methods.names import same
 from methods.values import Scalar, shown
-from orchestrator.study.names import BASE
+from orchestrator.study.identity import BASE
 from orchestrator.study.reading import Misfit, Strict
 
 MOST_STEPS = 1_000_000

@@ -25,8 +25,8 @@ from orchestrator.study.distributions import (
     rank,
     spread,
 )
-from orchestrator.study.file import RESERVED, SearchPlan, Study
-from orchestrator.study.names import search_name
+from orchestrator.study.file import RESERVED, Study
+from orchestrator.study.identity import search_name
 from orchestrator.study.narrowing import Narrowing
 from orchestrator.study.params import (
     ALIAS,
@@ -41,6 +41,7 @@ from orchestrator.study.params import (
     unreduced,
 )
 from orchestrator.study.places import standing
+from orchestrator.study.sections import SearchPlan
 
 BATCH = PREFIX + "batch_size"
 CORNERS = 256

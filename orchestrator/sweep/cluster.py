@@ -21,7 +21,7 @@ from methods.files import NO_ROOM
 from methods.machine import cores
 from orchestrator.record.address import bounded
 from orchestrator.study.check import slots, slots_here
-from orchestrator.study.file import Resources
+from orchestrator.study.sections import Resources
 from orchestrator.sweep import signals
 
 for _name in ("ray.tune.tune", "ray.tune.execution.tune_controller"):

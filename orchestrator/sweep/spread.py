@@ -29,7 +29,7 @@ from methods.errors import PeerLost
 from methods.machine import tune_allocator
 from methods.parallel import rank
 from orchestrator.record.result import encode_result
-from orchestrator.study.file import Resources
+from orchestrator.study.sections import Resources
 from orchestrator.sweep.memory import watched
 from orchestrator.sweep.shared import get
 from orchestrator.sweep.worker import RESULT, SHARED, Trial

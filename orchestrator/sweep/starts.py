@@ -14,7 +14,7 @@ from orchestrator.record.provenance import Origin
 from orchestrator.search import bases
 from orchestrator.study.distributions import ends
 from orchestrator.study.file import Study
-from orchestrator.study.names import BASE
+from orchestrator.study.identity import BASE
 from orchestrator.study.params import parts
 from orchestrator.study.space import Space
 from orchestrator.trial import start

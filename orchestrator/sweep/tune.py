@@ -23,8 +23,8 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import DONE, Agenda
-from orchestrator.study.file import Resources
 from orchestrator.study.params import derive
+from orchestrator.study.sections import Resources
 from orchestrator.sweep import signals
 from orchestrator.sweep.shared import Handle
 from orchestrator.sweep.spread import CREW, GROUP, Crew, Groups, Spread

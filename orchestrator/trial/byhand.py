@@ -20,7 +20,7 @@ from orchestrator.board.words import macs_text, percent
 from orchestrator.record.events import Point
 from orchestrator.record.provenance import Origin
 from orchestrator.study.document import parsed
-from orchestrator.study.names import BASE
+from orchestrator.study.identity import BASE
 from orchestrator.study.params import ALIAS, PREFIX, parts
 from orchestrator.study.places import place_of_start
 from orchestrator.trial.kept import Keeper, trial_name

@@ -26,7 +26,7 @@ from orchestrator.search.replay import curves, tournament
 from orchestrator.search.replay.searchers import in_memory, named
 from orchestrator.search.replay.simulate import Searcher
 from orchestrator.study.file import Study
-from orchestrator.study.names import number_of, trial_name
+from orchestrator.study.identity import number_of, trial_name
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 

@@ -13,7 +13,7 @@ from orchestrator.board.model import UNREDUCED
 from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import verdict
 from orchestrator.record.evidence import PerImage
-from orchestrator.study.names import unreduced_name
+from orchestrator.study.identity import unreduced_name
 
 METHODS = ("dense", "skipnet", "resrep", "dsnet", "condconv")
 REDUCED = ("resrep", "dsnet")

@@ -12,7 +12,7 @@ from orchestrator.board.rules import Rules
 from orchestrator.board.verdict import notes, verdict
 from orchestrator.board.words import p_text
 from orchestrator.record.evidence import PerImage
-from orchestrator.study.names import unreduced_name
+from orchestrator.study.identity import unreduced_name
 
 RULES = Rules(budgets=(0.5, 1.0), primary=1.0, unreduced=True)
 IMAGES = 400

@@ -23,7 +23,8 @@ from orchestrator.record.events import (
     Role,
     Start,
 )
-from orchestrator.study.file import SearchPlan, Study
+from orchestrator.study.file import Study
+from orchestrator.study.sections import SearchPlan
 
 STUDY = Study.model_validate(
     {

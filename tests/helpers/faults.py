@@ -24,7 +24,7 @@ from orchestrator.record.ledger import Ledger
 from orchestrator.record.log import read_lines
 from orchestrator.record.rows import Row
 from orchestrator.study.file import Study, load
-from orchestrator.study.names import search_of, trial_name
+from orchestrator.study.identity import search_of, trial_name
 from orchestrator.study.space import searches
 
 FILE = """

@@ -22,7 +22,7 @@ from orchestrator.record.trials import Ticket
 from orchestrator.report.publish import Source, publish
 from orchestrator.search.confirming import confirm_plan, current
 from orchestrator.study.file import Study
-from orchestrator.study.names import search_name
+from orchestrator.study.identity import search_name
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space, searches
 

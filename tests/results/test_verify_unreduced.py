@@ -28,7 +28,7 @@ from orchestrator.results.verify import verified, verify
 from orchestrator.store import StoredRun
 from orchestrator.store.lines import NOTE
 from orchestrator.study.file import Study
-from orchestrator.study.names import is_unreduced
+from orchestrator.study.identity import is_unreduced
 from orchestrator.study.params import recorded_parts
 
 STUDY = Study.model_validate(

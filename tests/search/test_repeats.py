@@ -20,7 +20,7 @@ from orchestrator.search.agenda import Agenda
 from orchestrator.search.confirming import confirm_plan
 from orchestrator.search.window import Window
 from orchestrator.study.file import Study
-from orchestrator.study.names import number_of, search_of
+from orchestrator.study.identity import number_of, search_of
 from orchestrator.study.params import derive
 from orchestrator.study.space import searches
 

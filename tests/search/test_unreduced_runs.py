@@ -23,7 +23,7 @@ from orchestrator.search.agenda import Agenda
 from orchestrator.search.confirming import confirm_plan
 from orchestrator.search.plan import plan
 from orchestrator.study.file import Study
-from orchestrator.study.names import is_unreduced, unreduced_name
+from orchestrator.study.identity import is_unreduced, unreduced_name
 from orchestrator.study.params import derive, parts
 from orchestrator.study.space import searches
 

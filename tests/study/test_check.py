@@ -12,7 +12,8 @@ from methods.data.load import load
 from methods.errors import ClusterError, StudyError
 from methods.machine import cores
 from orchestrator.study.check import prepare, prepared, slots, slots_here
-from orchestrator.study.file import Resources, Study
+from orchestrator.study.file import Study
+from orchestrator.study.sections import Resources
 from orchestrator.study.space import spaces
 
 NODES = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 8)), min_size=1, max_size=4)

@@ -14,7 +14,8 @@ from methods.names import SYNONYMS, similar
 from methods.training.recipe import Recipe
 from methods.values import shown
 from orchestrator.kube import cluster
-from orchestrator.study.file import ConfirmPlan, Resources, SearchPlan, Study, load
+from orchestrator.study.file import Study, load
+from orchestrator.study.sections import ConfirmPlan, Resources, SearchPlan
 from orchestrator.study.space import spaces
 
 GOOD = """\

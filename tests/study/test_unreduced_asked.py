@@ -13,7 +13,7 @@ from methods.resrep.method import ResRep
 from methods.values import Params
 from orchestrator.cli import main
 from orchestrator.study.file import Study, load
-from orchestrator.study.names import (
+from orchestrator.study.identity import (
     confirm_name,
     is_unreduced,
     search_of,

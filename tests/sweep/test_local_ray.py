@@ -27,7 +27,7 @@ from ray.tune.search import Searcher
 from methods.data.load import load
 from methods.errors import ClusterError
 from orchestrator.record.result import decode_result
-from orchestrator.study.file import Resources
+from orchestrator.study.sections import Resources
 from orchestrator.sweep import cluster, shared
 from orchestrator.sweep.cluster import driver_path
 from orchestrator.sweep.tune import _death, _survive_memory_monitor

@@ -11,7 +11,7 @@ from orchestrator import store
 from orchestrator.board.choose import choose
 from orchestrator.results.verify import verify
 from orchestrator.study.file import load
-from orchestrator.study.names import unreduced_name
+from orchestrator.study.identity import unreduced_name
 
 TEXT = """
 name: repeated

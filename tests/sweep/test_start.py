@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from methods.errors import ClusterDown, ClusterError
-from orchestrator.study.file import Resources
+from orchestrator.study.sections import Resources
 from orchestrator.sweep import cluster
 from orchestrator.sweep.cluster import SLOW_START, preflight
 

@@ -17,8 +17,9 @@ from orchestrator.search.replay.simulate import Searcher
 from orchestrator.search.rungs import Plan
 from orchestrator.search.stopping import Stopping
 from orchestrator.search.window import Window
-from orchestrator.study.file import SearchPlan, Study
+from orchestrator.study.file import Study
 from orchestrator.study.params import derive
+from orchestrator.study.sections import SearchPlan
 from orchestrator.study.space import Space
 
 

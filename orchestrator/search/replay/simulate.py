@@ -27,7 +27,7 @@ from orchestrator.search.model.gaussian import Array
 from orchestrator.search.replay.curves import Table
 from orchestrator.search.replay.surrogate import Course, Surrogate
 from orchestrator.study.file import Study
-from orchestrator.study.names import number_of
+from orchestrator.study.identity import number_of
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space
 

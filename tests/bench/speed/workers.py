@@ -23,7 +23,7 @@ from methods.machine import cores, tune_allocator
 from methods.training.loop import train
 from methods.training.recipe import Recipe
 from orchestrator.study.check import slots_here
-from orchestrator.study.file import Resources
+from orchestrator.study.sections import Resources
 from tests.bench.speed.clock import Clock, Ratio
 from tests.bench.speed.goals import Finding, found
 from tests.bench.speed.pictures import Pictures

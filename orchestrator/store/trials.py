@@ -264,7 +264,10 @@ def _unpacked(content: Mapping[str, Any]) -> _TrialRun:
     Raises:
         ValueError, TypeError, KeyError: a damaged cache, which its checksum lets pass.
     """
-    rows = [Row(**{**row, "budgets": tuple(row["budgets"])}) for row in json.loads(content["rows"])]
+    rows = [
+        Row(**{**row, **{name: tuple(row[name]) for name in ("budgets", "serves")}})
+        for row in json.loads(content["rows"])
+    ]
     return _TrialRun(content["end"], content["logged"], content["trial"], rows)
 
 

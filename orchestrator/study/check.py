@@ -117,7 +117,7 @@ def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
         gpu = " and a GPU" if resources.gpu else ""
         cpus, gpus = sum(c for c, _ in nodes), sum(g for _, g in nodes)
         raise ClusterError(
-            f"the {spread} workers of a trial must fit, each with {resources.cpu:g} CPUs{gpu}, but "
+            f"the {spread} workers of a trial must fit, on {resources.cpu:g} CPUs{gpu} each, but "
             f"{held} do: there are {cpus:g} CPUs and {gpus:g} GPUs (nodes: {len(nodes)}); lower "
             "`resources` in the study",
             at=("resources",),

@@ -22,6 +22,7 @@ from orchestrator.search.replay.surrogate import Course
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
 from orchestrator.study.space import Space, spaces
+from orchestrator.sweep.spread import Groups
 from orchestrator.sweep.tune import _Scheduler, _Searcher
 from orchestrator.sweep.worker import RESULT
 from orchestrator.trial.job import Settings
@@ -101,7 +102,10 @@ def swept(what: Study, warm: Mapping[str, Sequence[FrozenTrial]], folder: Path) 
 def driven(agenda: Agenda, ledger: Ledger, order: random.Random, events: int) -> bool:
     """Whether the search came to its end within so many results."""
     settings = Settings("digits", 0, ledger.folder, "cpu", 1)
-    searcher, scheduler = _Searcher(agenda, ledger, settings, None), _Scheduler(agenda, 0, {})
+    searcher, scheduler = (
+        _Searcher(agenda, ledger, settings, None, None),
+        _Scheduler(agenda, 0, {}, Groups()),
+    )
     running: list[tuple[Any, Course, int]] = []
     for event in range(events):
         while len(running) < LAG:

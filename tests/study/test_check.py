@@ -74,7 +74,9 @@ def test_every_worker_of_a_trial_takes_cpus_and_at_most_one_gpu(
 
 
 def test_more_gpus_than_there_can_be_are_one_sentence() -> None:
-    with pytest.raises(ClusterError, match="the 4 workers of a trial must fit, each with 1 CPUs"):
+    with pytest.raises(
+        ClusterError, match="the 4 workers of a trial must fit, on 1 CPUs and a GPU each"
+    ):
         slots(Resources(gpu=4), [(16, 1), (16, 2)])
 
 

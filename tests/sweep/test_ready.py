@@ -36,7 +36,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             "",
             "study.yaml:8: a trial must fit one node, but it asks",
         ),
-        ("resources: {gpu: 64}", "", "a trial must fit one node"),
+        ("resources: {gpu: 64}", "", "the 64 workers of a trial must fit"),
         ("search: {from: nowhere}", "", "study.yaml:7: search.from"),
         ("recipe: {batch_size: 5000}", "", "study.yaml:2: a batch must not exceed"),
         ("", "--optuna nonsense", "database or a server must be a URL"),

@@ -26,6 +26,7 @@ from orchestrator.search import agenda as agendas
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.confirming import confirm_plan
 from orchestrator.search.samplers import propose
+from orchestrator.store import mirror
 from orchestrator.study.file import Study
 from orchestrator.study.space import spaces
 from orchestrator.sweep import run as sweep
@@ -141,9 +142,12 @@ def test_a_random_proposal_needs_no_history(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_a_trial_takes_three_writes_to_mlflow(
-    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("server", "writes"), [(True, 1), (False, 0)])
+def test_a_trial_takes_three_writes_to_a_server_and_none_of_its_own_to_a_file(
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, server: bool, writes: int
 ) -> None:
+    if server:
+        monkeypatch.setattr(mirror, "takes_many", lambda _: False)
     counts = []
     calls = Calls(monkeypatch)
     calls.of(MlflowClient, *WRITES)
@@ -158,7 +162,7 @@ def test_a_trial_takes_three_writes_to_mlflow(
         counts.append(calls.taken())
     few, many = counts
     more = {name: many.get(name, 0) - few.get(name, 0) for name in WRITES}
-    each = {"create_run": 8, "log_batch": 8, "set_terminated": 8}
+    each = dict.fromkeys(("create_run", "log_batch", "set_terminated"), 8 * writes)
     assert more == dict.fromkeys(WRITES, 0) | each
     assert "get_run" not in many
 

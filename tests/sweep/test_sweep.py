@@ -23,7 +23,11 @@ def written(folder: Path, text: str = FILE) -> Path:
         (("data: digits", "data: ./nowhere.parquet"), DataError, "nowhere"),
         (("batch_size: 64", "batch_size: 4096"), DataError, "batch"),
         (("[0.3, 1]", "[0.001]"), StudyError, "a budget must hold at least one configuration"),
-        (("search:", "resources: {gpu: 64}\nsearch:"), ClusterError, "64 GPUs"),
+        (
+            ("search:", "resources: {gpu: 64}\nsearch:"),
+            ClusterError,
+            "64 workers of a trial must fit",
+        ),
         (("dense:", "dnese:"), StudyError, "did you mean 'dense'?"),
     ],
 )

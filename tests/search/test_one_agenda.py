@@ -115,7 +115,8 @@ def driven(agenda: Agenda, ledger: Ledger, order: random.Random, events: int) ->
             number = int(config["trial"].rsplit("-", 1)[1])
             draw = np.random.default_rng(derive(ledger.study, f"{config['method']}/course", number))
             course, _ = COURSES[config["method"]].course(config["params"], draw)
-            running.append((SimpleNamespace(config=config), course, 0))
+            tune_trial = SimpleNamespace(config=config, trial_id=config["trial"])
+            running.append((tune_trial, course, 0))
         if not running:
             return agenda.finished
         trial, course, step = running.pop(order.randrange(len(running)))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, TypeVar
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -43,14 +42,12 @@ def together() -> Iterator[None]:
     if workers() == 1:
         yield
         return
-    plain = F.dropout
+    norm, dropout = F.batch_norm, F.dropout
+    F.batch_norm, F.dropout = partial(batch_norm, norm), partial(_dropout, dropout)
     try:
-        with (
-            mock.patch.object(F, "batch_norm", partial(batch_norm, F.batch_norm)),
-            mock.patch.object(F, "dropout", partial(_dropout, plain)),
-        ):
-            yield
+        yield
     finally:
+        F.batch_norm, F.dropout = norm, dropout
         _batch.sizes = ()
 
 

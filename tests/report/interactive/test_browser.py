@@ -86,6 +86,14 @@ def marks(page, kind="cells"):
     return all_of(page, f"#accuracy .plot a[data-key^={kind[:-1]}]")
 
 
+def positions(page):
+    """Where the marks stand, in pixels; read at once: a figure may be drawn anew meanwhile."""
+    found = "document.querySelectorAll('#accuracy .plot a[data-key^=cell]')"
+    return page.execute_script(
+        f"return Array.from({found}, mark => mark.getBoundingClientRect().x)"
+    )
+
+
 def card(page):
     shown = page.find_element(By.ID, "card")
     return shown.text if shown.is_displayed() else ""
@@ -184,12 +192,12 @@ def test_every_cost_has_its_figure(page, path):
 
 
 def test_zoom_enlarges_and_reset_restores(page):
-    before = [mark.rect["x"] for mark in marks(page)]
+    before = positions(page)
     for _ in range(4):
         page.find_element(By.CSS_SELECTOR, "[aria-label='Zoom in']").click()
     assert len(marks(page)) < len(before)
     page.find_element(By.CSS_SELECTOR, "[aria-label='Reset the zoom']").click()
-    assert [mark.rect["x"] for mark in marks(page)] == before
+    assert positions(page) == before
 
 
 def test_arrows_walk_the_marks_and_one_tab_leaves_them(page):

@@ -13,7 +13,8 @@ from torch import Tensor
 from methods.api import Task
 from methods.data import sources
 from methods.data.parts import Fit, Part, Source
-from methods.data.splits import Augment, Resident, Split, Streamed
+from methods.data.splits import Augment, Resident, Split
+from methods.data.streams import Streamed
 from methods.errors import DataError
 
 __all__ = ["LIMIT_BYTES", "Arrays", "Augment", "Data", "Reading", "Split", "check", "load"]

@@ -1,20 +1,21 @@
 """Samples of one split as normalised batches: resident on the device, or decoded as they come."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from methods.api import Images, Labels
-from methods.data.parts import Part
 from methods.parallel.group import own_rows
 
 Pixels = UInt8[Tensor, "batch height width channels"]
+Rows = Int[Tensor, " _"]
+SomePixels = UInt8[Tensor, "_ height width channels"]
+"""Batches that need not be alike in size."""
 
 BLOCK = 1 << 18
 """Bytes of pixels that are taken together: batches of tiny images cost calls, not bytes."""
@@ -68,13 +69,14 @@ class Store(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where `take` wants its rows and leaves its pixels."""
+        """Where `each` wants its rows and leaves its pixels."""
 
     @property
     def ahead(self) -> int:
         """Samples that are best taken together."""
 
-    def take(self, rows: Int[Tensor, " batch"], shift: Shift | None) -> Pixels: ...
+    def each(self, batches: Sequence[Rows]) -> Iterator[SomePixels]:
+        """The pixels of each batch of rows in turn; those that follow may be read ahead."""
 
 
 @dataclass(frozen=True)
@@ -91,32 +93,8 @@ class Resident:
     def ahead(self) -> int:
         return max(1, BLOCK // self.pixels[0].numel())
 
-    def take(self, rows: Int[Tensor, " batch"], shift: Shift | None) -> Pixels:
-        """The pixels of these rows, shifted."""
-        pixels = self.pixels.index_select(0, rows)
-        return pixels if shift is None else shifted(pixels, shift)
-
-
-@dataclass(frozen=True)
-class Streamed:
-    """Pixels decoded from their source batch by batch, on the host."""
-
-    part: Part
-    index: Int[np.ndarray, " samples"]
-    """Rows of the part that this split holds."""
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    @property
-    def ahead(self) -> int:
-        return 1
-
-    def take(self, rows: Int[Tensor, " batch"], shift: Shift | None) -> Pixels:
-        """The pixels of these rows, decoded and shifted."""
-        pixels = torch.from_numpy(self.part.pixels(self.index[rows.numpy()]))
-        return pixels if shift is None else shifted(pixels, shift)
+    def each(self, batches: Sequence[Rows]) -> Iterator[SomePixels]:
+        return (self.pixels.index_select(0, rows) for rows in batches)
 
 
 class Split:
@@ -170,10 +148,13 @@ class Split:
             shift = shift.at(own) if shift else None
             batch_size = len(own_rows(batch_size, batch_size, *worker))
         block = batch_size * max(1, self.store.ahead // batch_size)
-        for start in range(0, end, block):
-            rows = order[start : min(start + block, end)]
-            moves = shift.rows(start, start + len(rows)) if shift else None
-            images = self._normalised(self.store.take(self._rows[rows], moves))
+        starts = range(0, end, block)
+        blocks = [order[start : min(start + block, end)] for start in starts]
+        pixels = self.store.each([self._rows[rows] for rows in blocks])
+        for start, rows, taken in zip(starts, blocks, pixels, strict=True):
+            here = taken.to(self.labels.device)
+            moved = shifted(here, shift.rows(start, start + len(rows))) if shift else here
+            images = self._normalised(moved)
             labels = self.labels[rows.to(self.labels.device)]
             pairs = (torch.split(part, batch_size) for part in (images, labels))
             yield from zip(*pairs, strict=True)
@@ -205,7 +186,8 @@ class Split:
     def head(self, samples: int) -> tuple[Images, Labels]:
         """The first samples, at most as many as there are, as they are evaluated."""
         rows = torch.arange(min(samples, len(self)), device=self.store.device)
-        return self._normalised(self.store.take(self._rows[rows], None)), self.labels[:samples]
+        (pixels,) = self.store.each([self._rows[rows]])
+        return self._normalised(pixels.to(self.labels.device)), self.labels[:samples]
 
     def _draws(
         self, shuffle: torch.Generator | None, augment: Augment | None
@@ -215,13 +197,12 @@ class Split:
             order = torch.arange(len(self))
         else:
             order = torch.randperm(len(self), generator=shuffle, device=shuffle.device)
-        if augment is None:
-            return order.to(place), None
-        return order.to(place), augment.draw(len(self)).to(place)
+        shift = None if augment is None else augment.draw(len(self)).to(self.labels.device)
+        return order.to(place), shift
 
     def _normalised(self, pixels: Pixels) -> Images:
         batch, height, width, channels = pixels.shape
-        values = pixels.to(self.labels.device).float().view(batch, -1)
+        values = pixels.float().view(batch, -1)
         shift, scale = (per.repeat(height * width) for per in (self._shift, self._scale))
         values.sub_(shift).mul_(scale)  # whole images in a row: a channel at a time is slow
         return values.view(batch, height, width, channels).permute(0, 3, 1, 2)

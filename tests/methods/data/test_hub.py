@@ -17,7 +17,8 @@ from PIL import Image
 from methods.data import sources
 from methods.data.load import Data, check, load
 from methods.data.reading import hub
-from methods.data.splits import Augment, Resident, Split, Streamed
+from methods.data.splits import Augment, Resident, Split
+from methods.data.streams import Streamed
 from methods.errors import DataError
 
 CLASSES = ["cat", "dog", "eel"]

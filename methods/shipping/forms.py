@@ -8,6 +8,8 @@ whatever form is chosen here.
 """
 
 import copy
+import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -24,6 +26,7 @@ from methods.macs import quiet
 from methods.shipping.choices import Choices, Question
 from methods.shipping.clock import Clock, race, steady, wait
 from methods.shipping.convolutions import convolution_forms, has_forms
+from methods.training.engines import ByEngine, Engine, engines
 
 DEARER = ("dense", "experts", "spread/2", "spread/4")
 """Forms that execute more MACs than the price of the layer."""
@@ -34,6 +37,10 @@ PORTION = 16
 """Images that a CPU may run at a time instead of the whole batch, and that layers are timed on."""
 WORTH = 0.95
 """Another form replaces the default if it takes at most this fraction of the default's time."""
+TOLERANCE = 1e-3
+"""Largest error of an engine's logits, as a fraction of the largest: rounding, in any precision."""
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -77,6 +84,11 @@ class Fastest(nn.Module):
             return self.net(images)  # type: ignore[no-any-return]
         return torch.cat([self.net(some) for some in torch.split(images, self.portion)])
 
+    def by(self, engine: Engine, device: torch.device) -> "Fastest":
+        """The same network, executed by another engine."""
+        net = ByEngine(self.net, engine, device)
+        return Fastest(net, self.batch, self.portion, f"{self.forms}, {engine}")
+
 
 class _Way(NamedTuple):
     """How a whole network runs."""
@@ -109,10 +121,11 @@ def fastest(
         question = {"network": repr(net), **_place(images)}
         stored = tuner.choices.recall(question, list(ways))
         if stored is not None:
-            return tuner.formed(net, images, ways[stored])
+            return tuner.executed(tuner.formed(net, images, ways[stored]), images, question)
         built = {name: tuner.formed(net, images, way) for name, way in ways.items()}
         calls = {name: partial(network, images) for name, network in built.items()}
-        return built[tuner.best(question, calls, images.device)]
+        best = built[tuner.best(question, calls, images.device)]
+        return tuner.executed(best, images, question)
 
 
 def tuned_layers(net: nn.Module, images: Images, choices: Choices | None = None) -> Fastest:
@@ -179,6 +192,32 @@ class _Tuner(NamedTuple):
         counts = Counter(layer.name for layer in layers.values())
         return Fastest(twin, len(images), way.portion, _words(way, counts, len(images)))
 
+    def executed(self, network: Fastest, images: Images, asked: Question) -> Fastest:
+        """The network as its fastest engine executes it; one whose values differ is left out."""
+        eager, *others = engines(images.device)
+        if not others:
+            return network
+        question = {"engine of": network.forms, **asked}
+        stored = self.choices.recall(question, [eager, *others])
+        options = [engine for engine in others if stored in (None, engine)]
+        built: dict[str, Fastest] = {eager: network}
+        for engine in options:
+            twin = network.by(engine, images.device)
+            if reason := _difference(twin, network, images):
+                logger.warning("%s is not executed by %s: %s", network.forms, engine, reason)
+            else:
+                built[engine] = twin
+        if stored is None:
+            finished = {
+                name: partial(_finished, partial(each, images), images.device)
+                for name, each in built.items()
+            }
+            seconds = dict.fromkeys(others, math.inf) | race(finished, self.clock)
+            least = min(seconds, key=seconds.__getitem__)
+            stored = least if seconds[least] < WORTH * seconds[eager] else eager
+            self.choices.keep(question, stored, seconds)
+        return built.get(stored, network)
+
     def form(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> Formed:
         """A layer in its fastest form for these inputs."""
         forms = _forms(layer, *inputs)
@@ -233,6 +272,16 @@ def _laid_out(form: nn.Module, inputs: tuple[Tensor, ...], layout: torch.memory_
 def _finished(call: Callable[[], Tensor], device: torch.device) -> None:
     call()
     wait(device)
+
+
+def _difference(twin: Fastest, network: Fastest, images: Images) -> str:
+    """Why the twin cannot replace the network, or its largest error; empty if it can."""
+    try:
+        values, wanted = twin(images), network(images)
+    except Exception as error:  # whatever a compiler raises
+        return " ".join(str(error).split())[:200]
+    apart = float((values - wanted).abs().max() / wanted.abs().max())
+    return "" if apart <= TOLERANCE else f"its logits differ by {apart:.1e} of the largest"
 
 
 def _layout(features: Tensor) -> str:

@@ -5,6 +5,7 @@ trial that was paused equals one that was not, bit for bit on one CPU.
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import logging
@@ -24,6 +25,7 @@ from methods.data.splits import count_batches
 from methods.errors import DataError, Diverged, MethodError
 from methods.machine import native_bf16
 from methods.parallel.group import align, backward, check_alike, total
+from methods.training.engines import run_by
 from methods.training.recipe import Recipe, learning_rate, optimiser
 
 __all__ = ["Epoch", "Recipe", "plan_epochs", "train"]
@@ -236,9 +238,11 @@ def _epochs(
         done = int(state["epoch"])
         trial.net.load_state_dict(state["net"])
         trial.randomness.restore(state["generators"])
-    for phase, start, end in plan:
+    for written, start, end in plan:
         if done >= end:
             continue
+        executed = run_by(trial.recipe.engine, written.loss, trial.place)
+        phase = dataclasses.replace(written, loss=executed)
         sgd = optimiser(phase.parameters(trial.net), trial.recipe, phase)
         if state is not None and start < done:
             sgd.load_state_dict(dict(state["optimiser"]))

@@ -9,6 +9,7 @@ from pydantic import Field
 from methods.api import Group, Phase, Settings
 from methods.errors import MethodError
 from methods.schedules import SCHEDULES, warmup
+from methods.training.engines import Engine
 
 
 class Recipe(Settings):
@@ -39,6 +40,10 @@ class Recipe(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; `auto` is bf16 on a GPU that supports it, and fp32 elsewhere,
     so that a study gives the same numbers on CPUs with and without bf16."""
+    engine: Annotated[Engine, Field(exclude_if=lambda engine: engine == "eager")] = "eager"
+    """How a step's loss and gradient are executed: as written, compiled by torch.compile, or
+    compiled into CUDA graphs. The numbers are the same, to rounding. `isoflop plan` measures on a
+    GPU which is fastest; compiling takes minutes and pays in long trials of small networks."""
 
 
 def learning_rate(recipe: Recipe, phase: Phase[Any], progress: float) -> float:

@@ -179,7 +179,22 @@ def packed(packing: Packing) -> str:
         f"Trials at once on one {packing.device}, and their total throughput ({packing.method}, "
         f"defaults): {paces}; one trial takes {packing.memory:.0%} of its memory. Proposed: "
         f"`resources: {{gpu: {1 / packing.trials:g}}}`, {plural(packing.trials, 'trial')} on each."
+        f"{_by_engine(packing)}"
     )
+
+
+def _by_engine(packing: Packing) -> str:
+    """The measured throughput of one trial by each engine, and what to write into the study."""
+    if not packing.engines:
+        return ""
+    paces = ", ".join(
+        f"{name} does not train" if rate is None else f"{name} x{rate / packing.throughput[1]:.2f}"
+        for name, rate in packing.engines.items()
+    )
+    advice = "no other engine is worth its compilation"
+    if packing.engine != "eager":
+        advice = f"`recipe: {{engine: {packing.engine}}}`, at the cost of minutes of compilation"
+    return f" Engines of one trial: {paces}. Proposed: {advice}."
 
 
 def _detectable(plan: Plan) -> Iterator[RenderableType]:

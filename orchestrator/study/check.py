@@ -172,6 +172,14 @@ def _divisible(study: Study, by_method: Mapping[str, Space], data: Data) -> None
                 f"package and a trial has {workers} workers; set one worker",
                 at=place,
             )
+        recipe = parts(space.method, {**space.fixed, **space.defaults()})[1]
+        if recipe.engine != "eager" or "recipe.engine" in space.free:
+            raise StudyError(
+                f"several workers train by the engine `eager` alone, but {name!r} has "
+                f"`{recipe.engine}` and a trial has {workers} workers; delete `recipe.engine`, or "
+                "set one worker",
+                at=place,
+            )
         least = min(_batch_sizes(space))
         if least < 2 * workers:
             raise StudyError(

@@ -8,7 +8,7 @@ import multiprocessing
 import queue
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.synchronize import Barrier
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 
 from methods.data.load import Reading
 from methods.machine import device_name, tune_allocator
+from methods.training.engines import Engine, engines
 from methods.training.loop import train
 from methods.values import Params
 from orchestrator.study.params import parts
@@ -47,6 +48,16 @@ class Packing:
     """Fraction of the device's memory that one trial takes."""
     trials: int
     """Proposed number of trials at once on one device."""
+    engines: Mapping[Engine, float | None] = field(default_factory=dict)
+    """Training samples per second of one trial by each other engine (`recipe.engine`); None where
+    it does not train."""
+
+    @property
+    def engine(self) -> Engine:
+        """The proposed engine: `eager` unless another is faster by more than a twentieth."""
+        rates: dict[Engine, float] = {"eager": self.throughput[1] / ENOUGH}
+        rates |= {name: rate for name, rate in self.engines.items() if rate is not None}
+        return max(rates, key=rates.__getitem__)
 
 
 class Trial(NamedTuple):
@@ -75,12 +86,15 @@ def packing(
         memory = memory or max(0.0, max(used for _, used in measurements) - before) / count
     if not throughput:
         return None
+    _, *others = engines(torch.device(device))
+    by_engine = {engine: _rate(trial, device, engine, seconds) for engine in others}
     return Packing(
         device=device_name(device),
         method=trial.method,
         throughput=throughput,
         memory=memory,
         trials=choose(throughput),
+        engines=by_engine,
     )
 
 
@@ -111,6 +125,13 @@ def _beside(
             process.kill()
             process.join()
     return None if None in measurements else measurements
+
+
+def _rate(trial: Trial, device: str, engine: Engine, seconds: float) -> float | None:
+    """Samples per second of one trial by another engine, compiled before the clock starts."""
+    other = trial._replace(params={**trial.params, "recipe.engine": engine})
+    measured = _beside(other, device, 1, seconds)
+    return None if measured is None else measured[0][0]
 
 
 def _work(trial: Trial, device: str, seconds: float, barrier: Barrier, answers: Any) -> None:

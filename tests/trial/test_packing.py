@@ -10,6 +10,7 @@ from methods.data.load import Reading
 from orchestrator.cli.plan_table import packed
 from orchestrator.search.plan import Plan, plan
 from orchestrator.study.file import Study
+from orchestrator.trial import packing as packing_room
 from orchestrator.trial.packing import Packing, Trial, choose, packing
 
 TRIAL = Trial(
@@ -68,6 +69,34 @@ def test_the_proposal_is_what_to_write_into_the_study() -> None:
     assert "2% of its memory" in said
     assert "`resources: {gpu: 0.25}`, 4 trials on each" in said
     assert "1 trial on each" in packed(replace(FOUND, trials=1))
+
+
+@pytest.mark.parametrize(
+    ("rates", "engine"),
+    [
+        ({}, "eager"),
+        ({"compiled": 104.0, "graphs": 90.0}, "eager"),
+        ({"compiled": 130.0, "graphs": 160.0}, "graphs"),
+        ({"compiled": 130.0, "graphs": None}, "compiled"),
+        ({"compiled": None, "graphs": None}, "eager"),
+    ],
+)
+def test_the_proposed_engine_is_worth_its_compilation(
+    rates: dict[str, float | None], engine: str
+) -> None:
+    found = replace(FOUND, engines=rates)
+    assert found.engine == engine
+    said = packed(found)
+    assert (f"`recipe: {{engine: {engine}}}`" in said) == (engine != "eager")
+    assert said.count("does not train") == sum(rate is None for rate in rates.values())
+
+
+@pytest.mark.full
+def test_engines_are_measured_beside_the_eager_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing_room, "engines", lambda _device: ("eager", "compiled"))
+    found = packing(TRIAL, "cpu", at_once=(1,), seconds=0.1)
+    assert found is not None
+    assert (found.engines["compiled"] or 0) > 0
 
 
 def test_without_a_gpu_the_plan_has_no_proposal_and_json_keeps_one() -> None:

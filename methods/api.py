@@ -30,6 +30,8 @@ for the weights of a mixture."""
 Family = Literal["cifar", "imagenet"]
 """Kind of backbone: three stages for small images, or four for large ones."""
 
+Optimiser = Literal["sgd", "rmsprop", "adamw"]
+
 BACKBONE = "backbone."
 """Prefix of the state of a network's backbone."""
 
@@ -140,8 +142,12 @@ class Phase(Generic[N]):
     many steps over a part as over the whole split."""
     lr: float | None = None
     """Peak learning rate of this phase; None means the recipe's."""
-    schedule: Literal["cosine", "step", "constant"] | None = None
+    schedule: Literal["cosine", "step", "exponential", "constant"] | None = None
     """Learning-rate schedule of this phase; None means the recipe's."""
+    optimiser: Optimiser | None = None
+    """The optimiser whose steps this phase is derived for, others being refused; None: any."""
+    averaged: bool = True
+    """Whether weights may be averaged over the steps of this phase, where the recipe does so."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,11 @@ def step(progress: float, at: Sequence[float] = (0.5, 0.75), factor: float = 0.1
     return float(factor**passed)
 
 
+def exponential(progress: float, every: float = 2.4 / 350, factor: float = 0.97) -> float:
+    """`factor` to the power of the intervals passed (EfficientNet: every 2.4 of 350 epochs)."""
+    return float(factor ** int(progress / every + 1e-9))
+
+
 def constant(progress: float) -> float:  # noqa: ARG001
     """The peak throughout."""
     return 1.0
@@ -29,6 +34,6 @@ def warmup(progress: float, fraction: float, start: float = 0.1) -> float:
 
 
 SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
-    {"cosine": cosine, "step": step, "constant": constant}
+    {"cosine": cosine, "step": step, "exponential": exponential, "constant": constant}
 )
 """The schedules that a recipe or a phase may name."""

@@ -134,19 +134,21 @@ class Split:
         augment: Augment | None = None,
         drop_short: bool = False,
         worker: tuple[int, int] = (0, 1),
+        most: int = 1,
     ) -> Iterator[tuple[Images, Labels]]:
         """One pass over the split, in an order drawn from `shuffle` or in its own.
 
         `drop_short` leaves out a last batch as `count_batches` says. `worker`, a rank and a number
-        of workers, gives its part of each batch alone: the draws are those of whole batches.
+        of workers, gives its part of each batch alone, or of each of its pieces, which are at
+        `most` so many: the draws are those of whole batches.
         """
         order, shift = self._draws(shuffle, augment)
         end = batch_size * count_batches(len(self), batch_size, drop_short=drop_short)
         if worker[1] > 1:
-            own = own_rows(min(end, len(self)), batch_size, *worker)
+            own = own_rows(min(end, len(self)), batch_size, *worker, most)
             order, end = order[own.to(order.device)], len(own)
             shift = shift.at(own) if shift else None
-            batch_size = len(own_rows(batch_size, batch_size, *worker))
+            batch_size = len(own_rows(batch_size, batch_size, *worker, most))
         block = batch_size * max(1, self.store.ahead // batch_size)
         starts = range(0, end, block)
         blocks = [order[start : min(start + block, end)] for start in starts]

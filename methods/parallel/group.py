@@ -6,7 +6,7 @@ worker that dies shows in the others as `PeerLost`.
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -36,12 +36,21 @@ def slices(samples: int, count: int) -> list[slice]:
     return [slice(*ends) for ends in itertools.pairwise(starts)]
 
 
-def own_rows(samples: int, batch_size: int, rank: int, count: int) -> Int[Tensor, " rows"]:
-    """Which of so many samples, batch after batch, are those of one of `count` workers."""
-    rows = torch.arange(samples)
-    return torch.cat(
-        [batch[slices(len(batch), count)[rank]] for batch in torch.split(rows, batch_size)]
-    )
+def pieces(images: int, most: int) -> list[slice]:
+    """The consecutive pieces of a batch, at most so many; each has two images or is the batch."""
+    return slices(images, max(1, min(most, images // 2)))
+
+
+def own_rows(
+    samples: int, batch_size: int, rank: int, count: int, most: int = 1
+) -> Int[Tensor, " rows"]:
+    """Which of so many samples, batch after batch, are those of one of `count` workers.
+
+    It has its share of each of the pieces, at most so many, of each batch.
+    """
+    batches = torch.split(torch.arange(samples), batch_size)
+    parts = [batch[piece] for batch in batches for piece in pieces(len(batch), most)]
+    return torch.cat([part[slices(len(part), count)[rank]] for part in parts])
 
 
 def total(values: Tensor) -> Tensor:
@@ -93,17 +102,18 @@ def align(net: nn.Module) -> None:
                 dist.broadcast(value.data, src=0)
 
 
-def backward(loss: Tensor, share: float, optimiser: torch.optim.Optimizer) -> None:
-    """The gradient of the whole batch's loss, on every worker.
+def backward(loss: Tensor, share: float) -> None:
+    """Adds the gradient of a loss that is a mean over images which are this share of a batch."""
+    (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
 
-    `loss` is a mean over the images of this worker, which are this `share` of the batch. The
-    gradients cross the wire in one piece.
+
+def gather(parameters: Sequence[nn.Parameter]) -> None:
+    """Sums the gradients over the workers, so that all have those of the whole batch.
+
+    They cross the wire in one piece.
     """
     if workers() == 1:
-        loss.backward()  # type: ignore[no-untyped-call]
         return
-    (loss * share).backward()  # type: ignore[no-untyped-call]
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     gradients = [p.grad for p in parameters if p.grad is not None]
     whole = total(torch.cat([gradient.flatten() for gradient in gradients]))
     parts = torch.split(whole, [gradient.numel() for gradient in gradients])

@@ -229,6 +229,8 @@ class ResRep(Method):
                 finish=self._finish,
                 lr=self.prune_lr,
                 schedule="cosine",
+                optimiser="sgd",
+                averaged=self.proximal,
             ),
         ]
         return [phase for phase in phases if phase.share]

@@ -4,19 +4,18 @@ To stop is to cease iterating; to pause is to store `Epoch.state()` and pass it 
 trial that was paused equals one that was not, bit for bit on one CPU.
 """
 
-import contextlib
 import dataclasses
 import functools
 import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods import parallel
 from methods.api import Images, Labels, Method, Network, Phase
@@ -24,9 +23,11 @@ from methods.data.load import Augment, Data, check
 from methods.data.splits import count_batches
 from methods.errors import DataError, Diverged, MethodError
 from methods.machine import native_bf16
-from methods.parallel.group import align, backward, check_alike, total
+from methods.parallel.group import align, backward, check_alike, gather, total
+from methods.training.average import Average
 from methods.training.engines import run_by
-from methods.training.recipe import Recipe, learning_rate, optimiser
+from methods.training.randomness import Randomness
+from methods.training.recipe import Recipe, check_recipe, learning_rate, optimiser, trained
 
 __all__ = ["Epoch", "Recipe", "plan_epochs", "train"]
 
@@ -53,7 +54,7 @@ class Epoch:
     seconds: float
     """Training time of this epoch, in seconds."""
     net: Network
-    """The network itself, not a copy."""
+    """The network itself, not a copy; with the average of its weights, where the recipe has one."""
     points: Callable[[], Mapping[str, Network]]
     """Operating points of the phase, valid once it is done."""
     state: Callable[[], dict[str, Any]]
@@ -78,7 +79,8 @@ def train(
     this process has workers beside it (`methods.parallel`), all of them train this one network.
 
     Raises:
-        MethodError: fewer epochs than phases, or the checkpoint of another method.
+        MethodError: fewer epochs than phases, an optimiser that a phase does not take, or the
+            checkpoint of another method.
         DataError: one class, fewer samples than a batch, or a phase without samples.
         Diverged: a loss or a weight that is not finite.
         PeerLost: another worker of the trial died.
@@ -86,10 +88,11 @@ def train(
     check(data, recipe.batch_size)
     phases = method.phases(recipe.label_smoothing)
     check_parts(phases, data)
+    check_recipe(phases, recipe)
     epochs = recipe.epochs if state is None else _checked_length(state, method, recipe)
     plan = plan_epochs(phases, epochs)
     place = torch.device(device)
-    randomness = _Randomness.of(seed, place)
+    randomness = Randomness.of(seed, place)
     with randomness.initialising():
         net: Network = method.build(data.task)
         if start is not None and state is None:
@@ -139,71 +142,6 @@ def plan_epochs(phases: Sequence[Phase[Any]], epochs: int) -> list[tuple[Phase[A
     return list(zip(phases, [0, *ends[:-1]], ends, strict=True))
 
 
-@dataclass
-class _Randomness:
-    """The generators of one trial, and the state of torch's global ones between its epochs."""
-
-    place: torch.device
-    seeds: tuple[int, int, int, int]
-    """Seeds of initialisation, layers, order and augmentation."""
-    order: torch.Generator = field(default_factory=torch.Generator)
-    augment: torch.Generator = field(default_factory=torch.Generator)
-    layers: dict[str, Tensor] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, seed: int, place: torch.device) -> "_Randomness":
-        children = np.random.SeedSequence(seed).spawn(4)
-        seeds = [int(child.generate_state(1, np.uint64)[0] >> np.uint64(1)) for child in children]
-        randomness = cls(place, (seeds[0], seeds[1], seeds[2], seeds[3]))
-        randomness.order.manual_seed(seeds[2])
-        randomness.augment.manual_seed(seeds[3])
-        return randomness
-
-    @contextlib.contextmanager
-    def initialising(self) -> Iterator[None]:
-        """Inside, torch's global generators start from the seed of initialisation."""
-        with self._forked():
-            self._seed(self.seeds[0])
-            yield
-
-    @contextlib.contextmanager
-    def training(self) -> Iterator[None]:
-        """Inside, torch's global generators continue from their state after the last epoch."""
-        with self._forked():
-            self._seed(self.seeds[1])
-            if self.layers:
-                torch.set_rng_state(self.layers["cpu"])
-            if "cuda" in self.layers and self.place.type == "cuda":
-                torch.cuda.set_rng_state(self.layers["cuda"], self.place)
-            yield
-            self.layers = {"cpu": torch.get_rng_state()}
-            if self.place.type == "cuda":
-                self.layers["cuda"] = torch.cuda.get_rng_state(self.place)
-
-    def state(self) -> dict[str, Tensor]:
-        return {
-            "order": self.order.get_state(),
-            "augment": self.augment.get_state(),
-            **{f"layers_{name}": tensor.clone() for name, tensor in self.layers.items()},
-        }
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.order.set_state(state["order"].cpu())
-        self.augment.set_state(state["augment"].cpu())
-        names = [name for name in state if name.startswith("layers_")]
-        self.layers = {name.removeprefix("layers_"): state[name].cpu() for name in names}
-
-    def _seed(self, seed: int) -> None:
-        torch.default_generator.manual_seed(seed)
-        if self.place.type == "cuda":
-            with torch.cuda.device(self.place):
-                torch.cuda.manual_seed(seed)
-
-    def _forked(self) -> contextlib.AbstractContextManager[None]:
-        devices = [self.place] if self.place.type == "cuda" else []
-        return torch.random.fork_rng(devices=devices)
-
-
 @dataclass(frozen=True)
 class _Trial:
     method: Method
@@ -211,7 +149,7 @@ class _Trial:
     recipe: Recipe
     place: torch.device
     net: Network
-    randomness: _Randomness
+    randomness: Randomness
     epochs: int
     bf16: bool
 
@@ -219,15 +157,38 @@ class _Trial:
         """What must be the same on all workers of a trial."""
         return {**self.net.state_dict(), **self.randomness.state()}
 
-    def state(self, index: int, sgd: torch.optim.Optimizer) -> dict[str, Any]:
+    def state(self, index: int, descent: "_Descent") -> dict[str, Any]:
         return {
             "method": _identity(self.method),
             "epochs": self.epochs,
             "epoch": index,
             "net": _on_host(self.net.state_dict()),
-            "optimiser": _on_host(sgd.state_dict()),
+            **_on_host(descent.state()),
             "generators": self.randomness.state(),
         }
+
+
+class _Descent(NamedTuple):
+    """What turns gradients into weights in one phase."""
+
+    phase: Phase[Any]
+    steps: torch.optim.Optimizer
+    average: Average | None
+
+    @classmethod
+    def of(cls, trial: _Trial, phase: Phase[Any]) -> "_Descent":
+        steps = optimiser(phase.parameters(trial.net), trial.recipe, phase)
+        decay = trial.recipe.average if phase.averaged else 0.0
+        return cls(phase, steps, Average(trial.net, trained(steps), decay) if decay else None)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.steps.load_state_dict(dict(state["optimiser"]))
+        if self.average is not None:
+            self.average.restore(state["average"])
+
+    def state(self) -> dict[str, Any]:
+        average = {} if self.average is None else {"average": self.average.state()}
+        return {"optimiser": self.steps.state_dict(), **average}
 
 
 def _epochs(
@@ -243,14 +204,15 @@ def _epochs(
             continue
         executed = run_by(trial.recipe.engine, written.loss, trial.place)
         phase = dataclasses.replace(written, loss=executed)
-        sgd = optimiser(phase.parameters(trial.net), trial.recipe, phase)
+        descent = _Descent.of(trial, phase)
         if state is not None and start < done:
-            sgd.load_state_dict(dict(state["optimiser"]))
+            descent.restore(state)
         for index in range(max(start, done), end):
             began = time.perf_counter()
             with trial.randomness.training(), parallel.together():
-                loss, lr = _one_epoch(trial, phase, sgd, index, (start, end))
+                loss, lr = _one_epoch(trial, descent, index, (start, end))
                 if index + 1 == end:
+                    descent = descent._replace(average=None)  # it is what the phase leaves
                     _finish(trial, phase)
             check_alike(trial.tensors(), f"after epoch {index + 1}")
             yield Epoch(
@@ -264,41 +226,55 @@ def _epochs(
                 seconds=time.perf_counter() - began,
                 net=trial.net,
                 points=functools.partial(phase.points, trial.net),
-                state=functools.partial(trial.state, index + 1, sgd),
+                state=functools.partial(trial.state, index + 1, descent),
             )
 
 
 def _one_epoch(
-    trial: _Trial,
-    phase: Phase[Any],
-    sgd: torch.optim.Optimizer,
-    index: int,
-    span: tuple[int, int],
+    trial: _Trial, descent: _Descent, index: int, span: tuple[int, int]
 ) -> tuple[float, float]:
-    """Mean loss and last learning rate of epoch `index` of a phase that spans `span` epochs."""
+    """Mean loss and last learning rate of epoch `index` of a phase that spans `span` epochs.
+
+    Between epochs the network shows the average of its weights, if there is one.
+    """
     recipe, net = trial.recipe, trial.net
-    steps = count_batches(len(trial.data.train), recipe.batch_size, drop_short=True)
+    (phase, steps, average), parameters = descent, trained(descent.steps)
+    if average is not None:
+        average.hide()
+    count = count_batches(len(trial.data.train), recipe.batch_size, drop_short=True)
     passes = itertools.chain.from_iterable(_one_pass(trial, phase) for _ in itertools.count())
     losses, sizes, lr = [], [], 0.0
     net.train()
-    for step, (images, labels) in enumerate(itertools.islice(passes, steps)):
-        progress = (index - span[0] + step / steps) / (span[1] - span[0])
+    for step, pieces in enumerate(itertools.islice(passes, count)):
+        progress = (index - span[0] + step / count) / (span[1] - span[0])
         lr = learning_rate(recipe, phase, progress)
-        for group in sgd.param_groups:
+        for group in steps.param_groups:
             group["lr"] = lr * group["lr_scale"]
         phase.advance(net, progress)
-        sgd.zero_grad()
-        with torch.autocast(trial.place.type, torch.bfloat16, enabled=trial.bf16):
-            loss = phase.loss(net, images.to(trial.place), labels.to(trial.place))
-        backward(loss, parallel.share(), sgd)
-        sgd.step()
-        losses.append(loss.detach() * parallel.share())
-        sizes.append(parallel.size(len(labels)))
-    return _mean(losses, sizes, net, phase.name, index + 1), lr
+        steps.zero_grad()
+        shares, size = [], 0
+        for images, labels in pieces:
+            with torch.autocast(trial.place.type, torch.bfloat16, enabled=trial.bf16):
+                loss = phase.loss(net, images.to(trial.place), labels.to(trial.place))
+            backward(loss, parallel.share())
+            shares.append(loss.detach() * parallel.share())
+            size += parallel.size(len(labels))
+        gather(parameters)
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        steps.step()
+        if average is not None:
+            average.update()
+        losses.append(sum(shares[1:], shares[0]))
+        sizes.append(size)
+    mean = _mean(losses, sizes, net, phase.name, index + 1)
+    if average is not None:
+        average.show()
+    return mean, lr
 
 
-def _one_pass(trial: _Trial, phase: Phase[Any]) -> Iterator[tuple[Images, Labels]]:
-    """One pass over the phase's part of the training split, in a fresh order."""
+def _one_pass(trial: _Trial, phase: Phase[Any]) -> Iterator[Iterator[tuple[Images, Labels]]]:
+    """One pass over the phase's part of the training split, in a fresh order, piece by piece."""
     split, batch_size = trial.data.train.part(*phase.part), trial.recipe.batch_size
     batches = split.batches(
         batch_size,
@@ -306,16 +282,19 @@ def _one_pass(trial: _Trial, phase: Phase[Any]) -> Iterator[tuple[Images, Labels
         augment=_augment(trial) if trial.recipe.augment else None,
         drop_short=True,
         worker=(parallel.rank(), parallel.workers()),
+        most=trial.recipe.accumulate,
     )
     count = count_batches(len(split), batch_size, drop_short=True)
     starts = range(0, count * batch_size, batch_size)
-    return parallel.shared(batches, [min(batch_size, len(split) - start) for start in starts])
+    sizes = [min(batch_size, len(split) - start) for start in starts]
+    return parallel.shared(batches, sizes, trial.recipe.accumulate)
 
 
 def _finish(trial: _Trial, phase: Phase[Any]) -> None:
     trial.net.train()
     with torch.no_grad(), torch.autocast(trial.place.type, torch.bfloat16, enabled=trial.bf16):
-        phase.finish(trial.net, (images.to(trial.place) for images, _ in _one_pass(trial, phase)))
+        pieces = itertools.chain.from_iterable(_one_pass(trial, phase))
+        phase.finish(trial.net, (images.to(trial.place) for images, _ in pieces))
 
 
 def _augment(trial: _Trial) -> Augment:

@@ -61,9 +61,12 @@ def rank(value: Any, distribution: Distribution) -> float:
 
 
 def inside(value: Any, distribution: Distribution) -> Scalar:
-    """The nearest value in a distribution; the first choice if the value is not a choice."""
+    """The nearest value in a distribution; the first choice if the value is not a choice, the
+    middle of a range for None."""
     if isinstance(distribution, CategoricalDistribution):
         return value if value in distribution.choices else ends(distribution)[0]
+    if value is None:
+        return spread(0.5, distribution)
     low, high, step = distribution.low, distribution.high, distribution.step
     clipped = min(max(value, low), high)
     if step and not distribution.log:
@@ -114,10 +117,17 @@ def _closed(field: FieldInfo) -> tuple[Scalar, ...]:
     return (False, True)
 
 
+def _number(field: FieldInfo) -> type | None:
+    """The kind of number that a field takes, which may also have none; None if it takes others."""
+    kinds = {int, float} & {field.annotation, *get_args(field.annotation)}
+    return next(iter(kinds)) if len(kinds) == 1 else None
+
+
 def _numbers(name: str, field: FieldInfo, span: Range | Search) -> Distribution:
     default = default_range(field)
     low, high = span.low, span.high
-    if field.annotation not in (int, float):
+    kind = _number(field)
+    if kind is None:
         raise StudyError(
             f"{name} must be one of {list(_closed(field))}, but got a range; use `choices:`"
         )
@@ -126,7 +136,7 @@ def _numbers(name: str, field: FieldInfo, span: Range | Search) -> Distribution:
     step = (
         span.step if span.step is not None else (default.step if default and not span.log else None)
     )
-    if field.annotation is float:
+    if kind is float:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # `high` is rounded down to a step
             return FloatDistribution(float(low), float(high), log=span.log, step=step)

@@ -124,7 +124,9 @@ def flat(method: str, given: Params) -> dict[str, Scalar]:
         recipe = Recipe.model_construct(None, **settings)
     whole: dict[str, Scalar] = values.model_dump(mode="json", warnings=False)
     whole |= {ALIAS: given[ALIAS]} if ALIAS in given else {}
-    return whole | {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
+    whole |= {PREFIX + name: value for name, value in recipe.model_dump(mode="json").items()}
+    stated = {name: value for name, value in given.items() if name.startswith(PREFIX)}
+    return whole | {name: value for name, value in stated.items() if name not in whole}
 
 
 def unreduced(method: str, params: Params) -> dict[str, Scalar] | None:

@@ -13,7 +13,7 @@ from methods import METHODS
 from methods.api import Method, Task
 from methods.errors import MethodError, StudyError, nearest
 from methods.names import same
-from methods.training.loop import Recipe
+from methods.training.recipe import Recipe, check_recipe
 from methods.values import Params, Scalar, shown
 from orchestrator.study.distributions import (
     Distribution,
@@ -387,6 +387,10 @@ def _takes(method: str, params: Params) -> None:
         recipe = Recipe.of(settings)
     except MethodError as error:
         raise StudyError(str(error), at=("recipe", *error.at)) from None
+    try:
+        check_recipe(chosen.phases(), recipe)
+    except MethodError as error:
+        raise StudyError(f"method {method!r}: {error}", at=("recipe", *error.at)) from None
     phases = len(chosen.phases())
     if recipe.epochs < phases:
         raise StudyError(

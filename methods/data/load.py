@@ -12,8 +12,9 @@ from torch import Tensor
 
 from methods.api import Task
 from methods.data import sources
+from methods.data.augment import Augment
 from methods.data.parts import Fit, Part, Source
-from methods.data.splits import Augment, Resident, Split
+from methods.data.splits import Resident, Split
 from methods.data.streams import Streamed
 from methods.errors import DataError
 

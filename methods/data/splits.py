@@ -1,66 +1,26 @@
 """Samples of one split as normalised batches: resident on the device, or decoded as they come."""
 
+import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 
 from methods.api import Images, Labels
+from methods.data.augment import Augment, Draws, Pixels, coloured, mixed, paired, placed
 from methods.parallel.group import own_rows
 
-Pixels = UInt8[Tensor, "batch height width channels"]
 Rows = Int[Tensor, " _"]
 SomePixels = UInt8[Tensor, "_ height width channels"]
 """Batches that need not be alike in size."""
+Stored = UInt8[Tensor, "batch tall wide channels"]
 
 BLOCK = 1 << 18
 """Bytes of pixels that are taken together: batches of tiny images cost calls, not bytes."""
-
-
-class Shift(NamedTuple):
-    """Per sample: pixels down, pixels right, and whether it is mirrored left to right first."""
-
-    pad: int
-    """Pixels that down and right do not exceed, either way."""
-    down: Int[Tensor, " batch"]
-    right: Int[Tensor, " batch"]
-    mirror: Bool[Tensor, " batch"]
-
-    def rows(self, start: int, stop: int) -> "Shift":
-        return Shift(self.pad, *(draw[start:stop] for draw in self[1:]))
-
-    def at(self, rows: Int[Tensor, " rows"]) -> "Shift":
-        return Shift(self.pad, *(draw[rows.to(draw.device)] for draw in self[1:]))
-
-    def to(self, device: torch.device) -> "Shift":
-        return Shift(self.pad, *(draw.to(device) for draw in self[1:]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augment:
-    """Random crop from an image padded with black on every side, and a fair mirror flip.
-
-    An epoch's draws are made at its start, so `generator` moves on by whole epochs.
-    """
-
-    pad: int
-    """Pixels."""
-    flip: bool
-    generator: torch.Generator
-
-    def draw(self, samples: int) -> Shift:
-        """Shifts in [-pad, pad] and flips for `samples` samples."""
-
-        def uniform(low: int, high: int) -> Tensor:
-            place = self.generator.device
-            return torch.randint(low, high + 1, (samples,), generator=self.generator, device=place)
-
-        down, right = uniform(-self.pad, self.pad), uniform(-self.pad, self.pad)
-        return Shift(self.pad, down, right, uniform(0, int(self.flip)).bool())
 
 
 @runtime_checkable
@@ -110,12 +70,17 @@ class Split:
         mean: Float[Tensor, " channels"],
         std: Float[Tensor, " channels"],
         rows: Int[Tensor, " samples"] | None = None,
+        *,
+        size: tuple[int, int] | None = None,
     ) -> None:
         """A split whose batches come out on the device of `labels`; mean and std are in pixels.
 
-        `rows` are the rows of the store that it holds, all by default.
+        `rows` are the rows of the store that it holds, all by default. `size` is the height and
+        width of what is given out, by default those of what is stored: training cuts it out by
+        chance, and evaluation the centre.
         """
         self.store = store
+        self.size = size
         self.labels = labels
         self.mean, self.std = mean, std
         self._shift = mean.to(labels.device)
@@ -142,24 +107,38 @@ class Split:
         of workers, gives its part of each batch alone, or of each of its pieces, which are at
         `most` so many: the draws are those of whole batches.
         """
-        order, shift = self._draws(shuffle, augment)
+        order, draws = self._draws(shuffle, augment)
         end = batch_size * count_batches(len(self), batch_size, drop_short=drop_short)
+        end, count = min(end, len(self)), batch_size
+        samples = torch.arange(end)
         if worker[1] > 1:
-            own = own_rows(min(end, len(self)), batch_size, *worker, most)
-            order, end = order[own.to(order.device)], len(own)
-            shift = shift.at(own) if shift else None
-            batch_size = len(own_rows(batch_size, batch_size, *worker, most))
-        block = batch_size * max(1, self.store.ahead // batch_size)
-        starts = range(0, end, block)
-        blocks = [order[start : min(start + block, end)] for start in starts]
+            samples = own_rows(end, batch_size, *worker, most)
+            count = len(own_rows(batch_size, batch_size, *worker, most))
+        batches, partners = list(torch.split(samples, count)), []
+        if draws is not None and draws.weight is not None:
+            pairs = [paired(batch, batch_size, end) for batch in batches]
+            batches, partners = [batch for batch, _ in pairs], [partner for _, partner in pairs]
+        if partners or worker[1] > 1:
+            samples = torch.cat(batches)
+            order = order[samples.to(order.device)]
+            draws = draws.rows(samples) if draws else None
+        sizes = [len(batch) for batch in batches]
+        block = max(1, self.store.ahead // count)
+        groups = [sizes[first : first + block] for first in range(0, len(sizes), block)]
+        ends = [0, *itertools.accumulate(sum(group) for group in groups)]
+        blocks = [order[start:stop] for start, stop in itertools.pairwise(ends)]
         pixels = self.store.each([self._rows[rows] for rows in blocks])
-        for start, rows, taken in zip(starts, blocks, pixels, strict=True):
-            here = taken.to(self.labels.device)
-            moved = shifted(here, shift.rows(start, start + len(rows))) if shift else here
-            images = self._normalised(moved)
+        mates = iter(partners)
+        for group, start, rows, here in zip(groups, ends[:-1], blocks, pixels, strict=True):
+            own = draws.rows(slice(start, start + len(rows))) if draws else None
+            images = self._given(here.to(self.labels.device), own)
             labels = self.labels[rows.to(self.labels.device)]
-            pairs = (torch.split(part, batch_size) for part in (images, labels))
-            yield from zip(*pairs, strict=True)
+            parts = zip(*(torch.split(part, group) for part in (images, labels)), strict=True)
+            if own is None or own.weight is None:
+                yield from parts
+                continue
+            for (each, known), share in zip(parts, torch.split(own.weight, group), strict=True):
+                yield mixed(each, known, share, next(mates).to(each.device))
 
     def part(self, begin: float = 0.0, end: float = 1.0) -> "Split":
         """The samples between two fractions of every class, in this split's order."""
@@ -171,36 +150,55 @@ class Split:
         rank[order] = torch.arange(len(self)) - (counts.cumsum(0) - counts)[labels[order]]
         place = rank.double() / counts[labels]
         kept = ((place >= begin) & (place < end)).nonzero().squeeze(1)
-        return Split(
-            self.store,
-            self.labels[kept.to(self.labels.device)],
-            self.mean,
-            self.std,
-            self._rows[kept.to(self._rows.device)],
+        return self._of(
+            self.labels[kept.to(self.labels.device)], self._rows[kept.to(self._rows.device)]
         )
 
     def between(self, start: int, stop: int) -> "Split":
         """The samples from `start` to before `stop`, in this split's order."""
-        return Split(
-            self.store, self.labels[start:stop], self.mean, self.std, self._rows[start:stop]
-        )
+        return self._of(self.labels[start:stop], self._rows[start:stop])
 
     def head(self, samples: int) -> tuple[Images, Labels]:
         """The first samples, at most as many as there are, as they are evaluated."""
         rows = torch.arange(min(samples, len(self)), device=self.store.device)
         (pixels,) = self.store.each([self._rows[rows]])
-        return self._normalised(pixels.to(self.labels.device)), self.labels[:samples]
+        return self._given(pixels.to(self.labels.device), None), self.labels[:samples]
+
+    @functools.cached_property
+    def _stored(self) -> tuple[int, int]:
+        """Height and width of what the store has."""
+        (pixels,) = self.store.each([self._rows[:1]])
+        return pixels.shape[1], pixels.shape[2]
+
+    def _of(self, labels: Labels, rows: Int[Tensor, " samples"]) -> "Split":
+        return Split(self.store, labels, self.mean, self.std, rows, size=self.size)
 
     def _draws(
         self, shuffle: torch.Generator | None, augment: Augment | None
-    ) -> tuple[Tensor, Shift | None]:
+    ) -> tuple[Tensor, Draws | None]:
         place = self.store.device
         if shuffle is None:
             order = torch.arange(len(self))
         else:
             order = torch.randperm(len(self), generator=shuffle, device=shuffle.device)
-        shift = None if augment is None else augment.draw(len(self)).to(self.labels.device)
-        return order.to(place), shift
+        draws = None
+        if augment is not None:
+            cut = augment.crop == "resized" or self.size is not None
+            stored = self._stored if cut else (0, 0)
+            drawn = augment.draw(len(self), stored, self.size or stored)
+            draws = drawn.to(self.labels.device)
+        return order.to(place), draws
+
+    def _given(self, pixels: Stored, draws: Draws | None) -> Images:
+        """Pixels as they are stored, as a network gets them."""
+        height, width = size = self.size or (pixels.shape[1], pixels.shape[2])
+        if draws is not None:
+            pixels = placed(pixels, draws.place, size)
+            pixels = coloured(pixels, draws.colours) if draws.colours else pixels
+        elif self.size is not None:
+            top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+            pixels = pixels[:, top : top + height, left : left + width].contiguous()
+        return self._normalised(pixels)
 
     def _normalised(self, pixels: Pixels) -> Images:
         batch, height, width, channels = pixels.shape
@@ -220,29 +218,3 @@ def count_batches(samples: int, batch_size: int, *, drop_short: bool = False) ->
     full, rest = divmod(samples, batch_size)
     short = drop_short and full > 0 and (rest == 1 or 2 * rest < batch_size)
     return full + (rest > 0 and not short)
-
-
-def shifted(pixels: Pixels, shift: Shift) -> Pixels:
-    """A batch, mirrored and then moved; black comes in at the edges.
-
-    One gather of whole lines: each output line is a window of a line of the framed image.
-    """
-    batch, height, width, channels = pixels.shape
-    pad = shift.pad
-    framed = F.pad(_mirrored(pixels, shift.mirror), (0, 0, pad, pad, pad, pad))
-    tall, wide = framed.shape[1:3]
-    windows = framed.flatten().as_strided(
-        (batch * tall * wide - width + 1, width * channels), (channels, 1)
-    )
-    image = torch.arange(batch, device=pixels.device)[:, None] * tall
-    line = image + torch.arange(height, device=pixels.device) + (pad - shift.down)[:, None]
-    start = line * wide + (pad - shift.right)[:, None]  # batch height
-    return windows.index_select(0, start.flatten()).view(pixels.shape)
-
-
-def _mirrored(pixels: Pixels, mirror: Bool[Tensor, " batch"]) -> Pixels:
-    if pixels.is_cuda:  # where a list of rows would have to be waited for
-        return torch.where(mirror[:, None, None, None], pixels.flip(2), pixels)
-    rows = mirror.nonzero().squeeze(1)
-    turned = pixels.index_select(0, rows).flip(2)
-    return pixels.flatten(1).index_copy(0, rows, turned.flatten(1)).view(pixels.shape)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from methods import parallel
 from methods.api import Images, Labels, Method, Network, Phase
-from methods.data.load import Augment, Data, check
+from methods.data.augment import Augment
+from methods.data.load import Data, check
 from methods.data.splits import count_batches
 from methods.errors import DataError, Diverged, MethodError
 from methods.machine import native_bf16
@@ -298,7 +299,16 @@ def _finish(trial: _Trial, phase: Phase[Any]) -> None:
 
 
 def _augment(trial: _Trial) -> Augment:
-    return Augment(pad=trial.data.pad, flip=trial.data.flip, generator=trial.randomness.augment)
+    recipe = trial.recipe
+    return Augment(
+        pad=trial.data.pad,
+        flip=trial.data.flip,
+        generator=trial.randomness.augment,
+        crop=recipe.crop,
+        area=recipe.crop_area,
+        colour=recipe.colour,
+        mixup=recipe.mixup,
+    )
 
 
 def _bf16(recipe: Recipe, place: torch.device) -> bool:

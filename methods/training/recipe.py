@@ -62,7 +62,19 @@ class Recipe(Settings):
     weights are evaluated and shipped; it starts with the phase, with a decay that rises to this
     (EfficientNet: 0.9999). 0: no average."""
     augment: bool = True
-    """Random shifts, and flips where the classes allow them."""
+    """Random crops, and flips where the classes allow them; colours and mixtures, if asked for."""
+    crop: Annotated[Literal["shift", "resized"], _unless("shift")] = "shift"
+    """shift moves an image by up to an eighth, or takes a window of the study's `size` out of
+    `resize` pixels; resized takes a window of random area and ratio (3:4 to 4:3) and scales it to
+    the size (bilinear, with a wider filter where it shrinks)."""
+    crop_area: Annotated[float, Field(gt=0, le=1), _unless(0.08)] = 0.08
+    """Least area of a resized crop, as a fraction of the image's."""
+    colour: Annotated[float, Field(ge=0, le=1), _unless(0.0)] = 0.0
+    """How far from 1 the random factors of brightness, contrast and saturation may lie; grey
+    images have no saturation."""
+    mixup: Annotated[float, Field(ge=0, le=100), _unless(0.0)] = 0.0
+    """Both parameters of the Beta distribution by which each image is mixed with another one of
+    its batch, and its label likewise; 0: no mixtures."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; `auto` is bf16 on a GPU that supports it, and fp32 elsewhere,
     so that a study gives the same numbers on CPUs with and without bf16."""
@@ -70,6 +82,15 @@ class Recipe(Settings):
     """How a step's loss and gradient are executed: as written, compiled by torch.compile, or
     compiled into CUDA graphs. The numbers are the same, to rounding. `isoflop plan` measures on a
     GPU which is fastest; compiling takes minutes and pays in long trials of small networks."""
+
+    @pydantic.model_validator(mode="after")
+    def _augmented(self) -> "Recipe":
+        if not self.augment and (self.crop != "shift" or self.colour or self.mixup):
+            raise ValueError(
+                f"(crop={self.crop}, colour={self.colour:g}, mixup={self.mixup:g}) augment the "
+                "images, but `augment` is false; delete either"
+            )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _pieces_have_images(self) -> "Recipe":

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.data.splits import Augment, shifted
-from methods.data.splits import Shift as Moves
+from methods.data.augment import Augment, shifted
+from methods.data.augment import Shift as Moves
 from tests.bench.speed.clock import Clock, same
 from tests.bench.speed.goals import Finding, found
 from tests.bench.speed.pictures import MEAN, STD, Opened, Pictures
@@ -39,9 +39,10 @@ def findings(clock: Clock) -> Iterator[Finding]:
 
         def cropped() -> None:
             rows = torch.randperm(len(images), device=images.device)  # noqa: B023
-            moves = augment.draw(len(images))  # noqa: B023
+            moves = augment.draw(len(images), (0, 0), (0, 0))  # noqa: B023
             for chunk in torch.arange(len(rows)).split(BATCH):
-                some = moves.rows(int(chunk[0]), int(chunk[-1]) + 1).to(images.device)  # noqa: B023
+                some = moves.rows(chunk).to(images.device).place  # noqa: B023
+                assert isinstance(some, Moves)
                 by_shift(images[rows[chunk]], some, pictures.pad)  # noqa: B023
 
         over_workers = wall.faster(restarted, ours, rounds=5)[0]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from methods.data import sources, splits
+from methods.data.augment import Augment, Shift, shifted
 from methods.data.load import Arrays, load
-from methods.data.splits import Augment, Resident, Shift, Split, count_batches, shifted
+from methods.data.splits import Resident, Split, count_batches
 from methods.dense import Dense
 from methods.errors import DataError
 from methods.training.evaluate import evaluate
@@ -171,14 +172,15 @@ def test_a_shift_equals_pad_flip_and_crop() -> None:
 
 
 def test_shifts_stay_within_the_padding_and_reach_it() -> None:
-    shift = augment(generator(), pad=3).draw(4000)
+    shift = augment(generator(), pad=3).draw(4000, (8, 8), (8, 8)).place
+    assert isinstance(shift, Shift)
     assert (int(shift.down.min()), int(shift.down.max())) == (-3, 3)
     assert (int(shift.right.min()), int(shift.right.max())) == (-3, 3)
     assert float(shift.mirror.float().mean()) == pytest.approx(0.5, abs=0.05)
 
 
 def test_without_flip_nothing_is_mirrored() -> None:
-    assert not augment(generator(), flip=False).draw(1000).mirror.any()
+    assert not augment(generator(), flip=False).draw(1000, (8, 8), (8, 8)).place.mirror.any()
 
 
 def test_augmentation_moves_on_from_epoch_to_epoch() -> None:

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from methods.data import sources
+from methods.data.augment import Augment
 from methods.data.load import Data, check, load
 from methods.data.reading import hub
-from methods.data.splits import Augment, Resident, Split
+from methods.data.splits import Resident, Split
 from methods.data.streams import Streamed
 from methods.errors import DataError
 

@@ -79,6 +79,8 @@ class Arrays:
     difficulty: Float[np.ndarray, " images"] | None
     splits: Mapping[str, tuple[UInt8[np.ndarray, "..."], Int[np.ndarray, " samples"]]]
     """Pixels and labels of each role."""
+    size: tuple[int, int] | None = None
+    """Height and width of what is cut out of the pixels; None for all of them."""
 
     @classmethod
     def of(cls, data: Data) -> "Arrays | None":
@@ -98,6 +100,7 @@ class Arrays:
             pad=data.pad,
             difficulty=data.difficulty,
             splits=splits,
+            size=data.train.size,
         )
 
     def on(self, device: str | torch.device) -> Data:
@@ -111,6 +114,7 @@ class Arrays:
                     torch.from_numpy(labels).to(device),
                     mean,
                     std,
+                    size=self.size,
                 )
                 for role, (pixels, labels) in self.splits.items()
             }
@@ -133,6 +137,8 @@ class Reading:
     size: int | None = None
     """Pixels of each side; by default the size that all images have."""
     fit: Fit = "crop"
+    resize: int | None = None
+    """Pixels of each side that images are brought to and held at, where `size` is cut out."""
 
     def load(self, *, seed: int = 0, device: str | torch.device = "cpu") -> Data:
         """See `load`.
@@ -140,7 +146,9 @@ class Reading:
         Raises:
             DataError: there are no such images.
         """
-        return load(self.name, seed=seed, device=device, size=self.size, fit=self.fit)
+        return load(
+            self.name, seed=seed, device=device, size=self.size, fit=self.fit, resize=self.resize
+        )
 
 
 def load(
@@ -151,21 +159,32 @@ def load(
     limit_bytes: int = LIMIT_BYTES,
     size: int | None = None,
     fit: Fit = "crop",
+    resize: int | None = None,
 ) -> Data:
     """The data set of this name (digits, cifar10, ...) or at this path, split and normalised.
 
     A data set's own test split is the test split, else a validation split that it has; then
     validation is its own or a stratified tenth of the training samples. With no held-out split at
     all it is cut 70/15/15, stratified. Images are brought to `size` x `size`, if given, as `fit`
-    says (`sources.find`).
+    says (`sources.find`). With `resize` they are brought to that size and held so; training then
+    cuts out `size` x `size` by chance, and evaluation the centre.
 
     Raises:
         DataError: unknown name, missing path, unreachable, no labels, images that cannot be read or
-            have several sizes and no `size`, images that are all the same, or a split without
-            samples.
+            have several sizes and no `size`, images that are all the same, a split without
+            samples, or a `resize` without a `size` or below it.
     """
-    source = sources.find(name, size=size, fit=fit)
-    return divided(name, source, seed=seed, device=device, limit_bytes=limit_bytes)
+    if resize is None:
+        source = sources.find(name, size=size, fit=fit)
+        return divided(name, source, seed=seed, device=device, limit_bytes=limit_bytes)
+    size = size or (sources.IMAGENET_SIDE if name == "imagenet" else None)
+    if size is None or resize < size:
+        raise DataError(
+            f"resize must be at least the size that is cut out, but got (resize={resize}, "
+            f"size={size or 'none'}); {'write a' if size is None else 'lower'} `size`"
+        )
+    source = sources.find(name, size=resize, fit="cover" if fit == "crop" else fit)
+    return divided(name, source, seed=seed, device=device, limit_bytes=limit_bytes, size=size)
 
 
 def divided(
@@ -175,8 +194,11 @@ def divided(
     seed: int = 0,
     device: str | torch.device = "cpu",
     limit_bytes: int = LIMIT_BYTES,
+    size: int | None = None,
 ) -> Data:
     """A data set that was found, split and normalised; see `load`.
+
+    `size` is cut out of its images, where they are larger.
 
     Raises:
         DataError: a split without samples.
@@ -191,8 +213,12 @@ def divided(
     if total > limit_bytes:
         _log.info("%s is streamed: %d bytes of pixels, at most %d held", name, total, limit_bytes)
     mean, std = _statistics(name, *parts["train"])
+    cut_out = (size, size) if size is not None and (size, size) != (height, width) else None
+    height, width = cut_out or (height, width)
     splits = {
-        role: _split(part, index, mean, std, torch.device(device), held=total <= limit_bytes)
+        role: _split(
+            part, index, mean, std, torch.device(device), held=total <= limit_bytes, size=cut_out
+        )
         for role, (part, index) in parts.items()
     }
     tested, rows = cut["test"]
@@ -294,12 +320,13 @@ def _split(
     device: torch.device,
     *,
     held: bool,
+    size: tuple[int, int] | None,
 ) -> Split:
     labels = torch.from_numpy(part.labels[index]).to(device)
     if not held:
-        return Split(Streamed(part, index), labels, mean, std)
+        return Split(Streamed(part, index), labels, mean, std, size=size)
     pixels = np.concatenate([part.pixels(rows) for rows in _chunks(index)])
-    return Split(Resident(torch.from_numpy(pixels).to(device)), labels, mean, std)
+    return Split(Resident(torch.from_numpy(pixels).to(device)), labels, mean, std, size=size)
 
 
 def _chunks(index: Int[np.ndarray, " rows"]) -> list[Int[np.ndarray, " chunk"]]:

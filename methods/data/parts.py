@@ -12,6 +12,8 @@ from jaxtyping import Float, Int, UInt8
 Fit = Literal["crop", "pad", "stretch"]
 """How an image comes to another size: scaled to cover it and cut, scaled into it and framed, or
 each side by itself."""
+Scaling = Fit | Literal["cover"]
+"""The same; `cover` is `crop` without a margin, for images that are cut again."""
 
 
 @dataclass(frozen=True)

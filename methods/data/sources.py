@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from methods.data import sums, trails
-from methods.data.parts import Array, Fit, LeftOut, Numbered, Source
+from methods.data.parts import Array, LeftOut, Numbered, Scaling, Source
 from methods.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ IMAGENET_SIDE = 224
 """Pixels: shorter side to 256, then the centre."""
 
 
-def find(name: str, *, size: int | None = None, fit: Fit = "crop") -> Source:
+def find(name: str, *, size: int | None = None, fit: Scaling = "crop") -> Source:
     """The data set of this name or at this path; images are brought to `size` x `size` if given.
 
     `fit` says how: scaled to cover that size and cut to its centre (`crop`), scaled into it and
-    framed in black (`pad`), or each side scaled by itself (`stretch`).
+    framed in black (`pad`), or each side scaled by itself (`stretch`); `cover` is `crop` without
+    its margin.
 
     Raises:
         DataError: nothing has that name, it cannot be reached, it has no labelled images, one of

@@ -75,6 +75,13 @@ Fit = Annotated[
     typer.Option(help="Crop, pad in black, or stretch the images that do not have --size."),
 ]
 
+Resize = Annotated[
+    int | None,
+    typer.Option(
+        help="Bring images to this size, of which training and evaluation cut out --size.", min=1
+    ),
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print a single JSON document instead.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV instead.")]
 Quiet = Annotated[

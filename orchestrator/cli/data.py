@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from methods.errors import DataError, StorageError
-from orchestrator.cli.console import Fit, Size, console, near
+from orchestrator.cli.console import Fit, Resize, Size, console, near
 from orchestrator.report.table import number, table, text
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def data(  # noqa: PLR0917
     ],
     size: Size = None,
     fit: Fit = "crop",
+    resize: Resize = None,
     sheet: Annotated[
         Path | None, typer.Option(help="Write a contact sheet of every class to this PNG file.")
     ] = None,
@@ -55,7 +56,7 @@ def data(  # noqa: PLR0917
         from methods.data.load import load
         from methods.data.survey import survey
 
-        loaded = load(name, size=size, fit=fit)
+        loaded = load(name, size=size, fit=fit, resize=resize)
         read = survey(loaded)
         if sheet is not None:
             _write_sheet(_source(loaded), sheet)
@@ -171,6 +172,9 @@ def _lines(loaded: "Data", digest: "Digest") -> Iterator[str]:
     for role, part in digest.parts.items():
         yield f"Stored, {role}: {_listed(part.sizes)}; {_listed(part.modes)}"
     yield from source.notes
+    if loaded.train.size is not None:
+        height, width = loaded.train.size
+        yield f"Training cuts {height} x {width} out of them by chance, and evaluation the centre."
     sizes = ", ".join(f"{len(getattr(loaded, role)):,} {role}" for role in digest.splits)
     yield f"A study with seed 0 divides it into {sizes}."
     mean, std = (

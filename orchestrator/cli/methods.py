@@ -13,6 +13,7 @@ from orchestrator.cli.console import (
     AsCsv,
     AsJson,
     Fit,
+    Resize,
     Size,
     console,
     for_programs,
@@ -74,6 +75,7 @@ def train(  # noqa: PLR0917
     device: Annotated[str, typer.Option(help="Train on cpu, cuda or cuda:N.")] = "cpu",
     size: Size = None,
     fit: Fit = "crop",
+    resize: Resize = None,
     published: Annotated[
         bool,
         typer.Option(
@@ -109,7 +111,7 @@ def train(  # noqa: PLR0917
         folders.append(keep or Path("runs") / "trained" / name)
         return folders[0]
 
-    images = Reading(data, size, fit)
+    images = Reading(data, size, fit, resize)
     lines = by_hand(
         method,
         set_ or [],

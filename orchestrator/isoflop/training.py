@@ -26,13 +26,15 @@ def train(
     device: str = "cpu",
     size: int | None = None,
     fit: Fit = "crop",
+    resize: int | None = None,
     start: str | Path | None = None,
 ) -> Iterator[Epoch]:
     """Train a fresh network, one epoch at a time; all randomness derives from `seed`.
 
     `method` is a method, or the name of one with its defaults; `data` is a data set's name or a
     path; `recipe` may leave fields out. Images are resized to `size` pixels squared, by default to
-    the size that all have; `fit` says how: "crop", "pad" or "stretch".
+    the size that all have; `fit` says how: "crop", "pad" or "stretch". With `resize` they are
+    brought to that size, of which training cuts out `size` by chance, and evaluation the centre.
     `start` names trained weights: a `.safetensors` file, `timm:NAME`, `trial:STUDY/TRIAL`, or a
     folder of `isoflop train`.
 
@@ -55,7 +57,7 @@ def train(
         method = model.of(model.STARTED if start is not None else {})
     if not isinstance(recipe, Recipe):
         recipe = Recipe.of(recipe)
-    images = Reading(str(data), size, fit).load(seed=seed, device=device)
+    images = Reading(str(data), size, fit, resize).load(seed=seed, device=device)
     begin = None
     if start is not None:
         weights = read(str(start), images.task, folders=[Path.cwd()], out=Path("runs"))

@@ -71,6 +71,7 @@ def facts(source: StoredStudy, row: Row, method: Method, data: Data, how: Format
             "mean": mean.tolist(),
             "std": std.tolist(),
             "fit": study.fit,
+            **({"resize": study.resize} if study.resize else {}),
         },
         "output": {"name": "logits", "dtype": "float32", "shape": ["batch", task.classes]},
         "figures": {

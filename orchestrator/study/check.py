@@ -61,7 +61,7 @@ def images(study: Study, device: str = "cpu") -> Data:
 
 def reading(study: Study) -> Reading:
     """How a study reads its images."""
-    return Reading(study.data, study.size, study.fit)
+    return Reading(study.data, study.size, study.fit, study.resize)
 
 
 def prepared(

@@ -51,6 +51,10 @@ class Study(Strict):
     ] = "crop"
     """How images are resized to `size`: `crop` scales them to cover it and cuts out the centre,
     `pad` scales them to fit and pads them in black, `stretch` scales each side separately."""
+    resize: Annotated[int | None, Field(ge=1, le=4096, exclude_if=lambda side: side is None)] = None
+    """Side in pixels to which images are brought, and at which they are held, where that is more
+    than `size`: training cuts `size` out by chance, as the recipe's `crop` says, evaluation the
+    centre. ImageNet's usual numbers are 256 and 224."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed from which all randomness derives."""
     budgets: Annotated[
@@ -134,6 +138,19 @@ class Study(Strict):
                 f"search.stop: `{self.search.stop}` predicts MACs, not milliseconds; delete it, or "
                 "give the budgets in million MACs",
                 *("search", "stop"),
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _a_size_is_cut_out(self) -> "Study":
+        if self.resize is None or (self.size is None and self.data == "imagenet"):
+            return self
+        if self.size is None or self.resize < self.size:
+            raise Misfit(
+                f"`resize` must be at least the `size` that is cut out, but got "
+                f"(resize={self.resize}, size={self.size or 'none'}); write "
+                f"{'a `size` beside it' if self.size is None else f'`resize: {self.size}`'}",
+                "resize",
             )
         return self
 

@@ -369,6 +369,7 @@ def _settings(ledger: Ledger, origin: Provenance) -> Settings:
         threads=max(1, int(study.resources.cpu)),
         size=study.size,
         fit=study.fit,
+        resize=study.resize,
         data_sha256=origin.data.sha256 if origin.data else "",
         source=str(ledger.folder / SOURCE) if origin.methods else "",
         starts=starts.paths(study, ledger.folder, ledger.history.spaces),

@@ -36,6 +36,7 @@ class Settings:
     """The folder with the source of methods of other packages; empty where there are none."""
     starts: tuple[tuple[str, str], ...] = ()
     """Per method that starts from trained weights, their file."""
+    resize: int | None = None
 
     def take_methods(self) -> None:
         """Lets this process take the methods of other packages, from what the study recorded.
@@ -48,7 +49,7 @@ class Settings:
 
     def read(self) -> Data:
         """The data set, read by this process alone."""
-        reading = Reading(self.data, self.size, self.fit)
+        reading = Reading(self.data, self.size, self.fit, self.resize)
         return reading.load(seed=self.data_seed, device=self.device)
 
 
@@ -88,6 +89,7 @@ def decode_job(content: Mapping[str, Any]) -> Job:
         Clock(**clock) if (clock := content.get("clock")) else None,
         content.get("source", ""),
         tuple((method, path) for method, path in content.get("starts", ())),
+        content.get("resize"),
     )
     return Job(
         content["trial"],

@@ -107,6 +107,7 @@ class Keeper:
             data=self._reading.name,
             size=self._reading.size,
             fit=self._reading.fit,
+            resize=self._reading.resize,
             seed=self._seed,
             budgets=[max(costs) / 1e6],
             methods={start.method: {ALIAS: start.params[ALIAS]} if ALIAS in start.params else {}},
@@ -166,6 +167,7 @@ def trial_name(
 ) -> str:
     """The same for the same training, and for no other; `origin` is what it starts from."""
     content = [method, dict(params), seed, reading.name, reading.size, reading.fit]
+    content += [reading.resize] if reading.resize else []
     content += [origin.sha256] if origin else []
     return f"{method}-{digest(json.dumps(content, sort_keys=True))[:8]}"
 

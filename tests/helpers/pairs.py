@@ -25,6 +25,17 @@ from methods.training.routing import routing
 
 RECIPE = Recipe(epochs=3, batch_size=33, lr=0.02, label_smoothing=0.1)
 """Its batches are odd, so that two workers have different shares of one."""
+FULL: dict[str, Any] = {
+    **RECIPE.model_dump(),
+    "accumulate": 2,
+    "clip": 1.0,
+    "average": 0.8,
+    "crop": "resized",
+    "colour": 0.4,
+    "mixup": 0.4,
+    "warmup": 0.1,
+}
+"""Everything that a recipe can have at once, for any optimiser."""
 SLIM: dict[str, Any] = {
     "depth": 8,
     "width": 0.25,
@@ -62,7 +73,18 @@ TRIALS: dict[str, Method] = {
 }
 """Tiny trials of every method, with all that draws random numbers or keeps a state."""
 
-RESUMED = ("skipnet", "condensenet")
+RECIPES: dict[str, Recipe] = {
+    "dense, full": Recipe.of(FULL),
+    "skipnet, full": Recipe.of({**FULL, "optimiser": "adamw", "lr": 0.002}),
+    "dsnet, full": Recipe.of({**FULL, "optimiser": "adamw", "lr": 0.002}),
+    "condensenet, full": Recipe.of({**FULL, "optimiser": "rmsprop", "lr": 0.002}),
+    "condconv, full": Recipe.of({**FULL, "optimiser": "rmsprop", "schedule": "exponential"}),
+    "resrep, full": Recipe.of(FULL),
+}
+"""The recipes of trials that are named after another one; the others have `RECIPE`."""
+TRIALS.update({name: TRIALS[name.removesuffix(", full")] for name in RECIPES})
+
+RESUMED = ("skipnet", "condensenet", *RECIPES)
 """Those that are run again from their first epoch's state."""
 
 
@@ -82,10 +104,10 @@ def exact() -> Iterator[Data]:
         torch.set_default_dtype(torch.float32)
 
 
-def run(method: Method, data: Data, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def run(name: str, data: Data, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What a trial leaves: losses, its last state, what is drawn next, and evaluations."""
     losses, states = [], []
-    for epoch in train(method, data, RECIPE, seed=3, state=state):
+    for epoch in train(TRIALS[name], data, RECIPES.get(name, RECIPE), seed=3, state=state):
         losses.append(epoch.loss)
         states.append(epoch.state())
     evaluation = evaluate(epoch.net, data.validation, batch_size=64)
@@ -111,11 +133,11 @@ def work(rank: int, count: int, folder: str) -> None:
     )
     with exact() as data:
         left = {}
-        for name, method in TRIALS.items():
-            whole = run(method, data)
+        for name in TRIALS:
+            whole = run(name, data)
             left[name] = whole
             if name in RESUMED:
-                rest = run(method, data, whole["states"][0])
+                rest = run(name, data, whole["states"][0])
                 left[name] = {**whole, "resumed": rest["losses"]}
     torch.save(left, Path(folder) / f"{rank}.pt")
     dist.barrier()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 
-from methods.data.parts import Census, Fit, LeftOut, Source
+from methods.data.parts import Census, LeftOut, Scaling, Source
 from methods.data.reading import picture
 from methods.data.reading.picture import BrokenImage, Cell, Depth, Header, Rendering
 from methods.errors import DataError
@@ -83,7 +83,7 @@ class Labelled:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def source(self, *, size: int | None, fit: Fit) -> Source:
+    def source(self, *, size: int | None, fit: Scaling) -> Source:
         """The data set with one way to decode all its images, brought to `size` if given.
 
         Raises:

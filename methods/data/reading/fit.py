@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from methods.data.parts import Fit
+from methods.data.parts import Scaling
 
 
 def _cropped(image: Image.Image, height: int, width: int) -> Image.Image:
@@ -26,6 +26,15 @@ def _cropped(image: Image.Image, height: int, width: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 
+def _covered(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Scaled to cover the wanted size, then its centre."""
+    scale = max(height / image.height, width / image.width)
+    inner = (min(width / scale, image.width), min(height / scale, image.height))
+    left, top = (image.width - inner[0]) / 2, (image.height - inner[1]) / 2
+    box = (left, top, left + inner[0], top + inner[1])
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
 def _padded(image: Image.Image, height: int, width: int) -> Image.Image:
     """Scaled into the wanted size, in the middle of a black frame."""
     scale = min(height / image.height, width / image.width)
@@ -40,6 +49,6 @@ def _stretched(image: Image.Image, height: int, width: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-RESIZES: Mapping[Fit, Callable[[Image.Image, int, int], Image.Image]] = MappingProxyType(
-    {"crop": _cropped, "pad": _padded, "stretch": _stretched}
+RESIZES: Mapping[Scaling, Callable[[Image.Image, int, int], Image.Image]] = MappingProxyType(
+    {"crop": _cropped, "pad": _padded, "stretch": _stretched, "cover": _covered}
 )

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageFile
 
-from methods.data.parts import Fit
+from methods.data.parts import Scaling
 from methods.data.reading import libtiff
 from methods.data.reading.fit import RESIZES
 from methods.errors import DataError
@@ -156,7 +156,7 @@ class Rendering:
     height: int
     width: int
     channels: int
-    resize: Fit | None
+    resize: Scaling | None
     """None where every image must have the size already."""
     background: int = 255
     """Grey value that transparency is laid over."""

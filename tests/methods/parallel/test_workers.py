@@ -33,7 +33,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Left, Left, Left]:
     torch.set_num_threads(1)
     try:
         with pairs.exact() as data:
-            alone = {name: pairs.run(method, data) for name, method in pairs.TRIALS.items()}
+            alone = {name: pairs.run(name, data) for name in pairs.TRIALS}
     finally:
         torch.set_num_threads(threads)
     while not context.join():

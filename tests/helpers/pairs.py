@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -123,6 +124,17 @@ def run(name: str, data: Data, state: Mapping[str, Any] | None = None) -> dict[s
             name: evaluate(view, data.validation).loss for name, view in epoch.points().items()
         },
     }
+
+
+def until_killed(names: Sequence[str], folder: str) -> None:
+    """Trains all of these side by side for ever, and writes their states after each epoch."""
+    torch.set_num_threads(1)
+    with exact() as data:
+        trials = {name: train(TRIALS[name], data, RECIPES[name], seed=3) for name in names}
+        for number in itertools.count(1):
+            states = {name: epoch.state() for name in names if (epoch := next(trials[name], None))}
+            torch.save(states, Path(folder) / "aside")
+            (Path(folder) / "aside").rename(Path(folder) / f"{number}.pt")
 
 
 def work(rank: int, count: int, folder: str) -> None:

@@ -22,15 +22,15 @@ def detectable(seeds: int, level: float = 0.05, power: float = 0.8) -> float | N
     """
     if seeds < 2:
         return None
-    stats = scipy().stats
+    special = scipy().special
     shape = (seeds - 1) / 2
-    ratio = stats.beta.ppf((np.arange(128) + 0.5) / 128, shape, shape)
+    ratio = special.betaincinv(shape, shape, (np.arange(128) + 0.5) / 128)
     freedom = (seeds - 1) / (ratio**2 + (1 - ratio) ** 2)
-    critical = stats.t.isf(level / 2, freedom)
+    beyond = special.stdtrit(freedom, level / 2)  # below 0, where small chances keep their digits
 
     def short_of_it(difference: float) -> float:
         shift = difference * np.sqrt(seeds / 2)
-        return float(np.mean(stats.nct.sf(critical, 2 * (seeds - 1), shift))) - power
+        return float(np.mean(special.nctdtr(2 * (seeds - 1), -shift, beyond))) - power
 
     high = 1.0
     while short_of_it(high) < 0:
@@ -75,11 +75,11 @@ def _power(
     Through F = t^2: scipy's noncentral t is NaN at places (at 4 degrees and a shift of 10, say).
     The images' own degrees of freedom are many, and taken as endless.
     """
-    stats = scipy().stats
+    special = scipy().special
     parts = np.array(variances)[:, None] / units
     square = parts.sum(axis=0) + floor
     held = (parts**2 / (units - 1)).sum(axis=0)
     freedom = np.minimum(square**2 / np.maximum(held, 1e-300), 1e6)
-    edge = stats.t.ppf(1 - level / 2, freedom) ** 2
-    rejected: Floats = stats.ncf.sf(edge, 1, freedom, difference**2 / square)
+    edge = special.stdtrit(freedom, 1 - level / 2) ** 2
+    rejected: Floats = 1 - special.ncfdtr(1, freedom, difference**2 / square, edge)
     return rejected

@@ -61,14 +61,13 @@ def clean(rows: Iterable[Row]) -> tuple[list[Row], list[Excluded]]:
     return list(complete.values()), excluded
 
 
-def choose(rows: Iterable[Row], budgets: Sequence[float], cost: Cost = MACS) -> list[Choice]:
-    """What to confirm: per search and budget the best complete row, on validation alone.
+def choose(complete: Iterable[Row], budgets: Sequence[float], cost: Cost = MACS) -> list[Choice]:
+    """What to confirm: per search and budget the best row that `clean` let through, on validation.
 
     A method has as many choices at a budget as it has searches, by method, repeat and budget. The
     budget is inclusive and nothing is interpolated; ties go to the lower cost, then to the
     configuration id. A search without a row under a budget has no choice there.
     """
-    complete, _ = clean(rows)
     searched: dict[tuple[str, int], list[Row]] = {}
     for row in complete:
         if row.role == "search":
@@ -88,14 +87,13 @@ def under(row: Row, budget: float, cost: Cost = MACS) -> bool:
 
 
 def choose_confirmed(
-    rows: Iterable[Row], budgets: Sequence[float], declared: Sequence[float], cost: Cost = MACS
+    complete: Sequence[Row], budgets: Sequence[float], declared: Sequence[float], cost: Cost = MACS
 ) -> list[Choice]:
     """As `choose` at the budgets that were declared; at others only among what was confirmed.
 
     What was confirmed is what was best at a declared budget, so that between two of them a better
     configuration may exist that nobody has tested.
     """
-    complete, _ = clean(rows)
     tested = {_tested(row) for row in complete if row.role == "confirm"}
     some = [row for row in complete if row.role == "search" and _tested(row) in tested]
     return [

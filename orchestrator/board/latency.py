@@ -129,6 +129,8 @@ def timed(
     by_key: dict[tuple[str, str, str, str], list[Latency]] = {}
     for event in events:
         by_key.setdefault(_key(event), []).append(event)
+    if not by_key:
+        return []
     lines = []
     for cell in _cells(rows, budgets, baseline, cost):
         runs = [

@@ -7,7 +7,7 @@ from boards import BUDGETS, confirm, row, study_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.board.choose import choose, costs, to_confirm
+from orchestrator.board.choose import choose, clean, costs, to_confirm
 from orchestrator.board.leaderboard import leaderboard
 from orchestrator.board.model import Board
 from orchestrator.board.rules import Rules
@@ -90,7 +90,7 @@ def test_the_best_on_validation_within_the_time_is_chosen(
         for i, (ms, accuracy, _) in enumerate(trials)
         if ms <= budget
     ]
-    chosen = choose(rows, [budget], MS)
+    chosen = choose(clean(rows)[0], [budget], MS)
     assert [c.config for c in chosen] == ([min(fitting)[2]] if fitting else [])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.board.choose import choose
+from orchestrator.board.choose import choose, clean
 from orchestrator.record.evidence import PerImage
 from orchestrator.record.rows import Row
 
@@ -75,7 +75,7 @@ def study_rows(
         for i, reason in enumerate(reasons, start=12):
             rows.append(row(method=method, trial=f"{method}-{i:05d}", reason=reason, **failure))
     found = {row.trial: row for row in rows}
-    for config in sorted({choice.config for choice in choose(rows, budgets)}):
+    for config in sorted({choice.config for choice in choose(clean(rows)[0], budgets)}):
         base = found[config]
         rows.extend(
             confirm(

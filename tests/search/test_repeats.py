@@ -11,7 +11,7 @@ import pytest
 from executor import execute
 
 from methods.api import Task
-from orchestrator.board.choose import best, choose
+from orchestrator.board.choose import best, choose, clean
 from orchestrator.record.events import Figures, Point, decode_metrics
 from orchestrator.record.history import History
 from orchestrator.record.result import Ending, Result
@@ -141,7 +141,7 @@ def test_a_search_that_a_race_adds_is_the_one_of_a_study_with_more_repeats(name:
     for row in raced.rows():
         if row.role == "confirm":
             assert confirmed[row.trial] == row.test_acc
-    chosen = {choice.config for choice in choose(raced.rows(), raced.study.budgets)}
+    chosen = {choice.config for choice in choose(clean(raced.rows())[0], raced.study.budgets)}
     assert chosen == {row.config for row in raced.rows() if row.role == "confirm"}
 
 
@@ -183,7 +183,7 @@ def test_searches_of_equal_time_get_their_seconds_each() -> None:
 def test_each_search_chooses_per_budget_and_its_seeds_are_nested_in_it() -> None:
     what = study(sampler="random", trials=4, repeats=3)
     history = ran(what)
-    choices = choose(history.rows(), what.budgets)
+    choices = choose(clean(history.rows())[0], what.budgets)
     cells = Counter((choice.method, choice.repeat, choice.budget) for choice in choices)
     assert len(cells) == 2 * 3 * 2
     assert set(cells.values()) == {1}

@@ -8,7 +8,7 @@ from faults import Sweep, different, nothing_lost
 from mlflow import MlflowClient
 
 from orchestrator import store
-from orchestrator.board.choose import choose
+from orchestrator.board.choose import choose, clean
 from orchestrator.results.verify import verify
 from orchestrator.study.file import load
 from orchestrator.study.identity import unreduced_name
@@ -68,7 +68,7 @@ def test_a_killed_sweep_of_repeats_ends_as_one_that_nobody_touched(
     confirmed = {(row.method, row.repeat) for row in rows if row.role == "confirm"}
     assert len(confirmed) == searches
     assert confirmed == {(row.method, row.repeat) for row in rows}
-    chosen = {c.config: c.method for c in choose(rows, study.budgets)}
+    chosen = {c.config: c.method for c in choose(clean(rows)[0], study.budgets)}
     assert {row.config for row in rows if row.role == "confirm"} == {
         *chosen,
         *(unreduced_name(config) for config, name in chosen.items() if name == "condensenet"),

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from isoflop.shipped import FILES, study_file
 from orchestrator.study import file
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from methods.shipping.card import Format
     from orchestrator.report.publish import Outcome
     from orchestrator.results.findings import Findings
@@ -44,7 +44,7 @@ def open(study: str | Path, *, out: str | Path = "runs", mlflow: str | None = No
     return Results(str(study), out, mlflow=mlflow)
 
 
-def studies(*, out: str | Path = "runs", mlflow: str | None = None) -> pd.DataFrame:
+def studies(*, out: str | Path = "runs", mlflow: str | None = None) -> "pd.DataFrame":
     """The studies of a folder and of its MLflow store, a row each.
 
     `trials` counts trials that ended; `state` is running, interrupted or finished, or, for a study
@@ -58,6 +58,8 @@ def studies(*, out: str | Path = "runs", mlflow: str | None = None) -> pd.DataFr
         StudyError: there is neither a folder nor a store.
         StorageError: the store does not answer.
     """
+    import pandas as pd
+
     from orchestrator.results import studies as listing
 
     rows = [vars(each) for each in listing.studies(Path(out), mlflow)]
@@ -112,7 +114,7 @@ class Results:
         self._outcome = None
         return self
 
-    def board(self, *, primary: float | None = None) -> pd.DataFrame:
+    def board(self, *, primary: float | None = None) -> "pd.DataFrame":
         """One row per method and budget; accuracies as fractions, costs in MMACs or ms.
 
         >>> board = open("quickstart", out=RUNS).board()
@@ -130,7 +132,7 @@ class Results:
         *,
         at: Sequence[float] = (),
         methods: Sequence[str] = (),
-    ) -> pd.DataFrame:
+    ) -> "pd.DataFrame":
         """Compare pairs of methods at any budgets, or each method with itself in another study.
 
         `methods` restricts the comparison to these and dense.
@@ -154,7 +156,7 @@ class Results:
         )
         return differences_table(both)
 
-    def trials(self) -> pd.DataFrame:
+    def trials(self) -> "pd.DataFrame":
         """One row per operating point of each ended trial, with a column per hyperparameter.
 
         Accuracies are fractions, costs MACs, times seconds. The board compares the rows with the
@@ -164,6 +166,8 @@ class Results:
         >>> sorted(set(trials["role"]))
         ['confirm', 'search']
         """
+        import pandas as pd
+
         from orchestrator.results.boards import stored
 
         rows = stored(self.study, self._out, uri=self._mlflow).rows

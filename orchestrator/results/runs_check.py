@@ -17,7 +17,6 @@ from orchestrator.results.board_check import claims_alike, written_earlier
 from orchestrator.results.findings import Findings
 from orchestrator.store import Stored, StoredRun
 from orchestrator.store import tags as layout
-from orchestrator.store.client import LATENCIES
 from orchestrator.store.lines import (
     LAYOUT,
     NOTE,
@@ -31,6 +30,7 @@ from orchestrator.store.lines import (
     study_note,
     view,
 )
+from orchestrator.store.reading.runs import LATENCIES
 
 Trials = Mapping[str, tuple[Start, End | None]]
 """By run id: what a trial's tags say; no end while it runs."""

@@ -7,15 +7,15 @@ read and written, and nothing else.
 
 import tempfile
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlparse
-
-from mlflow import MlflowClient
-from mlflow.entities import Experiment
 
 from methods import files
 from methods.errors import StorageError
 from orchestrator.record.address import Address
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 FOLDER = "mlartifacts"
 """The folder of all studies' files beside an SQLite store."""
@@ -41,22 +41,23 @@ class Artefacts(Protocol):
         ...
 
 
-def artefacts_of(uri: str, client: MlflowClient, experiment: Experiment) -> Artefacts:
-    """Where the files of a study's runs are.
+def artefacts_of(uri: str, study: str, location: str) -> Artefacts:
+    """Where the files of a study's runs are; `location` is what its experiment says.
 
     Raises:
         StorageError: an SQLite file's study has them elsewhere.
     """
-    address, location = Address(uri), str(experiment.artifact_location)
-    local = _local(location)
+    address, local = Address(uri), _local(location)
     if not address.is_file:
-        return _Remote(client, local if address.is_database else None)
+        from orchestrator.store.client import connect  # noqa: PLC0415, a file needs no MLflow
+
+        return _Remote(connect(uri), local if address.is_database else None)
     if local is None:
         raise StorageError(
-            f"the files of study {experiment.name!r} must lie beside {address.file}, but lie at "
+            f"the files of study {study!r} must lie beside {address.file}, but lie at "
             f"{location}; open the study through its MLflow server: --mlflow http://..."
         )
-    return _Local(_beside(address.file, local, experiment.name))
+    return _Local(_beside(address.file, local, study))
 
 
 def folder_of(file: Path, study: str) -> Path:
@@ -91,7 +92,7 @@ class _Local:
 class _Remote:
     """Files that MLflow's client fetches and sends."""
 
-    def __init__(self, client: MlflowClient, folder: Path | None) -> None:
+    def __init__(self, client: "MlflowClient", folder: Path | None) -> None:
         self._client = client
         self._folder = folder
         """Where the machine that began the study keeps them, if no server does."""

@@ -3,8 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-from mlflow.entities import Dataset
+from typing import TYPE_CHECKING
 
 from methods.files import digest
 from orchestrator.board.model import Board, Cell
@@ -12,6 +11,9 @@ from orchestrator.board.words import percent, span
 from orchestrator.record.provenance import Provenance
 from orchestrator.record.rows import mean_sizes
 from orchestrator.store import tags as layout
+
+if TYPE_CHECKING:
+    from mlflow.entities import Dataset
 
 VIEW = "leaderboard"
 """The saved view's name and key."""
@@ -194,8 +196,10 @@ def view_link(experiment: str) -> str:
     return f"#/experiments/{experiment}/runs?{view}"
 
 
-def dataset(origin: Provenance) -> Dataset | None:
+def dataset(origin: Provenance) -> "Dataset | None":
     """What a study read, as MLflow has it; None where an earlier version recorded no digest."""
+    from mlflow.entities import Dataset  # noqa: PLC0415, who reads a board needs no MLflow
+
     if origin.data is None:
         return None
     name = str(origin.study.get("data", ""))
@@ -209,7 +213,7 @@ def dataset(origin: Provenance) -> Dataset | None:
     )
 
 
-def dataset_text(dataset: Dataset) -> str:
+def dataset_text(dataset: "Dataset") -> str:
     """A data set's name and digest."""
     return f"{dataset.name} {dataset.digest}"
 

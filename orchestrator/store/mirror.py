@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric
 
 from orchestrator.record import evidence
 from orchestrator.record import log as wal
@@ -24,16 +24,11 @@ from orchestrator.record.provenance import encode_provenance
 from orchestrator.report.palette import places, run_colour
 from orchestrator.store import tags as layout
 from orchestrator.store.artefacts import Artefacts, artefacts_of
-from orchestrator.store.client import (
-    ENDED,
-    LATENCIES,
-    connect,
-    each_run,
-    experiment_of,
-    passing,
-    storage_errors,
-)
+from orchestrator.store.client import connect, passing
 from orchestrator.store.place import claim
+from orchestrator.store.reading.failures import storage_errors
+from orchestrator.store.reading.runs import ENDED, LATENCIES, Run, experiment_of, reader
+from orchestrator.store.reading.server import as_run
 from orchestrator.store.whole import (
     BATCH,
     TrialEvent,
@@ -201,18 +196,19 @@ class Projection:
 
     def _recall(self) -> None:
         """Learns which runs there are; deletes the second one that a lost answer left of a key."""
-        client = connect(self._address.url)
-        experiment = experiment_of(client, self._study)
+        client, source = connect(self._address.url), reader(self._address.url)
+        experiment = experiment_of(source, self._study)
         runs = [
-            (run.data.tags["key"], _state_of(run))
-            for run in each_run(client, experiment, "")
-            if "key" in run.data.tags
+            (found.tags["key"], _state_of(found))
+            for found in source.runs(experiment.experiment_id, "")
+            if "key" in found.tags
         ]
         self._runs = {}
         for key, run in sorted(runs, key=lambda r: (r[1].status not in ENDED, r[1].run_id)):
             if self._runs.setdefault(key, run) is not run:
                 client.delete_run(run.run_id)
-        artefacts = artefacts_of(self._address.url, client, experiment)
+        location = experiment.artifact_location
+        artefacts = artefacts_of(self._address.url, self._study, location)
         self._store = _Store(client, experiment.experiment_id, artefacts)
 
     @property
@@ -351,13 +347,13 @@ class Projection:
 
     def _run(self, key: str, tags: Mapping[str, str], start: int) -> _RunState:
         if key not in self._runs:
-            run = self._client.create_run(
+            created = self._client.create_run(
                 self._opened.experiment_id,
                 start_time=start,
                 run_name=key.replace("sweep/", "sweep of "),
                 tags=self._tags(key, tags),
             )
-            self._runs[key] = _state_of(run)
+            self._runs[key] = _state_of(as_run(created))
         return self._runs[key]
 
     def _tags(self, key: str, tags: Mapping[str, str]) -> dict[str, str]:
@@ -394,7 +390,6 @@ def _content(event: Mapping[str, Any]) -> str:
     return json.dumps(dict(event), sort_keys=True)
 
 
-def _state_of(run: Run) -> _RunState:
-    tags = run.data.tags
-    point, status = tags.get("point", ""), sys.intern(run.info.status)
-    return _RunState(run.info.run_id, status, point, "provenance" in tags)
+def _state_of(found: Run) -> _RunState:
+    point, status = found.tags.get("point", ""), sys.intern(found.status)
+    return _RunState(found.run_id, status, point, "provenance" in found.tags)

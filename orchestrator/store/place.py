@@ -8,36 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
-from mlflow import MlflowClient
-from mlflow.entities import Experiment
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from methods.errors import StorageError, StudyError
 from orchestrator.record.address import Address, bounded
 from orchestrator.store.artefacts import FOLDER, folder_of
-from orchestrator.store.client import (
-    KIND,
+from orchestrator.store.reading.failures import busy, is_storage, reason, storage_errors
+from orchestrator.store.reading.runs import (
     SCHEMA,
-    busy,
+    Experiment,
     check_schema,
-    connect,
-    copy_aside,
     experiment_of,
-    file_uri,
-    ping,
-    readable,
-    reason,
+    reader,
     refuse_deleted,
-    storage_errors,
 )
+from orchestrator.store.reading.sqlite import BUSY, copy_aside, readable
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = 30.0
 """Seconds for which a store may take to give its first answer, names and proxies included."""
-BUSY = 20.0
-"""Seconds for which an SQLite file may be locked; MLflow waits as long."""
 DEEPEST = 200
 """Bytes of the longest path that a sweep makes below `--out`, but for the study's name twice."""
 
@@ -114,25 +103,32 @@ def claim(uri: str, study: str, study_hash: str) -> str:
     address = Address(uri)
     with storage_errors(uri), _alone(address):
         _make_file(address)
-        client = connect(uri)
-        experiment = client.get_experiment_by_name(study)
+        experiment = reader(uri).experiment(study)
         if experiment is None:
-            tags = {
-                "study_hash": study_hash,
-                "isoflop_schema": str(SCHEMA),
-                **KIND,
-            }
-            place = folder_of(address.file, study).as_uri() if address.is_file else None
-            try:
-                return str(client.create_experiment(study, place, tags))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            experiment = experiment_of(client, study)  # another driver was faster
+            if (number := _created(uri, study, study_hash)) is not None:
+                return number
+            experiment = experiment_of(reader(uri), study)  # another driver was faster
         _refuse_other(experiment, study_hash)
         if address.is_file:
             _move_in(address.file, experiment)
-    return str(experiment.experiment_id)
+    return experiment.experiment_id
+
+
+def _created(uri: str, study: str, study_hash: str) -> str | None:
+    """The id of a new experiment; None where there is one of this name by now."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415, who only reads needs no MLflow
+
+    from orchestrator.store.client import KIND, connect  # noqa: PLC0415
+
+    address = Address(uri)
+    tags = {"study_hash": study_hash, "isoflop_schema": str(SCHEMA), **KIND}
+    place = folder_of(address.file, study).as_uri() if address.is_file else None
+    try:
+        return str(connect(uri).create_experiment(study, place, tags))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return None
 
 
 def _refuse_other(experiment: Experiment, study_hash: str) -> None:
@@ -223,6 +219,8 @@ def _tables(address: Address) -> set[str]:
 
 
 def _check_server(address: Address) -> None:
+    from orchestrator.store.client import connect, ping  # noqa: PLC0415, a file needs no MLflow
+
     def ask() -> None:
         if address.is_server:
             connect(address.url).search_experiments(max_results=1)
@@ -231,7 +229,9 @@ def _check_server(address: Address) -> None:
 
     try:
         bounded(ask, PATIENCE)
-    except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
+    except Exception as error:
+        if not (is_storage(error) or isinstance(error, ValueError)):
+            raise
         raise StorageError(
             f"the MLflow server {address} must answer, but: {reason(error, address.url)}; --mlflow "
             "names another, and without it the store is a local file"
@@ -254,6 +254,10 @@ def _make_file(address: Address) -> None:
     """An empty store, made aside and renamed: MLflow cannot finish tables that a kill cut off."""
     if not address.is_file or address.file.exists():
         return
+    from mlflow import MlflowClient  # noqa: PLC0415, a file that exists needs none
+
+    from orchestrator.store.client import file_uri  # noqa: PLC0415
+
     aside = address.file.with_name(f"{address.file.name}.new")
     for left in (aside, aside.with_name(f"{aside.name}-journal")):
         left.unlink(missing_ok=True)

@@ -6,10 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, Experiment, InputTag, Metric, Param, Run
+from typing import TYPE_CHECKING, Any
 
 from methods.errors import StorageError, StudyError
 from methods.files import UNFINISHED, digest
@@ -19,16 +16,6 @@ from orchestrator.record.events import Latency, decode
 from orchestrator.record.provenance import Provenance, decode_provenance
 from orchestrator.report.palette import places, run_colour
 from orchestrator.store.artefacts import artefacts_of
-from orchestrator.store.client import (
-    ENDED,
-    KIND,
-    LATENCIES,
-    connect,
-    experiment_of,
-    report_of,
-    runs_of,
-    storage_errors,
-)
 from orchestrator.store.lines import (
     LAYOUT,
     NOTE,
@@ -43,6 +30,20 @@ from orchestrator.store.lines import (
     view,
     view_link,
 )
+from orchestrator.store.reading.failures import storage_errors
+from orchestrator.store.reading.runs import (
+    ENDED,
+    LATENCIES,
+    Experiment,
+    Reader,
+    Run,
+    experiment_of,
+    reader,
+    report_of,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 def read_study(uri: str, study: str) -> Provenance:
@@ -53,12 +54,12 @@ def read_study(uri: str, study: str) -> Provenance:
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        client = connect(uri)
-        experiment = experiment_of(client, study)
-        artefacts = artefacts_of(uri, client, experiment)
-        report = report_of(client, experiment, artefacts)
+        source = reader(uri)
+        experiment = experiment_of(source, study)
+        artefacts = artefacts_of(uri, study, experiment.artifact_location)
+        report = report_of(source, experiment, artefacts)
         try:
-            content = artefacts.read(report.info.run_id, "provenance.json")
+            content = artefacts.read(report.run_id, "provenance.json")
         except FileNotFoundError as error:
             raise StorageError(
                 f"the files of study {study!r} must lie beside its store, but {error.filename} is "
@@ -92,27 +93,27 @@ def read_studies(uri: str, *, without: Sequence[str] = ()) -> list[StudyRuns]:
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        client = connect(uri)
+        source = reader(uri)
         experiments = [
             each
-            for each in client.search_experiments()
+            for each in source.experiments()
             if "study_hash" in each.tags and each.name not in without
         ]
-        return [_in_short(uri, client, each) for each in experiments]
+        return [_in_short(uri, source, each) for each in experiments]
 
 
-def _in_short(uri: str, client: MlflowClient, experiment: Experiment) -> StudyRuns:
+def _in_short(uri: str, source: Reader, experiment: Experiment) -> StudyRuns:
     try:
         data = str(read_study(uri, experiment.name).study.get("data", ""))
     except (StudyError, StorageError):  # it has not begun, or its files are elsewhere
         data = ""
-    trials = runs_of(client, experiment, "tags.role LIKE 'trial-%'")
-    boards = runs_of(client, experiment, "tags.role = 'leaderboard'")
-    ends = [run.info.end_time for run in boards if run.info.end_time]
+    trials = source.runs(experiment.experiment_id, "tags.role LIKE 'trial-%'")
+    boards = source.runs(experiment.experiment_id, "tags.role = 'leaderboard'")
+    ends = [run.end_time for run in boards if run.end_time]
     return StudyRuns(
         experiment.name,
         data,
-        sum(run.info.status in ENDED for run in trials),
+        sum(run.status in ENDED for run in trials),
         max(ends, default=None),
     )
 
@@ -125,10 +126,10 @@ def read_latencies(uri: str, study: str) -> list[Latency]:
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        client = connect(uri)
-        experiment = experiment_of(client, study)
-        artefacts = artefacts_of(uri, client, experiment)
-        report = report_of(client, experiment, artefacts).info.run_id
+        source = reader(uri)
+        experiment = experiment_of(source, study)
+        artefacts = artefacts_of(uri, study, experiment.artifact_location)
+        report = report_of(source, experiment, artefacts).run_id
         if LATENCIES not in artefacts.names(report):
             return []
         content: dict[str, Any] = json.loads(artefacts.read(report, LATENCIES))
@@ -145,23 +146,28 @@ def write_board(uri: str, study: str, board: Board, folder: Path) -> str:
         StudyError: the store holds no study of this name.
         StorageError: the store cannot be used.
     """
+    from orchestrator.store.client import KIND, connect  # noqa: PLC0415, who reads needs no MLflow
+
     with storage_errors(uri):
-        client = connect(uri)
-        experiment = experiment_of(client, study)
+        client, source = connect(uri), reader(uri)
+        experiment = experiment_of(source, study)
         identity = experiment.experiment_id
-        artefacts = artefacts_of(uri, client, experiment)
-        report = str(report_of(client, experiment, artefacts).info.run_id)
+        artefacts = artefacts_of(uri, study, experiment.artifact_location)
+        report = report_of(source, experiment, artefacts).run_id
         files = sorted(set(folder.iterdir()) - set(folder.glob(UNFINISHED)))
         contents = {file.name: file.read_bytes() for file in files}
-        old_runs = runs_of(client, experiment, "tags.role = 'leaderboard'")
-        lines = _lines(client, experiment, board, report)
+        old_runs = [
+            (run, source.params(run.run_id))
+            for run in list(source.runs(identity, "tags.role = 'leaderboard'"))
+        ]
+        lines = _lines(source, experiment, board, report)
         origin = _origin(contents)
         board_runs = {  # the first one last: MLflow's lists show the newest on top
             _write(client, identity, line, old_runs, origin) for line in reversed(lines)
         }
-        for run in old_runs:
-            if run.info.run_id not in board_runs:
-                client.delete_run(run.info.run_id)
+        for run, _ in old_runs:
+            if run.run_id not in board_runs:
+                client.delete_run(run.run_id)
         for name, content in contents.items():
             artefacts.write(report, name, content)
         digests = {name: digest(content) for name, content in contents.items()}
@@ -182,7 +188,7 @@ def link(uri: str, study: str) -> str:
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        return view_link(experiment_of(connect(uri), study).experiment_id)
+        return view_link(experiment_of(reader(uri), study).experiment_id)
 
 
 @dataclass(frozen=True)
@@ -193,9 +199,9 @@ class _Line:
     tags: Mapping[str, str]
 
 
-def _lines(client: MlflowClient, experiment: Experiment, board: Board, report: str) -> list[_Line]:
+def _lines(source: Reader, experiment: Experiment, board: Board, report: str) -> list[_Line]:
     """The board's runs in its order."""
-    trial_runs = _trial_runs(client, experiment, board)
+    trial_runs = _trial_runs(source, experiment, board)
     colours = places(board.methods, board.baseline)
     lines = []
     for method in board.methods:
@@ -215,21 +221,23 @@ def _lines(client: MlflowClient, experiment: Experiment, board: Board, report: s
 
 
 def _write(
-    client: MlflowClient,
+    client: "MlflowClient",
     experiment: str,
     line: _Line,
-    old_runs: Sequence[Run],
+    old_runs: Sequence[tuple[Run, Mapping[str, str]]],
     origin: Provenance | None,
 ) -> str:
     """The id of a line's run; a new one where anything of it changed."""
-    for old in old_runs:
-        same = all(old.data.tags.get(name) == value for name, value in line.tags.items())
-        same = same and (old.info.run_name, dict(old.data.params)) == (
-            line.run.name,
-            line.run.params,
-        )
-        if same and old.info.status in ENDED:
-            return str(old.info.run_id)
+    from mlflow.entities import DatasetInput, InputTag, Metric, Param  # noqa: PLC0415
+
+    for old, its_params in old_runs:
+        same = all(old.tags.get(name) == value for name, value in line.tags.items())
+        if (
+            same
+            and (old.name, its_params) == (line.run.name, line.run.params)
+            and old.status in ENDED
+        ):
+            return old.run_id
     tags = {**line.tags, **_source(origin)}
     run_id = str(client.create_run(experiment, run_name=line.run.name, tags=tags).info.run_id)
     now = time.time_ns() // 1_000_000
@@ -264,11 +272,11 @@ def _source(origin: Provenance | None) -> dict[str, str]:
     }
 
 
-def _trial_runs(client: MlflowClient, experiment: Experiment, board: Board) -> dict[str, str]:
+def _trial_runs(source: Reader, experiment: Experiment, board: Board) -> dict[str, str]:
     """Run ids, by trial, of the confirm runs and of the configurations that they confirm."""
-    confirm = runs_of(client, experiment, "tags.role = 'trial-confirm'")
-    run_ids = {run.data.tags.get("trial", ""): run.info.run_id for run in confirm}
+    confirm = source.runs(experiment.experiment_id, "tags.role = 'trial-confirm'")
+    run_ids = {run.tags.get("trial", ""): run.run_id for run in confirm}
     for config in sorted({choice.config for cell in board.cells for choice in cell.choices}):
-        for run in runs_of(client, experiment, f"tags.trial = '{config}'"):
-            run_ids[config] = run.info.run_id
+        for run in source.runs(experiment.experiment_id, f"tags.trial = '{config}'"):
+            run_ids[config] = run.run_id
     return run_ids

@@ -4,10 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from mlflow import MlflowClient
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
+from typing import TYPE_CHECKING
 
 from methods.errors import StorageError
 from methods.files import digest
@@ -16,15 +13,12 @@ from orchestrator.record.address import Address
 from orchestrator.record.rows import Row
 from orchestrator.store import tags as layout
 from orchestrator.store.artefacts import Artefacts, artefacts_of
-from orchestrator.store.client import (
-    LATENCIES,
-    connect,
-    experiment_of,
-    report_of,
-    runs_of,
-    storage_errors,
-)
-from orchestrator.store.lines import dataset_text
+from orchestrator.store.reading.failures import is_storage, storage_errors
+from orchestrator.store.reading.runs import LATENCIES, experiment_of, reader, report_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +78,16 @@ def read_stored(uri: str, study: str) -> Stored:
         StudyError: the store holds no study of this name, or it has not begun.
         StorageError: the store cannot be used.
     """
+    from orchestrator.store.client import connect  # noqa: PLC0415, who fetches evidence needs none
+    from orchestrator.store.reading.server import each_run  # noqa: PLC0415
+
     with storage_errors(uri):
-        client = connect(uri)
-        experiment = experiment_of(client, study)
-        artefacts = artefacts_of(uri, client, experiment)
-        first = report_of(client, experiment, artefacts).info.run_id
-        runs = [_stored(client, artefacts, run) for run in runs_of(client, experiment, "")]
+        source, client = reader(uri), connect(uri)
+        experiment = experiment_of(source, study)
+        artefacts = artefacts_of(uri, study, experiment.artifact_location)
+        first = report_of(source, experiment, artefacts).run_id
+        everything = each_run(client, experiment.experiment_id, "")
+        runs = [_stored(client, artefacts, run) for run in everything]
         report = next(run for run in runs if run.run_id == first)
         trials = [run for run in runs if layout.is_trial(run.tags) and "state" in run.tags]
         boards = [run for run in runs if run.tags.get("role") == "leaderboard"]
@@ -111,12 +109,14 @@ def read_stored(uri: str, study: str) -> Stored:
             evidence=proofs,
             others=tuple(run for run in runs if run not in (*trials, *boards, report)),
             name=experiment.name,
-            experiment=str(experiment.experiment_id),
+            experiment=experiment.experiment_id,
             tags=dict(experiment.tags),
         )
 
 
-def _stored(client: MlflowClient, artefacts: Artefacts, run: Run) -> StoredRun:
+def _stored(client: "MlflowClient", artefacts: Artefacts, run: "Run") -> StoredRun:
+    from orchestrator.store.lines import dataset_text  # noqa: PLC0415
+
     run_id, data = run.info.run_id, run.data
     inputs = run.inputs.dataset_inputs if run.inputs else []
     history = {
@@ -150,8 +150,8 @@ def fetch_evidence(uri: str, rows: Iterable[Row], study: Path) -> None:
     if not lacking:
         return
     with storage_errors(uri):
-        client = connect(uri)
-        artefacts = artefacts_of(uri, client, experiment_of(client, lacking[0].study))
+        experiment = experiment_of(reader(uri), lacking[0].study)
+        artefacts = artefacts_of(uri, experiment.name, experiment.artifact_location)
     for row in lacking:
         assert row.run_id is not None, "only rows of a store lack it"
         name = evidence.file_name(row.trial, row.evidence)
@@ -159,6 +159,8 @@ def fetch_evidence(uri: str, rows: Iterable[Row], study: Path) -> None:
             content = artefacts.read(row.run_id, name)
             if digest(content) == row.evidence:
                 evidence.place(content, study / evidence.FOLDER / name)
-        except (MlflowException, StorageError, OSError) as error:  # a board can be made without
+        except Exception as error:  # a board can be made without
+            if not (is_storage(error) or isinstance(error, StorageError)):
+                raise
             text = " ".join(Address(uri).redact(str(error)).split())
             logger.warning("%s: its evidence was not read: %s", row.trial, text)

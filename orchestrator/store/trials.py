@@ -10,9 +10,6 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run
-from mlflow.exceptions import MlflowException
 
 from methods import files
 from methods.errors import StudyError
@@ -20,7 +17,8 @@ from orchestrator.record import events
 from orchestrator.record import rows as records
 from orchestrator.record.rows import Row
 from orchestrator.store import tags as layout
-from orchestrator.store.client import connect, experiment_of, runs_of, storage_errors
+from orchestrator.store.reading.failures import storage_errors
+from orchestrator.store.reading.runs import Experiment, Reader, Run, experiment_of, reader
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +74,13 @@ def read_trials(
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        client = connect(uri)
-        experiment = experiment_of(client, study)
+        source = reader(uri)
+        experiment = experiment_of(source, study)
         if cache is None:
-            runs = _all(client, experiment)
+            runs = _all(source, experiment)
         else:
             kept = _cache(cache, "trials", uri, experiment, rows=_code())
-            runs = _cached(client, experiment, kept, refresh=refresh)
+            runs = _cached(source, experiment, kept, refresh=refresh)
     ordered = sorted(runs.items(), key=lambda item: (item[1].trial, item[0]))
     return [row for _, run in ordered for row in run.rows]
 
@@ -95,12 +93,8 @@ def trial_of(uri: str, run_id: str) -> tuple[str, str]:
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        try:
-            tags = connect(uri).get_run(run_id).data.tags
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            tags = {}
+        run = reader(uri).run(run_id)
+    tags = run.tags if run else {}
     if not {"study", "trial"} <= tags.keys():
         raise StudyError(f"this MLflow store must have a trial's run {run_id}, but has none")
     return tags["study"], tags["trial"]
@@ -123,16 +117,16 @@ def read_curves(
         StorageError: the store cannot be used.
     """
     with storage_errors(uri):
-        client = connect(uri)
-        place = cache and _cache(cache, "curves", uri, experiment_of(client, study))
+        source = reader(uri)
+        place = cache and _cache(cache, "curves", uri, experiment_of(source, study))
         rows = place.load()[0] if place and not refresh else []
         curves: dict[str, list[list[float]]] = {
             row["run_id"]: json.loads(row["curve"]) for row in rows
         }
         missing = sorted(set(trials.values()) - curves.keys())
         for run_id in missing:
-            history = client.get_metric_history(run_id, CURVE)
-            curves[run_id] = sorted({m.step: [m.step, m.value] for m in history}.values())
+            history = source.history(run_id, CURVE)
+            curves[run_id] = sorted({step: [step, value] for step, value in history}.values())
     if place and missing:
         ids = sorted(curves)
         place.save({"run_id": ids, "curve": [json.dumps(curves[i]) for i in ids]}, {})
@@ -159,7 +153,8 @@ class Cache:
     def load(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The rows and the notes that were saved last; empty where they cannot be trusted."""
         try:
-            table = pq.read_table(self._file, page_checksum_verification=True)
+            with pq.ParquetFile(self._file, page_checksum_verification=True) as file:
+                table = file.read()  # pq.read_table loads pandas
             metadata = json.loads((table.schema.metadata or {})[KEY])
             if (metadata["identity"], metadata["rows"]) == (self._identity, table.num_rows):
                 return table.to_pylist(), dict(metadata["notes"])
@@ -193,7 +188,7 @@ def _cache(folder: Path, name: str, uri: str, experiment: Experiment, **more: st
 
 
 def _cached(
-    client: MlflowClient, experiment: Experiment, cache: Cache, *, refresh: bool
+    source: Reader, experiment: Experiment, cache: Cache, *, refresh: bool
 ) -> dict[str, _TrialRun]:
     """All trials, of which the ended ones outside the window come from the cache."""
     now = time.time_ns() // 1_000_000
@@ -202,9 +197,9 @@ def _cached(
     runs = None
     if cached:
         since = min(_latest(cached), notes["read"]) - OVERLAP
-        runs = _since(client, experiment, cached, since)
+        runs = _since(source, experiment, cached, since)
     if runs is None:
-        runs = _all(client, experiment)
+        runs = _all(source, experiment)
     ended = {run_id: run for run_id, run in runs.items() if run.end}
     if ended != cached:
         columns: dict[str, list[Any]] = {
@@ -228,30 +223,34 @@ def _latest(runs: Mapping[str, _TrialRun]) -> int:
 
 
 def _since(
-    client: MlflowClient, experiment: Experiment, cached: Mapping[str, _TrialRun], since: int
+    source: Reader, experiment: Experiment, cached: Mapping[str, _TrialRun], since: int
 ) -> dict[str, _TrialRun] | None:
     """The cached runs, read again from `since` on; None where the store lost some of these.
 
     First those that are running, then those that ended: a trial that ends in between is in the
     second answer.
     """
-    running = _by_id(runs_of(client, experiment, "attributes.status = 'RUNNING'"), experiment.name)
-    recent = _by_id(runs_of(client, experiment, f"attributes.end_time >= {since}"), experiment.name)
+
+    def matching(query: str) -> dict[str, _TrialRun]:
+        return _by_id(source.runs(experiment.experiment_id, query), experiment.name)
+
+    running = matching("attributes.status = 'RUNNING'")
+    recent = matching(f"attributes.end_time >= {since}")
     expected = {run_id for run_id, run in cached.items() if run.end >= since}
     if not expected <= recent.keys() | running.keys():
         return None
     return {**cached, **running, **recent}
 
 
-def _all(client: MlflowClient, experiment: Experiment) -> dict[str, _TrialRun]:
-    return _by_id(runs_of(client, experiment, ""), experiment.name)
+def _all(source: Reader, experiment: Experiment) -> dict[str, _TrialRun]:
+    return _by_id(source.runs(experiment.experiment_id, ""), experiment.name)
 
 
 def _by_id(runs: Iterable[Run], study: str) -> dict[str, _TrialRun]:
     """The runs of trials among these, and whatever may be one: no run vanishes unlisted."""
     found = {}
     for run in runs:
-        run_id, tags = run.info.run_id, _our_tags(run.data.tags)
+        run_id, tags = run.run_id, _our_tags(run.tags)
         if layout.is_trial(tags):
             rows = layout.rows(study, tags, run_id)
             found[run_id] = _TrialRun(_end(run), "state" in tags, tags.get("trial", ""), rows)
@@ -281,7 +280,7 @@ def _code() -> str:
 
 def _end(run: Run) -> int:
     """Milliseconds, 0 while it runs: a run that resumes keeps the end that it had."""
-    return 0 if run.info.status == "RUNNING" else int(run.info.end_time or 0)
+    return 0 if run.status == "RUNNING" else int(run.end_time or 0)
 
 
 def _our_tags(tags: Mapping[str, Any]) -> dict[str, str]:

@@ -47,23 +47,6 @@ def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_more_runs_than_a_page_are_all_read(
-    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("orchestrator.store.client.PAGE", 10)
-    lines = events(trials=1)
-    store.project(logged(tmp_path, lines), uri, STUDY)
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(STUDY)
-    assert experiment is not None
-    one = next(run for run in runs(uri) if run.data.tags.get("trial") == "dense-00000")
-    for i in range(25):
-        tags = {**one.data.tags, "trial": f"copy-{i:05d}"}
-        client.create_run(experiment.experiment_id, tags=tags)
-    names = [row.trial for row in store.read_rows(uri, STUDY)]
-    assert sum(name.startswith("copy") for name in names) == 25
-
-
 def board() -> Board:
     return leaderboard(study_rows(), Rules(budgets=BUDGETS, primary=2.0))
 

@@ -68,15 +68,21 @@ def choose(complete: Iterable[Row], budgets: Sequence[float], cost: Cost = MACS)
     budget is inclusive and nothing is interpolated; ties go to the lower cost, then to the
     configuration id. A search without a row under a budget has no choice there.
     """
+    if not budgets:
+        return []
     searched: dict[tuple[str, int], list[Row]] = {}
     for row in complete:
-        if row.role == "search":
+        if row.role == "search" and cost.of_search(row) is not None:
             searched.setdefault((row.method, row.repeat), []).append(row)
-    return [
-        _choice(min(fitting, key=lambda row: _preference(row, cost)), budget)
+    ranked = [
+        sorted(candidates, key=lambda row: _preference(row, cost))
         for _, candidates in sorted(searched.items())
+    ]
+    return [
+        _choice(first, budget)
+        for candidates in ranked
         for budget in sorted(set(budgets))
-        if (fitting := [row for row in candidates if under(row, budget, cost)])
+        if (first := next((row for row in candidates if under(row, budget, cost)), None))
     ]
 
 

@@ -2,6 +2,7 @@
 machine in one line and exit code 1; a traceback is a bug in isoflop.
 """
 
+import gc
 import logging
 import os
 import sys
@@ -90,6 +91,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # what we start imports nothing from this folder
+    gc.set_threshold(50_000, 20, 20)  # rows are no cycles, and to look for some takes as long again
     try:
         words = list(arguments) if arguments is not None else None
         status = app(words, prog_name="isoflop", standalone_mode=False)

@@ -3,17 +3,22 @@
 import functools
 import importlib.metadata
 import json
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 import orchestrator
 from methods import files
 from methods.files import UNFINISHED, digest
 from orchestrator.record.provenance import encode_provenance
+from orchestrator.record.rows import Row
 from orchestrator.report.content import Report
 from orchestrator.study.file import Study
 
 CODE = ("board", "record", "report", "study")
 """The rooms on which a report depends, beside its sources."""
+VALUES = attrgetter(*(field.name for field in fields(Row) if field.name != "params"))
+"""All of a row but its parameters, whose order means nothing."""
 LIBRARIES = ("matplotlib", "jinja2", "numpy", "scipy", "pandas", "pyarrow", "optuna", "moocore")
 """The libraries on which its files depend."""
 
@@ -47,7 +52,7 @@ def sources(study: Study, report: Report) -> str:
         study.model_dump_json(),
         json.dumps(encode_provenance(report.provenance), sort_keys=True, default=str),
         report.board.rules,
-        sorted(repr({**vars(row), "params": sorted(row.params.items())}) for row in report.rows),
+        sorted(repr((VALUES(row), sorted(row.params.items()))) for row in report.rows),
         sorted((trial, list(curve)) for trial, curve in report.curves.items()),
         sorted(report.images),  # a row has the digest of what its file holds
         list(report.times),

@@ -44,7 +44,7 @@ def reading(kind: GateInput, features: Features, reduced: Reduced) -> Reading:
 
 
 def task_losses(kind: TaskLoss, logits: Tensor, labels: Labels, smoothing: float) -> Tensor:
-    """The loss of each image at one width, for the gate to weigh."""
+    """The loss of each image at one width, for the gate to weigh; smoothing only scales a miss."""
     if kind == "miss":
         return 1 + F.nll_loss(logits.softmax(1), labels, reduction="none")
     return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)

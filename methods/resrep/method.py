@@ -122,7 +122,8 @@ class ResRep(Method):
     - the lasso's gradient of a row of zeros is zero; in the authors' code it is NaN
     - a projection counts as a 1x1 convolution, which it is; the authors' code counts it as 2x2
     - a row that becomes zero without a mask is not removed, so that the cost meets the target
-    - Nesterov's momentum, batch size and augmentation are those of the shared recipe
+    - Nesterov's momentum, batch size and augmentation are those of the shared recipe; pruning takes
+      sgd alone, whose steps the lasso is measured in, and without `proximal` no average of weights
     """
 
     PUBLISHED: ClassVar[Params] = {

@@ -78,7 +78,7 @@ Fit = Annotated[
 Resize = Annotated[
     int | None,
     typer.Option(
-        help="Bring images to this size, of which training and evaluation cut out --size.", min=1
+        help="Resize images to this many pixels a side, of which --size is cut out.", min=1
     ),
 ]
 

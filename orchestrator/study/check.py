@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from optuna.trial import FrozenTrial
@@ -141,15 +142,16 @@ def _on_gpus(share: float, gpus: float) -> int:
 
 def _trainable(space: Space, data: Data) -> None:
     """Check that no batch exceeds the training split, and that every phase has data."""
-    check(data, max(_batch_sizes(space)))
+    check(data, max(_ends(space, "batch_size")))
     check_parts(space.method_at(space.defaults()).phases(), data)
 
 
-def _batch_sizes(space: Space) -> list[int]:
-    """The default batch size and the ends, or the choices, of its range."""
-    distribution = space.free.get("recipe.batch_size")
-    sizes = [parts(space.method, {**space.fixed, **space.defaults()})[1].batch_size]
-    return sizes if distribution is None else [*sizes, *map(int, ends(distribution))]
+def _ends(space: Space, field: Literal["batch_size", "accumulate"]) -> list[int]:
+    """The default of a field of the recipe and the ends, or the choices, of its range."""
+    distribution = space.free.get(f"recipe.{field}")
+    recipe = parts(space.method, {**space.fixed, **space.defaults()})[1]
+    values = [int(getattr(recipe, field))]
+    return values if distribution is None else [*values, *map(int, ends(distribution))]
 
 
 def _divisible(study: Study, by_method: Mapping[str, Space], data: Data) -> None:
@@ -180,12 +182,13 @@ def _divisible(study: Study, by_method: Mapping[str, Space], data: Data) -> None
                 "set one worker",
                 at=place,
             )
-        least = min(_batch_sizes(space))
+        pieces = max(_ends(space, "accumulate"))
+        least = min(_ends(space, "batch_size")) // pieces
         if least < 2 * workers:
             raise StudyError(
-                f"each worker of a trial must have two images of a batch, but {name!r} has batches "
-                f"of {least} for {workers} workers; raise `recipe.batch_size`, or take fewer "
-                "workers",
+                f"each worker of a trial must have two images of a batch, but {name!r} has "
+                f"{'batches' if pieces == 1 else 'pieces of batches'} of {least} for {workers} "
+                "workers; raise `recipe.batch_size`, or take fewer workers",
                 at=place,
             )
         for phase in space.method_at(space.defaults()).phases():

@@ -274,10 +274,18 @@ def shifted(pixels: Pixels, shift: Shift, size: tuple[int, int] | None = None) -
 
 def resized(pixels: Pixels, boxes: Boxes, size: tuple[int, int]) -> Cut:
     """Each image's box, scaled to this height and width: bilinear, with a wider filter where it
-    shrinks, as Pillow and torch's `antialias` have it; rounded once.
+    shrinks, as Pillow and torch's `antialias` have it; rounded.
 
-    The scaling of rows, then of columns, is a matrix product: no call per image.
+    On a CPU torch does it image by image, in whole numbers. On a GPU, where so many calls would be
+    waited for, a batch is two matrix products; a byte may differ by one.
     """
+    if not pixels.is_cuda:
+        return _mirrored(_interpolated(pixels, boxes, size), boxes.mirror)
+    return multiplied(pixels, boxes, size)
+
+
+def multiplied(pixels: Pixels, boxes: Boxes, size: tuple[int, int]) -> Cut:
+    """As `resized` on a GPU: rows, then columns, by a matrix of weights for each image."""
     batch, _, wide, channels = pixels.shape
     rows = _weights(boxes.top, boxes.height, pixels.shape[1], size[0])
     columns = _weights(boxes.left, boxes.width, wide, size[1])
@@ -294,12 +302,25 @@ def coloured(pixels: Pixels, colours: Colours) -> Pixels:
 
     Images of one channel have no saturation to change.
     """
-    values = _blended(pixels.float(), torch.zeros((), device=pixels.device), colours.brightness)
-    mean = _grey(values).mean((1, 2, 3), keepdim=True)
-    values = _blended(values, mean.add(0.5).floor_(), colours.contrast)
+    brightness, contrast, saturation = (factor[:, None, None, None] for factor in colours)
+    values = pixels.float().mul_(brightness).clamp_(0, 255)
+    mean = _grey(values).mean((1, 2, 3), keepdim=True).add_(0.5).floor_()
+    values = torch.lerp(mean, values, contrast).clamp_(0, 255)
     if pixels.shape[3] == 3:
-        values = _blended(values, _grey(values), colours.saturation)
+        values = torch.lerp(_grey(values), values, saturation)
     return _bytes(values)
+
+
+def _interpolated(pixels: Pixels, boxes: Boxes, size: tuple[int, int]) -> Cut:
+    batch, _, _, channels = pixels.shape
+    cut = pixels.new_empty((batch, *size, channels))
+    sides = zip(*(part.tolist() for part in boxes[:4]), strict=True)
+    for image, out, (top, left, height, width) in zip(
+        pixels.permute(0, 3, 1, 2), cut.permute(0, 3, 1, 2), sides, strict=True
+    ):
+        box = image[None, :, top : top + height, left : left + width]
+        out.copy_(F.interpolate(box, size, mode="bilinear", antialias=True)[0])
+    return cut
 
 
 def _weights(
@@ -316,15 +337,12 @@ def _weights(
     return weight / weight.sum(2, keepdim=True)
 
 
-def _blended(values: Real, other: Tensor, factor: Each) -> Real:
-    """Values as far from others as a factor says, within what a byte holds."""
-    return (other + factor[:, None, None, None] * (values - other)).clamp(0, 255)
-
-
 def _grey(values: Real) -> Float[Tensor, "batch height width 1"]:
     if values.shape[3] == 1:
         return values
-    return (values * values.new_tensor(GREY)).sum(3, keepdim=True)
+    red, green, blue = torch.split(values, 1, dim=3)
+    grey: Tensor = (GREY[0] * red).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])
+    return grey
 
 
 def _bytes(values: Tensor) -> UInt8[Tensor, "..."]:

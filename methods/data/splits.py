@@ -110,19 +110,19 @@ class Split:
         order, draws = self._draws(shuffle, augment)
         end = batch_size * count_batches(len(self), batch_size, drop_short=drop_short)
         end, count = min(end, len(self)), batch_size
-        samples = torch.arange(end)
-        if worker[1] > 1:
-            samples = own_rows(end, batch_size, *worker, most)
+        sizes = [min(count, end - start) for start in range(0, end, count)]
+        partners: list[Tensor] = []
+        mixing = draws is not None and draws.weight is not None
+        if mixing or worker[1] > 1:
+            own = own_rows(end, batch_size, *worker, most)
             count = len(own_rows(batch_size, batch_size, *worker, most))
-        batches, partners = list(torch.split(samples, count)), []
-        if draws is not None and draws.weight is not None:
-            pairs = [paired(batch, batch_size, end) for batch in batches]
-            batches, partners = [batch for batch, _ in pairs], [partner for _, partner in pairs]
-        if partners or worker[1] > 1:
-            samples = torch.cat(batches)
+            batches: Sequence[Tensor] = torch.split(own, count)
+            if mixing:
+                pairs = (paired(batch, batch_size, end) for batch in batches)
+                batches, partners = map(list, zip(*pairs, strict=True))
+            sizes, samples = [len(batch) for batch in batches], torch.cat([*batches])
             order = order[samples.to(order.device)]
             draws = draws.rows(samples) if draws else None
-        sizes = [len(batch) for batch in batches]
         block = max(1, self.store.ahead // count)
         groups = [sizes[first : first + block] for first in range(0, len(sizes), block)]
         ends = [0, *itertools.accumulate(sum(group) for group in groups)]
@@ -130,14 +130,14 @@ class Split:
         pixels = self.store.each([self._rows[rows] for rows in blocks])
         mates = iter(partners)
         for group, start, rows, here in zip(groups, ends[:-1], blocks, pixels, strict=True):
-            own = draws.rows(slice(start, start + len(rows))) if draws else None
-            images = self._given(here.to(self.labels.device), own)
+            drawn = draws.rows(slice(start, start + len(rows))) if draws else None
+            images = self._given(here.to(self.labels.device), drawn)
             labels = self.labels[rows.to(self.labels.device)]
             parts = zip(*(torch.split(part, group) for part in (images, labels)), strict=True)
-            if own is None or own.weight is None:
+            if drawn is None or drawn.weight is None:
                 yield from parts
                 continue
-            for (each, known), share in zip(parts, torch.split(own.weight, group), strict=True):
+            for (each, known), share in zip(parts, torch.split(drawn.weight, group), strict=True):
                 yield mixed(each, known, share, next(mates).to(each.device))
 
     def part(self, begin: float = 0.0, end: float = 1.0) -> "Split":

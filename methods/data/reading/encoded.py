@@ -15,7 +15,8 @@ from jaxtyping import Int, UInt8
 
 from methods.data.parts import Census, LeftOut, Scaling, Source
 from methods.data.reading import picture
-from methods.data.reading.picture import BrokenImage, Cell, Depth, Header, Rendering
+from methods.data.reading.fit import Depth, Rendering
+from methods.data.reading.picture import BrokenImage, Cell, Header
 from methods.errors import DataError
 
 HEADERS = 20_000

@@ -5,7 +5,7 @@ import functools
 import io
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,26 +13,12 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageFile
 
-from methods.data.parts import Scaling
 from methods.data.reading import libtiff
-from methods.data.reading.fit import RESIZES
+from methods.data.reading.fit import FITTINGS, Rendering, fitted
 from methods.errors import DataError
 
 REFUSED_FORMATS = frozenset(
-    [
-        "BUFR",
-        "EPS",
-        "GRIB",
-        "HDF5",
-        "IM",
-        "IMT",
-        "IPTC",
-        "MCIDAS",
-        "MPEG",
-        "SPIDER",
-        "WMF",
-        "XVTHUMB",
-    ]
+    "BUFR EPS GRIB HDF5 IM IMT IPTC MCIDAS MPEG SPIDER WMF XVTHUMB".split()  # noqa: SIM905
 )
 """Formats of Pillow that it cannot decode by itself, that run a program, or that fit any bytes."""
 
@@ -67,6 +53,9 @@ TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
     }
 )
 """EXIF orientation -> what makes the image upright; from 5 on, height and width change places."""
+
+JPEGS = frozenset(("JPEG", "MPO"))
+"""Formats that can be decoded at a reduced scale; the second holds several JPEGs."""
 
 PNG_METADATA = frozenset(("exif", "Raw profile type exif", "XML:com.adobe.xmp"))
 """Where Pillow keeps the orientation of a PNG that states it before its pixels."""
@@ -129,45 +118,6 @@ class Header:
     """Whether Pillow reads the upper 8 of 16 bits of each channel."""
 
 
-@dataclass(frozen=True)
-class Depth:
-    """How the values of a mode that is wider than a byte become 0 to 255."""
-
-    low: float
-    high: float
-    """Values outside these are refused."""
-    factor: float
-    """Factor of a value above `low`."""
-    half: float = 0.0
-    """Added before the fraction is dropped: 0.5 rounds to the nearest."""
-
-    def to_bytes(self, values: np.ndarray) -> UInt8[np.ndarray, "height width"]:
-        scaled = values.astype(np.float64)
-        scaled -= self.low
-        scaled *= self.factor
-        scaled += self.half
-        return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """How every image of a data set becomes pixels of one size."""
-
-    height: int
-    width: int
-    channels: int
-    resize: Scaling | None
-    """None where every image must have the size already."""
-    background: int = 255
-    """Grey value that transparency is laid over."""
-    depths: Mapping[str, Depth] = field(default_factory=dict)
-    """Mode -> scale, for modes wider than a byte."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.height, self.width, self.channels
-
-
 @functools.cache
 def suffixes() -> frozenset[str]:
     """Suffixes, in lower case, of the formats that are read."""
@@ -213,19 +163,22 @@ def pixels(cell: Cell, rendering: Rendering) -> UInt8[np.ndarray, "height width 
         DataError: no image, a damaged one, one too large, or one that the rendering does not fit.
     """
     with _opened(cell) as image:
+        scale, stored = _reduced(image, rendering)
         upright = _upright(image)
         if rendering.channels == 1 and upright.mode not in GREY_MODES:
             raise BrokenImage(cell.name, "it is in colour, and those that were sampled are grey")
         plain = _plain(cell.name, upright, rendering)
         size = rendering.width, rendering.height
-        if plain.size != size:
+        full = plain.size if scale == 1 else stored
+        if full != size:
             if rendering.resize is None:
                 raise BrokenImage(
                     cell.name,
                     f"it has {plain.height}x{plain.width} pixels, and those that were sampled "
                     f"{size[1]}x{size[0]}; write a `size`",
                 )
-            plain = RESIZES[rendering.resize](plain, rendering.height, rendering.width)
+            fitting = FITTINGS[rendering.resize](full, rendering.height, rendering.width)
+            plain = fitted(plain, fitting, scale, size)
         return np.asarray(plain, dtype=np.uint8).reshape(rendering.shape)
 
 
@@ -332,6 +285,25 @@ def _check_size(name: str, image: ImageFile.ImageFile) -> None:
             f"it has {image.height}x{image.width} pixels, and {image.format} is read up to "
             f"{limit / 1e6:.0f} million; shrink it first",
         )
+
+
+def _reduced(image: ImageFile.ImageFile, rendering: Rendering) -> tuple[int, tuple[int, int]]:
+    """The scale at which an image is decoded, and its whole (width, height), upright.
+
+    A JPEG that comes to a much smaller size is decoded at a half, a quarter or an eighth of its
+    own, as nothing but its size and the rendering decide.
+    """
+    width, height = image.size
+    if rendering.resize is None or image.format not in JPEGS:
+        return 1, image.size
+    orientation = _orientation(image)
+    full = (height, width) if orientation >= 5 else (width, height)
+    scale = FITTINGS[rendering.resize](full, rendering.height, rendering.width).scale
+    while orientation > 1 and (width % scale or height % scale):
+        scale //= 2  # a last column in part would become the first
+    if scale == 1 or image.draft(None, (width // scale, height // scale)) is None:
+        return 1, full
+    return scale, full
 
 
 def _orientation(image: Image.Image) -> int:

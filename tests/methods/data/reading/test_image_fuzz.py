@@ -18,7 +18,8 @@ from PIL import Image
 
 from methods.data import sources
 from methods.data.reading import picture
-from methods.data.reading.picture import Cell, Depth, Rendering
+from methods.data.reading.fit import Depth, Rendering
+from methods.data.reading.picture import Cell
 from methods.errors import IsoflopError
 
 SCALES = {mode: Depth(0.0, 65535.0, 1 / 256) for mode in picture.DEEP_MODES}

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encoded, shape, square, write_classes
-from PIL import Image
+from PIL import Image, ImageOps
 
 from methods.data import sources
 from methods.data.load import load
 from methods.data.parts import Fit, Source
 from methods.data.reading import picture
+from methods.data.reading.fit import FITTINGS, SPARE, Rendering
 from methods.data.reading.picture import Cell
 from methods.errors import DataError
 
@@ -321,3 +322,65 @@ def content(path: str, size: int | None) -> str:
         images, labels = split.head(10**6)
         digest.update(images.contiguous().numpy().tobytes() + labels.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+# JPEGs at a reduced scale
+
+
+def photo(height: int, width: int, **options: object) -> bytes:
+    """A JPEG with detail of every size, as photographs have."""
+    rng = np.random.default_rng((height, width))
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    spectrum = np.exp(2j * np.pi * rng.random(frequency.shape)) / np.maximum(frequency, 1 / width)
+    waves = np.fft.irfft2(spectrum, s=(height, width))
+    tints = np.stack([waves, np.roll(waves, 5, 0), waves[::-1]], -1)
+    image = Image.fromarray(np.clip(128 + 40 * tints / waves.std(), 0, 255).astype(np.uint8))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=90, **options)
+    return stream.getvalue()
+
+
+def whole(content: bytes, rendering: Rendering) -> np.ndarray:
+    """The pixels of a JPEG that is decoded at its full size first."""
+    image = Image.open(io.BytesIO(content))
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    return picture.pixels(Cell("a.png", encoded(upright)), rendering)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize(
+    ("height", "width", "orientation", "reduced"),
+    [
+        *((300, 500, 1, True), (501, 333, 1, True), (480, 640, 6, True), (640, 480, 3, True)),
+        *((501, 333, 6, False), (120, 90, 1, False), (90, 1200, 1, False)),
+    ],
+)
+def test_a_jpeg_at_a_reduced_scale_has_nearly_the_pixels_of_the_whole(
+    fit: Fit, height: int, width: int, orientation: int, reduced: bool
+) -> None:
+    """To within 1.5 of 255 in the mean and 16 at most."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = photo(height, width, exif=exif)
+    rendering = Rendering(height=48, width=48, channels=3, resize=fit)
+    read = picture.pixels(Cell("a.jpg", content), rendering)
+    off = np.abs(read.astype(int) - whole(content, rendering))
+    assert off.mean() < 1.5
+    assert off.max() <= 16
+    if reduced or fit == "crop":  # a long image that is padded or stretched has a short side
+        assert bool(off.any()) == reduced
+
+
+@given(
+    st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 400), st.sampled_from([*FITTINGS])
+)
+def test_no_image_is_decoded_below_the_size_that_is_wanted(
+    height: int, width: int, side: int, fit: Fit
+) -> None:
+    fitting = FITTINGS[fit]((width, height), side, side)
+    part = fitting.part.over(fitting.scale)
+    if fitting.scale > 1:
+        assert part.width >= SPARE * fitting.width
+        assert part.height >= SPARE * fitting.height
+    assert part.right <= -(-width // fitting.scale)
+    assert part.bottom <= -(-height // fitting.scale)

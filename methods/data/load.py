@@ -324,7 +324,8 @@ def _split(
 ) -> Split:
     labels = torch.from_numpy(part.labels[index]).to(device)
     if not held:
-        return Split(Streamed(part, index), labels, mean, std, size=size)
+        store = Streamed(part, index, part.key, pin=device.type == "cuda")
+        return Split(store, labels, mean, std, size=size)
     pixels = np.concatenate([part.pixels(rows) for rows in _chunks(index)])
     return Split(Resident(torch.from_numpy(pixels).to(device)), labels, mean, std, size=size)
 

@@ -54,6 +54,14 @@ class Part(Protocol):
     @property
     def census(self) -> Census: ...
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of its pixels."""
+
+    @property
+    def key(self) -> str | None:
+        """What tells its pixels from all others; None where they cost nothing, or nothing does."""
+
     def pixels(
         self, rows: Int[np.ndarray, " batch"]
     ) -> UInt8[np.ndarray, "batch height width channels"]: ...
@@ -71,6 +79,15 @@ class Array:
     def census(self) -> Census:
         samples, height, width, channels = self.images.shape
         return Census({(height, width): samples}, {"L" if channels == 1 else "RGB": samples})
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    @property
+    def key(self) -> None:
+        return None
 
     def pixels(
         self, rows: Int[np.ndarray, " batch"]

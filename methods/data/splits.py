@@ -131,7 +131,7 @@ class Split:
         mates = iter(partners)
         for group, start, rows, here in zip(groups, ends[:-1], blocks, pixels, strict=True):
             drawn = draws.rows(slice(start, start + len(rows))) if draws else None
-            images = self._given(here.to(self.labels.device), drawn)
+            images = self._given(here.to(self.labels.device, non_blocking=True), drawn)
             labels = self.labels[rows.to(self.labels.device)]
             parts = zip(*(torch.split(part, group) for part in (images, labels)), strict=True)
             if drawn is None or drawn.weight is None:

@@ -1,17 +1,21 @@
 """Parts whose images stay encoded until they are asked for, and one way to decode all of them."""
 
+import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import PIL
 import torch
 from jaxtyping import Int, UInt8
+from PIL import features
 
 from methods.data.parts import Census, LeftOut, Scaling, Source
 from methods.data.reading import picture
@@ -34,6 +38,9 @@ BACKGROUNDS: Mapping[int, str] = {255: "white", 0: "black", 128: "grey"}
 BITS = (8, 10, 12, 14, 16, 20, 24, 31)
 """Depths of whole values; the smallest that holds those of a data set is taken to be theirs."""
 
+DECODERS = (PIL.__version__, features.version("jpg"), 1)
+"""What pixels depend on beside the files and their rendering; the last is this program's part."""
+
 Value = TypeVar("Value")
 
 
@@ -43,6 +50,10 @@ class Cells(Protocol):
 
     @property
     def names(self) -> Sequence[str]: ...
+
+    @property
+    def key(self) -> str | None:
+        """What tells these files from all others; None where nothing does but all their bytes."""
 
     def cell(self, row: int) -> Cell: ...
 
@@ -59,6 +70,19 @@ class Encoded:
     @property
     def names(self) -> Sequence[str]:
         return self.cells.names
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.rendering.shape
+
+    @cached_property
+    def key(self) -> str | None:
+        if self.cells.key is None:
+            return None
+        how = self.rendering
+        depths = sorted(how.depths.items())
+        facts = (self.cells.key, how.shape, how.resize, how.background, depths, DECODERS)
+        return hashlib.blake2b(ascii(facts).encode(), digest_size=16).hexdigest()
 
     def pixels(
         self, rows: Int[np.ndarray, " batch"]

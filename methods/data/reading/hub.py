@@ -44,7 +44,8 @@ def read(repository: str) -> Labelled:
     for role, split in by_role.items():
         table = _table(split)
         names = Numbered((f"{repository}/{role}",), (len(table),))
-        rows = Rows(tuple(table.column(chosen.image).chunks), names, (None,))
+        key = f"{split._fingerprint} {chosen.image}"
+        rows = Rows(tuple(table.column(chosen.image).chunks), names, (None,), key)
         read[role] = rows, table.column(chosen.label).to_pylist()
     return tables.labelled(repository, read, chosen, left_out=left_out)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from methods import files as atomic
+from methods.data.decoding import cache
 from methods.data.parts import Numbered
 from methods.data.reading import tables
 from methods.data.reading.encoded import Labelled
@@ -133,7 +133,16 @@ def _split(
         if sum(map(len, images)) != len(labels):
             raise DataError(f"{path} must have as many images as labels, but has not")
     names = Numbered(tuple(shown(path, root) for path in paths), tuple(ends))
-    return Rows(tuple(images), names, tuple(path.parent for path in paths)), labels
+    inside = all(_inside(piece) for piece in images)
+    keys = [_key(path, chosen.image) for path in paths] if inside else []
+    key = hashlib.blake2b(ascii(keys).encode(), digest_size=16).hexdigest() if inside else None
+    return Rows(tuple(images), names, tuple(path.parent for path in paths), key), labels
+
+
+def _inside(images: pa.Array) -> bool:
+    """Whether all bytes of images are in the file itself."""
+    content = images.field("bytes") if pa.types.is_struct(images.type) else images
+    return int(content.null_count) == 0
 
 
 def _held(file: pq.ParquetFile, column: str) -> list[pa.Array]:
@@ -143,7 +152,7 @@ def _held(file: pq.ParquetFile, column: str) -> list[pa.Array]:
 
 def _mapped(path: Path, file: pq.ParquetFile, column: str) -> list[pa.Array]:
     """The images in an Arrow file of the cache, which is made unless it is there."""
-    place = _cache() / f"{_key(path, column)}.arrow"
+    place = cache.folder() / f"{_key(path, column)}.arrow"
     if not place.exists():
         schema = pa.schema([file.schema_arrow.field(column)])
         batches = file.iter_batches(batch_size=BATCH, columns=[column])
@@ -181,11 +190,6 @@ def _key(path: Path, column: str) -> str:
             file.seek(max(0, status.st_size - BLOCK_BYTES) * number // (BLOCKS - 1))
             digest.update(file.read(BLOCK_BYTES))
     return digest.hexdigest()
-
-
-def _cache() -> Path:
-    home = Path.home()
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "isoflop" / "data"
 
 
 @contextlib.contextmanager

@@ -63,6 +63,8 @@ class Rows:
     names: Numbered
     folders: tuple[Path | None, ...]
     """Per file of `names`: what paths are relative to; None where a path is only a name."""
+    key: str | None = None
+    """See `Cells.key`."""
 
     def cell(self, row: int) -> Cell:
         piece = bisect.bisect_right(self._ends, row)

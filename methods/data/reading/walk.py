@@ -119,6 +119,15 @@ def shown(path: Path, root: Path) -> str:
     return os.fsencode(path.relative_to(root)).decode(errors="backslashreplace")
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """Size of a file, and when it was changed last, in nanoseconds; zeros where there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return 0, 0
+    return facts.st_size, facts.st_mtime_ns
+
+
 def walk(root: Path, omissions: Omissions) -> Folder:
     """All below `root` that is not hidden and that no system left there.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from methods.api import Task
 from methods.data import sources
 from methods.data.augment import Augment
-from methods.data.parts import Fit, Part, Source
+from methods.data.parts import Fit, Part, Source, chunks
 from methods.data.splits import Resident, Split
 from methods.data.streams import Streamed
 from methods.errors import DataError
@@ -69,7 +69,10 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """A data set as plain arrays in host memory, which processes can share without a copy."""
+    """A data set as it crosses to other processes: read once, its statistics known.
+
+    Its arrays are in host memory, which processes can share without a copy.
+    """
 
     task: Task
     mean: Float[np.ndarray, " channels"]
@@ -77,20 +80,21 @@ class Arrays:
     flip: bool
     pad: int
     difficulty: Float[np.ndarray, " images"] | None
-    splits: Mapping[str, tuple[UInt8[np.ndarray, "..."], Int[np.ndarray, " samples"]]]
-    """Pixels and labels of each role."""
+    splits: Mapping[str, tuple[UInt8[np.ndarray, "..."] | Streamed, Int[np.ndarray, " samples"]]]
+    """Pixels of each role, or how they are come by where they are streamed; and labels."""
     size: tuple[int, int] | None = None
     """Height and width of what is cut out of the pixels; None for all of them."""
 
     @classmethod
-    def of(cls, data: Data) -> "Arrays | None":
-        """What `load` gave; None where it is streamed, being too large."""
-        splits = {}
+    def of(cls, data: Data) -> "Arrays":
+        """What `load` gave."""
+        splits: dict[str, tuple[np.ndarray | Streamed, np.ndarray]] = {}
         for role in ROLES:
             split: Split = getattr(data, role)
-            if not isinstance(split.store, Resident):
-                return None
-            splits[role] = (split.store.pixels.cpu().numpy(), split.labels.cpu().numpy())
+            store = split.store
+            assert isinstance(store, Resident | Streamed), "a set is loaded as one of both"
+            pixels = store.pixels.cpu().numpy() if isinstance(store, Resident) else store
+            splits[role] = (pixels, split.labels.cpu().numpy())
         mean, std = data.train.mean.numpy(), data.train.std.numpy()
         return cls(
             task=data.task,
@@ -110,7 +114,9 @@ class Arrays:
             mean, std = torch.from_numpy(self.mean), torch.from_numpy(self.std)
             splits = {
                 role: Split(
-                    Resident(torch.from_numpy(pixels).to(device)),
+                    pixels.on(device)
+                    if isinstance(pixels, Streamed)
+                    else Resident(torch.from_numpy(pixels).to(device)),
                     torch.from_numpy(labels).to(device),
                     mean,
                     std,
@@ -295,7 +301,7 @@ def _statistics(
     counts: Int[np.ndarray, "channels 256"] | int = 0
     first = part.pixels(index[:1])
     vary = len(index) == 1
-    for rows in _chunks(index[::stride]):
+    for rows in chunks(index[::stride], part):
         pixels = part.pixels(rows)
         vary = vary or bool((pixels != first).any())
         channels = np.moveaxis(pixels, -1, 0)
@@ -324,11 +330,10 @@ def _split(
 ) -> Split:
     labels = torch.from_numpy(part.labels[index]).to(device)
     if not held:
-        store = Streamed(part, index, part.key, pin=device.type == "cuda")
-        return Split(store, labels, mean, std, size=size)
-    pixels = np.concatenate([part.pixels(rows) for rows in _chunks(index)])
+        return Split(Streamed(part, index, part.key).on(device), labels, mean, std, size=size)
+    pixels = np.empty((len(index), *part.shape), np.uint8)
+    done = 0
+    for rows in chunks(index, part):
+        pixels[done : done + len(rows)] = part.pixels(rows)
+        done += len(rows)
     return Split(Resident(torch.from_numpy(pixels).to(device)), labels, mean, std, size=size)
-
-
-def _chunks(index: Int[np.ndarray, " rows"]) -> list[Int[np.ndarray, " chunk"]]:
-    return [index[start : start + 1024] for start in range(0, len(index), 1024)]

@@ -1,13 +1,18 @@
 """What a source of images is made of: parts, where their images come from, what was left out."""
 
 import bisect
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, overload, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, overload, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Int64, UInt8
+
+CHUNK_BYTES = 32 << 20
+"""Pixels that are decoded at once to be looked at or counted, but for one image."""
 
 Fit = Literal["crop", "pad", "stretch"]
 """How an image comes to another size: scaled to cover it and cut, scaled into it and framed, or
@@ -40,6 +45,28 @@ class Census:
         return sum(self.sizes.values())
 
 
+class Stamps(NamedTuple):
+    """What files say of themselves, one by one; zeros for a file that is not there."""
+
+    sizes: Int64[np.ndarray, " samples"]
+    """Bytes."""
+    times: Int64[np.ndarray, " samples"]
+    """When each was changed last, in nanoseconds since 1970."""
+
+    @classmethod
+    def of(cls, files: Iterable[str | Path]) -> "Stamps":
+        facts = np.fromiter(map(_stamp, files), np.dtype((np.int64, 2)))
+        return cls(facts[:, 0], facts[:, 1])
+
+
+def _stamp(file: str | Path) -> tuple[int, int]:
+    try:
+        facts = os.stat(file)  # noqa: PTH116, a Path each takes longer than the call
+    except OSError:
+        return 0, 0
+    return facts.st_size, facts.st_mtime_ns
+
+
 @runtime_checkable
 class Part(Protocol):
     """One part of a data set, such as its training images, not yet split or normalised."""
@@ -62,9 +89,21 @@ class Part(Protocol):
     def key(self) -> str | None:
         """What tells its pixels from all others; None where they cost nothing, or nothing does."""
 
+    @property
+    def stamps(self) -> Stamps | None:
+        """Of the file that each image is in; None for what is embedded or comes from the hub."""
+
     def pixels(
         self, rows: Int[np.ndarray, " batch"]
     ) -> UInt8[np.ndarray, "batch height width channels"]: ...
+
+
+def chunks(
+    rows: Int[np.ndarray, " rows"], part: Part, most: int = 1024
+) -> list[Int[np.ndarray, " chunk"]]:
+    """Rows of a part, in order, few enough at once that their pixels need little memory."""
+    step = max(1, min(most, CHUNK_BYTES // max(1, math.prod(part.shape))))
+    return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
 @dataclass(frozen=True)
@@ -89,10 +128,42 @@ class Array:
     def key(self) -> None:
         return None
 
+    @property
+    def stamps(self) -> None:
+        return None
+
     def pixels(
         self, rows: Int[np.ndarray, " batch"]
     ) -> UInt8[np.ndarray, "batch height width channels"]:
         return np.asarray(self.images[rows])
+
+
+@dataclass(frozen=True)
+class Texts(Sequence[str]):
+    """Many texts, such as the paths of files, in two arrays: no object each."""
+
+    letters: UInt8[np.ndarray, " letters"]
+    ends: Int[np.ndarray, " texts"]
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "Texts":
+        encoded = [os.fsencode(text) for text in texts]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(len(self))[number]]
+        number = range(len(self))[number]
+        start = int(self.ends[number - 1]) if number else 0
+        return os.fsdecode(self.letters[start : int(self.ends[number])].tobytes())
 
 
 @dataclass(frozen=True)
@@ -139,8 +210,6 @@ class Source:
     """Pixels by which an image may be moved; None for an eighth of its side."""
     difficulty: Mapping[str, Float[np.ndarray, " samples"]] = field(default_factory=dict)
     """By role: how hard each image is, from 0 to 1, where the set knows it."""
-    files: Sequence[Path] = ()
-    """Files that were read; none for what is embedded or comes from the hub."""
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     """What was chosen on the way: columns, splits, depth, background; a sentence each."""

@@ -1,7 +1,7 @@
 """Pixels of splits that are too large to be held: read from a cache, or decoded batch by batch."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -28,6 +28,10 @@ class Streamed:
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
+
+    def on(self, device: str | torch.device) -> "Streamed":
+        """The same pixels, on their way to a device."""
+        return replace(self, pin=torch.device(device).type == "cuda")
 
     @property
     def ahead(self) -> int:

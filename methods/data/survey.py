@@ -4,15 +4,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import PIL
 from jaxtyping import Int, Int64, UInt8, UInt64
 
 from methods.data.digest import Digest, PartDigest
-from methods.data.load import Data, Origin
-from methods.data.parts import Census, Part
+from methods.data.load import Data
+from methods.data.parts import Census, Part, Stamps, chunks
 from methods.data.splits import Resident
 
 SAMPLE = 2048
@@ -73,14 +72,14 @@ def survey(data: Data) -> Survey:
             pixels[role][rows] = pixel_codes(getattr(data, split).store.pixels.cpu().numpy())
     else:
         for role, part in source.parts.items():
-            for rows in _sample(part):
+            for rows in chunks(_sample(part), part):
                 pixels[role][rows] = pixel_codes(part.pixels(rows))
     listings = {
         role: Listing(
             [_printable(name) for name in part.names],
             part.labels,
             pixels[role],
-            *_stamps(origin, part, resident),
+            *_stamps(part, resident),
         )
         for role, part in source.parts.items()
     }
@@ -196,29 +195,15 @@ def _duplicates(codes: Mapping[str, Codes]) -> dict[str, int]:
     return {role: count for role, count in counts.items() if count}
 
 
-def _sample(part: Part) -> Iterator[Int[np.ndarray, " rows"]]:
+def _sample(part: Part) -> Int[np.ndarray, " rows"]:
     samples = len(part.labels)
-    rows = np.arange(0, samples, max(1, -(-samples // SAMPLE)))
-    for start in range(0, len(rows), 256):
-        yield rows[start : start + 256]
+    return np.arange(0, samples, max(1, -(-samples // SAMPLE)))
 
 
-def _stamps(
-    origin: Origin, part: Part, resident: bool
-) -> tuple[Int64[np.ndarray, " images"], Int64[np.ndarray, " images"]]:
+def _stamps(part: Part, resident: bool) -> Stamps:
     """Size and time of each image's file, where not all contents are hashed."""
-    sizes, times = np.zeros((2, len(part.labels)), np.int64)
-    if resident or not origin.source.files:
-        return sizes, times
-    root = Path(origin.name).expanduser()
-    root = root if root.is_dir() else root.parent
-    files = [file for file in origin.source.files if file.is_relative_to(root)]
-    stats = {str(file.relative_to(root)): file.stat() for file in files}
-    for row, name in enumerate(part.names):
-        stat = stats.get(name) or stats.get(name.rpartition(":")[0])
-        if stat is not None:
-            sizes[row], times[row] = stat.st_size, stat.st_mtime_ns
-    return sizes, times
+    stamps = None if resident else part.stamps
+    return stamps or Stamps(*np.zeros((2, len(part.labels)), np.int64))
 
 
 def _printable(name: str) -> str:

@@ -16,15 +16,13 @@ Handle = Any
 def put(data: Data) -> Handle | None:
     """Where workers of this Ray find the data set; None if each is to read it by itself.
 
-    So it is where the data are streamed, and where the object store has no room for them.
+    So it is where the object store has no room for them. Of streamed data it holds where each image
+    is, and all that was found out of them.
     """
     import ray  # noqa: PLC0415, a board is read without it
 
-    arrays = Arrays.of(data)
-    if arrays is None:
-        return None
     try:
-        return ray.put(arrays)
+        return ray.put(Arrays.of(data))
     except ray.exceptions.ObjectStoreFullError:
         logger.warning("the object store is too small for %s: workers read it", data.task.name)
         return None

@@ -52,6 +52,11 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "isoflop" / "data"
 
 
+def forget() -> None:
+    """Looks anew whether there is room, where this process found none."""
+    _streamed.clear()
+
+
 def pixels(part: Part, key: str, *, fill: bool) -> Decoded | None:
     """All pixels of a part, which this key tells from others, as the cache has them.
 

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from jaxtyping import Int, UInt8
 from PIL import features
 
-from methods.data.parts import Census, LeftOut, Scaling, Source
+from methods.data.parts import Census, LeftOut, Scaling, Source, Stamps
 from methods.data.reading import picture
 from methods.data.reading.fit import Depth, Rendering
 from methods.data.reading.picture import BrokenImage, Cell, Header
@@ -55,6 +54,10 @@ class Cells(Protocol):
     def key(self) -> str | None:
         """What tells these files from all others; None where nothing does but all their bytes."""
 
+    @property
+    def stamps(self) -> Stamps | None:
+        """See `Part.stamps`."""
+
     def cell(self, row: int) -> Cell: ...
 
 
@@ -74,6 +77,10 @@ class Encoded:
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.rendering.shape
+
+    @property
+    def stamps(self) -> Stamps | None:
+        return self.cells.stamps
 
     @cached_property
     def key(self) -> str | None:
@@ -104,7 +111,6 @@ class Labelled:
     splits: Mapping[str, tuple[Cells, Int[np.ndarray, " samples"]]]
     """Role -> encoded images, and their labels."""
     class_names: tuple[str, ...]
-    files: Sequence[Path] = ()
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -144,7 +150,6 @@ class Labelled:
             shape=rendering.shape,
             class_names=self.class_names,
             flip=True,
-            files=self.files,
             left_out=self.left_out,
             notes=notes,
         )

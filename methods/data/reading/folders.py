@@ -2,17 +2,23 @@
 
 import contextlib
 import hashlib
+import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
+from methods.data.parts import Stamps, Texts
 from methods.data.reading.encoded import Labelled
 from methods.data.reading.labels import Words, check_names, classes, composed, numbers
 from methods.data.reading.picture import Cell
-from methods.data.reading.walk import Folder, Omissions, shown, stamp
+from methods.data.reading.walk import Folder, Omissions, printable, shown
 from methods.errors import DataError
 
 ROLES: Mapping[str, str] = MappingProxyType(
@@ -40,21 +46,37 @@ class Files:
     """Images of one split, a file each."""
 
     root: Path
-    paths: Sequence[Path]
-    names: Sequence[str]
+    paths: Texts
+    """Relative to the root."""
+    names: Texts
+    """The same, with escapes for bytes that are no text."""
+
+    @classmethod
+    def of(cls, root: Path, paths: Iterable[str]) -> "Files":
+        """Files at these paths, each of which begins with that of the root."""
+        top = str(root / "_")[:-1]
+        inner = Texts.of(path.removeprefix(top) for path in paths)
+        odd = any(not name.isprintable() for name in inner)
+        return cls(root, inner, Texts.of(map(printable, inner)) if odd else inner)
+
+    @cached_property
+    def stamps(self) -> Stamps:
+        top = str(self.root / "_")[:-1]
+        return Stamps.of(top + path for path in self.paths)
 
     @property
     def key(self) -> str:
         """By name, size and time of every file, and the content of some."""
-        facts = [(name, *stamp(path)) for name, path in zip(self.names, self.paths, strict=True)]
-        digest = hashlib.blake2b(ascii((str(self.root.resolve()), facts)).encode(), digest_size=16)
+        digest = hashlib.blake2b(os.fsencode(self.root.resolve()), digest_size=16)
+        for facts in (self.paths.letters, self.paths.ends, *self.stamps):
+            digest.update(np.ascontiguousarray(facts).data)
         for path in self.paths[:: len(self.paths) // SAMPLED + 1]:
             with contextlib.suppress(OSError):
-                digest.update(path.read_bytes())
+                digest.update((self.root / path).read_bytes())
         return digest.hexdigest()
 
     def cell(self, row: int) -> Cell:
-        return Cell(self.names[row], None, self.paths[row])
+        return Cell(self.names[row], None, self.root / self.paths[row])
 
 
 def split_word(name: str) -> str | None:
@@ -93,10 +115,9 @@ def read(top: Folder, omissions: Omissions) -> Labelled:
     }
     words, files = {}, {}
     for role, images in by_class.items():
-        pairs = [(path, label) for label, paths in images.items() for path in paths]
-        paths = tuple(path for path, _ in pairs)
-        files[role] = Files(top.path, paths, tuple(shown(path, top.path) for path in paths))
-        words[role] = Words([label for _, label in pairs], files[role].names)
+        labels = [label for label, paths in images.items() for _ in paths]
+        files[role] = Files.of(top.path, chain.from_iterable(images.values()))
+        words[role] = Words(labels, files[role].names)
     numbering = classes(name, words["train"], list(by_class["train"]))
     return Labelled(
         name=name,
@@ -104,7 +125,6 @@ def read(top: Folder, omissions: Omissions) -> Labelled:
             role: (files[role], numbers(name, role, words[role], numbering)) for role in splits
         },
         class_names=tuple(numbering),
-        files=[path for role in splits for path in files[role].paths],
         left_out=omissions.listed(),
         notes=(*notes, *(() if splits["train"] is place else _split_notes(splits, top))),
     )
@@ -148,7 +168,7 @@ def _splits(top: Folder, omissions: Omissions) -> dict[str, Folder]:
             folder.path, f"is beside {_names(roles)}, but its name is not that of a split"
         )
     for image in top.images:
-        omissions.add(image, f"is beside {_names(roles)}: an image without a label")
+        omissions.add(top.path / image, f"is beside {_names(roles)}: an image without a label")
     splits: dict[str, Folder] = {}
     for folder, role in roles.items():
         inner = _inner(folder)
@@ -206,11 +226,11 @@ def _inner(split: Folder) -> Folder:
     return split
 
 
-def _classes(folder: Folder, *, training: bool, omissions: Omissions) -> dict[str, list[Path]]:
-    """Class -> its images, in the order of the folders' names."""
+def _classes(folder: Folder, *, training: bool, omissions: Omissions) -> dict[str, list[str]]:
+    """Class -> the paths of its images, in the order of the folders' names."""
     for image in folder.images:
-        omissions.add(image, "is beside class folders: an image without a label")
-    images: dict[str, list[Path]] = {}
+        omissions.add(folder.path / image, "is beside class folders: an image without a label")
+    images: dict[str, list[str]] = {}
     targets: dict[Path, Folder] = {}
     for inner in folder.folders:
         if not inner.has_images:

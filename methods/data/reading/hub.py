@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub, through `datasets`."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def read(repository: str) -> Labelled:
             "or give a path"
         ) from None
     roles = {key: ROLES[key.casefold()] for key in splits if key.casefold() in ROLES}
-    by_role = {role: splits[key] for key, role in roles.items() if len(splits[key])}
+    keys = {role: key for key, role in roles.items() if len(splits[key])}
+    by_role = {role: splits[key] for role, key in keys.items()}
     left_out = [
         LeftOut(key, "its name is not that of a split") for key in splits if key not in roles
     ]
@@ -44,10 +46,23 @@ def read(repository: str) -> Labelled:
     for role, split in by_role.items():
         table = _table(split)
         names = Numbered((f"{repository}/{role}",), (len(table),))
-        key = f"{split._fingerprint} {chosen.image}"
-        rows = Rows(tuple(table.column(chosen.image).chunks), names, (None,), key)
+        key = functools.partial(str, f"{split._fingerprint} {chosen.image}")
+        again = functools.partial(_images, repository, keys[role], chosen.image)
+        rows = Rows(tuple(table.column(chosen.image).chunks), names, (None,), key, again)
         read[role] = rows, table.column(chosen.label).to_pylist()
     return tables.labelled(repository, read, chosen, left_out=left_out)
+
+
+def _images(repository: str, split: str, column: str) -> tuple[Any, ...]:
+    """The images of a split, in another process than the one that read it."""
+    with _quiet(), offline_if_unreachable():
+        table = _table(_splits(repository)[split])
+    return tuple(table.column(column).chunks)
+
+
+@functools.lru_cache(maxsize=1)
+def _splits(repository: str) -> dict[str, Any]:
+    return dict(datasets.load_dataset(repository))
 
 
 def cached(repository: str) -> bool:

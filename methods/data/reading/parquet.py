@@ -1,6 +1,7 @@
 """Parquet files, read by their literal names; large ones through an Arrow file in the cache."""
 
 import contextlib
+import functools
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -57,7 +58,7 @@ def read(path: Path, files: Sequence[Path], omissions: Omissions) -> Labelled:
         DataError: unreadable, without images or labels, or with contradicting names.
     """
     root = path if path.is_dir() else path.parent
-    groups = _groups(root, files) if path.is_dir() else {"train": list(files)}
+    groups = split_files(root, files) if path.is_dir() else {"train": list(files)}
     if "train" not in groups:
         raise DataError(f"{path} must have training samples, but its splits are {sorted(groups)}")
     heads = (_head(file) for file in groups["train"])
@@ -67,7 +68,7 @@ def read(path: Path, files: Sequence[Path], omissions: Omissions) -> Labelled:
     chosen = tables.columns(str(path), head)
     mapped = sum(_size(file, chosen.image) for file in files) > MEMORY_BYTES
     splits = {role: _split(root, group, chosen, mapped=mapped) for role, group in groups.items()}
-    return tables.labelled(str(path), splits, chosen, files=files, left_out=omissions.listed())
+    return tables.labelled(str(path), splits, chosen, left_out=omissions.listed())
 
 
 def _role(root: Path, file: Path) -> tuple[str, str]:
@@ -80,13 +81,18 @@ def _role(root: Path, file: Path) -> tuple[str, str]:
     words += [word for part in file.relative_to(root).parts[:-1] if (word := split_word(part))]
     if len({ROLES[word] for word in words}) > 1:
         raise DataError(
-            f"a Parquet file must belong to one split, but {shown(file, root)} names "
+            f"each file must belong to one split, but {shown(file, root)} names "
             f"{' and '.join(sorted(set(words)))}; rename it"
         )
     return (ROLES[words[0]], words[0]) if words else ("train", "train")
 
 
-def _groups(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+def split_files(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Role -> the files that state it by their names or folders; train if they state none.
+
+    Raises:
+        DataError: names that contradict each other.
+    """
     groups: dict[str, list[Path]] = {}
     words: dict[str, str] = {}
     for file in files:
@@ -134,9 +140,18 @@ def _split(
             raise DataError(f"{path} must have as many images as labels, but has not")
     names = Numbered(tuple(shown(path, root) for path in paths), tuple(ends))
     inside = all(_inside(piece) for piece in images)
-    keys = [_key(path, chosen.image) for path in paths] if inside else []
-    key = hashlib.blake2b(ascii(keys).encode(), digest_size=16).hexdigest() if inside else None
-    return Rows(tuple(images), names, tuple(path.parent for path in paths), key), labels
+    identity = functools.partial(keys, paths, chosen.image) if inside else None
+    again = functools.partial(_reopened, paths, chosen.image) if mapped else None
+    return Rows(tuple(images), names, tuple(path.parent for path in paths), identity, again), labels
+
+
+def _reopened(paths: Sequence[Path], column: str) -> tuple[pa.Array, ...]:
+    """The mapped images of these files, in another process than the one that read them."""
+    images: list[pa.Array] = []
+    for path in paths:
+        with _reading(path), _opened(path) as file:
+            images += _mapped(path, file, column)
+    return tuple(images)
 
 
 def _inside(images: pa.Array) -> bool:
@@ -178,6 +193,12 @@ def _size(path: Path, column: str) -> int:
             for chunk in chunks
             if chunk.path_in_schema.split(".")[0] == column
         )
+
+
+def keys(paths: Sequence[Path], column: str) -> str:
+    """Tells sets of such files apart."""
+    each = ascii([_key(path, column) for path in paths])
+    return hashlib.blake2b(each.encode(), digest_size=16).hexdigest()
 
 
 def _key(path: Path, column: str) -> str:

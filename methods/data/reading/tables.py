@@ -2,15 +2,16 @@
 
 import bisect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
-from methods.data.parts import LeftOut, Numbered
+from methods.data.parts import LeftOut, Numbered, Stamps
 from methods.data.reading import labels, picture
 from methods.data.reading.encoded import Labelled
 from methods.data.reading.labels import Words
@@ -63,8 +64,29 @@ class Rows:
     names: Numbered
     folders: tuple[Path | None, ...]
     """Per file of `names`: what paths are relative to; None where a path is only a name."""
-    key: str | None = None
-    """See `Cells.key`."""
+    identity: Callable[[], str | None] | None = None
+    """What `Cells.key` is found out by."""
+    again: Callable[[], tuple[pa.Array, ...]] | None = None
+    """Opens the images in another process; None where they are sent there."""
+
+    def __reduce__(self) -> tuple[Callable[..., "Rows"], tuple[object, ...]]:
+        images = self.images if self.again is None else self.again
+        return _rows, (images, self.names, self.folders, self.identity)
+
+    @cached_property
+    def key(self) -> str | None:
+        """See `Cells.key`."""
+        return self.identity() if self.identity else None
+
+    @property
+    def stamps(self) -> Stamps | None:
+        if None in self.folders:
+            return None
+        folders = [folder for folder in self.folders if folder is not None]
+        names = [Path(file).name for file in self.names.files]
+        each = Stamps.of(folder / name for folder, name in zip(folders, names, strict=True))
+        counts = np.diff(self.names.ends, prepend=0)
+        return Stamps(np.repeat(each.sizes, counts), np.repeat(each.times, counts))
 
     def cell(self, row: int) -> Cell:
         piece = bisect.bisect_right(self._ends, row)
@@ -80,6 +102,18 @@ class Rows:
     @cached_property
     def _ends(self) -> list[int]:
         return list(accumulate(len(piece) for piece in self.images))
+
+
+def _rows(
+    images: tuple[pa.Array, ...] | Callable[[], tuple[pa.Array, ...]],
+    names: Numbered,
+    folders: tuple[Path | None, ...],
+    identity: Callable[[], str | None] | None,
+) -> Rows:
+    """What another process sent, see `Rows.again`."""
+    if isinstance(images, tuple):
+        return Rows(images, names, folders, identity)
+    return Rows(images(), names, folders, identity, images)
 
 
 def columns(name: str, table: pa.Table) -> Columns:
@@ -118,7 +152,6 @@ def labelled(
     splits: Mapping[str, tuple[Rows, Sequence[object]]],
     chosen: Columns,
     *,
-    files: Sequence[Path] = (),
     left_out: Sequence[LeftOut] = (),
 ) -> Labelled:
     """Splits of images and label values, numbered; those without any label are left out.
@@ -145,7 +178,6 @@ def labelled(
             for role, split in words.items()
         },
         class_names=tuple(classes),
-        files=files,
         left_out=tuple(omitted),
         notes=chosen.notes,
     )

@@ -1,10 +1,10 @@
 """What lies in a folder, found by literal names: images, Parquet files, and what is left out."""
 
 import os
-import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from methods.data.parts import LeftOut
@@ -21,6 +21,7 @@ LEFTOVERS = frozenset(
 """Names of files and folders that systems leave, beside hidden ones."""
 
 PARQUET = frozenset((".parquet", ".pq", ".parq"))
+TARS = frozenset((".tar",))
 
 FOREIGN = frozenset(
     [
@@ -56,8 +57,10 @@ class Folder:
 
     path: Path
     folders: list["Folder"] = field(default_factory=list)
-    images: list[Path] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    """Names of files."""
     parquet: list[Path] = field(default_factory=list)
+    tars: list[Path] = field(default_factory=list)
     foreign: list[Path] = field(default_factory=list)
     """Pictures in formats that are not read."""
     others: list[Path] = field(default_factory=list)
@@ -81,9 +84,18 @@ class Folder:
         for folder in self.folders:
             yield from folder.walk()
 
-    def every_image(self) -> list[Path]:
-        """Images at whatever depth, sorted."""
-        return sorted(image for folder in self.walk() for image in folder.images)
+    def every_image(self) -> list[str]:
+        """Paths of images at whatever depth, sorted folder by folder."""
+        top = str(self.path / "_")[:-1]
+        if not self.folders:
+            return [top + image for image in self.images]
+        items = [(image, [top + image]) for image in self.images]
+        items += [(folder.name, folder.every_image()) for folder in self.folders]
+        return list(chain.from_iterable(paths for _, paths in sorted(items)))
+
+    def every_tar(self) -> list[Path]:
+        """Tar files at whatever depth, sorted."""
+        return sorted(file for folder in self.walk() for file in folder.tars)
 
     def every_parquet(self) -> list[Path]:
         """Parquet files at whatever depth, sorted."""
@@ -116,16 +128,12 @@ class Omissions:
 
 def shown(path: Path, root: Path) -> str:
     """A path relative to the root; bytes that are no text appear as escapes."""
-    return os.fsencode(path.relative_to(root)).decode(errors="backslashreplace")
+    return printable(str(path.relative_to(root)))
 
 
-def stamp(path: Path) -> tuple[int, int]:
-    """Size of a file, and when it was changed last, in nanoseconds; zeros where there is none."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return 0, 0
-    return facts.st_size, facts.st_mtime_ns
+def printable(name: str) -> str:
+    """The name of a file; bytes that are no text appear as escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def walk(root: Path, omissions: Omissions) -> Folder:
@@ -141,45 +149,62 @@ def _walk(path: Path, omissions: Omissions, above: frozenset[tuple[int, int]]) -
     folder = Folder(path)
     try:
         place = path.stat()
-        items = sorted(path.iterdir())
+        with os.scandir(path) as entries:
+            items = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"a folder must be readable, but {path}: {error.strerror}") from None
     above |= {(place.st_dev, place.st_ino)}
     for item in items:
         if item.name.startswith("."):
-            omissions.add(item, "hidden")
+            omissions.add(path / item.name, "hidden")
         elif item.name in LEFTOVERS:
-            omissions.add(item, "left there by a system or an archive")
+            omissions.add(path / item.name, "left there by a system or an archive")
         else:
             _sort(item, folder, omissions, above)
     return folder
 
 
 def _sort(
-    item: Path, folder: Folder, omissions: Omissions, above: frozenset[tuple[int, int]]
+    entry: os.DirEntry[str], folder: Folder, omissions: Omissions, above: frozenset[tuple[int, int]]
 ) -> None:
     """Puts one entry where it belongs."""
-    try:
+    suffix = _suffix(entry.name)
+    if suffix in picture.suffixes() and not _is(entry.is_dir):
+        folder.images.append(entry.name)
+        return
+    item = folder.path / entry.name
+    if _is(entry.is_dir):
         place = item.stat()
-    except OSError:
-        place = None  # a link to nothing: reading it says so
-    if place is not None and stat.S_ISDIR(place.st_mode):
         if (place.st_dev, place.st_ino) in above:
             omissions.add(item, "a link to a folder above it")
         else:
             folder.folders.append(_walk(item, omissions, above))
-        return
-    suffix = item.suffix.lower()
-    if suffix in picture.suffixes() or (suffix == "" and _without_suffix(item)):
-        folder.images.append(item)
-    elif suffix in PARQUET and (place is None or stat.S_ISREG(place.st_mode)):
-        folder.parquet.append(item)
+    elif suffix == "" and _without_suffix(item):
+        folder.images.append(entry.name)
+    elif suffix in PARQUET and (_is(entry.is_file) or not item.exists()):
+        folder.parquet.append(item)  # a link to nothing: reading it says so
+    elif suffix in TARS:
+        folder.tars.append(item)
     elif suffix in FOREIGN:
         folder.foreign.append(item)
         omissions.add(item, f"{suffix} is not read; convert it to PNG or JPEG")
     else:
         folder.others.append(item)
         omissions.add(item, "no image, by its suffix")
+
+
+def _suffix(name: str) -> str:
+    """As `Path.suffix`, in lower case."""
+    stem, _, ending = name.rpartition(".")
+    return f".{ending.lower()}" if stem and ending else ""
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; a link that leads nowhere is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _without_suffix(path: Path) -> bool:

@@ -127,5 +127,5 @@ EMBEDDED: Mapping[str, Callable[[], Source]] = MappingProxyType(
 def _unknown(name: str, known: list[str]) -> str:
     return (
         f"data must be a known name or an existing path, but {name!r} is neither; "
-        f"{nearest(name, known)}, an image folder, a Parquet file or a folder of them"
+        f"{nearest(name, known)}, an image folder, a Parquet or tar file, or a folder of them"
     )

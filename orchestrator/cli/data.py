@@ -32,7 +32,7 @@ def data(  # noqa: PLR0917
         str,
         typer.Argument(
             metavar="PATH|NAME",
-            help="Name a folder of images, a Parquet file or a data set.",
+            help="Name a folder of images, a Parquet or tar file, or a data set.",
         ),
     ],
     size: Size = None,

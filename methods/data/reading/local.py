@@ -1,9 +1,9 @@
-"""Data sets of one's own: a Parquet file, a folder of them, or a folder of images."""
+"""Data sets of one's own: Parquet or tar files, a folder of them, or a folder of images."""
 
 import errno
 from pathlib import Path
 
-from methods.data.reading import folders, parquet, walk
+from methods.data.reading import folders, parquet, tars, walk
 from methods.data.reading.encoded import Labelled
 from methods.data.reading.walk import Folder, Omissions
 from methods.errors import DataError
@@ -36,8 +36,10 @@ def read(path: Path) -> Labelled:
     """
     omissions = Omissions(path)
     if path.is_file():
+        if path.suffix.lower() in walk.TARS:
+            return tars.read(path, [path], omissions)
         if path.suffix.lower() not in walk.PARQUET:
-            raise DataError(f"a data file must be Parquet (*.parquet), but got {path}")
+            raise DataError(f"a data file must be Parquet (*.parquet) or *.tar, but got {path}")
         return parquet.read(path, [path], omissions)
     if not path.is_dir():
         raise DataError(f"data must be a file or a folder, but {path} is neither")
@@ -45,6 +47,11 @@ def read(path: Path) -> Labelled:
     files = top.every_parquet()
     if files and (not top.has_images or _is_table(top, files)):
         return parquet.read(path, files, omissions)
+    shards = top.every_tar()
+    if shards and not top.has_images:
+        return tars.read(path, shards, omissions)
+    for file in shards:
+        omissions.add(file, "a tar file beside image files")
     for file in files:
         omissions.add(file, "Parquet without images, beside image files")
     return folders.read(top, omissions)
@@ -61,7 +68,7 @@ def _is_table(top: Folder, files: list[Path]) -> bool:
         if parquet.holds_images(file):
             raise DataError(
                 f"a folder must hold image files or Parquet files with images, but {top.path} has "
-                f"both: {file.name} and {top.every_image()[0].name}; give the path of one, "
+                f"both: {file.name} and {Path(top.every_image()[0]).name}; give the path of one, "
                 "or move the other away"
             )
     return bool(tables)

@@ -35,6 +35,9 @@ VALIDATION = 0.1
 STATISTICS_SAMPLES = 20_000
 """Training images, evenly spaced, that mean and deviation are taken from at most."""
 
+FEW = 16
+"""Images of noise that mean and deviation are taken from."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -156,6 +159,13 @@ class Reading:
             self.name, seed=seed, device=device, size=self.size, fit=self.fit, resize=self.resize
         )
 
+    def stand_in(self, *, seed: int = 0) -> Data | None:
+        """Noise that is split as these images would be; None where their number is not known."""
+        source = sources.known(self.name, size=self.size)
+        if source is None:
+            return None
+        return divided(self.name, source, seed=seed, limit_bytes=0, most=FEW)
+
 
 def load(
     name: str,
@@ -201,8 +211,9 @@ def divided(
     device: str | torch.device = "cpu",
     limit_bytes: int = LIMIT_BYTES,
     size: int | None = None,
+    most: int = STATISTICS_SAMPLES,
 ) -> Data:
-    """A data set that was found, split and normalised; see `load`.
+    """A data set that was found, split and normalised by at most so many images; see `load`.
 
     `size` is cut out of its images, where they are larger.
 
@@ -218,7 +229,7 @@ def divided(
     total = sum(len(index) for _, index in parts.values()) * height * width * channels
     if total > limit_bytes:
         _log.info("%s is streamed: %d bytes of pixels, at most %d held", name, total, limit_bytes)
-    mean, std = _statistics(name, *parts["train"])
+    mean, std = _statistics(name, *parts["train"], most)
     cut_out = (size, size) if size is not None and (size, size) != (height, width) else None
     height, width = cut_out or (height, width)
     splits = {
@@ -290,14 +301,14 @@ def _stratified(
 
 
 def _statistics(
-    name: str, part: Part, index: Int[np.ndarray, " rows"]
+    name: str, part: Part, index: Int[np.ndarray, " rows"], most: int
 ) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
     """Mean and standard deviation per channel, in pixel values.
 
     Raises:
         DataError: all images are the same.
     """
-    stride = -(-len(index) // STATISTICS_SAMPLES)
+    stride = -(-len(index) // most)
     counts: Int[np.ndarray, "channels 256"] | int = 0
     first = part.pixels(index[:1])
     vary = len(index) == 1

@@ -1,15 +1,16 @@
 """Where raw images come from: embedded arrays, Hugging Face data sets, image folders, Parquet."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from methods.data import sums, trails
-from methods.data.parts import Array, LeftOut, Numbered, Scaling, Source
+from methods.data.parts import Array, Census, LeftOut, Numbered, Scaling, Source
 from methods.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -27,6 +28,70 @@ HUB: Mapping[str, str] = MappingProxyType(
 
 IMAGENET_SIDE = 224
 """Pixels: shorter side to 256, then the centre."""
+
+
+class Facts(NamedTuple):
+    """What is known of a data set that was not read."""
+
+    training: int
+    """Images of the training split, of which isoflop takes a tenth for validation."""
+    test: int
+    """Images of its own test split, or of its validation split where no test has labels."""
+    classes: int
+    side: int
+    """Pixels."""
+
+
+FACTS: Mapping[str, Facts] = MappingProxyType(
+    {
+        "cifar10": Facts(50_000, 10_000, 10, 32),
+        "cifar100": Facts(50_000, 10_000, 100, 32),
+        "tiny-imagenet": Facts(100_000, 10_000, 200, 64),
+        "imagenet": Facts(1_281_167, 50_000, 1_000, IMAGENET_SIDE),
+    }
+)
+"""Sizes of the data sets of `HUB`."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A part of so many images that stand for ones that were not read."""
+
+    labels: Int[np.ndarray, " samples"]
+    shape: tuple[int, int, int]
+    """Height, width, channels."""
+    key: None = None
+    stamps: None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        return Numbered.of("noise", len(self.labels))
+
+    @property
+    def census(self) -> Census:
+        return Census({self.shape[:2]: len(self.labels)}, {"RGB": len(self.labels)})
+
+    def pixels(
+        self, rows: Int[np.ndarray, " batch"]
+    ) -> UInt8[np.ndarray, "batch height width channels"]:
+        """Uniform noise, the same for the same rows."""
+        return np.random.default_rng(rows).integers(0, 256, (len(rows), *self.shape), np.uint8)
+
+
+def known(name: str, *, size: int | None = None) -> Source | None:
+    """Noise in the place of a data set whose numbers of images and classes are known; else None.
+
+    Classes have equal shares of the images, to within one.
+    """
+    if name not in FACTS:
+        return None
+    facts = FACTS[name]
+    shape = (size or facts.side, size or facts.side, 3)
+    train, test = (
+        Noise(np.arange(images) % facts.classes, shape) for images in (facts.training, facts.test)
+    )
+    names = tuple(f"class {number}" for number in range(facts.classes))
+    return Source(train=train, test=test, shape=shape, class_names=names, flip=True)
 
 
 def find(name: str, *, size: int | None = None, fit: Scaling = "crop") -> Source:

@@ -10,16 +10,18 @@ from rich.text import Text
 from orchestrator.board.model import TESTED_FROM
 from orchestrator.board.words import budget_text, duration, percent, plural
 from orchestrator.report.table import number, table, text
-from orchestrator.search.plan import Detectable, Plan
+from orchestrator.search.plan import Plan
 from orchestrator.search.samples import BUILT, SAMPLES
 from orchestrator.search.split import (
     ACCURACY,
     CONFIG_SD,
     SEED_SD,
+    Detectable,
     Splits,
 )
 from orchestrator.search.window import Sight
 from orchestrator.trial.packing import Packing
+from orchestrator.trial.rate import HOUR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +50,8 @@ def terminal(plan: Plan) -> RenderableType:
     parts += [_reach(plan, start, start + ACROSS) for start in range(0, len(plan.budgets), ACROSS)]
     parts.append(Text(IN_MS if plan.cost.clocked else NOTE))
     parts += [Text(), _effort(plan), Text(_effort_note(plan))]
+    if plan.hours:
+        parts += [Text(), _gpu_hours(plan), _hours(plan), Text(_hours_note(plan))]
     parts += [Text(line) for line in _sights(plan)]
     parts += [Text(packed(plan.packing)), Text()] if plan.packing else [Text()]
     parts += list(_detectable(plan))
@@ -79,7 +83,10 @@ def frame(plan: Plan) -> "pd.DataFrame":
             "epochs_most": method.most_epochs,
             "trial_seconds": method.trial_seconds,
             "search_seconds": method.search_seconds,
+            "base_seconds": method.base_seconds,
+            "confirm_seconds": method.confirm_seconds,
             "seconds": method.seconds,
+            **{f"study_hours_{each.gpus}_gpus": each.hours for each in plan.hours},
             "see_none": method.sight and method.sight.unseeing,
             "last_sees": method.sight and method.sight.last,
         }
@@ -142,6 +149,8 @@ def _effort_note(plan: Plan) -> str:
         note += f"Epochs of a base, once, count in full: {', '.join(based)}. "
     if plan.untimed:
         return f"{note}Time: {plan.untimed}."
+    if plan.rate and plan.seconds is not None:
+        return f"{note}About {duration(plan.seconds)} of one GPU at most."
     if plan.seconds is None or plan.slots is None:
         return f"{note}Time: not known for every method."
     steps = sum(method.steps for method in plan.methods)
@@ -151,6 +160,59 @@ def _effort_note(plan: Plan) -> str:
         f"{plural(plan.slots, 'trial')} at once. An estimate from {plural(steps, 'step')}, of the "
         "defaults and of the sample of median cost, each timed alone."
     )
+
+
+def _gpu_hours(plan: Plan) -> Table:
+    """What each method asks of GPUs, as if all were one."""
+    heads = ("a trial", "base", "search", "confirm", "in all")
+    grid = table(text("GPU-hours", wrap=False), *map(number, heads))
+    for method in plan.methods:
+        seconds = (
+            *(method.trial_seconds, method.base_seconds or None, method.search_seconds),
+            *(method.confirm_seconds, method.seconds),
+        )
+        grid.add_row(method.method, *(_amount(each and each / HOUR) for each in seconds))
+    return grid
+
+
+def _hours(plan: Plan) -> Table:
+    """Hours of the whole study, and what it takes, by number of GPUs."""
+    heads = [f"{each.gpus} GPU{'s' if each.gpus > 1 else ''}" for each in plan.hours]
+    grid = table(text("all methods", wrap=False), *map(number, heads))
+    grid.add_row("hours", *(_amount(each.hours) for each in plan.hours))
+    grid.add_row("GPUs busy, at most", *(_amount(each.busy or None) for each in plan.hours))
+    grid.add_row("trials at once", *(f"{each.trials:,}" for each in plan.hours))
+    grid.add_row("CPU cores for them", *(f"{each.cores:,g}" for each in plan.hours))
+    return grid
+
+
+def _hours_note(plan: Plan) -> str:
+    rate = plan.rate
+    if rate is None:
+        return ""
+    note = (
+        f"An estimate; nothing was timed. One GPU trains {rate.images_per_second:,g} images/s of "
+        f"{rate.network}, {rate.training_macs / 1e6:,.0f} million MACs each with the backward "
+        "pass, and every other network at as many MACs per second. Assumed: images arrive in time, "
+        "trials on one GPU share its rate, the GPUs of one trial add up, and trials cost what the "
+        "defaults and the sample of median cost do. Depthwise and small networks take longer than "
+        "their MACs say; starts, checkpoints and the ends of phases are left out. Hours are at "
+        "least those of the trials that wait for each other."
+    )
+    if plan.stand_in:
+        train, validation, test = plan.images
+        note += (
+            f" {plan.data} was not read: it is known to have {train + validation:,} images for "
+            f"training and validation, and {test:,} for test."
+        )
+    return note
+
+
+def _amount(value: float | None) -> str:
+    """A number of hours or GPUs, to two or more digits."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _sights(plan: Plan) -> Iterator[str]:

@@ -123,13 +123,24 @@ def plan(  # noqa: PLR0917
             "--elsewhere", help="Plan for another machine. This one may be too small for a trial."
         ),
     ] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="IMAGES_PER_SECOND",
+            help="Derive hours on 1, 8 and 64 GPUs, untimed, from the training throughput of one "
+            "GPU for the network of dense's defaults in this study, or else of its first method's. "
+            "The output names that network.",
+            show_default="times a few steps here",
+        ),
+    ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
     """Estimate which budgets a study can meet, how long it takes and which differences its seeds
     can detect. Runs no trial.
 
-    It fails wherever `run` would fail with the same options.
+    It fails wherever `run` would fail with the same options. With `--rate` it checks the study
+    alone, which any machine can plan; well-known data sets of the hub are not read.
     """
     from isoflop import Study
 
@@ -139,8 +150,11 @@ def plan(  # noqa: PLR0917
         console.print(
             f"Study [bold]{what.name}[/] on {what.data}, hash {what.hash}", highlight=False
         )
-    with Console(stderr=True).status("Pricing each space and timing a few steps of each method"):
-        planned = what.plan(steps=steps, out=out, mlflow=mlflow, optuna=optuna, elsewhere=elsewhere)
+    then = "timing a few steps of each method" if rate is None else "counting a step of each method"
+    with Console(stderr=True).status(f"Pricing each space and {then}"):
+        planned = what.plan(
+            steps=steps, out=out, mlflow=mlflow, optuna=optuna, elsewhere=elsewhere, rate=rate
+        )
     if as_json:
         from pydantic import TypeAdapter
 

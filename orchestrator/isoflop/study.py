@@ -57,6 +57,7 @@ class Study(file.Study):
         mlflow: str | None = None,
         optuna: str | None = None,
         elsewhere: bool = False,
+        rate: float | None = None,
     ) -> "Plan":
         """Estimate which budgets the study can meet, how long it takes and which differences its
         seeds can detect; runs no trial.
@@ -69,6 +70,9 @@ class Study(file.Study):
             mlflow: MLflow's tracking URI; by default an SQLite store in `out`.
             optuna: Optuna's database (SQLAlchemy URL) instead of a journal file.
             elsewhere: plan for another machine; this one may be too small for a trial.
+            rate: images per second that one GPU trains of dense's defaults in this study, or else
+                of its first method's. Times are then derived from it, with hours on 1, 8 and 64
+                GPUs; only the study is checked, and well-known data sets are not read.
 
         >>> study = Study(name="mine", data="digits", budgets=[1], methods={"dense": {}})
         >>> study.plan(steps=0).methods[0].trials
@@ -81,6 +85,8 @@ class Study(file.Study):
         from orchestrator.search.plan import plan
         from orchestrator.sweep.ready import Place, ready
 
+        if rate is not None:
+            return plan(self, rate=rate)
         address = None if elsewhere else "local"
         ready(self, Place(out=Path(out), mlflow=mlflow, optuna=optuna, address=address))
         return plan(self, steps=steps)

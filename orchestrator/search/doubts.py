@@ -1,15 +1,17 @@
 """What a plan warns of."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from methods.machine import cores
 from orchestrator.board.model import TESTED_FROM
 from orchestrator.board.rules import BASELINE, LOOKS
-from orchestrator.search.window import warning
+from orchestrator.search.window import sight, warning
 from orchestrator.study.file import Study
 from orchestrator.study.sections import Resources
+from orchestrator.study.space import Space
+from orchestrator.trial.rate import GPUS, slots_on
 
 if TYPE_CHECKING:
     from orchestrator.search.plan import MethodPlan
@@ -68,6 +70,18 @@ def warnings(study: Study, methods: Sequence["MethodPlan"], *, timed: bool) -> l
     if study.search.repeats == 1 and study.confirm.seeds < TESTED_FROM:
         said.append(f"With fewer than {TESTED_FROM} confirm seeds nothing will be tested.")
     return said
+
+
+def blind_on_gpus(
+    study: Study, opened: Mapping[str, Space], methods: Sequence["MethodPlan"]
+) -> Iterator[str]:
+    """A warning at the fewest GPUs on which the search sees next to nothing."""
+    each = {method.method: method.trials // study.search.repeats for method in methods}
+    for slots in filter(None, (slots_on(study.resources, gpus) for gpus in GPUS)):
+        seen = {name: sight(study, opened[name], trials, slots) for name, trials in each.items()}
+        if said := warning(study, seen):
+            yield said
+            return
 
 
 def _most_added(study: Study, methods: Sequence["MethodPlan"]) -> str:

@@ -6,20 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from methods.api import Task
+from methods.api import Images, Task
 from methods.data.load import Data
 from methods.errors import ClusterError, Diverged
 from methods.machine import threads
 from methods.values import Params
-from orchestrator.board.model import TESTED_FROM
-from orchestrator.board.rules import BASELINE, LOOKS
-from orchestrator.board.stats.power import detectable
+from orchestrator.board.rules import BASELINE
 from orchestrator.search.bases import base_params
 from orchestrator.search.confirming import confirm_runs, unreduced_runs
-from orchestrator.search.doubts import busy, spread_over_workers, warnings
+from orchestrator.search.doubts import blind_on_gpus, busy, spread_over_workers, warnings
 from orchestrator.search.samples import accepted, price, reach, sampled, spread
-from orchestrator.search.split import TRIALS, Splits, splits
-from orchestrator.search.window import Sight, sight
+from orchestrator.search.split import Detectable, Splits, detectable_by, splits_of
+from orchestrator.search.window import Sight, sight, waves
 from orchestrator.study.budgets import MACS, Cost
 from orchestrator.study.check import SMALL, images, layers, prepared, reading, slots_here
 from orchestrator.study.distributions import ends, ranged
@@ -29,10 +27,13 @@ from orchestrator.study.params import derive, parts, unreduced
 from orchestrator.study.sections import SearchPlan
 from orchestrator.study.space import Space, spaces
 from orchestrator.trial.packing import Packing, Trial, packing
+from orchestrator.trial.rate import GPUS, Hours, Load, Rate, check_rate, slots_on
 from orchestrator.trial.timing import Timing, quiet, time_trial
 
 IMAGES = 8
 """Validation images that a built network is priced on."""
+FEW = 2
+"""Images of noise that it is priced on, where the data were not read."""
 STEPS = 5
 """Optimiser steps in one of the timing's short epochs."""
 
@@ -70,6 +71,10 @@ class MethodPlan:
     """Epochs of the base that its trials start from; each search has as many fewer."""
     trial_seconds: float | None
     """A trial of median cost; None where it was not timed."""
+    longest_seconds: float | None = None
+    """The longest of its runs that were timed: a trial, the first one, an unreduced network."""
+    base_seconds: float = 0.0
+    """The base that its trials start from."""
     search_seconds: float | None
     confirm_seconds: float | None
     """At most, as `confirm`; with the unreduced runs."""
@@ -80,24 +85,15 @@ class MethodPlan:
 
     @property
     def seconds(self) -> float | None:
-        """Device time of search and confirm."""
+        """Device time of base, search and confirm."""
         if self.search_seconds is None or self.confirm_seconds is None:
             return None
-        return self.search_seconds + self.confirm_seconds
+        return self.base_seconds + self.search_seconds + self.confirm_seconds
 
     @property
     def most_epochs(self) -> int:
         """Epochs of search and confirm, at most."""
         return self.base + (self.trials + self.confirm + self.unreduced) * self.epochs[1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Detectable:
-    """The least difference from dense that so many seeds show with probability 0.8."""
-
-    seeds: int
-    deviations: float | None
-    """In seed-to-seed standard deviations; None where no difference can be shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +124,13 @@ class Plan:
     """What budgets are spent in."""
     packing: Packing | None = None
     """How many trials share a GPU best; None where there is none, or nothing was timed."""
+    rate: Rate | None = None
+    """The throughput that times are derived from; None where they are measured, or there are
+    none."""
+    hours: tuple[Hours, ...] = ()
+    """How long the study takes on several numbers of GPUs; empty without a `rate`."""
+    stand_in: bool = False
+    """Whether the data were not read: noise stands for them, as many images as there are."""
 
     @property
     def seconds(self) -> float | None:
@@ -136,27 +139,36 @@ class Plan:
         return None if None in known else sum(s for s in known if s is not None)
 
 
-def plan(study: Study, *, steps: int = STEPS) -> Plan:
+def plan(study: Study, *, steps: int = STEPS, rate: float | None = None) -> Plan:
     """The plan of a study; times it in short epochs of `steps` optimiser steps, not at all if 0.
+
+    With a `rate`, the images per second that one GPU trains, times are derived from it and from
+    MACs: nothing is timed, this machine does not matter, and well-known data are not read.
 
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
     """
+    if rate is not None:
+        check_rate(rate)
     opened = spaces(study)
-    slots, untimed = _slots(study)
+    slots, untimed = _slots(study) if rate is None else (None, None)
     average = os.getloadavg()[0]
     device = "cuda" if study.resources.gpu and slots else "cpu"
-    data = images(study, device)
+    noise = None if rate is None else reading(study).stand_in(seed=study.seed)
+    data = images(study, device) if noise is None else noise
     timing = partial(time_trial, steps=steps, device=device, batch=study.cost.batch)
     with quiet():  # what preflight would warn of stands in the plan
         prepared(study, data, opened)
-    if steps == 0:
+    derived = None if rate is None else _rate(study, opened, data.task, rate)
+    if steps == 0 and derived is None:
         untimed = "skipped on request"
 
     def timed(name: str, params: Params) -> Timing | None:
         if untimed:
             return None
         method, recipe = parts(name, params)
+        if derived:
+            return derived.timing(method, recipe, data)
         seed = derive(study, f"{name}/plan", 0)
         try:
             with threads(max(1, int(study.resources.cpu))):
@@ -165,12 +177,13 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
             return None
 
     with threads(1):
-        methods = tuple(_method(study, space, data, device, timed) for space in opened.values())
+        priced = data.validation.head(IMAGES if noise is None else FEW)[0]
+        methods = tuple(_method(study, space, data, priced, timed) for space in opened.values())
     methods = _in_ms(study, opened, data.task, methods) if study.cost.clocked else methods
     methods = tuple(_sighted(study, opened[method.method], method, slots) for method in methods)
     tested = set(study.methods) - study.controls.keys()
     compared = math.comb(len(tested), 2) if BASELINE in tested else 0
-    gpu = device == "cuda" and not untimed
+    clocked = not untimed and derived is None
     return Plan(
         study=study.name,
         hash=study.hash,
@@ -183,14 +196,64 @@ def plan(study: Study, *, steps: int = STEPS) -> Plan:
         slots=slots,
         untimed=untimed,
         compared=compared,
-        detectable=_detectable(study, compared) if study.search.repeats == 1 else (),
-        splits=_splits(study, opened, data),
+        detectable=detectable_by(study, compared) if study.search.repeats == 1 else (),
+        splits=splits_of(study, opened, (len(data.validation), len(data.test))),
         warnings=(
             *warnings(study, methods, timed=not untimed),
-            *spread_over_workers(study.resources, timed=not untimed),
-            *([] if untimed else busy(average)),
+            *spread_over_workers(study.resources, timed=clocked),
+            *(busy(average) if clocked else []),
+            *(blind_on_gpus(study, opened, methods) if derived else []),
         ),
-        packing=packing(_longest(study, opened, methods), device) if gpu else None,
+        packing=packing(_longest(study, opened, methods), device)
+        if clocked and device == "cuda"
+        else None,
+        rate=derived,
+        hours=_hours(study, opened, methods) if derived else (),
+        stand_in=noise is not None,
+    )
+
+
+def _rate(study: Study, opened: Mapping[str, Space], task: Task, rate: float) -> Rate:
+    """The throughput of dense at its defaults in this study, or else of the first method."""
+    space = opened[BASELINE] if BASELINE in opened else next(iter(opened.values()))
+    params = space.params(space.defaults())
+    method, recipe = parts(space.method, params)
+    named = {*study.methods[space.method], *space.free}
+    fields = [f"{name} {params[name]}" for name in type(method).model_fields if name in named]
+    network = f"{space.method} ({', '.join(fields)})" if fields else space.method
+    return Rate.of(rate, network, method, recipe, task)
+
+
+def _hours(
+    study: Study, opened: Mapping[str, Space], methods: Sequence[MethodPlan]
+) -> tuple[Hours, ...]:
+    """How long the study takes on each number of GPUs; nothing where a time is not known."""
+    repeats = study.search.repeats
+
+    def load(method: MethodPlan, slots: int) -> Load:
+        each = method.trials // repeats
+        follow, beside = waves(study, opened[method.method], each, max(1, slots))
+        search = method.search_seconds or 0.0
+        return Load(
+            base=method.base_seconds,
+            search=search,
+            confirm=method.confirm_seconds or 0.0,
+            trial=search / max(1, method.trials),
+            longest=method.longest_seconds or 0.0,
+            waves=follow,
+            beside=repeats * beside,
+            runs=method.confirm + method.unreduced,
+        )
+
+    if any(method.seconds is None for method in methods):
+        return ()
+    return tuple(
+        Hours.of(
+            [load(method, slots_on(study.resources, gpus)) for method in methods],
+            study.resources,
+            gpus,
+        )
+        for gpus in GPUS
     )
 
 
@@ -213,18 +276,17 @@ def _method(
     study: Study,
     space: Space,
     data: Data,
-    device: str,
+    images: Images,
     timed: Callable[[str, Params], Timing | None],
 ) -> MethodPlan:
+    device = str(images.device)
     places = sampled(study, space)
     taken = accepted(space, places, data.task)
     cap = math.inf if (cost := study.cost).clocked else cost.cap(study.budgets[-1])
     fitting = [s for s in taken if s.floor <= cap]
-    images = data.validation.head(IMAGES)[0]
-    prices = {id(s): price(s.method, data.task, images, device) for s in spread(taken)}
-    for s in spread(fitting):
-        prices.setdefault(id(s), price(s.method, data.task, images, device))
-    median = sorted(spread(fitting), key=lambda s: prices[id(s)])[len(spread(fitting)) // 2 :]
+    built = [sample.method for sample in (*spread(taken), *spread(fitting))]
+    prices = {each: price(each, data.task, images, device) for each in dict.fromkeys(built)}
+    median = sorted(spread(fitting), key=lambda s: prices[s.method])[len(spread(fitting)) // 2 :]
     defaults = accepted(space, [space.defaults()], data.task)
     first = [s for s in defaults if s.floor <= cap]
     usual = [space.params(sample.searched) for sample in (*first[:1], *median[:1])]
@@ -236,7 +298,9 @@ def _method(
     unreduced_time = timed(space.method, whole) if whole else None
     opening, typical = (known[0], known[-1]) if known else (None, None)
     base = _base(study, space)
+    base_time = timed(BASE, base_params(study, space)) if base and known else None
     trials = _trials(study.search, opening, typical) - base // space.epochs
+    longest = max((t.seconds + t.test_seconds for t in (*known, unreduced_time) if t), default=None)
     return MethodPlan(
         method=space.method,
         free={name: ranged(distribution) for name, distribution in space.free.items()},
@@ -250,6 +314,8 @@ def _method(
         epochs=_epochs(space),
         confirm=confirm,
         trial_seconds=typical.seconds if typical else None,
+        longest_seconds=longest,
+        base_seconds=base_time.seconds if base_time else 0.0,
         search_seconds=repeats * (opening.seconds + (trials - 1) * typical.seconds)
         if opening and typical
         else None,
@@ -313,29 +379,3 @@ def _epochs(space: Space) -> tuple[int, int]:
         return epochs, epochs
     numbers = [int(epochs) for epochs in ends(distribution)]
     return min(numbers), max(numbers)
-
-
-def _detectable(study: Study, compared: int) -> tuple[Detectable, ...]:
-    """Holm's first step divides the level by the pairs that are tested, a race by its looks."""
-    if not compared:
-        return ()
-    seeds, tests = study.confirm.seeds, compared * (LOOKS if study.confirm.race else 1)
-    return tuple(
-        Detectable(seeds=n, deviations=detectable(n, 0.05 / tests))
-        for n in (seeds, *(more for more in (TESTED_FROM, 2 * TESTED_FROM) if more > seeds))
-    )
-
-
-def _splits(study: Study, opened: Mapping[str, Space], data: Data) -> Splits | None:
-    """The splits of the effort of the tested methods; controls are not tested."""
-    methods = len(study.methods) - len(study.controls)
-    if methods < 2 or study.search.seconds is not None:
-        return None
-    return splits(
-        (study.search.repeats, study.search.trials, study.confirm.seeds),
-        budgets=len(study.budgets),
-        methods=methods,
-        images=(len(data.validation), len(data.test)),
-        least=max(TRIALS[0], *(space.named + 1 for space in opened.values() if space.free)),
-        looks=LOOKS if study.confirm.race else 1,
-    )

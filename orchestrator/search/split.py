@@ -5,13 +5,17 @@ detected; but a search with fewer trials chooses worse configurations.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm
 
 from orchestrator.board.model import TESTED_FROM
+from orchestrator.board.rules import LOOKS
 from orchestrator.board.stats.power import detectable
+from orchestrator.study.file import Study
+from orchestrator.study.space import Space
 
 MOST = 1000
 """Searches of a method that a study may have."""
@@ -26,6 +30,15 @@ root of the number of test images, at an accuracy of 95 %, with a standard devia
 between the images in which of two methods does better."""
 NEAR = 1.05
 """Differences of this ratio count as equal: then the split with more trials is proposed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detectable:
+    """The least difference from dense that so many seeds show with probability 0.8."""
+
+    seeds: int
+    deviations: float | None
+    """In seed-to-seed standard deviations; None where no difference can be shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +72,34 @@ class Splits:
     """The split that detects the smallest difference; None where none does better than planned."""
     floor: float
     """Smallest difference that any number of searches would detect on these images, in points."""
+
+
+def detectable_by(study: Study, compared: int) -> tuple[Detectable, ...]:
+    """Differences between so many pairs: Holm's first step divides the level by the pairs that are
+    tested, a race by its looks."""
+    if not compared:
+        return ()
+    seeds, tests = study.confirm.seeds, compared * (LOOKS if study.confirm.race else 1)
+    return tuple(
+        Detectable(seeds=n, deviations=detectable(n, 0.05 / tests))
+        for n in (seeds, *(more for more in (TESTED_FROM, 2 * TESTED_FROM) if more > seeds))
+    )
+
+
+def splits_of(study: Study, opened: Mapping[str, Space], images: tuple[int, int]) -> Splits | None:
+    """The splits of the effort of the tested methods; controls are not tested. `images` are those
+    of validation and test."""
+    methods = len(study.methods) - len(study.controls)
+    if methods < 2 or study.search.seconds is not None:
+        return None
+    return splits(
+        (study.search.repeats, study.search.trials, study.confirm.seeds),
+        budgets=len(study.budgets),
+        methods=methods,
+        images=images,
+        least=max((TRIALS[0], *(space.named + 1 for space in opened.values() if space.free))),
+        looks=LOOKS if study.confirm.race else 1,
+    )
 
 
 def splits(

@@ -84,6 +84,16 @@ def sight(study: Study, space: Space, trials: int, slots: int) -> Sight:
     )
 
 
+def waves(study: Study, space: Space, trials: int, slots: int) -> tuple[int, int]:
+    """How many trials of one search follow one on another at least, and how many run at once at
+    most, where so many trials of the study run at once."""
+    lag = Window.of(slots, len(study.methods) * study.search.repeats).lag
+    free = uninformed(space, study.search) + bool(space.opening)
+    first = max(lag, min(trials, free) if study.search.stop == "none" else 0)
+    later = math.ceil(max(0, trials - first) / lag)
+    return min(trials, 1) + later, int(min(trials, first, slots))
+
+
 def warning(study: Study, sights: Mapping[str, Sight]) -> str | None:
     """A warning, with a remedy, where most proposals of a method see next to nothing.
 

@@ -112,7 +112,7 @@ def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
     held = 0
     for cpus, gpus in nodes:
         by_cpu = int(cpus / resources.cpu)
-        held += min(by_cpu, _on_gpus(resources.worker_gpu, gpus)) if resources.gpu else by_cpu
+        held += min(by_cpu, on_gpus(resources.worker_gpu, gpus)) if resources.gpu else by_cpu
     spread = resources.spread
     if held < spread and spread > 1:
         gpu = " and a GPU" if resources.gpu else ""
@@ -135,7 +135,7 @@ def slots(resources: Resources, nodes: list[tuple[float, float]]) -> int:
     return min(most, resources.concurrency or most)
 
 
-def _on_gpus(share: float, gpus: float) -> int:
+def on_gpus(share: float, gpus: float) -> int:
     """Number of trials that fit so many GPUs, if each takes this fraction of one."""
     return int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
 

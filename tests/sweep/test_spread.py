@@ -4,11 +4,12 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import Sweep, below, clean, strike
+from faults import Sweep, below, clean, different, strike
 
 from methods.data.load import load
 from methods.training.evaluate import evaluate
 from methods.training.loop import train
+from orchestrator.record.rows import Row
 from orchestrator.study.params import derive, recorded_parts
 
 STUDY = """
@@ -27,10 +28,22 @@ IMAGE = 0.004
 """A little more than one of the 270 images of a split; a rounding may turn two."""
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """The rows of the study, on two workers that nobody kills."""
+    sweep = Sweep(tmp_path_factory.mktemp("unbroken"), STUDY)
+    try:
+        sweep.start()
+        assert sweep.wait() == 0, sweep.printed()
+        return sweep.rows()
+    finally:
+        sweep.close()
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("killed", ["worker", "driver"])
-def test_a_trial_whose_process_is_killed_ends_as_one_worker_ends_it(
-    tmp_path: Path, killed: str
+def test_a_trial_whose_process_is_killed_ends_as_if_it_were_not(
+    tmp_path: Path, unbroken: list[Row], killed: str
 ) -> None:
     sweep = Sweep(tmp_path, STUDY)
     try:
@@ -53,7 +66,8 @@ def test_a_trial_whose_process_is_killed_ends_as_one_worker_ends_it(
         assert len(epochs) == 40  # of two trials, none of them twice
         rows, data = sweep.rows(), load("digits", seed=sweep.study.seed)
         assert [row.state for row in rows] == ["COMPLETE", "COMPLETE"]
-        for row in rows:
+        assert different(rows, unbroken) == []
+        for row in rows:  # as one worker ends them
             method, recipe = recorded_parts(row.method, row.params)
             *_, last = train(method, data, recipe, seed=derive(sweep.study, row.config, row.seed))
             alone = evaluate(last.net, data.validation)

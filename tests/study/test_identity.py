@@ -12,14 +12,15 @@ from orchestrator.study.file import Study, load
 
 ROOT = Path(__file__).parents[2]
 HASHES = {
-    "studies/cifar10.yaml": "4fc9ddf50cf1",
+    "studies/cifar10.yaml": "74ee5dc7328c",
+    "studies/cifar100.yaml": "bf6212f4962c",
     "studies/claims/aa.yaml": "12c42074fa08",
     "studies/claims/condconv.yaml": "4c2c92f35889",
-    "studies/claims/condensenet.yaml": "c6a3c7e5c089",
+    "studies/claims/condensenet.yaml": "380d903f4739",
     "studies/claims/dsnet.yaml": "b37d4f52a939",
     "studies/claims/mnist5k.yaml": "4e9f56ce4b8d",
-    "studies/claims/resrep.yaml": "d057cf527d9b",
-    "studies/claims/skipnet.yaml": "e450c79a7af6",
+    "studies/claims/resrep.yaml": "c1fe75d5e3c6",
+    "studies/claims/skipnet.yaml": "adb136b31aa3",
     "studies/claims/trails.yaml": "2634dad2068d",
     "studies/curves.yaml": "819daeee41e6",
     "studies/latency.yaml": "ba29a20ae24a",

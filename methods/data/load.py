@@ -161,10 +161,10 @@ class Reading:
 
     def stand_in(self, *, seed: int = 0) -> Data | None:
         """Noise that is split as these images would be; None where their number is not known."""
-        source = sources.known(self.name, size=self.size)
+        source = sources.known(self.name, size=self.resize or self.size)
         if source is None:
             return None
-        return divided(self.name, source, seed=seed, limit_bytes=0, most=FEW)
+        return divided(self.name, source, seed=seed, limit_bytes=0, size=self.size, most=FEW)
 
 
 def load(

@@ -35,7 +35,7 @@ from methods.errors import MethodError
 from methods.fold import PLAIN, fold
 from methods.macs import quiet, sketched
 from methods.resnet import Norm, ResNet, check_depth, costs, normalise, resnet, stage_sizes
-from methods.values import Params
+from methods.values import Params, shown
 
 DEPTH = 20
 """Default depth; the only valid value where the family says how deep a network is."""
@@ -193,7 +193,7 @@ class CondConv(Method):
         if not stages or list(stages) != sorted(set(stages) & set(names)):
             raise MethodError(
                 f"placement must be 'all', 'late' or some of {self.family}'s stages {names} in "
-                f"order, got {self.placement!r}; try {late}"
+                f"order, got {shown(self.placement)}; try {late}"
             )
         owners = "".join(name * size for name, size in zip(names, sizes, strict=True))
         return [block for block, owner in enumerate(owners) if owner in stages]

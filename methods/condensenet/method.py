@@ -30,7 +30,7 @@ from methods.api import (
 )
 from methods.condensenet.densenet import DenseNet, costs, densenet
 from methods.condensenet.layers import Grouping, LearnedGroupConv, condensed, learned
-from methods.values import Params
+from methods.values import Params, shown
 
 
 class CondensingNet(Network):
@@ -137,7 +137,7 @@ class CondenseNet(Method):
         if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", self.stages):
             raise ValueError(
                 f"stages must be the layers of each block, joined by dashes, got "
-                f"{self.stages!r}; try '14-14-14'"
+                f"{shown(self.stages)}; try '14-14-14'"
             )
         if self.halve_classifier and self.grouping != "learned":
             raise ValueError(

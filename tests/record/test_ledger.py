@@ -1,6 +1,7 @@
 """What was planned and what ended outlives the driver, whenever it dies."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,43 @@ def test_an_end_that_optuna_did_not_hear_is_told_at_the_next_start(tmp_path: Pat
     assert trial[0].state == TrialState.COMPLETE
     assert trial[0].values == pytest.approx([0.1, 4e5])
     second.close()
+
+
+def test_ends_that_a_power_cut_took_from_the_journal_are_told_again(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    for width in (0.5, 0.75):
+        ticket = first.history.add(SPACE, {"width": width})
+        first.history.start(ticket)
+        first.history.end(
+            ticket.trial, Ending("COMPLETE", points=decode_points([point(width, 4e5)]))
+        )
+    before = first.history.trials("dense", 2)
+    first.close()
+    journal = tmp_path / "optuna.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-1]) + lines[-1][:9])
+    for _ in range(2):
+        second = opened(tmp_path)
+        assert second.history.trials("dense", 2) == before
+        second.close()
+        assert journal.read_text().count('"op_code":6') == 2, "each is told once"
+
+
+def test_a_trial_waits_for_the_disk_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[str] = []
+    sync = os.fsync
+    ledger = opened(tmp_path)
+
+    def counted(file: int) -> None:
+        files.append(Path(f"/proc/self/fd/{file}").readlink().name)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    ticket = ledger.history.add(SPACE, {"width": 0.5})
+    ledger.history.start(ticket)
+    ledger.history.end(ticket.trial, Ending("FAIL", reason="x"))
+    ledger.close()
+    assert files == ["optuna.journal", "wal.jsonl"]
 
 
 def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:

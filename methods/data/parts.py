@@ -91,7 +91,7 @@ class Part(Protocol):
 
     @property
     def stamps(self) -> Stamps | None:
-        """Of the file that each image is in; None for what is embedded or comes from the hub."""
+        """What is known of each image's file; None for what is embedded or comes from the hub."""
 
     def pixels(
         self, rows: Int[np.ndarray, " batch"]

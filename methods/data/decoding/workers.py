@@ -29,8 +29,8 @@ from methods.errors import DataError
 AHEAD_BYTES = 256 << 20
 """Pixels that are ready, or being made, before they are asked for; but one batch at least."""
 
-PIECE = 16
-"""Images that a worker decodes at once."""
+PIECE, PIECE_BYTES = 16, 8 << 20
+"""Images, and bytes of their pixels, that a worker decodes at once; one image at least."""
 
 FEW = 256
 """Images of a pass that are not worth a process: a thread decodes them."""
@@ -57,6 +57,7 @@ def decoded(
     """
     size = largest * int(np.prod(part.shape))
     room = max(1, AHEAD_BYTES // max(1, size))
+    piece = max(1, min(PIECE, PIECE_BYTES * largest // max(1, size)))
     slots = np.frombuffer(mmap.mmap(-1, max(1, room * size)), np.uint8)
     slots = slots.reshape(room, largest, *part.shape)
     pool = ProcessPoolExecutor(
@@ -69,8 +70,8 @@ def decoded(
     def start(number: int, rows: Rows) -> Wait:
         slot = number % room
         pieces = [
-            pool.submit(_decode, slot, first, rows[first : first + PIECE])
-            for first in range(0, len(rows), PIECE)
+            pool.submit(_decode, slot, first, rows[first : first + piece])
+            for first in range(0, len(rows), piece)
         ]
         return lambda: _taken(pieces, slots[slot, : len(rows)], pin=pin)
 

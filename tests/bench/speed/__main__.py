@@ -27,6 +27,7 @@ from tests.bench.speed.goals import Finding, floors, latest, record, shown, writ
 PARTS = (
     "training",
     "loading",
+    "decoding",
     "skipping",
     "slimming",
     "mixing",

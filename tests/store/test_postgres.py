@@ -14,7 +14,8 @@ from orchestrator import store
 from orchestrator.record.events import decode
 from orchestrator.record.log import Log
 from orchestrator.store import silence
-from orchestrator.store.client import connect, storage_errors
+from orchestrator.store.client import connect
+from orchestrator.store.reading.failures import storage_errors
 
 PASSWORD = "hidden-word"
 

@@ -225,7 +225,7 @@ def mixed(
     has its own.
     """
     share = weight.to(images.dtype)[:, None, None, None]
-    other = images.index_select(0, partner)
+    other = images.permute(0, 2, 3, 1).index_select(0, partner).permute(0, 3, 1, 2)
     own = slice(0, len(partner))
     return other.lerp_(images[own], share[own]), Mixed.of(labels[own], labels[partner], weight[own])
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from methods.api import Task
 from methods.data import sources
 from methods.data.augment import Augment
+from methods.data.decoding import cache
 from methods.data.parts import Fit, Part, Source, chunks
 from methods.data.splits import Resident, Split
 from methods.data.streams import Streamed
@@ -161,10 +162,11 @@ class Reading:
 
     def stand_in(self, *, seed: int = 0) -> Data | None:
         """Noise that is split as these images would be; None where their number is not known."""
-        source = sources.known(self.name, size=self.resize or self.size)
+        held, size = _sides(self.name, self.size, self.resize)
+        source = sources.known(self.name, size=held)
         if source is None:
             return None
-        return divided(self.name, source, seed=seed, limit_bytes=0, size=self.size, most=FEW)
+        return divided(self.name, source, seed=seed, limit_bytes=0, size=size, most=FEW)
 
 
 def load(
@@ -190,17 +192,26 @@ def load(
             have several sizes and no `size`, images that are all the same, a split without
             samples, or a `resize` without a `size` or below it.
     """
+    held, size = _sides(name, size, resize)
+    source = sources.find(name, size=held, fit="cover" if resize and fit == "crop" else fit)
+    return divided(name, source, seed=seed, device=device, limit_bytes=limit_bytes, size=size)
+
+
+def _sides(name: str, size: int | None, resize: int | None) -> tuple[int | None, int | None]:
+    """Pixels of each side that images are held at, and that are cut out; None: as they are.
+
+    Raises:
+        DataError: a `resize` without a `size` or below it.
+    """
     if resize is None:
-        source = sources.find(name, size=size, fit=fit)
-        return divided(name, source, seed=seed, device=device, limit_bytes=limit_bytes)
+        return size, None
     size = size or (sources.IMAGENET_SIDE if name == "imagenet" else None)
     if size is None or resize < size:
         raise DataError(
             f"resize must be at least the size that is cut out, but got (resize={resize}, "
             f"size={size or 'none'}); {'write a' if size is None else 'lower'} `size`"
         )
-    source = sources.find(name, size=resize, fit="cover" if fit == "crop" else fit)
-    return divided(name, source, seed=seed, device=device, limit_bytes=limit_bytes, size=size)
+    return resize, size
 
 
 def divided(
@@ -228,6 +239,7 @@ def divided(
     height, width, channels = source.shape
     total = sum(len(index) for _, index in parts.values()) * height * width * channels
     if total > limit_bytes:
+        cache.limit_bytes()  # which is refused here, not in a trial
         _log.info("%s is streamed: %d bytes of pixels, at most %d held", name, total, limit_bytes)
     mean, std = _statistics(name, *parts["train"], most)
     cut_out = (size, size) if size is not None and (size, size) != (height, width) else None

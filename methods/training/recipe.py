@@ -78,7 +78,7 @@ class Recipe(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; `auto` is bf16 on a GPU that supports it, and fp32 elsewhere,
     so that a study gives the same numbers on CPUs with and without bf16."""
-    engine: Annotated[Engine, Field(exclude_if=lambda engine: engine == "eager")] = "eager"
+    engine: Annotated[Engine, _unless("eager")] = "eager"
     """How a step's loss and gradient are executed: as written, compiled by torch.compile, or
     compiled into CUDA graphs. The numbers are the same, to rounding. `isoflop plan` measures on a
     GPU which is fastest; compiling takes minutes and pays in long trials of small networks."""

@@ -8,11 +8,11 @@ from functools import partial
 
 from methods.api import Images, Task
 from methods.data.load import Data
-from methods.errors import ClusterError, Diverged
+from methods.errors import ClusterError, Diverged, StudyError
 from methods.machine import threads
 from methods.values import Params
 from orchestrator.board.rules import BASELINE
-from orchestrator.search.bases import base_params
+from orchestrator.search.bases import base_params, planned
 from orchestrator.search.confirming import confirm_runs, unreduced_runs
 from orchestrator.search.doubts import blind_on_gpus, busy, spread_over_workers, warnings
 from orchestrator.search.samples import accepted, price, reach, sampled, spread
@@ -75,6 +75,8 @@ class MethodPlan:
     """The longest of its runs that were timed: a trial, the first one, an unreduced network."""
     base_seconds: float = 0.0
     """The base that its trials start from."""
+    base_shared: bool = False
+    """Whether a method before it trains that base."""
     search_seconds: float | None
     confirm_seconds: float | None
     """At most, as `confirm`; with the unreduced runs."""
@@ -134,9 +136,10 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Device time of all methods, at most."""
+        """Device time of all methods, at most; a base that several share is trained once."""
         known = [method.seconds for method in self.methods]
-        return None if None in known else sum(s for s in known if s is not None)
+        shared = sum(method.base_seconds for method in self.methods if method.base_shared)
+        return None if None in known else sum(s for s in known if s is not None) - shared
 
 
 def plan(study: Study, *, steps: int = STEPS, rate: float | None = None) -> Plan:
@@ -150,6 +153,12 @@ def plan(study: Study, *, steps: int = STEPS, rate: float | None = None) -> Plan
     """
     if rate is not None:
         check_rate(rate)
+        if study.cost.clocked:
+            raise StudyError(
+                "a rate gives the time of MACs, so that budgets must be in MACs, but they are in "
+                "milliseconds; delete `--rate`, or give the budgets in million MACs",
+                at=("budgets",),
+            )
     opened = spaces(study)
     slots, untimed = _slots(study) if rate is None else (None, None)
     average = os.getloadavg()[0]
@@ -180,6 +189,9 @@ def plan(study: Study, *, steps: int = STEPS, rate: float | None = None) -> Plan
         priced = data.validation.head(IMAGES if noise is None else FEW)[0]
         methods = tuple(_method(study, space, data, priced, timed) for space in opened.values())
     methods = _in_ms(study, opened, data.task, methods) if study.cost.clocked else methods
+    bases = planned(study, opened)
+    shared = {method for base in bases for method in base.serves[1:]}
+    methods = tuple(replace(method, base_shared=method.method in shared) for method in methods)
     methods = tuple(_sighted(study, opened[method.method], method, slots) for method in methods)
     tested = set(study.methods) - study.controls.keys()
     compared = math.comb(len(tested), 2) if BASELINE in tested else 0
@@ -236,6 +248,7 @@ def _hours(
         search = method.search_seconds or 0.0
         return Load(
             base=method.base_seconds,
+            shared=method.base_shared,
             search=search,
             confirm=method.confirm_seconds or 0.0,
             trial=search / max(1, method.trials),

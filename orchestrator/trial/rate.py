@@ -59,6 +59,8 @@ class Load:
     """What one method asks of GPUs, in seconds of one, and what of it follows on what."""
 
     base: float
+    shared: bool
+    """Whether another method trains that base."""
     search: float
     confirm: float
     trial: float
@@ -99,7 +101,8 @@ class Hours:
         )
         shared = slots * width
         chain = max(load.base + load.waves * load.trial for load in loads) / width
-        searches = max(sum(load.base + load.search for load in loads) / shared, chain)
+        bases = sum(load.base for load in loads if not load.shared)
+        searches = max((bases + sum(load.search for load in loads)) / shared, chain)
         longest = max(load.longest for load in loads) / width
         confirms = max(sum(load.confirm for load in loads) / shared, longest)
         return cls(

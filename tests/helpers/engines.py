@@ -78,7 +78,8 @@ def trials() -> dict[str, list[float]]:
     """The losses of a trial by two engines."""
     losses = {}
     for engine in ("eager", "compiled"):
-        recipe = Recipe.of({"epochs": 2, "batch_size": 64, "lr": 0.05, "engine": engine})
+        fields = {"epochs": 2, "batch_size": 64, "lr": 0.05, "mixup": 0.2, "engine": engine}
+        recipe = Recipe.of(fields)
         method = METHODS["dense"].of(SMALL["dense"])
         losses[engine] = [epoch.loss for epoch in train(method, load("digits"), recipe, seed=3)]
     return losses

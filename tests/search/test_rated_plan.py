@@ -1,4 +1,4 @@
-"""A plan from the throughput of one GPU, for machines and data that are not at hand."""
+"""A plan from the throughput of one GPU, for machines and data that are elsewhere."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from methods.data.load import Reading
+from methods.errors import DataError, StudyError
 from orchestrator.cli.plan_table import frame, terminal
 from orchestrator.search.plan import Plan, plan
 from orchestrator.search.samplers import uninformed
@@ -88,6 +90,29 @@ def test_a_base_takes_its_time() -> None:
     assert skipnet.base_seconds == pytest.approx(3 * 45, rel=0.2)
     assert skipnet.seconds is not None
     assert skipnet.seconds > skipnet.base_seconds
+
+
+def test_a_base_of_two_methods_is_trained_once() -> None:
+    methods = {name: {"depth": 8, "width": 0.25} for name in ("skipnet", "resrep")}
+    start = dict.fromkeys(methods, "base")
+    found = plan(study(methods=methods, start=start, base={"epochs": 3}), rate=1000)
+    first, second = found.methods
+    assert first.base_seconds == second.base_seconds > 0
+    assert found.seconds == (first.seconds or 0) + (second.seconds or 0) - second.base_seconds
+
+
+def test_images_are_cut_to_the_size_that_is_trained_on() -> None:
+    found = Reading("imagenet", resize=256).stand_in()
+    assert found is not None
+    assert (found.task.height, found.task.width) == (224, 224)
+    assert found.train.head(2)[0].shape == (2, 3, 224, 224)
+    with pytest.raises(DataError, match="resize must be at least the size"):
+        Reading("imagenet", resize=200).stand_in()
+
+
+def test_a_rate_says_nothing_of_milliseconds() -> None:
+    with pytest.raises(StudyError, match="budgets must be in MACs, but they are in milliseconds"):
+        plan(study(budgets={"latency_ms": [1.0], "batch": 1}), rate=1000)
 
 
 def test_a_study_of_large_images_is_planned_on_a_laptop() -> None:

@@ -96,7 +96,7 @@ def test_trials_at_once(resources: dict[str, Any], slots: tuple[int, ...]) -> No
 
 def load(**changes: Any) -> Load:
     plain: dict[str, Any] = {"base": 0, "search": 80, "confirm": 50, "trial": 10, "longest": 10}
-    return Load(**{**plain, "waves": 4, "beside": 2, "runs": 5, **changes})
+    return Load(**{**plain, "shared": False, "waves": 4, "beside": 2, "runs": 5, **changes})
 
 
 def test_a_gpu_alone_does_all_the_work_and_many_are_bound_by_what_follows() -> None:
@@ -111,6 +111,12 @@ def test_a_gpu_alone_does_all_the_work_and_many_are_bound_by_what_follows() -> N
     quarter = Hours.of(loads, Resources(gpu=0.25), 64)
     assert quarter.hours == pytest.approx(4 * (4 * 10 + 10) / 3600), "four share one GPU's rate"
     assert Hours.of(loads, Resources(gpu=4), 1).hours is None
+
+
+def test_a_base_that_several_methods_share_is_trained_once() -> None:
+    loads = [load(base=20), load(base=20, shared=True)]
+    assert Hours.of(loads, Resources(gpu=1), 1).hours == (20 + 2 * 130) / 3600
+    assert Hours.of(loads, Resources(gpu=1), 64).hours == (20 + 4 * 10 + 10) / 3600
 
 
 @given(

@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import shutil
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ BLOCK_BYTES = 8 << 20
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 """What Linux calls this start of the machine: of one that crashed, written bytes may be lost."""
 
+BOOT_ID = (8, 4, 4, 4, 12)
+"""Lengths of its parts."""
+
+OLD = 3600.0
+"""Seconds without a write after which a file of another start of the machine is not in use."""
+
 Decoded = UInt8[np.ndarray, "samples height width channels"]
 
 _log = logging.getLogger(__name__)
@@ -50,11 +57,6 @@ def folder() -> Path:
     """Where files lie that can be made again from the data."""
     home = Path.home()
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "isoflop" / "data"
-
-
-def forget() -> None:
-    """Looks anew whether there is room, where this process found none."""
-    _streamed.clear()
 
 
 def pixels(part: Part, key: str, *, fill: bool) -> Decoded | None:
@@ -184,6 +186,8 @@ class _Filling:
         while left:
             done = os.pwrite(self._pixels, left, place)
             place, left = place + done, left[done:]
+        if not BOOT.exists():  # a crash of the machine would go unseen
+            os.fsync(self._pixels)
         os.pwrite(self._marks, b"\1", block)
         self.locks.leave(block + 1)
 
@@ -201,9 +205,11 @@ def _fill(file: _File, part: Part) -> None:
         OSError: it cannot be written.
     """
     file.path.parent.mkdir(parents=True, exist_ok=True)
-    for left in file.path.parent.glob(f".{file.path.stem}-{platform.node()}-*"):
-        if left.stem != file.aside.stem:  # the machine was started anew
-            left.unlink(missing_ok=True)
+    boots = "-".join("?" * length for length in BOOT_ID)  # not those of a machine named alike
+    for left in file.path.parent.glob(f".{file.path.stem}-{platform.node()}-{boots}.*"):
+        with contextlib.suppress(FileNotFoundError):
+            if left.stem != file.aside.stem and time.time() - left.stat().st_mtime > OLD:
+                left.unlink()  # of this machine before it was started anew
     with contextlib.ExitStack() as stack:
         locks = _Locks(file.aside.with_suffix(".lock"))
         stack.callback(locks.close)
@@ -216,7 +222,7 @@ def _fill(file: _File, part: Part) -> None:
         _log.info("%d images are decoded once, to %s", file.samples, file.path)
         _decode(filling, part)
         with locks.held(0):
-            if not file.whole:
+            if not file.whole and all(map(filling.has, range(file.blocks))):
                 filling.finish()
         file.aside.with_suffix(".lock").unlink(missing_ok=True)
 
@@ -252,7 +258,9 @@ def _has_room(file: _File) -> bool:
     if file.bytes > free:
         _stream(file, f"half of the free disk, {free / 2**30:.3g}, may be used")
         return False
-    limit, taken = _limit(), sum(other.stat().st_size for other in place.glob("*.pixels"))
+    others = [*place.glob("*.pixels"), *place.glob(".*.part")]
+    taken = sum(_taken(other) for other in others if other != file.aside)
+    limit = limit_bytes()
     if taken + file.bytes > limit:
         why = f"{LIMIT} is {limit / 2**30:g}, of which {taken / 2**30:.3g} are taken"
         _stream(file, why, wanted=limit == 0)
@@ -260,12 +268,24 @@ def _has_room(file: _File) -> bool:
     return True
 
 
+def _taken(file: Path) -> int:
+    """Bytes on the disk; none where another process has removed it meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return file.stat().st_blocks * 512
+    return 0
+
+
 def free_bytes(place: Path) -> int:
     """What is free on the disk of a folder."""
     return shutil.disk_usage(place).free
 
 
-def _limit() -> float:
+def limit_bytes() -> float:
+    """What the user allows all files together.
+
+    Raises:
+        DataError: it is no number.
+    """
     text = os.environ.get(LIMIT, "inf")
     try:
         limit = float(text)

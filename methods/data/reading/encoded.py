@@ -37,7 +37,8 @@ BACKGROUNDS: Mapping[int, str] = {255: "white", 0: "black", 128: "grey"}
 BITS = (8, 10, 12, 14, 16, 20, 24, 31)
 """Depths of whole values; the smallest that holds those of a data set is taken to be theirs."""
 
-DECODERS = (PIL.__version__, features.version("jpg"), 1)
+CODECS = ("libjpeg_turbo", "jpg", "webp", "jpg_2000", "libtiff")
+DECODERS = (PIL.__version__, *map(features.version, CODECS), 1)
 """What pixels depend on beside the files and their rendering; the last is this program's part."""
 
 Value = TypeVar("Value")

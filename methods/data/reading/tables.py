@@ -70,8 +70,10 @@ class Rows:
     """Opens the images in another process; None where they are sent there."""
 
     def __reduce__(self) -> tuple[Callable[..., "Rows"], tuple[object, ...]]:
-        images = self.images if self.again is None else self.again
-        return _rows, (images, self.names, self.folders, self.identity)
+        rest = (self.names, self.folders, self.identity)
+        if self.again is None:
+            return Rows, (self.images, *rest)
+        return _reopened, (self.again, _measure(self.images), *rest)
 
     @cached_property
     def key(self) -> str | None:
@@ -104,16 +106,31 @@ class Rows:
         return list(accumulate(len(piece) for piece in self.images))
 
 
-def _rows(
-    images: tuple[pa.Array, ...] | Callable[[], tuple[pa.Array, ...]],
+def _reopened(
+    again: Callable[[], tuple[pa.Array, ...]],
+    measure: tuple[int, int],
     names: Numbered,
     folders: tuple[Path | None, ...],
     identity: Callable[[], str | None] | None,
 ) -> Rows:
-    """What another process sent, see `Rows.again`."""
-    if isinstance(images, tuple):
-        return Rows(images, names, folders, identity)
-    return Rows(images(), names, folders, identity, images)
+    """What another process sent, see `Rows.again`.
+
+    Raises:
+        DataError: other images than those that it had.
+    """
+    images = again()
+    if (found := _measure(images)) != measure:
+        here, there = (f"{count:,} in {size:,} bytes" for count, size in (found, measure))
+        raise DataError(
+            f"all processes of a study must read the same images, but those of {names.files[0]} "
+            f"are {here} here, and {there} where the study began; give every node the same files"
+        )
+    return Rows(images, names, folders, identity, again)
+
+
+def _measure(images: tuple[pa.Array, ...]) -> tuple[int, int]:
+    """Their number and bytes."""
+    return sum(map(len, images)), sum(piece.nbytes for piece in images)
 
 
 def columns(name: str, table: pa.Table) -> Columns:

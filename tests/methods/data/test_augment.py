@@ -251,6 +251,7 @@ def test_each_image_is_mixed_with_its_neighbour_in_the_batch() -> None:
     assert 0.5 <= float(share.min()) < float(share.max()) <= 1
     for number, ((images, labels), (got, known)) in enumerate(zip(plain, both, strict=True)):
         assert isinstance(known, Mixed)
+        assert got.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(known.as_subclass(Tensor), labels)
         for row, image in enumerate(got):
             mate = row ^ 1 if row ^ 1 < len(images) else row

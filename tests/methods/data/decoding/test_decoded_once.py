@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import platform
 import signal
 import time
 from pathlib import Path
@@ -197,10 +198,16 @@ def test_blocks_of_a_machine_that_was_started_anew_are_not_trusted(
     process.join()
     (tmp_path / "boot").write_text("another")
     monkeypatch.setattr(cache, "BOOT", tmp_path / "boot")
+    begun = [*place.iterdir()]
+    assert len(begun) == 3
+    other = place / f".{key}-{platform.node()}-2-{'0' * 8}-0-0-0-0.part"
+    other.touch()  # of a machine whose name begins alike
+    for file in (*begun, other):
+        os.utime(file, (0, 0))
     filled = cache.pixels(part, key, fill=True)
     assert filled is not None
     assert np.array_equal(filled, every(part))
-    assert [file.suffix for file in place.iterdir()] == [".pixels"]
+    assert {file.name for file in place.iterdir()} == {f"{key}.pixels", other.name}
 
 
 def test_a_disk_that_is_too_full_is_left_alone(
@@ -234,7 +241,7 @@ def test_a_limit_that_is_no_number_is_refused(
 ) -> None:
     monkeypatch.setenv(cache.LIMIT, limit)
     with pytest.raises(DataError, match="ISOFLOP_CACHE_GIB must be a number of GiB"):
-        epoch(load(str(folder), limit_bytes=0).train)
+        load(str(folder), limit_bytes=0)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(

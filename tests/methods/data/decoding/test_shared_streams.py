@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pictures import square, write_classes, write_table
@@ -18,6 +19,7 @@ from methods.data.load import Arrays, Data, load
 from methods.data.parts import CHUNK_BYTES, Array, Stamps, Texts, chunks
 from methods.data.reading import parquet
 from methods.data.streams import Streamed
+from methods.errors import DataError
 
 
 def sent(data: Data) -> tuple[Data, int]:
@@ -134,3 +136,15 @@ def test_large_photos_need_little_memory(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(run, capture_output=True, text=True, env=environment, check=True)
     assert int(done.stdout) < 250, "MiB beside the program"
+
+
+def test_other_images_in_another_process_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_table(tmp_path / "set.parquet", [number % 2 for number in range(40)])
+    monkeypatch.setattr(parquet, "MEMORY_BYTES", 0)
+    content = pickle.dumps(Arrays.of(load(str(path), limit_bytes=0)))
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, len(table) - 1), path)
+    with pytest.raises(DataError, match="must read the same images, but those of set"):
+        pickle.loads(content)

@@ -34,6 +34,7 @@ def read(path: Path) -> Labelled:
     Raises:
         DataError: neither form, unreadable, or without labels.
     """
+    path = path.absolute()  # a trial's process works in another folder
     omissions = Omissions(path)
     if path.is_file():
         if path.suffix.lower() in walk.TARS:

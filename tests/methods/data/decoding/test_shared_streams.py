@@ -148,3 +148,17 @@ def test_other_images_in_another_process_are_refused(
     pq.write_table(table.slice(0, len(table) - 1), path)
     with pytest.raises(DataError, match="must read the same images, but those of set"):
         pickle.loads(content)
+
+
+@pytest.mark.parametrize("name", ["set", "set.parquet"])
+def test_a_relative_path_is_the_same_images_in_another_folder(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_classes(tmp_path / "set")
+    write_table(tmp_path / "set.parquet", [number % 2 for number in range(40)])
+    monkeypatch.setattr(parquet, "MEMORY_BYTES", 0)
+    monkeypatch.chdir(tmp_path)
+    content = pickle.dumps(Arrays.of(load(name, limit_bytes=0)))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert same(pickle.loads(content).on("cpu"), load(str(tmp_path / name)))

@@ -133,6 +133,7 @@ def postgres() -> "Iterator[Postgres]":
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One Chromium for all pages."""
     webdriver = pytest.importorskip("selenium.webdriver")
+    from chromium import Chromium
     from selenium.webdriver.chrome.service import Service
 
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -144,7 +145,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         options.add_argument(f"--{switch}")
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    chrome = Chromium(options=options, service=Service(driver))
     yield chrome
     chrome.quit()
 

@@ -294,3 +294,14 @@ def test_axe_has_no_complaint(page, scheme):
         for flaw in result["violations"]
     ]
     assert found == []
+
+
+def test_figures_stand_there_before_anything_is_laid_out_again(browser, path):
+    blind = "window.ResizeObserver = class { observe() {} }"
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": blind})
+    try:
+        browser.get(path.as_uri())
+        for figure in ("accuracy", "parallel"):
+            assert browser.find_elements(By.CSS_SELECTOR, f"#{figure} .plot svg"), figure
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)

@@ -202,7 +202,7 @@ function accuracyFigure(root) {
     status.textContent = `${shown.length} of ${total} ${what} shown.`;
   }
 
-  new ResizeObserver(() => draw()).observe(root);
+  drawToWidth(root, draw);
 }
 
 /** The whole of a view, whatever is filtered. */

@@ -30,6 +30,17 @@ function methodFilter(names, changed) {
   return row;
 }
 
+/** Draws at once, and again whenever the width that there is to draw in has changed. */
+function drawToWidth(root, draw) {
+  let width = root.clientWidth;
+  draw();
+  new ResizeObserver(() => {
+    if (root.clientWidth === width) return;
+    width = root.clientWidth;
+    draw();
+  }).observe(root);
+}
+
 /** Puts a drawn figure into the page; the mark that had the focus has it again. */
 function replaceFigure(plot, svg, items) {
   const focused = plot.contains(document.activeElement) ? document.activeElement.dataset.key : "";

@@ -90,7 +90,7 @@ function groupsFigure(root) {
     }
   }
 
-  new ResizeObserver(draw).observe(root);
+  drawToWidth(root, draw);
 }
 
 function groupsPlot({ kind, names }, { label, most, marks }, shown, width) {

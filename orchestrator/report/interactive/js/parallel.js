@@ -95,7 +95,7 @@ function parallelFigure(root) {
     return mark;
   }
 
-  new ResizeObserver(() => draw()).observe(root);
+  drawToWidth(root, draw);
 }
 
 function primary() {

@@ -142,7 +142,7 @@ function routingFigure(root) {
     replaceFigure(worth, right, () => [...taken(right, "cells", means), ...taken(right, "seeds", each)]);
   }
 
-  new ResizeObserver(draw).observe(root);
+  drawToWidth(root, draw);
 }
 
 /** A panel with a line for each cell that decides; `ends` are what its axis must hold. */

@@ -42,13 +42,15 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             result = next(self._results)
         return {"done": result.done, RESULT: json.dumps(encode_result(result))}
 
-    def train_buffered(
-        self, buffer_time_s: float, max_buffer_length: int = 1000
-    ) -> list[dict[str, Any]]:
-        """As Tune's own, but by a clock that never jumps: Tune's may fall silent for an hour."""
+    def train_buffered(self, most: int, seconds: float) -> list[dict[str, Any]]:
+        """The results of the next `seconds`, `most` at most, and at least one.
+
+        Tune gives both in this order, its own method takes them in the other one, and so never
+        sends two together (Ray 2.60). Its clock is the wall's, too, which may jump.
+        """
         results: list[dict[str, Any]] = []
-        deadline = time.monotonic() + buffer_time_s
-        while not results or (time.monotonic() < deadline and len(results) < max_buffer_length):
+        deadline = time.monotonic() + seconds
+        while not results or (time.monotonic() < deadline and len(results) < most):
             results.append(self.train())
             if results[-1]["done"]:
                 break

@@ -32,8 +32,7 @@ from orchestrator.record.result import encode_result
 from orchestrator.study.sections import Resources
 from orchestrator.sweep.memory import watched
 from orchestrator.sweep.shared import get
-from orchestrator.sweep.worker import RESULT, SHARED, Trial
-from orchestrator.trial.job import decode_job
+from orchestrator.sweep.worker import RESULT, SHARED, Trial, job_of
 from orchestrator.trial.run import results
 
 CREW = "crew"
@@ -174,7 +173,7 @@ class Groups:
 def work(config: dict[str, Any]) -> None:
     """One worker of a trial: all its results; the first sends them, any a failure."""
     tune_allocator()
-    job, news = decode_job(config), config[NEWS]
+    job, news = job_of(config), config[NEWS]
     torch.set_num_threads(job.settings.threads)
     first = rank() == 0
     if first:

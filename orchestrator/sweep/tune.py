@@ -28,7 +28,7 @@ from orchestrator.study.sections import Resources
 from orchestrator.sweep import signals
 from orchestrator.sweep.shared import Handle
 from orchestrator.sweep.spread import CREW, GROUP, Crew, Groups, Spread
-from orchestrator.sweep.worker import RESULT, SHARED
+from orchestrator.sweep.worker import JOB, RESULT, SHARED
 from orchestrator.trial.job import Job, Settings, encode_job
 
 EVERY = 2.0
@@ -128,7 +128,8 @@ class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
             self._ledger.announce(Planned(confirms, self._agenda.searches))
         seed = derive(self._ledger.study, ticket.config, ticket.seed)
         job = Job(ticket.trial, ticket.method, ticket.params, ticket.role, seed, self._settings)
-        return {**encode_job(job), SHARED: self._data, CREW: self._crew}
+        told = json.dumps(encode_job(job))
+        return {"trial": job.trial, JOB: told, SHARED: self._data, CREW: self._crew}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler hears it."""

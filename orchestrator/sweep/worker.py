@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,13 +13,20 @@ from methods.machine import tune_allocator
 from orchestrator.record.result import encode_result
 from orchestrator.sweep.memory import watched
 from orchestrator.sweep.shared import get
-from orchestrator.trial.job import decode_job
+from orchestrator.trial.job import Job, decode_job
 from orchestrator.trial.run import results
 
+JOB = "job"
+"""Where a configuration of Tune's carries a job, as text: Tune copies what is nested many times."""
 RESULT = "told"
 """Where a result of Tune's carries ours."""
 SHARED = "shared"
 """Where a configuration of Tune's carries Ray's reference to the data set."""
+
+
+def job_of(config: Mapping[str, Any]) -> Job:
+    """The job that a configuration of Tune's carries."""
+    return decode_job(json.loads(config[JOB]))
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
@@ -27,7 +35,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         """A fresh actor's first trial."""
         tune_allocator()
-        job = decode_job(config)
+        job = job_of(config)
         torch.set_num_threads(job.settings.threads)
         self._results = results(job, partial(get, job.settings, config.get(SHARED)))
 

@@ -24,7 +24,7 @@ from orchestrator.study.params import derive
 from orchestrator.study.space import Space, spaces
 from orchestrator.sweep.spread import Groups
 from orchestrator.sweep.tune import _Scheduler, _Searcher
-from orchestrator.sweep.worker import RESULT
+from orchestrator.sweep.worker import RESULT, job_of
 from orchestrator.trial.job import Settings
 
 TASK = Task("digits", 1, 8, 8, 10)
@@ -112,9 +112,10 @@ def driven(agenda: Agenda, ledger: Ledger, order: random.Random, events: int) ->
             config = searcher.suggest(f"tune-{event}")
             if not isinstance(config, dict):
                 break
-            number = int(config["trial"].rsplit("-", 1)[1])
-            draw = np.random.default_rng(derive(ledger.study, f"{config['method']}/course", number))
-            course, _ = COURSES[config["method"]].course(config["params"], draw)
+            job = job_of(config)
+            number = int(job.trial.rsplit("-", 1)[1])
+            draw = np.random.default_rng(derive(ledger.study, f"{job.method}/course", number))
+            course, _ = COURSES[job.method].course(job.params, draw)
             tune_trial = SimpleNamespace(config=config, trial_id=config["trial"])
             running.append((tune_trial, course, 0))
         if not running:

@@ -31,8 +31,7 @@ from orchestrator.study.sections import Resources
 from orchestrator.sweep import cluster, shared
 from orchestrator.sweep.cluster import driver_path
 from orchestrator.sweep.tune import _death, _survive_memory_monitor
-from orchestrator.sweep.worker import RESULT, Trial
-from orchestrator.trial.job import decode_job
+from orchestrator.sweep.worker import JOB, RESULT, Trial, job_of
 
 IDLE = ("matplotlib", "mlflow", "moocore", "optuna", "scipy", "sklearn")
 """What a trial never needs. pandas is not among them: `ray.tune` imports it."""
@@ -211,7 +210,7 @@ def test_the_driver_s_path_ends_at_the_standard_library(monkeypatch: pytest.Monk
 
 def settings(folder: Path) -> dict[str, Any]:
     params = {"depth": 8, "width": 0.25, "recipe.epochs": 1, "recipe.batch_size": 64}
-    return {
+    job = {
         "trial": "dense-00000",
         "method": "dense",
         "params": params,
@@ -223,6 +222,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "device": "cpu",
         "threads": 1,
     }
+    return {JOB: json.dumps(job)}
 
 
 @pytest.mark.ray
@@ -233,7 +233,7 @@ def test_a_worker_maps_the_data_set_and_imports_little(work: Path, tmp_path: Pat
         def step(self) -> dict[str, Any]:
             told = super().step()
             address = shared.get(
-                decode_job(self.config).settings, self.config["shared"]
+                job_of(self.config).settings, self.config["shared"]
             ).train.store.pixels.data_ptr()
             lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
             spans = [(*(int(end, 16) for end in line[0].split("-")), line[5:]) for line in lines]
@@ -260,8 +260,8 @@ def test_a_worker_maps_the_data_set_and_imports_little(work: Path, tmp_path: Pat
 
 
 def test_without_a_handle_the_data_set_is_read_and_kept(tmp_path: Path) -> None:
-    first = shared.get(decode_job(settings(tmp_path)).settings, None)
-    assert shared.get(decode_job(settings(tmp_path)).settings, None) is first
+    first = shared.get(job_of(settings(tmp_path)).settings, None)
+    assert shared.get(job_of(settings(tmp_path)).settings, None) is first
     assert torch.equal(first.train.labels, load("digits").train.labels)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 
 from orchestrator.study.file import Study
-from orchestrator.sweep.worker import RESULT
+from orchestrator.sweep.worker import RESULT, job_of
 
 METHODS: Mapping[str, Any] = {
     "dense": {"depth": 8, "width": {"low": 0.25, "high": 1.0}},
@@ -55,7 +55,8 @@ class Noop(Plain):
     """A trial of the sweep that reports one epoch and a made-up point at once."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._told = noop_result(config["trial"], config["role"])
+        job = job_of(config)
+        self._told = noop_result(job.trial, job.role)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)

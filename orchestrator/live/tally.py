@@ -214,14 +214,17 @@ class Tally:
             left += sum(
                 each.left * (search if each.start.role == "search" else confirm) for each in running
             )
-            started = counts.by_role["search"] + sum(r.start.role == "search" for r in running)
+            searching = sum(each.start.role == "search" for each in running)
+            started = counts.by_role["search"] + searching
             if plan.seconds is not None:
                 used = sum(counts.seconds.get("search", []))
                 left += max(0.0, plan.seconds * plan.repeats - used) if confirm_left is None else 0
             elif confirm_left is None:
                 left += max(0, plan.trials * plan.repeats - started) * search
             if confirm_left is None:
-                left += self.most_confirm[method] * confirm
+                begun = counts.by_role["confirm"]
+                begun += sum(each.start.role == "confirm" for each in running)
+                left += max(0, self.most_confirm[method] - begun) * confirm
         if confirm_left is not None:
             confirms = sum(each.start.role == "confirm" for each in self.running.values())
             means = [counts.mean_seconds("confirm") or 0.0 for counts in self.counts.values()]

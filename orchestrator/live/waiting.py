@@ -75,7 +75,7 @@ class Outlook:
         waits += self._searching()
         if self.confirms is None:
             runs = sum(self.sweep.tally.most_confirm.values())
-            why = "every search must end first: only then is chosen what is trained on fresh seeds"
+            why = "a search must end first: only then is chosen what is trained on fresh seeds"
             waits.append(Waiting(f"at most {plural(runs, 'confirm run')}", why))
         unserved = [
             ticket

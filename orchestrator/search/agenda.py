@@ -28,6 +28,7 @@ from orchestrator.search.confirming import (
     current,
     searched,
     searches,
+    settled,
     spent,
 )
 from orchestrator.search.samplers import Sampler, propose, sampled, uninformed
@@ -91,6 +92,7 @@ class Agenda:
         self._overdue: dict[str, str] = {}
         self._served: set[str] = set()
         self._planned: tuple[tuple[int, int], list[Ticket], list[str]] | None = None
+        self._early: tuple[list[str], list[Ticket]] = ([], [])
         self._searches = list(history.spaces)
         history.abandon()
         self._again = history.interrupted()
@@ -118,8 +120,10 @@ class Agenda:
         return ticket
 
     @property
-    def confirms(self) -> int:
-        """How many confirm runs are planned by now."""
+    def confirms(self) -> int | None:
+        """How many confirm runs are planned by now; None while searches go on."""
+        if self._searching() or not all(map(self._searched, self._searches)):
+            return None
         return len(self._plan()[0])
 
     @property
@@ -208,7 +212,7 @@ class Agenda:
             if awaited(self.history, search) is None and (proposed := self._propose(search)):
                 return proposed
         if any(not self._searched(search) for search in searches) or self._searching():
-            return WAIT
+            return self._first(self._left(self._settled())) or WAIT
         return self._first(self._unconfirmed()) or (WAIT if self._running else DONE)
 
     def _first(self, tickets: Sequence[Ticket]) -> Ticket | None:
@@ -321,6 +325,18 @@ class Agenda:
 
     def _unconfirmed(self) -> list[Ticket]:
         return self._left(self._plan()[0])
+
+    def _settled(self) -> list[Ticket]:
+        """The confirm runs that can begin while searches go on: a worker would be idle else."""
+        over = [search for search in self._searches if self._over(search)]
+        if over != self._early[0]:
+            self._early = (over, settled(self.history, over))
+        return self._early[1]
+
+    def _over(self, search: str) -> bool:
+        """Whether every trial of a search has ended."""
+        ended = self.history.trials(search, self.history.numbers(search))
+        return self._searched(search) and ended is not None
 
     def _left(self, tickets: Sequence[Ticket]) -> list[Ticket]:
         """Those that have no end and do not run."""

@@ -1,6 +1,7 @@
 """The searches and confirm runs that a study plans after the trials ended so far, and their largest
 numbers."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from orchestrator.board.choose import Choice, to_confirm
@@ -78,6 +79,21 @@ def confirm_plan(history: History, asked: Round | None = None) -> list[Ticket]:
         for first in firsts
         if index <= seeds[first.config]
     ]
+
+
+def settled(history: History, over: Collection[str]) -> list[Ticket]:
+    """The confirm runs that are planned whatever the trials still to end will give.
+
+    `over` are the searches of which every trial has ended. A search that goes on leaves the choices
+    of other methods alone, but for those of the baseline where it is matched to their costs. A race
+    decides when all have ended.
+    """
+    open_ = {space.method for search, space in history.spaces.items() if search not in over}
+    if history.study.confirm.race or len(open_) == len(history.study.methods):
+        return []
+    if open_ and history.study.confirm.matched:
+        open_.add(BASELINE)
+    return [ticket for ticket in confirm_plan(history) if ticket.method not in open_]
 
 
 def _unreduced(ticket: Ticket) -> Ticket | None:

@@ -117,7 +117,7 @@ def test_each_phase_of_a_sweep_is_told_with_what_waits_and_why(tmp_path: Path) -
         assert reasons(now) == {
             "the next trial of skipnet": "a free worker; whichever search has had the least effort "
             "comes first",
-            "at most 8 confirm runs": "every search must end first: only then is chosen what is "
+            "at most 8 confirm runs": "a search must end first: only then is chosen what is "
             "trained on fresh seeds",
             "latency, and the board with its tests": "every confirm run must end first",
         }

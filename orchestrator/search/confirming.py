@@ -82,11 +82,11 @@ def confirm_plan(history: History, asked: Round | None = None) -> list[Ticket]:
 
 
 def settled(history: History, over: Collection[str]) -> list[Ticket]:
-    """The confirm runs that are planned whatever the trials still to end will give.
+    """The confirm runs that are certain while searches go on; `over` are those without any trial
+    left.
 
-    `over` are the searches of which every trial has ended. A search that goes on leaves the choices
-    of other methods alone, but for those of the baseline where it is matched to their costs. A race
-    decides when all have ended.
+    A search changes no choice of other methods, but the baseline's where it is matched to their
+    costs. In a race nothing is certain before every search is over.
     """
     open_ = {space.method for search, space in history.spaces.items() if search not in over}
     if history.study.confirm.race or len(open_) == len(history.study.methods):

@@ -2,9 +2,9 @@
 
     python -m tests.bench.tables studies/tables/*.parquet
 
-Per method: what seeds change and what configurations change, as standard deviations of the log
-error; how a quarter of the epochs ranks configurations, and how the surrogate does that has not
-seen them, as rank correlations with the last error.
+Per method: standard deviations of the log error between seeds of one configuration, and between
+configurations; rank correlations with the last error of the error after a quarter of the epochs,
+and of what the surrogate predicts where the configuration is left out.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from scipy.stats import spearmanr
 
-from orchestrator.report.table import number, table
+from orchestrator.report.table import number, table, text
 from orchestrator.search.replay import curves
 from orchestrator.search.replay.surrogate import surrogates
 from orchestrator.search.rungs import SMALLEST
@@ -75,10 +75,11 @@ def spreads(path: Path) -> Grid:
     shown = curves.read(path)
     facts, data = shown.provenance, shown.provenance.data
     images = f", {data.parts['validation'].images:,} to validate on" if data else ""
+    heads = ("whole trials", "configs", "on 3 seeds", "sd of seeds", "sd of configs")
+    ranks = ("rank after a quarter", "rank by surrogate")
     grid = table(
-        "method",
-        *map(number, ("trials", "configurations", "on 3 seeds")),
-        *map(number, ("sd of seeds", "of configurations", "rank of a quarter", "of the surrogate")),
+        text("method", wrap=False),
+        *(number(head, wrap=True) for head in (*heads, *ranks)),
         title=f"{path.name}: {shown.study.data}{images}, commit {facts.commit}, "
         f"{path.stat().st_size / 1000:.0f} kB",
     )

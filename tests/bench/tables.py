@@ -73,15 +73,13 @@ def whole_trials(rows: pd.DataFrame) -> pd.DataFrame:
 def spreads(path: Path) -> Grid:
     """The table's figures, a line per method."""
     shown = curves.read(path)
-    facts, data = shown.provenance, shown.provenance.data
-    images = f", {data.parts['validation'].images:,} to validate on" if data else ""
     heads = ("whole trials", "configs", "on 3 seeds", "sd of seeds", "sd of configs")
     ranks = ("rank after a quarter", "rank by surrogate")
     grid = table(
         text("method", wrap=False),
         *(number(head, wrap=True) for head in (*heads, *ranks)),
-        title=f"{path.name}: {shown.study.data}{images}, commit {facts.commit}, "
-        f"{path.stat().st_size / 1000:.0f} kB",
+        title=f"{path.name}: {shown.rows['epochs'].max()} epochs on {shown.study.data}, commit "
+        f"{shown.provenance.commit}; {path.stat().st_size / 1000:.0f} kB",
     )
     for method, surrogate in surrogates(shown).items():
         spread = Spread.of(shown.rows[shown.rows["method"] == method])

@@ -27,6 +27,7 @@ HASHES = {
     "studies/latency.yaml": "ba29a20ae24a",
     "studies/quickstart.yaml": "fe56e6a51af8",
     "studies/tables/digits.yaml": "4df1ef278da6",
+    "studies/tables/mnist5k.yaml": "ca16585e9946",
     "studies/tables/sums.yaml": "f6da22996059",
     "tests/data/halfdone/study.yaml": "08e4bb997af8",
 }

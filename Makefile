@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Modules are compiled once rather than by each process, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all lint docs bench bench-gpu bench-scale lock clean
+.PHONY: quickstart test test-all lint docs bench bench-gpu bench-scale tables lock clean
 
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
@@ -41,6 +41,16 @@ bench-gpu: $(READY)
 TRIALS ?= 5000
 bench-scale: $(READY)
 	$(BIN)/python -m tests.bench.scale --trials $(TRIALS)
+
+# Records the tables that searches are compared on, and prints how good they are; TABLES="digits" for
+# some. An interrupted recording resumes.
+TABLES ?= $(patsubst studies/tables/%.yaml,%,$(wildcard studies/tables/*.yaml))
+tables: $(READY)
+	for name in $(TABLES); do \
+		$(BIN)/isoflop run studies/tables/$$name.yaml && $(BIN)/isoflop table studies/tables/$$name.yaml \
+			--to studies/tables/$$name.parquet || exit; \
+	done
+	$(BIN)/python -m tests.bench.tables $(TABLES:%=studies/tables/%.parquet)
 
 # The environment as it is now becomes the lock; a machine's own build of torch stays its own.
 lock: $(READY)

@@ -182,6 +182,7 @@ EMBEDDED: Mapping[str, Callable[[], Source]] = MappingProxyType(
         "digits": _digits,
         "mnist5k": _mnist5k,
         "sums": partial(sums.source, 4_000, 1_000, 2_000),
+        "sums-wide": partial(sums.source, 4_000, 2_000, 2_000),
         "trails": partial(trails.source, 12_000, 2_000, 5_000),
         "trails-small": partial(trails.source, 4_000, 1_000, 3_000),
     }

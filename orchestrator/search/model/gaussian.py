@@ -101,12 +101,19 @@ class Process:
         return np.asarray(self.mean + self.sd * (cross @ self.weights))
 
     def left_out(self) -> Array:
-        """Each row's outputs as the other rows predict them (leave-one-out, section 5.4.2)."""
+        """Each row's outputs as the rows at other places predict them (leave-one-out).
+
+        Rows at one place, the seeds of a configuration, are left out together. Source: section
+        5.4.2, with a block of the inverse for its diagonal.
+        """
         inverse = cho_solve((self.root, True), np.eye(len(self.inputs)))
         standard = self._standard()
-        return np.asarray(
-            self.mean + self.sd * (standard - self.weights / np.diag(inverse)[:, None])
-        )
+        places = np.unique(self.inputs, axis=0, return_inverse=True)[1].ravel()
+        for place in range(places.max() + 1):
+            rows = np.flatnonzero(places == place)
+            block = inverse[np.ix_(rows, rows)]
+            standard[rows] -= np.linalg.solve(block, self.weights[rows])
+        return np.asarray(self.mean + self.sd * standard)
 
     def _standard(self) -> Array:
         return np.asarray(self.root @ (self.root.T @ self.weights))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from methods import METHODS, files
 from methods.api import Task
-from methods.errors import MethodError, StorageError
+from methods.errors import MethodError, StorageError, StudyError
 from methods.values import Params
 from orchestrator.record import log
 from orchestrator.record.events import SIZES, Begun, End, Epoch, Event, Metrics, Start
@@ -114,6 +114,7 @@ def write(table: Table, path: Path) -> None:
     """
     facts = {
         "version": VERSION,
+        "rows": len(table.rows),
         "study": table.study.model_dump(mode="json"),
         "free": {
             method: {
@@ -137,7 +138,8 @@ def read(path: Path) -> Table:
     """The table in a Parquet file.
 
     Raises:
-        StorageError: no such file, or none that `isoflop table` wrote.
+        StorageError: no such file, none that `isoflop table` wrote, one of another version, or one
+            that is cut short.
     """
     if path.is_dir():
         raise StorageError(
@@ -146,15 +148,36 @@ def read(path: Path) -> Table:
         )
     try:
         content = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"{path} must be a table of curves, but: {error}") from None
-    facts = json.loads((content.schema.metadata or {}).get(KEY, b"{}"))
-    if facts.get("version") != VERSION:
+        facts = json.loads((content.schema.metadata or {}).get(KEY, b"{}"))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StorageError(f"{path} must be a table of curves, but: {_line(error)}") from None
+    version = facts.get("version") if isinstance(facts, dict) else None
+    if version != VERSION:
+        held = "is none" if version is None else f"is one of version {_line(version)}"
         raise StorageError(
-            f"{path} must be a table of curves of version {VERSION}; `isoflop table` writes one"
+            f"{path} must be a table of curves of version {VERSION}, but {held}; `isoflop table` "
+            "writes one"
         )
+    rows, columns = facts.get("rows", content.num_rows), set(content.column_names)
+    if content.num_rows != rows or not columns.issuperset(COLUMNS):
+        lacking = ", ".join(name for name in COLUMNS if name not in columns)
+        raise StorageError(
+            f"{path} must be a whole table of curves, but "
+            + (f"lacks {lacking}" if lacking else f"has {content.num_rows:,} of {rows} rows")
+            + "; `isoflop table` writes it again"
+        )
+    try:
+        return _table(content.to_pylist(), facts)
+    except (AttributeError, KeyError, TypeError, ValueError, StudyError) as error:
+        raise StorageError(
+            f"{path} must be a table of curves with its study, spaces and provenance, but they "
+            f"cannot be read ({_line(error)}); `isoflop table` writes it again"
+        ) from None
+
+
+def _table(rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> Table:
     return Table(
-        _typed(content.to_pylist()),
+        _typed(rows),
         Study.model_validate(facts["study"]),
         {
             method: {
@@ -166,9 +189,14 @@ def read(path: Path) -> Table:
             }
             for method, free in facts["free"].items()
         },
-        facts["fixed"],
+        {method: dict(fixed) for method, fixed in facts["fixed"].items()},
         decode_provenance(facts["provenance"]),
     )
+
+
+def _line(what: object) -> str:
+    """What is not ours to word, in one short line."""
+    return " ".join(f"{what}".split())[:200]
 
 
 @dataclass

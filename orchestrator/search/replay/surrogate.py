@@ -41,7 +41,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Quality:
-    """How well the surrogate predicts trials that it was not fitted to (leave-one-out)."""
+    """How well the surrogate predicts configurations that it was not fitted to (leave-one-out)."""
 
     method: str
     trials: int

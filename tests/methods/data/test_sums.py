@@ -69,6 +69,13 @@ def test_each_number_of_digits_has_every_colour_and_every_sum() -> None:
     assert survey(data).digest.duplicates == {}
 
 
+def test_the_wide_set_differs_in_what_it_validates_on() -> None:
+    data, wide = load("sums"), load("sums-wide")
+    assert (len(wide.train), len(wide.validation), len(wide.test)) == (4000, 2000, 2000)
+    assert survey(wide).digest.parts["train"] == survey(data).digest.parts["train"]
+    assert survey(wide).digest.duplicates == {}
+
+
 def test_it_is_the_same_set_wherever_it_is_made(source: Source) -> None:
     for each in (source, sums.source(600, 150, 300)):
         content = b"".join(pixels(each, role).tobytes() for role in ROLES)

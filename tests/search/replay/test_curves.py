@@ -1,9 +1,13 @@
 """A sweep's curves as a table that stands alone."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from command import called
 from tables import synthetic
 
 from methods.api import Task
@@ -96,5 +100,57 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="must be a table of curves"):
         curves.read(tmp_path / "x.parquet")
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "y.parquet")
-    with pytest.raises(StorageError, match="isoflop table"):
+    with pytest.raises(StorageError, match="of version 1, but is none; `isoflop table`"):
         curves.read(tmp_path / "y.parquet")
+
+
+def test_a_table_that_is_cut_short_anywhere_is_refused(tmp_path: Path) -> None:
+    file, cut = tmp_path / "whole.parquet", tmp_path / "cut.parquet"
+    curves.write(synthetic(3), file)
+    content = file.read_bytes()
+    for end in [*range(0, len(content), len(content) // 40), len(content) - 1]:
+        cut.write_bytes(content[:end])
+        with pytest.raises(StorageError, match=f"^{cut} must be a table of curves") as refused:
+            curves.read(cut)
+        assert len(str(refused.value).splitlines()) == 1
+
+
+def altered(file: Path, *, first: int | None = None, lacking: str = "", **facts: Any) -> None:
+    """Writes a table with its first rows, a column less, or other facts (None: without them)."""
+    curves.write(synthetic(3), file)
+    content = pq.read_table(file)
+    kept = json.loads(content.schema.metadata[curves.KEY]) | facts
+    kept = {name: value for name, value in kept.items() if value is not None}
+    content = content.slice(0, first).replace_schema_metadata({curves.KEY: json.dumps(kept)})
+    pq.write_table(content.drop_columns([lacking]) if lacking else content, file)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"version": 2}, "of version 1, but is one of version 2; `isoflop table` writes one"),
+        ({"version": None}, "of version 1, but is none; `isoflop table` writes one"),
+        ({"first": 10}, "a whole table of curves, but has 10 of 36 rows; `isoflop table` writes"),
+        ({"first": 0}, "a whole table of curves, but has 0 of 36 rows; `isoflop table` writes"),
+        ({"lacking": "val_acc"}, "a whole table of curves, but lacks val_acc; `isoflop table`"),
+        ({"free": None}, "its study, spaces and provenance, but they cannot be read ('free')"),
+        ({"fixed": 3}, "its study, spaces and provenance, but they cannot be read ('int' object"),
+        ({"study": {"name": "s"}}, "but they cannot be read (3 validation errors for Study"),
+        ({"provenance": 3}, "but they cannot be read (a provenance must be a JSON object"),
+    ],
+)
+def test_another_version_or_a_part_of_a_table_is_one_line_and_exit_code_2(
+    change: dict[str, Any], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "t.parquet"
+    altered(file, **change)
+    done = called(capsys, "simulate", str(file), "--searcher", "random")
+    assert done.code == 2
+    assert done.err.startswith(f"isoflop: {file} must be a")
+    assert sentence in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_table_of_before_its_rows_were_counted_is_read(tmp_path: Path) -> None:
+    altered(tmp_path / "t.parquet", rows=None)
+    assert len(curves.read(tmp_path / "t.parquet").rows) == 36

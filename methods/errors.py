@@ -4,6 +4,7 @@ IsoflopError
 ├── MethodError     an invalid hyperparameter, image shape or method
 ├── DataError       a data set that is missing, unlabelled or too small
 ├── StudyError      a study file that cannot be run as written
+├── SearcherError   a searcher of yours that is not there, raises, hangs or leaves its space
 ├── StorageError    a folder, a ledger or an MLflow store that cannot be used
 │   ├── DiskFull    the disk is full; the same command resumes once there is space
 │   └── DatabaseAway a database does not answer; the same command resumes once it does
@@ -49,6 +50,10 @@ class DataError(IsoflopError):
 
 class StudyError(IsoflopError):
     """A study file that cannot be run as written."""
+
+
+class SearcherError(IsoflopError):
+    """A searcher of a user that is not there, raises, hangs or leaves its space."""
 
 
 class StorageError(IsoflopError):

@@ -1,11 +1,12 @@
 """Learning curves as a table, and searches replayed on it."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from methods.errors import StudyError
+from methods.errors import SearcherError, StudyError
 from orchestrator.cli.console import (
     AsCsv,
     AsJson,
@@ -52,7 +53,9 @@ def simulate(  # noqa: PLR0917
         str,
         typer.Option(
             help="Replay these searchers, joined by commas: default, ehvi, tpe, gp, nsga2, "
-            "random, sobol, ehvi+asha, ehvi+moasha, ehvi+predictive or tpe+predictive."
+            "random, sobol, ehvi+asha, ehvi+moasha, ehvi+predictive or tpe+predictive. A class of "
+            "your own is `package.module:Class`; another Python interpreter runs it as "
+            "`PYTHON:package.module:Class`."
         ),
     ] = "default,random,nsga2,tpe",
     workers: Annotated[int, typer.Option(help="Run this many trials at once.", min=1)] = 4,
@@ -70,6 +73,10 @@ def simulate(  # noqa: PLR0917
             min=0,
         ),
     ] = 0,
+    patience: Annotated[
+        float,
+        typer.Option(help="Wait this many seconds for an answer of a searcher of yours.", min=0.1),
+    ] = 60,
     figure: Annotated[
         Path | None, typer.Option(help="Write a figure to this file (.png, .svg or .html).")
     ] = None,
@@ -78,14 +85,21 @@ def simulate(  # noqa: PLR0917
     from orchestrator.search.replay import curves, tournament
     from orchestrator.search.replay.searchers import named
 
-    track, searchers = tournament.Track.of(curves.read(table)), named(searcher)
+    track, searchers = tournament.Track.of(curves.read(table)), named(searcher, patience)
     console.print(tournament.qualities(track))
     races = []
     for each in searchers:
-        with console.status(f"{each.name}: {replicates} searches"):
-            seeds = range(seed, seed + replicates)
-            races.append(tournament.race(track, each, workers=workers, trials=trials, seeds=seeds))
-        console.print(tournament.line(races[-1]), highlight=False)
+        seeds = range(seed, seed + replicates)
+        try:
+            with console.status(f"{each.name}: {replicates} searches"):
+                race = tournament.race(track, each, workers=workers, trials=trials, seeds=seeds)
+        except SearcherError as error:  # the others are not to blame
+            print(f"isoflop: {error}", file=sys.stderr)
+            continue
+        races.append(race)
+        console.print(tournament.line(race), highlight=False)
+    if not races:
+        raise typer.Exit(SearcherError.exit_code)
     console.print(tournament.standings(races))
     if figure:
         tournament.write_figure(races, figure)

@@ -73,7 +73,7 @@ def test_every_command_is_checked() -> None:
 
 def test_the_help_names_every_searcher() -> None:
     (text,) = [text for name, text in helps() if name == "simulate searcher"]
-    listed = re.split(r", | or ", text.partition(": ")[2].rstrip("."))
+    listed = re.split(r", | or ", text.partition(": ")[2].partition(". ")[0])
     assert set(listed) == set(SEARCHERS)
 
 

@@ -13,6 +13,7 @@ from methods.errors import StudyError, nearest
 from methods.values import Params
 from orchestrator.record.history import History
 from orchestrator.search.agenda import Agenda
+from orchestrator.search.replay.foreign import PATIENCE, Foreign
 from orchestrator.search.replay.simulate import Searcher
 from orchestrator.search.rungs import Plan
 from orchestrator.search.stopping import Stopping
@@ -125,14 +126,17 @@ SEARCHERS: dict[str, Searcher] = {
 """By name; a stock sampler stands in place of ours of the same name."""
 
 
-def named(names: str) -> list[Searcher]:
-    """The searchers of a comma-separated list.
+def named(names: str, patience: float = PATIENCE) -> list[Searcher]:
+    """The searchers of a comma-separated list: known names, and classes of others by their places.
 
     Raises:
         StudyError: an unknown name.
     """
-    wanted = names.split(",")
-    for name in wanted:
-        if name not in SEARCHERS:
-            raise StudyError(f"no searcher is called {name!r}; {nearest(name, list(SEARCHERS))}")
-    return [SEARCHERS[name] for name in wanted]
+    searchers: list[Searcher] = []
+    for name in names.split(","):
+        searcher = SEARCHERS.get(name) or Foreign.written(name, patience)
+        if searcher is None:
+            hint = nearest(name, list(SEARCHERS))
+            raise StudyError(f"no searcher is called {name!r}; {hint}, or `package.module:Class`")
+        searchers.append(searcher)
+    return searchers

@@ -166,13 +166,14 @@ class Simulation:
             if not isinstance(ticket, Ticket):
                 break
             random = np.random.default_rng(
-                derive(self._study, f"{ticket.method}/course", number_of(ticket.trial))
+                derive(self._study, f"{ticket.method}/course", number_of(ticket.config))
             )
             course, recorded = self._courses[ticket.method].course(ticket.params, random)
-            self.runs[ticket.method].started += 1
-            self.runs[ticket.method].unknown += not recorded
+            done = self._agenda.history.records[ticket.trial].step
+            self.runs[ticket.method].started += not done
+            self.runs[ticket.method].unknown += not (recorded or done)
             self._busy[ticket.trial] = course
-            self._push(ticket, float(course.seconds[0]))
+            self._push(ticket, float(course.seconds[done]))
         self.peak = max(self.peak, len(self._busy))
 
     def _epoch(self, ticket: Ticket) -> None:

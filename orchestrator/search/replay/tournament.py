@@ -21,6 +21,7 @@ from orchestrator.report.palette import INK, OKABE_ITO
 from orchestrator.report.table import number, table
 from orchestrator.search.model.gaussian import Array
 from orchestrator.search.replay.curves import Table
+from orchestrator.search.replay.foreign import Foreign
 from orchestrator.search.replay.simulate import (
     Goal,
     Searcher,
@@ -94,11 +95,20 @@ class Standing:
 def race(
     track: Track, searcher: Searcher, *, workers: int, trials: int, seeds: Sequence[int]
 ) -> Standing:
-    """One search per seed."""
-    traces = [
-        simulate(track.table, track.surrogates, searcher, workers=workers, trials=trials, seed=seed)
-        for seed in seeds
-    ]
+    """One search per seed.
+
+    Raises:
+        SearcherError: a searcher of others fails.
+    """
+    options = {"workers": workers, "trials": trials}
+    try:
+        traces = [
+            simulate(track.table, track.surrogates, searcher, **options, seed=seed)
+            for seed in seeds
+        ]
+    finally:
+        if isinstance(searcher, Foreign):
+            searcher.close()
     times = np.linspace(0.0, max(trace.seconds for trace in traces), 41)[1:]
     per_epoch = np.array([_by_epochs(track, trace, trials) for trace in traces])
     timed = np.array([_by_time(track, trace, times) for trace in traces])

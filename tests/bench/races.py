@@ -1,161 +1,136 @@
 """The comparison of searches in docs/search.md, from a table of recorded curves.
 
-    python -m tests.bench.races curves.parquet --to docs/search.svg --replicates 10
+    python -m tests.bench.peers install
+    python -m tests.bench.races curves.parquet --to docs/search.svg --replicates 20
 
-`--syne-tune PYTHON` names an interpreter that has syne-tune, and adds its MO-ASHA.
+Runs isoflop's searchers, Optuna's samplers alone, and the searchers of other tools, each of which
+has an environment of its own, with equal epochs and the same seeds. A peer whose environment is not
+installed is left out with a line.
 """
 
 import argparse
-import json
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+import sys
+import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from rich.console import Console
+from rich.table import Table as Grid
 
-from methods.api import Task
-from orchestrator.record.history import History
-from orchestrator.record.trials import Ticket
-from orchestrator.search.agenda import Agenda
+from methods.errors import SearcherError
+from orchestrator.board.stats.intervals import summary
+from orchestrator.report.table import number, table
 from orchestrator.search.replay import curves, tournament
-from orchestrator.search.replay.searchers import in_memory, named
+from orchestrator.search.replay.searchers import Stock, named
 from orchestrator.search.replay.simulate import Searcher
-from orchestrator.study.file import Study
-from orchestrator.study.identity import number_of, trial_name
-from orchestrator.study.params import derive
-from orchestrator.study.space import Space
+from orchestrator.search.replay.tournament import FRACTIONS, SHOWN, Standing
+from tests.bench.peers import ENVIRONMENTS, PEERS, python_of, searcher
 
-SERVER = Path(__file__).with_name("syne_tune_server.py")
-STOPPING = "ehvi,ehvi+asha,ehvi+moasha,ehvi+predictive"
-SAMPLING = "random,nsga2,tpe"
+OURS = "default,ehvi,ehvi+predictive,random,sobol"
 
 
-class SyneTune:
-    """Its MO-ASHA with its own settings: random configurations, grace 1, reduction 3."""
-
-    name = "Syne Tune MO-ASHA"
-
-    def __init__(self, python: str) -> None:
-        self._server = subprocess.Popen(
-            [python, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._sessions = 0
-
-    def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
-        """A fresh search in memory, each method's in a session of its own."""
-        history = in_memory(study, spaces, "random", stop=True)
-        sessions = {method: self._opened(space, study) for method, space in spaces.items()}
-        rule = _Rule(self, sessions, history)
-        return Agenda(history, task, lag=lag, sample=rule.sample, stopping=rule)
-
-    def said(self, message: Mapping[str, Any]) -> Any:
-        """The answer to a message."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(message) + "\n")
-        self._server.stdin.flush()
-        return json.loads(self._server.stdout.readline())
-
-    def close(self) -> None:
-        """End the server."""
-        self._server.communicate()
-
-    def _opened(self, space: Space, study: Study) -> int:
-        self._sessions += 1
-        content = {
-            "session": self._sessions,
-            "space": {name: _domain(values) for name, values in space.free.items()},
-            "seed": derive(study, space.method, 0),
-            "epochs": space.epochs,
-        }
-        self.said(content)
-        return self._sessions
+def nsga2(seed: int, trials: int) -> BaseSampler:
+    """Four generations at least: Optuna's fifty a generation would be random in short searches."""
+    return NSGAIISampler(seed=seed, population_size=min(50, max(4, trials // 4)))
 
 
-@dataclass
-class _Rule:
-    """Proposes and stops as the server says; the agenda's own first trials run to their end."""
-
-    owner: SyneTune
-    sessions: Mapping[str, int]
-    history: History
-    asked: set[str] = field(default_factory=set)
-
-    def sample(
-        self, space: Space, history: Sequence[FrozenTrial], study: Study, number: int
-    ) -> Mapping[str, Any]:
-        self.asked.add(trial_name(space.method, number))
-        return dict(self.owner.said({"session": self.sessions[space.method], "ask": number}))
-
-    def reason(self, ticket: Ticket, lag: int) -> str | None:
-        if ticket.trial not in self.asked:
-            return None
-        latest = self.history.records[ticket.trial].curve[-1]
-        metrics = latest.metrics
-        result = {
-            "error": 1 - metrics.val_acc,
-            "macs": 1e6 * metrics.macs_mean_m,
-            "epoch": latest.step,
-        }
-        message = {"session": self.sessions[ticket.method], "tell": number_of(ticket.trial)}
-        return "stopped" if self.owner.said({**message, "result": result}) else None
-
-    def shown(self, method: str, trial: FrozenTrial) -> FrozenTrial:
-        return trial
+def gp(seed: int, _trials: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return GPSampler(seed=seed)
 
 
-def _domain(own: BaseDistribution) -> dict[str, Any]:
-    if isinstance(own, CategoricalDistribution):
-        return {"kind": "choice", "values": list(own.choices)}
-    low, high, step = own.low, own.high, own.step  # type: ignore[attr-defined]
-    if step is not None and not own.log:  # type: ignore[attr-defined]
-        count = int((high - low) / step + 1e-9) + 1
-        return {"kind": "choice", "values": [low + i * step for i in range(count)]}
-    return {"kind": "number", "low": low, "high": high, "log": own.log}  # type: ignore[attr-defined]
+ALONE = {
+    "optuna-tpe": Stock("TPE (Optuna alone)", lambda seed, _: TPESampler(seed=seed), "tpe"),
+    "optuna-nsga2": Stock("NSGA-II (Optuna alone)", nsga2, "nsga2"),
+    "optuna-gp": Stock("GP (Optuna alone)", gp, "gp"),
+}
+"""Optuna's samplers with its own settings, by its ask and tell. What a sweep spreads evenly is
+spread here, too: from trials over the budget TPE and GP learn nothing, and propose them again."""
+
+
+def chosen(names: str, peers: str, environments: Path, console: Console) -> list[Searcher]:
+    """Searchers by name, and those peers that are installed."""
+    found = named(names) if names else []
+    wanted = [*ALONE, *PEERS] if peers == "all" else [name for name in peers.split(",") if name]
+    for name in wanted:
+        if name in ALONE:
+            found.append(ALONE[name])
+        elif (python := python_of(name, environments)) is not None:
+            found.append(searcher(name, python))
+        else:
+            how = f"python -m tests.bench.peers install {name}"
+            console.print(f"{name} is left out: `{how}` installs it", highlight=False)
+    return found
+
+
+def paired(races: list[Standing], baseline: str) -> Grid | None:
+    """Differences from one searcher on the same seeds; None where it did not run."""
+    base = next((race for race in races if race.searcher == baseline), None)
+    if base is None:
+        return None
+    columns = [number(f"{100 * fraction:.0f} % of epochs", wrap=True) for fraction in SHOWN]
+    title = f"Paired difference from {baseline}, 95 % interval"
+    grid = table("searcher", *columns, title=title)
+    for race in races:
+        gains = [race.confirmed[:, i] - base.confirmed[:, i] for i in map(FRACTIONS.index, SHOWN)]
+        grid.add_row(race.searcher, *(cell(gain.tolist()) for gain in gains))
+    return grid
+
+
+def cell(gains: list[float]) -> str:
+    each = summary(gains)
+    if each.mean is None or each.hi is None:
+        return ""
+    return f"{each.mean:+.3f} ± {each.hi - each.mean:.3f}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("table", type=Path)
     parser.add_argument("--to", type=Path, default=Path("search.svg"))
-    parser.add_argument("--searchers", default=f"{STOPPING},{SAMPLING}")
+    parser.add_argument(
+        "--searchers", default=OURS, help="as `isoflop simulate --searcher` has them"
+    )
+    listed = ", ".join([*ALONE, *PEERS])
+    parser.add_argument("--peers", default="all", help=f"all, or some of {listed}, by commas")
+    parser.add_argument("--environments", type=Path, default=ENVIRONMENTS)
     parser.add_argument("--replicates", type=int, default=10)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--trials", type=int, default=48)
-    parser.add_argument("--syne-tune", default=None)
     asked = parser.parse_args()
-    console = Console()
+    if unknown := set(asked.peers.split(",")) - {"all", "", *ALONE, *PEERS}:
+        parser.error(f"no peer is called {min(unknown)!r}; the peers are {listed}")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    console = Console(width=110)
+    searchers = chosen(asked.searchers, asked.peers, asked.environments, console)
     track = tournament.Track.of(curves.read(asked.table))
     console.print(tournament.qualities(track))
-    searchers: list[Searcher] = named(asked.searchers)
-    servers: list[SyneTune] = []
-    if asked.syne_tune:
-        servers.append(SyneTune(asked.syne_tune))
-        searchers += servers
-    found = []
-    for searcher in searchers:
-        found.append(
-            tournament.race(
-                track,
-                searcher,
-                workers=asked.workers,
-                trials=asked.trials,
-                seeds=range(asked.replicates),
+    races = []
+    seeds = range(asked.replicates)
+    for each in searchers:
+        try:
+            race = tournament.race(
+                track, each, workers=asked.workers, trials=asked.trials, seeds=seeds
             )
+        except SearcherError as error:
+            console.print(f"{each.name} is left out: {error}", highlight=False)
+            continue
+        races.append(race)
+        console.print(tournament.line(race), highlight=False)
+    if not races:
+        sys.exit(1)
+    console.print(tournament.standings(races))
+    if (grid := paired(races, "random")) is not None:
+        console.print(grid)
+    for race in races:
+        console.print(
+            race.searcher, np.round(race.confirmed.mean(axis=0), 4).tolist(), highlight=False
         )
-        console.print(tournament.line(found[-1]))
-    console.print(tournament.standings(found))
-    for own in found:
-        reached = own.confirmed.mean(axis=0)
-        console.print(own.searcher, np.round(reached, 4).tolist(), highlight=False)
-    tournament.write_figure(found, asked.to)
-    for server in servers:
-        server.close()
+    tournament.write_figure(races, asked.to)
 
 
 if __name__ == "__main__":

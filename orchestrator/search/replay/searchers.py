@@ -49,6 +49,8 @@ class Stock:
     name: str
     make: Callable[[int, int], BaseSampler]
     """From a seed and the number of whole trials."""
+    sampler: str = ""
+    """The sampler whose evenly spread trials these searches have; that of their name by default."""
 
     def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
         """A fresh search in memory."""
@@ -60,7 +62,7 @@ class Stock:
             return samples[space.search](space, history, study, number)
 
         window = replace(Window.of(lag, len(spaces)), running=False)  # its study has them itself
-        history = in_memory(study, spaces, self.name)
+        history = in_memory(study, spaces, self.sampler or self.name)
         return Agenda(history, task, window=window, sample=sample)
 
 

@@ -14,7 +14,6 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from rich.console import Console
@@ -127,9 +126,8 @@ def main() -> None:
     if (grid := paired(races, "random")) is not None:
         console.print(grid)
     for race in races:
-        console.print(
-            race.searcher, np.round(race.confirmed.mean(axis=0), 4).tolist(), highlight=False
-        )
+        means = " ".join(f"{mean:.4f}" for mean in race.confirmed.mean(axis=0))
+        console.print(f"{race.searcher}: {means}", highlight=False, soft_wrap=True)
     tournament.write_figure(races, asked.to)
 
 

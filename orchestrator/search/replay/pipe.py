@@ -45,6 +45,7 @@ class Pipe:
                 stdout=subprocess.PIPE,
                 stderr=self._said,
                 start_new_session=True,
+                env={"PYTHONHASHSEED": "0", **os.environ},  # a class may depend on a set's order
             )
         except OSError as error:
             self._said.close()

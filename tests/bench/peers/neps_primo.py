@@ -37,12 +37,18 @@ class PriMO:
         self.neps = neps.AskAndTell(self.optimizer)
         self.names: dict[int, str] = {}
         self.numbers: dict[str, int] = {}
+        self.refused: dict[str, list[float]] = {}
         self.whole = False
 
     def ask(self, trial: int) -> Any:
         # Its model needs a whole trial, which it does not check.
         self.optimizer.initial_design_size = self.design if self.whole else float("inf")
         asked = self.neps.ask()
+        while asked.metadata.previous_trial_id in self.refused:  # it would be refused again
+            refused = self.refused[asked.metadata.previous_trial_id]
+            self.refused[asked.metadata.id] = refused
+            self.neps.tell(asked, {"objective_to_minimize": refused})
+            asked = self.neps.ask()
         name = asked.metadata.id
         if "_" not in name:
             self.neps.trials.pop(name)
@@ -65,6 +71,8 @@ class PriMO:
         result = {"objective_to_minimize": objectives(error, macs)}
         self.whole |= error is not None and epochs == self.epochs
         if trial in self.names:
+            if error is None:
+                self.refused[self.names[trial]] = result["objective_to_minimize"]
             self.neps.tell(self.names[trial], result)
             return
         own = {name: searched(field, params[name]) for name, field in self.space.items()}

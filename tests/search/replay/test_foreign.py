@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,22 @@ def test_a_bad_searcher_is_refused_in_one_line(folder: Path, source: str, said: 
 )
 def test_one_that_hangs_is_ended(folder: Path, source: str) -> None:
     assert "must answer within 1 seconds, but did not in" in refused(folder, source, patience=1)
+
+
+def test_what_a_searcher_started_ends_with_it(folder: Path) -> None:
+    source = (
+        "import pathlib, subprocess\nclass Own(Mine):\n  def ask(self, trial):\n"
+        "    child = subprocess.Popen(['sleep', '600'])\n"
+        "    pathlib.Path(__file__).with_name('child').write_text(str(child.pid))\n"
+        "    child.wait()"
+    )
+    assert "must answer within 2 seconds" in refused(folder, source, patience=2)
+    child = Path("/proc") / (folder / "child").read_text() / "stat"
+    for _ in range(200):
+        if not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the searcher's child still runs")
 
 
 def test_a_place_or_an_interpreter_that_is_not_there(folder: Path) -> None:

@@ -29,7 +29,8 @@ FROM_THE_PAGE = "from page import Mine\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "page.py").write_text(BLOCK.findall(PAGE.read_text())[0])
+    (source,) = (text for text in BLOCK.findall(PAGE.read_text()) if "class Mine" in text)
+    (tmp_path / "page.py").write_text(source)
     return tmp_path
 
 

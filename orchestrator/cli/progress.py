@@ -16,7 +16,8 @@ from rich.text import Text
 from orchestrator.board.words import percent, plural
 from orchestrator.cli.console import TABLE_WIDTH
 from orchestrator.live.tally import Tally, clock, ended_text
-from orchestrator.record.events import Doing, End, Epoch, Lost, News, Planned, Resumed, Start
+from orchestrator.record.events import End, Epoch, Lost, Rung, Start
+from orchestrator.record.ledger import Doing, News, Planned, Resumed
 from orchestrator.record.result import OVER_BUDGET, REFUSED
 from orchestrator.report.table import number, table, text
 from orchestrator.study.file import Study
@@ -59,6 +60,8 @@ class Progress:
                     self._tally.start(news, time.monotonic())
                 case Epoch():
                     self._tally.epoch(news)
+                case Rung():
+                    self._rest(news)
                 case Lost():
                     self._lost(news)
                 case End():
@@ -105,6 +108,11 @@ class Progress:
             ended = ended_text(end, self._study.cost)
             self._print(f"[{self._tally.where}] {end.trial} {ended}")
 
+    def _rest(self, rung: Rung) -> None:
+        self._tally.rest(rung.trial)
+        if self._resumed:
+            self._print(f"[{self._tally.where}] {rung.trial} paused at epoch {rung.step}")
+
     def _lost(self, lost: Lost) -> None:
         self._tally.lose(lost.trial)
         if self._resumed:
@@ -142,14 +150,16 @@ class Progress:
         return grid
 
     def _methods(self) -> Table:
-        heads = map(number, ("done", "running", "failed", REFUSED, OVER_BUDGET))
+        pauses = ("paused",) if self._study.search.stop == "promote" else ()
+        heads = map(number, ("done", "running", *pauses, "failed", REFUSED, OVER_BUDGET))
         grid = table("method", *heads, "best on validation")
         for method, counts in self._tally.counts.items():
             best = "none yet"
             if counts.best is not None:
                 best = f"{percent(counts.best, 1)} % at {counts.spent}"
             unfit = (counts.unfit[REFUSED], counts.unfit[OVER_BUDGET])
-            numbers = (counts.done, len(counts.running), counts.failed, *unfit)
+            paused = (len(counts.paused),) if pauses else ()
+            numbers = (counts.done, len(counts.running), *paused, counts.failed, *unfit)
             grid.add_row(method, *(f"{count:,}" for count in numbers), best)
         return grid
 

@@ -12,7 +12,7 @@ from orchestrator.study.reading import explained, plain
 
 if TYPE_CHECKING:
     from isoflop.results import Results
-    from orchestrator.record.events import Listener
+    from orchestrator.record.ledger import Listener
     from orchestrator.search.plan import Plan
 
 

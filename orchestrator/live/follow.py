@@ -14,10 +14,21 @@ from pathlib import Path
 import pydantic
 
 from methods.errors import IsoflopError, StorageError, StudyError
-from orchestrator.board.words import plural
+from orchestrator.board.words import listed, plural
 from orchestrator.live.tally import Tally, ended_text
 from orchestrator.record import log
-from orchestrator.record.events import Begun, End, Epoch, Event, Latency, Lost, Paused, Start
+from orchestrator.record.events import (
+    Begun,
+    Bracket,
+    End,
+    Epoch,
+    Event,
+    Latency,
+    Lost,
+    Paused,
+    Rung,
+    Start,
+)
 from orchestrator.record.history import History
 from orchestrator.record.log import SLICE, Curves
 from orchestrator.record.rows import Row
@@ -93,6 +104,8 @@ class Sweep:
                 self._stop([event.trial], event.reason)
             case Paused():
                 self._stop(event.trials, "its driver was stopped")
+            case Rung():
+                self.tally.rest(event.trial)
         self.history.apply(event)
         match event:
             case Epoch():
@@ -129,12 +142,17 @@ class Sweep:
                 before = self.tally.ended_before
                 text = f"A driver resumed after {plural(before, 'trial')}" if before else "Begun"
             case Start():
-                attempts = self.history.records[event.trial].attempts
-                text = f"{event.trial} started" + (f", attempt {attempts}" if attempts > 1 else "")
+                record = self.history.records[event.trial]
+                again = f", attempt {record.attempts}" if record.attempts > 1 else ""
+                text = f"{event.trial} " + ("resumed" if record.promoted else f"started{again}")
             case Lost():
                 text = f"{event.trial} lost: {event.reason}"
             case Paused():
                 text = f"The driver was stopped; {plural(len(event.trials), 'trial')} paused"
+            case Rung():
+                text = f"{event.trial} paused at epoch {event.step}"
+            case Bracket():
+                text = f"Of {plural(len(event.trials), 'trial')}, {listed(event.promoted)} resume"
             case End():
                 text = f"{event.trial} {ended_text(event, self.study.cost)}"
             case Latency():

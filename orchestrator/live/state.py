@@ -137,7 +137,7 @@ def _phase(
         )
     driver = driven(follower.folder)
     if driver is False:
-        unended = len(sweep.tally.running) + len(sweep.lost)
+        unended = len(sweep.tally.running) + len(sweep.tally.paused) + len(sweep.lost)
         left = f"; {plural(unended, 'trial')} had not ended" if unended else ""
         return (
             "stopped",

@@ -51,6 +51,8 @@ class Counts:
     """The trials of one method so far."""
 
     running: dict[str, Running] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)
+    """Trials that wait at their rung."""
     ended: Counter[str] = field(default_factory=Counter)
     by_role: Counter[Role] = field(default_factory=Counter)
     """Trials that took a worker and ended."""
@@ -110,6 +112,7 @@ class Tally:
         """A trial has a worker."""
         self._methods[start.trial], self._roles[start.trial] = start.method, start.role
         self.counts[start.method].running[start.trial] = Running(start, now)
+        self.counts[start.method].paused.discard(start.trial)
 
     def epoch(self, epoch: Epoch) -> None:
         """A trial has trained one epoch more."""
@@ -121,10 +124,16 @@ class Tally:
         """A trial has no worker any more."""
         self._of(trial).running.pop(trial, None)
 
+    def rest(self, trial: str) -> None:
+        """A trial has paused, and its worker is free."""
+        self.lose(trial)
+        self._of(trial).paused.add(trial)
+
     def end(self, end: End) -> None:
         """A trial has ended."""
         counts, role = self._of(end.trial), self._roles[end.trial]
         counts.running.pop(end.trial, None)
+        counts.paused.discard(end.trial)
         outcome = Outcome.of(end.state, end.reason)
         if outcome.took_a_worker:
             counts.ended[outcome.word] += 1
@@ -145,6 +154,11 @@ class Tally:
         return {
             name: each for counts in self.counts.values() for name, each in counts.running.items()
         }
+
+    @property
+    def paused(self) -> set[str]:
+        """Every trial that waits at its rung."""
+        return set().union(*(counts.paused for counts in self.counts.values()))
 
     @property
     def done(self) -> int:

@@ -72,6 +72,12 @@ class Outlook:
         if suspects:
             why = f"{suspects[0]} runs alone until it has a new epoch: its driver may have died "
             waits.append(Waiting("every other trial", f"{why}of it"))
+        records = self._history.records
+        paused = sorted(self.sweep.tally.paused)
+        waits += [Waiting(t, "a free worker, to resume") for t in paused if records[t].promoted]
+        if undecided := sum(records[trial].promoted is None for trial in paused):
+            why = "the others of their brackets must pause or end: then the better half resumes"
+            waits.append(Waiting(plural(undecided, "paused trial"), why))
         waits += self._searching()
         if self.confirms is None:
             runs = sum(self.sweep.tally.most_confirm.values())
@@ -113,7 +119,8 @@ class Outlook:
     def _unended(self, search: str) -> str | None:
         """The first trial of a search that was started and has no end."""
         records = self._history.records
-        started = (*self.sweep.tally.running, *self.sweep.lost)
+        tally = self.sweep.tally
+        started = (*tally.running, *tally.paused, *self.sweep.lost)
         own = (name for name in started if records[name].start.role == "search")
         return min((name for name in own if search_of(name) == search), default=None)
 

@@ -7,7 +7,7 @@ not know is passed over, and one that an earlier version did not write has a def
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -165,6 +165,27 @@ class Paused:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """A trial waits at its rung for the others of its bracket; its worker is free."""
+
+    trial: str
+    step: int
+    """Epochs that it has trained."""
+    time: int = 0
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """All trials of a bracket have reached their rung, or ended: some resume, the others end."""
+
+    trials: tuple[str, ...]
+    """By rising numbers."""
+    promoted: tuple[str, ...]
+    """Those that resume."""
+    time: int = 0
+
+
+@dataclass(frozen=True)
 class End:
     """A trial's end, for good."""
 
@@ -214,35 +235,7 @@ class Latency:
     time: int = 0
 
 
-@dataclass(frozen=True)
-class Planned:
-    """As many confirm runs are planned by now; told to listeners, no part of the record."""
-
-    confirm: int | None
-    """None where further searches have begun, whose choices are not known yet."""
-    searches: int | None = None
-    """Searches that have begun, of all methods; None: the study's own."""
-
-
-@dataclass(frozen=True)
-class Doing:
-    """What the driver does from now on; told to listeners, no part of the record."""
-
-    what: str
-    """In words, as "Starting Ray on this machine"; '' while trials run."""
-    done: int = 0
-    total: int = 0
-    """Steps, where they are counted."""
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """All events so far happened in an earlier run; told to listeners, no part of the record."""
-
-
-Event = Begun | Start | Epoch | Lost | Paused | End | Latency
-News = Event | Planned | Doing | Resumed
-Listener = Callable[[News], None]
+Event = Begun | Start | Epoch | Lost | Paused | Rung | Bracket | End | Latency
 
 KINDS: Mapping[str, type[Event]] = {
     "study": Begun,
@@ -250,6 +243,8 @@ KINDS: Mapping[str, type[Event]] = {
     "epoch": Epoch,
     "lost": Lost,
     "paused": Paused,
+    "rung": Rung,
+    "bracket": Bracket,
     "end": End,
     "latency": Latency,
 }
@@ -321,6 +316,8 @@ def decode(content: Mapping[str, Any]) -> Event:
         values |= {"budgets": tuple(values["budgets"]), "serves": tuple(values.get("serves", ()))}
     elif kind is Paused:
         values["trials"] = tuple(values["trials"])
+    elif kind is Bracket:
+        values |= {name: tuple(values[name]) for name in ("trials", "promoted")}
     elif kind is End:
         values["points"] = decode_points(values["points"])
     try:

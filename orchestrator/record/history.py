@@ -8,7 +8,7 @@ if there is one, writes an event down and stamps it before it is applied (see `r
 import dataclasses
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from optuna.trial import FrozenTrial
@@ -18,6 +18,7 @@ from methods.values import Params
 from orchestrator.record.events import (
     WINDOW,
     Begun,
+    Bracket,
     End,
     Epoch,
     Event,
@@ -25,6 +26,7 @@ from orchestrator.record.events import (
     Lost,
     Metrics,
     Paused,
+    Rung,
     Start,
     curve_sha256,
 )
@@ -34,6 +36,7 @@ from orchestrator.record.rows import Row, not_finite, trial_rows
 from orchestrator.record.trials import (
     OPENING,
     OVER,
+    Effort,
     Record,
     Ticket,
     predicted,
@@ -83,14 +86,12 @@ class History:
         """Ends of search trials."""
         self.confirmed = 0
         """Ends of confirm runs."""
+        self.brackets: dict[str, Bracket] = {}
+        """The decided brackets, by their last trials."""
         self._trials = defaultdict[str, list[FrozenTrial]](list, {name: [] for name in spaces})
         self._settled: Counter[str] = Counter()
         """Search trials from 0 on that have all ended."""
-        self._effort: Counter[str] = Counter()
-        self._ahead: Counter[str] = Counter()
-        """Epochs of the search trials without an end, among the effort."""
-        self._seconds = defaultdict[str, float](float)
-        """Device-seconds of the search trials that ended."""
+        self._effort = Effort()
 
     # What happens now
 
@@ -170,6 +171,14 @@ class History:
         """A trial's worker died; it may be started again."""
         self._record(Lost(trial, reason))
 
+    def rest(self, trial: str) -> None:
+        """A trial has reached its rung, and waits there."""
+        self._record(Rung(trial, self.records[trial].step))
+
+    def promote(self, trials: Sequence[str], promoted: Sequence[str]) -> None:
+        """These trials of a bracket resume; its others are to be ended."""
+        self._record(Bracket(tuple(trials), tuple(promoted)))
+
     def pause(self) -> None:
         """The driver is stopped by hand: no running trial is to blame."""
         running = tuple(name for name, record in self.records.items() if record.open)
@@ -247,12 +256,11 @@ class History:
     def trials(self, search: str, before: int) -> list[FrozenTrial] | None:
         """The trials of a search numbered below `before`, or None while one of them runs."""
         trials = self._trials[search]
-        while self._settled[search] < len(trials):
-            if not trials[self._settled[search]].state.is_finished():
-                break
-            self._settled[search] += 1
-        before = min(max(0, before), len(trials))
-        return trials[:before] if before <= self._settled[search] else None
+        settled = self._settled[search]
+        while settled < len(trials) and trials[settled].state.is_finished():
+            settled += 1
+        self._settled[search], before = settled, min(max(0, before), len(trials))
+        return trials[:before] if before <= settled else None
 
     def opened(self, search: str) -> bool:
         """Whether the first trial of a search is what the method's paper sets, or will be."""
@@ -264,12 +272,12 @@ class History:
         return self._trials[search][number]
 
     def interrupted(self) -> list[Ticket]:
-        """Search trials that were committed and have no end, oldest first."""
+        """Search trials that were committed and have no end, oldest first; none that waits."""
         return [
             search_ticket(self.space(search), trial)
             for search, trials in self._trials.items()
             for trial in trials
-            if not trial.state.is_finished()
+            if not trial.state.is_finished() and not self.waits(trial_name(search, trial.number))
         ]
 
     def effort(self, search: str) -> float:
@@ -277,9 +285,8 @@ class History:
 
         Device-seconds where the study shares those out; one that runs counts at its search's pace.
         """
-        if self.study.search.seconds is None:
-            return self._effort[search]
-        return self._seconds[search] + self._ahead[search] * self._pace(search)
+        by_epochs = self.study.search.seconds is None
+        return self._effort.epochs[search] if by_epochs else self._effort.seconds(search)
 
     def trained(self, trial: str) -> float:
         """Seconds that the epochs of a trial took."""
@@ -289,6 +296,10 @@ class History:
     def ended(self, trial: str) -> bool:
         """Whether a trial has an end."""
         return trial in self.records and self.records[trial].end is not None
+
+    def waits(self, trial: str) -> bool:
+        """Whether a trial is paused at its rung."""
+        return trial in self.records and self.records[trial].waits
 
     def took_a_worker(self, search: str, number: int) -> bool:
         """False for a search trial that ended as over budget or refused."""
@@ -333,9 +344,14 @@ class History:
                 record = self.records[event.trial]
                 record.open, record.orphaned, record.death = False, False, event.reason
             case Paused():
-                for trial in event.trials:
-                    record = self.records[trial]
+                for record in map(self.records.__getitem__, event.trials):
                     record.open, record.vain = False, max(0, record.vain - 1)
+            case Rung():
+                self.records[event.trial].rest()
+            case Bracket():
+                self.brackets[event.trials[-1]] = event
+                for trial in event.trials:
+                    self.records[trial].promoted = trial in event.promoted
             case End():
                 self._end(event)
             case Latency():
@@ -352,17 +368,16 @@ class History:
         record = self.records.setdefault(start.trial, Record(start))
         record.attempts += 1
         record.vain += 1
-        record.open = True
+        record.open, record.waits = True, False
         if record.attempts == 1 and start.role == "search":
             search = search_of(start.trial)
-            self._effort[search] += record.length
-            self._ahead[search] += record.length
+            self._effort.start(search, record)
             if number_of(start.trial) == self.numbers(search):
                 self.commit(search, told(self.space(search), start))
 
     def _end(self, end: End) -> None:
         record = self.records[end.trial]
-        record.end, record.open = end, False
+        record.end, record.open, record.waits = end, False, False
         role = record.start.role
         if self.study.search.stop == "none" or role != "search":
             record.curve.clear()  # whoever stops trials compares them with the ended ones
@@ -371,25 +386,10 @@ class History:
             return
         self.searched += 1
         search = search_of(end.trial)
-        self._seconds[search] += max(end.seconds, self._least(search, record))
-        self._ahead[search] -= record.length
-        self._effort[search] -= record.length - record.effort
+        self._effort.end(search, record)
         trials, number = self._trials[search], number_of(end.trial)
         if number < len(trials):
             trials[number] = settled(trials[number], end, self.study.cost)
-
-    def _least(self, search: str, record: Record) -> float:
-        """Seconds that a failed trial counts for at least, so that failing is not for nothing."""
-        failed = record.effort > record.step
-        return record.effort * self._pace(search) if failed else 0.0
-
-    def _pace(self, search: str) -> float:
-        """Seconds per epoch of a search's ended trials; of all searches' where it has none."""
-        ended = {name: self._effort[name] - self._ahead[name] for name in self._effort}
-        if ended.get(search):
-            return self._seconds[search] / ended[search]
-        epochs = sum(ended.values())
-        return sum(self._seconds.values()) / epochs if epochs else 1.0
 
 
 def _begun(first: Begun, later: Begun) -> Begun:

@@ -16,7 +16,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -25,7 +26,7 @@ from pydantic import ValidationError
 
 from methods import files
 from methods.errors import StorageError, StudyError
-from orchestrator.record.events import End, Event, Listener, News, Resumed, Start
+from orchestrator.record.events import End, Event, Start
 from orchestrator.record.history import History
 from orchestrator.record.journal import Journal
 from orchestrator.record.log import Log
@@ -38,6 +39,36 @@ logger = logging.getLogger(__name__)
 
 LOOK = 0.1
 """Seconds for which `held` may stand in a driver's way, and more."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """As many confirm runs are planned by now; told to listeners, no part of the record."""
+
+    confirm: int | None
+    """None where further searches have begun, whose choices are not known yet."""
+    searches: int | None = None
+    """Searches that have begun, of all methods; None: the study's own."""
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What the driver does from now on; told to listeners, no part of the record."""
+
+    what: str
+    """In words, as "Starting Ray on this machine"; '' while trials run."""
+    done: int = 0
+    total: int = 0
+    """Steps, where they are counted."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """All events so far happened in an earlier run; told to listeners, no part of the record."""
+
+
+News = Event | Planned | Doing | Resumed
+Listener = Callable[[News], None]
 
 
 class Ledger:
@@ -75,6 +106,10 @@ class Ledger:
         except StorageError:
             self.close()
             raise
+        for place in (self.folder / "trials").glob("*"):  # a driver may have died before it did so
+            record = self.history.records.get(place.name)
+            if record is not None and record.end is not None:
+                self._tidy(record.start)
 
     @property
     def wal(self) -> Path:

@@ -84,11 +84,13 @@ class Result:
     """None where the trial failed instead."""
     ending: Ending | None = None
     warning: str = ""
+    pauses: bool = False
+    """Whether the trial pauses here, and frees its worker."""
 
     @property
     def done(self) -> bool:
-        """Whether nothing comes after it."""
-        return self.ending is not None
+        """Whether nothing comes after it from this worker."""
+        return self.ending is not None or self.pauses
 
 
 def encode_result(result: Result) -> dict[str, Any]:
@@ -100,7 +102,8 @@ def encode_result(result: Result) -> dict[str, Any]:
         "done": result.done,
         "end": _encoded(result.ending) if result.ending else None,
     }
-    return {**content, "warning": result.warning} if result.warning else content
+    further = {"warning": result.warning, "pauses": result.pauses}
+    return {**content, **{name: value for name, value in further.items() if value}}
 
 
 def decode_result(content: Mapping[str, Any]) -> Result:
@@ -111,6 +114,7 @@ def decode_result(content: Mapping[str, Any]) -> Result:
         decode_metrics(content["metrics"]) if content["metrics"] else None,
         _decoded(content["end"]) if content["end"] else None,
         content.get("warning", ""),
+        content.get("pauses", False),
     )
 
 

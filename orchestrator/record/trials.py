@@ -1,6 +1,7 @@
 """One trial as it is planned (`Ticket`), as the log tells it (`Record`), and as Optuna knows it."""
 
 import copy
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -47,6 +48,8 @@ class Ticket:
     """See `record.events.Start`: predicted once, when the trial was chosen, and recorded."""
     serves: tuple[str, ...] = ()
     """The methods that start from this base; empty for other trials."""
+    until: int | None = None
+    """The epoch after which it pauses; None where it trains to its end."""
 
     @property
     def config_hash(self) -> str:
@@ -64,6 +67,10 @@ class Record:
     """Starts in a row that brought no new epoch, the present one included."""
     open: bool = False
     """Whether it was started and has not ended since, nor has its worker."""
+    waits: bool = False
+    """Whether it is paused at its rung: it has no worker, and no end."""
+    promoted: bool | None = None
+    """Whether its bracket lets it train to its end; None while that is open."""
     orphaned: bool = False
     """Whether its last start ended with its driver, or with all of Ray."""
     death: str = ""
@@ -72,6 +79,10 @@ class Record:
     curve: list[Epoch] = field(default_factory=list)
     """Its epochs, until it ends: from then on they are in the log alone."""
     end: End | None = None
+
+    def rest(self) -> None:
+        """It has paused, and has no worker any more."""
+        self.open, self.waits = False, True
 
     @property
     def length(self) -> int:
@@ -92,6 +103,47 @@ class Record:
     def took_a_worker(self) -> bool:
         """False for a trial that ended as over budget or refused."""
         return self.end is None or Outcome.of(self.end.state, self.end.reason).took_a_worker
+
+
+class Effort:
+    """What the trials of each search count for; one without an end counts in full."""
+
+    def __init__(self) -> None:
+        self.epochs: Counter[str] = Counter()
+        self._ahead: Counter[str] = Counter()
+        """Epochs of the trials without an end, among them."""
+        self._seconds = defaultdict[str, float](float)
+        """Device-seconds of the trials that ended."""
+
+    def start(self, search: str, record: Record) -> None:
+        """A trial of a search has a worker for the first time."""
+        self.epochs[search] += record.length
+        self._ahead[search] += record.length
+
+    def spare(self, search: str, epochs: int) -> None:
+        """A trial that has just begun need not train so many of its epochs."""
+        self.epochs[search] -= epochs
+        self._ahead[search] -= epochs
+
+    def end(self, search: str, record: Record) -> None:
+        """It has ended."""
+        assert record.end is not None, "only what ended has a price"
+        least = record.effort * self._pace(search) if record.effort > record.step else 0.0
+        self._seconds[search] += max(record.end.seconds, least)  # failing is not for nothing
+        self._ahead[search] -= record.length
+        self.epochs[search] -= record.length - record.effort
+
+    def seconds(self, search: str) -> float:
+        """Device-seconds of a search; a trial without an end counts at the search's pace."""
+        return self._seconds[search] + self._ahead[search] * self._pace(search)
+
+    def _pace(self, search: str) -> float:
+        """Seconds per epoch of a search's ended trials; of all searches' where it has none."""
+        ended = {name: self.epochs[name] - self._ahead[name] for name in self.epochs}
+        if ended.get(search):
+            return self._seconds[search] / ended[search]
+        epochs = sum(ended.values())
+        return sum(self._seconds.values()) / epochs if epochs else 1.0
 
 
 def objectives(end: End, cost: Cost) -> list[float] | None:

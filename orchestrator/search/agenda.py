@@ -32,7 +32,8 @@ from orchestrator.search.confirming import (
     spent,
 )
 from orchestrator.search.samplers import Sampler, propose, sampled, uninformed
-from orchestrator.search.stopping import Stopping, StopRule
+from orchestrator.search.stops.brackets import Promotion
+from orchestrator.search.stops.stopping import Stopping, StopRule
 from orchestrator.search.window import Window
 from orchestrator.study.params import parts
 from orchestrator.study.space import Space
@@ -88,6 +89,8 @@ class Agenda:
         self._sample = sample
         self._predict = predict
         self._stopping = stopping or Stopping(history, task)
+        promotes = self._study.search.stop == "promote"
+        self._promotion = Promotion(history, task, self._window.lag) if promotes else None
         self._running: dict[str, Ticket] = {}
         self._overdue: dict[str, str] = {}
         self._served: set[str] = set()
@@ -105,7 +108,7 @@ class Agenda:
         """Whether every trial of search and confirm has an end."""
         searched = all(self._searched(search) for search in self._searches)
         left = self._again or self._left(self._bases) or self._unconfirmed() or self._further()
-        return searched and not left
+        return searched and not left and not any(map(self.history.waits, self.history.records))
 
     def next(self) -> Ticket | Literal[Turn.WAIT, Turn.DONE]:
         """The next trial, which has begun when this returns; or that there is none now, or ever."""
@@ -114,6 +117,7 @@ class Agenda:
             self._searches += further
             ticket = self._next()
         if isinstance(ticket, Ticket):
+            ticket = self._promotion.staged(ticket) if self._promotion else ticket
             self.history.start(ticket)
             self._served.add(ticket.trial)
             self._running[ticket.trial] = ticket
@@ -132,15 +136,19 @@ class Agenda:
         return len(self._searches)
 
     def heard(self, trial: str, result: Result) -> bool:
-        """A worker's result: an epoch, its end, or both; False where the trial has now ended.
+        """A worker's result: an epoch, its end, or both; False where its worker is to stop.
 
-        It has ended by itself, or because its front would not take it in; its worker is to stop.
+        The trial has ended by itself, or because its front would not take it in, or it pauses.
         """
         ticket, ending = self._running[trial], result.ending
         if result.warning:
             logger.warning("%s: %s", trial, result.warning)
         if result.metrics:
             self.history.epoch(trial, result.step, result.time, result.metrics)
+        if ending is None and result.step == ticket.until:
+            del self._running[trial]
+            self.history.rest(trial)
+            return False
         if ending is None:
             reason = self._stopping.reason(ticket, self._window.lag)
             if reason is None:
@@ -199,6 +207,8 @@ class Agenda:
             return WAIT  # it runs alone until it has a new epoch: no other trial may be blamed
         if base := self._first(self._left(self._bases)):
             return base
+        if self._promotion:
+            self._again += self._promotion.settle(self._searches, self._searched)
         while self._again:
             ticket = self._again.pop(0)
             if self._given_up(ticket):
@@ -256,13 +266,16 @@ class Agenda:
         """What the proposal of this number sees; None while a trial runs that it waits for.
 
         It waits for none where it depends on none, unless running trials are stopped: those are
-        compared with the ended ones.
+        compared with the ended ones. Where trials pause, their brackets wait for what they need.
         """
         search, lag, plan = space.search, self._window.lag, self._study.search
         opened = self.history.opened(search)
-        if plan.stop == "none" and number - opened < uninformed(space, plan):
+        if plan.stop != "predictive" and number - opened < uninformed(space, plan):
             return []
-        ended = self.history.trials(search, number - lag)
+        if self._promotion:
+            ended = self._promotion.shown(search, number)
+        else:
+            ended = self.history.trials(search, number - lag)
         if ended is None:
             return None
         shown = [
@@ -270,7 +283,7 @@ class Agenda:
             *(self._stopping.shown(search, trial) for trial in ended[opened:]),
         ]
         if self._window.running:
-            later = range(max(opened, number - lag), number)
+            later = range(max(opened, len(ended)), number)
             shown += [unended(self.history.trial(search, each)) for each in later]
         return shown
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.record.history import History
 from orchestrator.search.samplers import sampler_of, uninformed
+from orchestrator.search.stops.brackets import SIZE
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space
 
@@ -70,7 +71,10 @@ def sight(study: Study, space: Space, trials: int, slots: int) -> Sight:
     lag = Window.of(slots, len(study.methods) * study.search.repeats).lag
     opened = bool(space.opening)
     first = opened + uninformed(space, study.search)
-    seen = [max(0, number - lag - opened) for number in range(trials)]
+    known = [max(0, number - lag) for number in range(trials)]
+    if study.search.stop == "promote":  # of whole brackets
+        known = [before - before % SIZE for before in known]
+    seen = [max(0, before - opened) for before in known]
     learners = [ended for number, ended in enumerate(seen) if number >= first]
     return Sight(
         sampler=sampler_of(study.search),
@@ -89,7 +93,7 @@ def waves(study: Study, space: Space, trials: int, slots: int) -> tuple[int, int
     most, where so many trials of the study run at once."""
     lag = Window.of(slots, len(study.methods) * study.search.repeats).lag
     free = uninformed(space, study.search) + bool(space.opening)
-    first = max(lag, min(trials, free) if study.search.stop == "none" else 0)
+    first = max(lag, min(trials, free) if study.search.stop != "predictive" else 0)
     later = math.ceil(max(0, trials - first) / lag)
     return min(trials, 1) + later, int(min(trials, first, slots))
 

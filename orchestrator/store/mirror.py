@@ -19,7 +19,7 @@ from mlflow.entities import Metric
 from orchestrator.record import evidence
 from orchestrator.record import log as wal
 from orchestrator.record.address import Address
-from orchestrator.record.events import Begun, End, Epoch, Latency, Start, encode
+from orchestrator.record.events import Begun, End, Epoch, Latency, Rung, Start, encode
 from orchestrator.record.provenance import encode_provenance
 from orchestrator.report.palette import places, run_colour
 from orchestrator.store import tags as layout
@@ -133,7 +133,7 @@ class Projection:
                     self._guarded(encode(event), partial(self._begin, event))
                 case Latency():
                     self._latencies[tuple(getattr(event, name) for name in TIMED)] = event
-                case Start() | Epoch() | End() if event.trial not in whole:
+                case Start() | Epoch() | Rung() | End() if event.trial not in whole:
                     self._collect(event, by_trial)
                 case End():
                     self._waiting.append(whole[event.trial])
@@ -173,7 +173,7 @@ class Projection:
         for trial, run_id in zip(trials, written, strict=True):
             self._runs[trial.name] = _RunState(run_id, layout.status(trial.end))
 
-    def _collect(self, event: Start | Epoch | End, by_trial: dict[str, list[TrialEvent]]) -> None:
+    def _collect(self, event: TrialEvent, by_trial: dict[str, list[TrialEvent]]) -> None:
         """Adds an event to those of its trial; an end writes them."""
         trial = event.trial
         if self._is_complete(trial):
@@ -303,7 +303,7 @@ class Projection:
         at_once = self._at_once(trial, events)
         if not at_once:
             for event in events:
-                if isinstance(event, Start):
+                if isinstance(event, Start | Rung):
                     self._guarded(encode(event), partial(self._log_entities, event))
             epochs = [event for event in events if isinstance(event, Epoch)]
             self._log_metrics(trial, [metric for epoch in epochs for metric in curve(epoch)])
@@ -323,7 +323,7 @@ class Projection:
             return False
         return True
 
-    def _log_entities(self, event: Start | End) -> None:
+    def _log_entities(self, event: TrialEvent) -> None:
         run = self._runs[event.trial]
         self._client.log_batch(run.run_id, *entities([event], run.point))
 

@@ -38,6 +38,10 @@ ROLES: Mapping[str, Role] = {
 """The tag `role` of a trial's run -> the trial's role."""
 OTHER_ROLES = ("report", "sweep", "leaderboard")
 """The tag `role` of the runs that are no trial's."""
+PAUSED = {"outcome": "paused"}
+"""The tag of a trial that waits at its rung; MLflow's status stays RUNNING."""
+RESUMED = {"outcome": "running"}
+"""What replaces it, and stands with any trial that was started again."""
 UNREADABLE = "UNREADABLE"
 """State of a row of a run that is no trial's, or whose tags were damaged."""
 PIECE = 7_500

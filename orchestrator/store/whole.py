@@ -16,14 +16,14 @@ from mlflow.utils import uri, validation
 from sqlalchemy import insert
 
 from orchestrator.record.address import Address
-from orchestrator.record.events import End, Epoch, Event, Start
+from orchestrator.record.events import End, Epoch, Event, Rung, Start
 from orchestrator.store import tags as layout
 
 BATCH = 900
 """Metrics in one write; MLflow takes 1,000 entities."""
 WORDS = 100
 """Parameters in one write, and tags, at most; MLflow's limit."""
-TrialEvent = Start | Epoch | End
+TrialEvent = Start | Epoch | Rung | End
 Values = dict[str, Any]
 """A row, by the names of its columns."""
 
@@ -53,8 +53,12 @@ def entities(events: Sequence[TrialEvent], point: str) -> Entities:
         match event:
             case Start():
                 params += (Param(name, str(value)) for name, value in event.params.items())
+                if event.attempt > 1:
+                    tags |= layout.RESUMED
             case Epoch():
                 metrics += curve(event)
+            case Rung():
+                tags |= layout.PAUSED
             case End():
                 figures = layout.figures(event.points, point)
                 metrics += (Metric(name, value, event.time, 0) for name, value in figures.items())
@@ -103,7 +107,7 @@ def whole_trials(events: Iterable[Event], *, known: Container[str]) -> dict[str,
         if not isinstance(start, Start) or not isinstance(end, End) or end.evidence:
             continue
         told = entities(own, start.point)
-        if told.fit and all(isinstance(event, Epoch) for event in own[1:-1]):
+        if told.fit and all(isinstance(event, Epoch | Rung) for event in own[1:-1]):
             trials[name] = Whole(own, start, end, told)
     return trials
 

@@ -21,8 +21,7 @@ from orchestrator.board import latency
 from orchestrator.board.rules import BASELINE
 from orchestrator.record import contents, evidence, log
 from orchestrator.record.address import Address
-from orchestrator.record.events import Doing, Listener, News
-from orchestrator.record.ledger import Ledger
+from orchestrator.record.ledger import Doing, Ledger, Listener, News
 from orchestrator.record.provenance import (
     SOURCE,
     Clock,

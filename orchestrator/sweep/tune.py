@@ -18,8 +18,7 @@ from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneC
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.record.events import Planned
-from orchestrator.record.ledger import Ledger
+from orchestrator.record.ledger import Ledger, Planned
 from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import DONE, Agenda
@@ -127,9 +126,9 @@ class _Searcher(_Stateless, Searcher):  # type: ignore[misc]
             confirms = self._agenda.confirms if ticket.role == "confirm" else None
             self._ledger.announce(Planned(confirms, self._agenda.searches))
         seed = derive(self._ledger.study, ticket.config, ticket.seed)
-        job = Job(ticket.trial, ticket.method, ticket.params, ticket.role, seed, self._settings)
-        told = json.dumps(encode_job(job))
-        return {"trial": job.trial, JOB: told, SHARED: self._data, CREW: self._crew}
+        trial = (ticket.trial, ticket.method, ticket.params, ticket.role, seed)
+        told = json.dumps(encode_job(Job(*trial, self._settings, ticket.until)))
+        return {"trial": ticket.trial, JOB: told, SHARED: self._data, CREW: self._crew}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler hears it."""

@@ -64,6 +64,8 @@ class Job:
     seed: int
     """What the trial's randomness is drawn from."""
     settings: Settings
+    until: int | None = None
+    """The epoch after which it pauses; None where it trains to its end."""
 
 
 def encode_job(job: Job) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def encode_job(job: Job) -> dict[str, Any]:
     settings = {**vars(job.settings), "folder": str(job.settings.folder)}
     if job.settings.clock:
         settings["clock"] = vars(job.settings.clock)
-    names = ("trial", "method", "role", "seed")
+    names = ("trial", "method", "role", "seed", "until")
     return {**settings, **{n: getattr(job, n) for n in names}, "params": dict(job.params)}
 
 
@@ -98,4 +100,5 @@ def decode_job(content: Mapping[str, Any]) -> Job:
         content["role"],
         content["seed"],
         settings,
+        content.get("until"),
     )

@@ -38,14 +38,19 @@ LAYOUT = 4
 def results(job: Job, load: Callable[[], Data] | None = None) -> Iterator[Result]:
     """The epochs of a trial, the last of them with its ending; errors end it as failed.
 
-    After a restart the results up to the checkpoint come again first, with their own times, so that
-    a driver that died before it heard some epochs hears them now. A confirm run's predictions on
-    the test images stand in the study's folder before its end is told. `load` gives the data set,
-    which is read here by default. Each of several workers of a trial has all of its results; the
-    first alone writes, and reads the checkpoint.
+    Where it is to pause its results end earlier, and its checkpoint stands in its folder before the
+    last one is told. After a restart the results up to the checkpoint come again first, with their
+    own times, so that a driver that died before it heard some epochs hears them now. A confirm
+    run's predictions on the test images stand in the study's folder before its end is told. `load`
+    gives the data set, which is read here by default. Each of several workers of a trial has all of
+    its results; the first alone writes, and reads the checkpoint.
     """
     try:
-        yield from _results(job, load or job.settings.read)
+        for result in _results(job, load or job.settings.read):
+            if result.step == job.until and not result.done:
+                yield replace(result, pauses=True)
+                return
+            yield result
     except Diverged as error:
         yield _failure(f"diverged: {error}")
     except (DiskFull, PeerLost):
@@ -115,7 +120,8 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
             ending = Ending("COMPLETE", None, seconds, tuple(points), device_name(device), digest)
         result = Result(epoch.index, _now(), _metrics(epoch, validation), ending)
         past.append(result)
-        due = result.done or epoch.phase_done or time.monotonic() - saved > INTERVAL
+        at_end = epoch.phase_done or epoch.index in (job.until, epoch.epochs)
+        due = at_end or time.monotonic() - saved > INTERVAL
         if first and due:
             saved = time.monotonic()
             content = {

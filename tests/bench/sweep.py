@@ -33,7 +33,8 @@ from methods.data.load import Data, load
 from methods.machine import tune_allocator
 from methods.training.evaluate import evaluate
 from methods.training.loop import train
-from orchestrator.record.events import End, Epoch, News, Start, encode
+from orchestrator.record.events import End, Epoch, Start, encode
+from orchestrator.record.ledger import News
 from orchestrator.study.file import Study
 from orchestrator.study.params import parts
 from orchestrator.sweep import run as sweep

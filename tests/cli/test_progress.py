@@ -9,20 +9,18 @@ from rich.console import Console
 
 from orchestrator.cli.progress import Progress
 from orchestrator.record.events import (
-    Doing,
     End,
     EndState,
     Epoch,
     Figures,
     Lost,
     Metrics,
-    News,
-    Planned,
     Point,
-    Resumed,
     Role,
+    Rung,
     Start,
 )
+from orchestrator.record.ledger import Doing, News, Planned, Resumed
 from orchestrator.study.file import Study
 from orchestrator.study.sections import SearchPlan
 
@@ -249,3 +247,20 @@ def test_a_race_of_searches_counts_the_most_that_it_may_add_and_then_what_it_add
         "[3 of at most 40",
         "[4 of 39",
     ]
+
+
+def test_paused_trials_are_counted_apart_and_said_once() -> None:
+    plan = STUDY.search.model_copy(update={"stop": "promote"})
+    study = STUDY.model_copy(update={"search": plan})
+    events = [Resumed(), started("dense-00000"), Rung("dense-00000", 2)]
+    assert "dense-00000 paused at epoch 2" in shown(*events, terminal=False, study=study)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
+    progress = Progress(study, console)
+    for event in events:
+        progress(event)
+    paused = rendered(progress, console)
+    assert "paused" in paused
+    assert re.search(r"dense +0 +0 +1 +0", paused)
+    progress(started("dense-00000"))
+    assert re.search(r"dense +0 +1 +0 +0", rendered(progress, console))
+    assert "paused" not in view(started("dense-00000"))

@@ -53,4 +53,5 @@ def job(study: Study, ticket: Ticket, folder: Path, data_sha256: str = "") -> Jo
     """What a worker is sent of a trial."""
     settings = Settings(study.data, study.seed, folder, "cpu", 1, data_sha256=data_sha256)
     seed = derive(study, ticket.config, ticket.seed)
-    return Job(ticket.trial, ticket.method, ticket.params, ticket.role, seed, settings)
+    trial = (ticket.trial, ticket.method, ticket.params, ticket.role, seed)
+    return Job(*trial, settings, ticket.until)

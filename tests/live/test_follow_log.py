@@ -11,7 +11,7 @@ from methods.errors import StorageError, StudyError
 from orchestrator.live.follow import Follower
 from orchestrator.live.state import State, state
 from orchestrator.live.waiting import Outlook
-from orchestrator.record.events import Lost, Paused
+from orchestrator.record.events import Bracket, Lost, Paused, Rung
 from orchestrator.record.log import mark_finished
 
 
@@ -164,6 +164,26 @@ def test_a_driver_that_was_stopped_or_killed_leaves_trials_that_wait(tmp_path: P
         now = seen(Follower(folder))
     assert [each.trial for each in now.running] == ["dense-00000"]
     assert reasons(now)["skipnet-00000"] == "a free worker, to start again: its driver died"
+
+
+def test_paused_trials_wait_for_their_bracket_and_then_for_a_worker(tmp_path: Path) -> None:
+    folder = tmp_path / "watched"
+    names = ("dense-00000", "dense-00001")
+    write(folder, [begun(), *map(start, names), *(Rung(name, 1, BEGAN) for name in names)])
+    with driver(folder):
+        now = seen(Follower(folder))
+        assert (now.running, now.done) == ((), 0)
+        assert now.latest[0].text == "dense-00001 paused at epoch 1"
+        assert reasons(now)["2 paused trials"].startswith("the others of their brackets")
+        assert "at most 8 confirm runs" in reasons(now)
+        write(folder, [Bracket(names, names[1:], BEGAN)], mode="a")
+        now = seen(Follower(folder))
+        assert now.latest[0].text == "Of 2 trials, dense-00001 resume"
+        assert reasons(now)["dense-00001"] == "a free worker, to resume"
+        write(folder, [start(names[1], attempt=2)], mode="a")
+        now = seen(Follower(folder))
+    assert [each.trial for each in now.running] == ["dense-00001"]
+    assert now.latest[0].text == "dense-00001 resumed"
 
 
 def test_a_suspect_runs_alone(tmp_path: Path) -> None:

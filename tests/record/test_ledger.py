@@ -69,6 +69,31 @@ def test_an_interrupted_trial_is_served_again_with_its_parameters(tmp_path: Path
     second.close()
 
 
+def test_a_paused_trial_is_served_when_its_bracket_is_decided(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    one, other = (first.history.add(SPACE, {"width": width}) for width in (0.25, 0.5))
+    for ticket in (one, other):
+        first.history.start(ticket)
+        first.history.epoch(ticket.trial, 1, 1000, decode_metrics({"curve/val_acc": 0.5}))
+        first.history.rest(ticket.trial)
+        (tmp_path / "trials" / ticket.trial).mkdir(parents=True)
+    first.close()
+    second = opened(tmp_path)
+    assert second.history.interrupted() == []
+    assert second.history.waits(one.trial)
+    assert not second.history.suspect(one.trial)
+    second.history.promote([one.trial, other.trial], [other.trial])
+    second.history.end(one.trial, Ending("PRUNED", "x"))
+    second.history.start(other)
+    (tmp_path / "trials" / one.trial).mkdir()  # the driver died before it was dropped
+    second.close()
+    third = opened(tmp_path)
+    assert third.history.interrupted() == [other]
+    assert third.history.records[other.trial].promoted
+    assert [place.name for place in (tmp_path / "trials").iterdir()] == [other.trial]
+    third.close()
+
+
 def test_an_end_that_optuna_did_not_hear_is_told_at_the_next_start(tmp_path: Path) -> None:
     first = opened(tmp_path)
     ticket = first.history.add(SPACE, {"width": 0.5})

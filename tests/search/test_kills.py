@@ -126,6 +126,14 @@ STUDIES = {
     "random, repeated": (study("random", repeats=2), 3),
     "tpe, stopped early, repeated": (study("tpe", "predictive", 9, 6, repeats=2), 25),
     "random, repeated, raced": (study("random", repeats=3, race=True, budget=4), 7),
+    "random, promoted": (study("random", "promote", trials=6), 3),
+    "tpe, promoted": (study("tpe", "promote", trials=9, epochs=6), 8),
+    "ehvi, promoted": (study("ehvi", "promote", trials=12), 29),
+    "tpe, promoted, repeated": (study("tpe", "promote", 9, 6, repeats=2), 31),
+    "random, promoted, from a base": (
+        study("random", "promote", trials=5, start={"skipnet": "base"}),
+        11,
+    ),
 }
 """Each with how many entries lie between two kills."""
 
@@ -139,9 +147,11 @@ def test_a_driver_killed_at_any_event_ends_in_equal_rows(name: str) -> None:
     whole = finished(what, history, seed=0)
     based = {"base"} if what.start else set()
     assert {row.role for row in whole} == {"search", "confirm"} | based
-    states = {"COMPLETE", "FAIL"} | ({"PRUNED"} if what.search.stop == "predictive" else set())
+    states = {"COMPLETE", "FAIL"} | ({"PRUNED"} if what.search.stop != "none" else set())
     assert {row.state for row in whole} == states
     assert any(row.repeat > what.search.repeats for row in whole) == ("repeated, raced" in name)
     assert isinstance(tape.entries[0], Begun)
     for length in range(1, len(tape.entries) + 1, stride):
-        assert finished(what, tape.replayed(what, length), seed=length) == whole, length
+        resumed = tape.replayed(what, length)
+        assert finished(what, resumed, seed=length) == whole, length
+        assert not any(record.waits for record in resumed.records.values())

@@ -179,6 +179,8 @@ CASES = [
     Case("tpe", 16, 40, stop="predictive"),
     Case("ehvi", 16, 40, stop="predictive", warm=True),
     Case("gp", 6, 15, warm=True),
+    Case("random", 16, 60, stop="promote"),
+    Case("tpe", 16, 40, stop="promote", warm=True),
 ]
 LONG = [
     Case("random", 48, 200),
@@ -211,4 +213,4 @@ def test_a_sweep_and_a_simulation_propose_refuse_and_stop_alike(tmp_path: Path, 
     assert any("the largest budget" in reason for reason in reasons)
     assert any("must be a multiple" in reason for reason in reasons)
     stopped = [name for name, (_, _, state, *_) in memory.items() if state == "PRUNED"]
-    assert bool(stopped) == (case.stop == "predictive")
+    assert bool(stopped) == (case.stop != "none")

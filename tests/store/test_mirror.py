@@ -51,6 +51,30 @@ def test_everything_arrives_and_comes_back(tmp_path: Path, uri: str) -> None:
     assert store.read_study(uri, STUDY).classes == 10
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_paused_trial_says_so_until_it_resumes(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    lines = [line for line in events() if line.get("trial") in (None, "dense-00000")]
+    steps = [n for n, line in enumerate(lines) if line["event"] == "epoch"]
+    end = next(n for n, line in enumerate(lines) if line["event"] == "end")
+    begun = next(line for line in lines if line["event"] == "start")
+    rung = {"event": "rung", "trial": "dense-00000", "step": 1, "time": lines[steps[0]]["time"]}
+    if not at_once:
+        monkeypatch.setattr(mirror.Projection, "_at_once", lambda *_: False)
+
+    def outcome(*log: dict[str, Any]) -> Any:
+        store.project(logged(tmp_path, list(log)), uri, STUDY)
+        (run,) = [run for run in runs(uri) if run.data.tags.get("trial") == "dense-00000"]
+        return run.info.status, run.data.tags.get("outcome")
+
+    paused = [*lines[: steps[0] + 1], rung]
+    resumed = [*paused, {**begun, "attempt": 2}]
+    assert outcome(*paused) == ("RUNNING", "paused")
+    assert outcome(*resumed) == ("RUNNING", "running")
+    assert outcome(*resumed, *lines[steps[0] + 1 : end + 1]) == ("FINISHED", "COMPLETE")
+
+
 def test_projecting_again_changes_nothing(tmp_path: Path, uri: str) -> None:
     lines = events()
     log = logged(tmp_path, lines)

@@ -1,6 +1,7 @@
 """A trial in a worker: the same numbers after any pause, and errors that end it as failed."""
 
 import functools
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,6 +95,51 @@ def test_a_resumed_trial_says_its_words_again_and_ends_the_same(
     assert after[:pause] == before
     assert [told(result) for result in after[pause:]] == whole[pause:]
     assert list(results(paused)) == after
+
+
+PHASED = {
+    "skipnet": {"depth": 8, "width": 0.25, "gate": "rnn"},
+    "condensenet": {"stages": "1-1-1", "growth": 4, "condense_factor": 2, "groups": 2},
+    "dsnet": {"depth": 8, "width": 0.25},
+    "resrep": {"depth": 8, "width": 0.25, "target": 0.5},
+    "condconv": {"depth": 8, "width": 0.25, "experts": 2, "placement": "12"},
+    "dense": {"depth": 8, "width": 0.25},
+}
+
+
+@pytest.mark.parametrize("method", list(PHASED))
+def test_a_trial_that_pauses_at_its_rung_and_resumes_is_one_that_never_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Its last result before the pause is told when its checkpoint stands; lost, it begins anew."""
+    monkeypatch.setattr(trainable, "INTERVAL", 1e9)
+    recipe = {name: value for name, value in PARAMS.items() if name.startswith("recipe.")}
+    config = {
+        **SETTINGS,
+        "trial": f"{method}-00000",
+        "method": method,
+        "params": {**PHASED[method], **recipe, "recipe.epochs": 5},
+        "role": "search",
+    }
+    whole = [told(result) for result in results({**config, "folder": str(tmp_path / "whole")})]
+    assert whole[-1]["end"]["state"] == "COMPLETE"
+    for rung in (1, 3):
+        place = tmp_path / f"{rung}"
+        paused = {**config, "folder": str(place)}
+        worker = results({**paused, "until": rung})
+        first = [next(worker) for _ in range(rung)]
+        assert (place / "trials" / config["trial"] / "last.pt").exists()
+        assert list(worker) == []
+        assert [result["done"] for result in first] == [False] * (rung - 1) + [True]
+        assert first[-1].pop("pauses") is True
+        again = list(results({**paused, "until": rung}))
+        assert [result["time"] for result in again] == [result["time"] for result in first]
+        if rung == 3:
+            shutil.rmtree(place / "trials")
+        resumed = list(results(paused))
+        assert [told(result) for result in resumed] == whole
+        kept = [result["time"] for result in resumed[:rung]]
+        assert (kept == [result["time"] for result in first]) == (rung == 1)
 
 
 def test_the_end_has_both_operating_points_with_test_figures(

@@ -17,7 +17,7 @@ from scipy.special import ndtr
 
 from methods.values import Params, Scalar
 from orchestrator.search.model.gaussian import Array, Cube, Process, learn
-from orchestrator.search.rungs import SMALLEST
+from orchestrator.search.stops.rungs import SMALLEST
 from orchestrator.study.space import Space
 
 CANDIDATES = 400
@@ -54,7 +54,7 @@ def improving(
         cost = _process(settled, known, 1, noise=1e-3)
     macs = known.outputs[:, 1]
     believed = accuracy.at(known.places)[0][:, 0]
-    front = _front(macs, believed, np.log(budget))
+    front = front_of(macs, believed, np.log(budget))
     middle = [known.params[i] for i in front] or known.params
     candidates = _candidates(np.array([space.cube(params) for params in middle]), random)
     where = Cube(space.free).snap(candidates)
@@ -158,7 +158,7 @@ def _scales(inputs: bytes, outputs: bytes, closed: bytes, noise: float) -> tuple
     return learn(places, np.frombuffer(outputs).reshape(len(places), -1), kinds, noise=noise)
 
 
-def _front(log_macs: Array, log_errors: Array, limit: float) -> list[int]:
+def front_of(log_macs: Array, log_errors: Array, limit: float) -> list[int]:
     """Indices of the points under the limit that no other dominates, by rising MACs."""
     front: list[int] = []
     for i in sorted(range(len(log_macs)), key=lambda i: (log_macs[i], log_errors[i])):

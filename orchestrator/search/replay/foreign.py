@@ -123,8 +123,7 @@ class Continuing(History):
         if stopped := self._continued.get(ticket.trial):
             done = self.records[stopped].step
             self.records[ticket.trial].step = done
-            for account in (self._effort, self._ahead):
-                account[search_of(ticket.trial)] -= done
+            self._effort.spare(search_of(ticket.trial), done)
 
 
 @dataclass

@@ -15,8 +15,8 @@ from orchestrator.record.history import History
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.replay.foreign import PATIENCE, Foreign
 from orchestrator.search.replay.simulate import Searcher
-from orchestrator.search.rungs import Plan
-from orchestrator.search.stopping import Stopping
+from orchestrator.search.stops.rungs import Plan
+from orchestrator.search.stops.stopping import Stopping
 from orchestrator.search.window import Window
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
@@ -31,10 +31,13 @@ class Strategy:
     name: str
     sampler: str
     plan: Plan | None = None
+    promotes: bool = False
+    """Whether trials pause at a rung."""
 
     def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
         """A fresh search in memory."""
-        history = in_memory(study, spaces, self.sampler, stop=self.plan is not None)
+        stop = "promote" if self.promotes else "predictive" if self.plan else "none"
+        history = in_memory(study, spaces, self.sampler, stop)
         return Agenda(history, task, lag=lag, stopping=Stopping(history, task, self.plan))
 
 
@@ -93,11 +96,10 @@ class _AskAndTell:
 
 
 def in_memory(
-    study: Study, spaces: Mapping[str, Space], sampler: str, *, stop: bool = False
+    study: Study, spaces: Mapping[str, Space], sampler: str, stop: str = "none"
 ) -> History:
     """The empty history of a study with this sampler, which keeps its curves where trials stop."""
-    changes = {"sampler": sampler, "stop": "predictive" if stop else "none"}
-    search = study.search.model_copy(update=changes)
+    search = study.search.model_copy(update={"sampler": sampler, "stop": stop})
     return History(study.model_copy(update={"search": search}), spaces)
 
 
@@ -120,6 +122,8 @@ OURS = (
     Strategy("ehvi+moasha", "ehvi", Plan(rule="moasha")),
     Strategy("ehvi+predictive", "ehvi", Plan(rule="predictive")),
     Strategy("tpe+predictive", "tpe", Plan(rule="predictive")),
+    Strategy("default+promote", "auto", promotes=True),
+    *(Strategy(f"{name}+promote", name, promotes=True) for name in ("random", "ehvi", "tpe")),
 )
 SEARCHERS: dict[str, Searcher] = {
     **{strategy.name: strategy for strategy in OURS},

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from ray.tune import Callback
 
-from orchestrator.record.events import End, News
+from orchestrator.record.events import End
+from orchestrator.record.ledger import News
 
 MARKS = 20
 """Samples of time and memory in one run."""

@@ -21,7 +21,7 @@ from orchestrator.search.model.gaussian import Cube
 from orchestrator.search.replay import tournament
 from orchestrator.search.replay.searchers import SEARCHERS, Strategy, in_memory, named
 from orchestrator.search.replay.simulate import Trace, by_epochs, shares, simulate
-from orchestrator.search.rungs import Plan
+from orchestrator.search.stops.rungs import Plan
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.search.rungs import ENOUGH, Curve, Plan, first_rung, outlook, stops
+from orchestrator.search.stops.rungs import ENOUGH, Curve, Plan, first_rung, outlook, stops
 
 EPOCHS = 9
 errors = st.lists(st.floats(0.0, 0.95), min_size=EPOCHS, max_size=EPOCHS)

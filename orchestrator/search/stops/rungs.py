@@ -26,6 +26,11 @@ ENOUGH = 5
 """Whole curves that the learning-curve model needs."""
 SAME = 0.02
 """MACs that differ by less, in logarithms, count as the same cost: those to come are predicted."""
+UNSURE = 0.3
+"""Standard deviation of a final log error that too few curves predict: between that of seeds and
+that of configurations, on digits."""
+FARTHEST = 3.0
+"""Standard deviations beyond which the model counts a curve's features as this far off."""
 RIDGE = 1.0
 """Shrinks the model's slopes, in units of one curve's evidence."""
 
@@ -110,7 +115,8 @@ def outlook(curve: Curve, others: Sequence[Curve]) -> tuple[float, float, float]
     known, mine = features[:-1], features[-1]
     target = np.log([max(curve.final_error or 0.0, SMALLEST) for curve in whole])
     centre, spread = known.mean(axis=0), known.std(axis=0) + 1e-9
-    known, mine = (known - centre) / spread, (mine - centre) / spread
+    known = (known - centre) / spread
+    mine = np.clip((mine - centre) / spread, -FARTHEST, FARTHEST)
     inverse = np.linalg.inv(known.T @ known + RIDGE * np.eye(known.shape[1]))
     level = target.mean()
     slopes = inverse @ known.T @ (target - level)
@@ -120,6 +126,26 @@ def outlook(curve: Curve, others: Sequence[Curve]) -> tuple[float, float, float]
     spread_here = math.sqrt(variance * (1.0 + 1.0 / len(known) + float(mine @ inverse @ mine)))
     macs = float(features[-1][2])
     return macs, min(0.0, float(level + mine @ slopes)), spread_here
+
+
+def forecasts(curves: Sequence[Curve], others: Sequence[Curve]) -> Array:
+    """Final log MACs, final log error and its standard deviation of each curve.
+
+    As `outlook` has it where there are enough whole curves among the others. With fewer, the error
+    falls from here on as theirs did on average, or stays as it is.
+    """
+    return np.array([_forecast(curve, others) for curve in curves], float).reshape(-1, 3)
+
+
+def _forecast(curve: Curve, others: Sequence[Curve]) -> tuple[float, float, float]:
+    if predicted := outlook(curve, others):
+        return predicted
+    whole = [other for other in others if other.whole and other.step >= curve.step]
+    features = _features([*whole, curve], curve.step)
+    ends = np.log([max(other.final_error or 0.0, SMALLEST) for other in whole])
+    falls = ends - features[:-1, 0]
+    fall = float(falls.mean()) if whole else 0.0
+    return float(features[-1, 2]), min(0.0, float(features[-1, 0]) + fall), UNSURE
 
 
 def _by_error(plan: Plan, curve: Curve, reached: Sequence[Curve]) -> str | None:

@@ -1,0 +1,1 @@
+"""Trials that end before their full length, and those that pause meanwhile."""

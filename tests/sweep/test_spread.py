@@ -12,6 +12,7 @@ from methods.training.loop import train
 from orchestrator.record.rows import Row
 from orchestrator.study.params import derive, recorded_parts
 
+pytestmark = pytest.mark.timeout(900)
 STUDY = """
 name: spread
 data: digits

@@ -53,8 +53,9 @@ def simulate(  # noqa: PLR0917
         str,
         typer.Option(
             help="Replay these searchers, joined by commas: default, ehvi, tpe, gp, nsga2, "
-            "random, sobol, ehvi+asha, ehvi+moasha, ehvi+predictive or tpe+predictive. A class of "
-            "your own is `package.module:Class`; another Python interpreter runs it as "
+            "random, sobol, ehvi+asha, ehvi+moasha, ehvi+predictive, tpe+predictive, "
+            "default+promote, random+promote, ehvi+promote or tpe+promote. A class of your own is "
+            "`package.module:Class`; another Python interpreter runs it as "
             "`PYTHON:package.module:Class`."
         ),
     ] = "default,random,nsga2,tpe",

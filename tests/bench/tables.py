@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from orchestrator.report.table import number, table, text
 from orchestrator.search.replay import curves
 from orchestrator.search.replay.surrogate import surrogates
-from orchestrator.search.rungs import SMALLEST
+from orchestrator.search.stops.rungs import SMALLEST
 
 QUARTER = 0.25
 

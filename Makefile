@@ -50,7 +50,7 @@ tables: $(READY)
 		$(BIN)/isoflop run studies/tables/$$name.yaml && $(BIN)/isoflop table studies/tables/$$name.yaml \
 			--to studies/tables/$$name.parquet || exit; \
 	done
-	$(BIN)/python -m tests.bench.tables $(TABLES:%=studies/tables/%.parquet)
+	$(BIN)/python -m tests.bench.recorded $(TABLES:%=studies/tables/%.parquet)
 
 # The environment as it is now becomes the lock; a machine's own build of torch stays its own.
 lock: $(READY)

@@ -115,6 +115,11 @@ def test_a_sweep_that_is_watched_killed_and_resumed_is_the_sweep_it_would_be(
         watched.kill()
         stopped = reader.until("Interrupted")
         assert stopped["running"] == []
+        deadline = time.monotonic() + 60
+        while not stopped["board"]:  # the log's last lines may be read after the driver's death
+            assert time.monotonic() < deadline
+            stopped = reader.until("Interrupted")
+            time.sleep(0.1)
         assert stopped["board"] == 1
         before = settled(watched.folder)
         assert b"Interim: this board claims nothing" in get(port, "/board")

@@ -11,7 +11,7 @@ from orchestrator.search.replay import curves
 from orchestrator.search.replay.surrogate import surrogates
 from orchestrator.study.file import load
 from orchestrator.study.space import spaces
-from tests.bench.tables import Spread, whole_trials
+from tests.bench.recorded import Spread, whole_trials
 
 FOLDER = Path(__file__).parents[3] / "studies" / "tables"
 TABLES = sorted(FOLDER.glob("*.parquet"))

@@ -1,6 +1,6 @@
 """What tables of learning curves say about searches (docs/search.md).
 
-    python -m tests.bench.tables studies/tables/*.parquet
+    python -m tests.bench.recorded studies/tables/*.parquet
 
 Per method: standard deviations of the log error between seeds of one configuration, and between
 configurations; rank correlations with the last error of the error after a quarter of the epochs,

@@ -21,7 +21,7 @@ SMALL = """
 name: watched
 data: digits
 budgets: [0.3]
-recipe: {epochs: 4, batch_size: 64}
+recipe: {epochs: 24, batch_size: 64}
 resources: {concurrency: 2}
 methods:
   dense: {depth: 8, width: {choices: [0.25, 0.5]}}

@@ -19,9 +19,6 @@ from orchestrator.study.params import derive
 from orchestrator.study.sections import SearchPlan
 from orchestrator.study.space import Space
 
-FEW = 32
-"""Trials per method below which `auto` is gp: from there on it gains nothing over tpe, and it costs
-30 times as much at 16 trials and ever more after that (docs/search.md)."""
 MEMORY = 300
 """Trials that a sampler is shown, at most."""
 LEARNING = ("ehvi", "gp", "tpe")
@@ -68,9 +65,7 @@ def uninformed(space: Space, plan: SearchPlan) -> int | float:
 
 def sampler_of(plan: SearchPlan) -> str:
     """The sampler that a plan means."""
-    if plan.sampler != "auto":
-        return plan.sampler
-    return "gp" if plan.trials < FEW else "tpe"
+    return "ehvi" if plan.sampler == "auto" else plan.sampler
 
 
 def sampled(
@@ -80,12 +75,12 @@ def sampled(
     name = sampler_of(study.search)
     seed = derive(study, f"{space.search}/sampler", number)
     largest = study.cost.cap(study.budgets[-1])
-    shown = [] if name == "random" else _bounded(condensed(history, MEMORY), largest)
+    shown = [] if name == "random" else condensed(history, MEMORY)
     if name == "ehvi":
         return improving(space, shown, largest, np.random.default_rng(seed))
     sampler = SAMPLERS[name](seed, study.search.trials)
     memory = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
-    memory.add_trials(shown)
+    memory.add_trials(_bounded(shown, largest))
     return dict(memory.ask(dict(space.free)).params)
 
 

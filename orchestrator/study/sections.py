@@ -29,8 +29,7 @@ class SearchPlan(Strict):
     epochs, to within one trial. `trials` is then what the samplers expect, and the number of trials
     depends on the machine."""
     sampler: Literal["auto", "ehvi", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
-    """Sampler of configurations; `auto` is gp under 32 trials per method, and tpe for 32 or
-    more."""
+    """Sampler of configurations; `auto` is ehvi."""
     stop: Literal["none", "predictive", "promote"] = "none"
     """Whether trials are stopped early, so that other trials of the same method get their epochs.
     `predictive` stops trials that are unlikely to join the Pareto front. `promote` pauses each

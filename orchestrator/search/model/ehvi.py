@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import moocore
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
+from scipy.spatial.distance import cdist
 from scipy.special import ndtr
 
 from methods.values import Params, Scalar
+from orchestrator.record.trials import OVER
 from orchestrator.search.model.gaussian import Array, Cube, Process, learn
 from orchestrator.search.stops.rungs import SMALLEST
 from orchestrator.study.space import Space
@@ -24,6 +26,11 @@ CANDIDATES = 400
 """Drawn over the whole space, and as many around the front."""
 REACH = 0.15
 """Standard deviation of a step from a front member, in units of a parameter's range."""
+ROUNDS, LEADERS, STEPS = 3, 10, 300
+"""Rounds in which the best candidates so far, and steps from them, are the next candidates; each
+round's steps are half as long."""
+APART = 0.02
+"""Configurations are the same where no parameter differs by this part of its range."""
 BLOCK = 8
 """Length scales are fitted again after so many trials."""
 LEARNED, SHOWN = 100, 200
@@ -36,11 +43,12 @@ def improving(
     """Free parameters of highest expected gain; `budget` are the MACs above which nothing counts.
 
     Spread over the space where fewer than two trials of the history have values. Running trials
-    count as if they had ended as predicted (the Kriging believer of Ginsbourger et al., 2010).
+    count as if they had ended as predicted (the Kriging believer of Ginsbourger et al., 2010). Of
+    trials over the budget, which took no worker, the MACs are known, and learned from.
     """
     ended = [trial for trial in history if trial.state != TrialState.RUNNING]
-    settled = _data(space, condensed(ended[: len(ended) // BLOCK * BLOCK], LEARNED))
-    known = _data(space, condensed(ended, SHOWN))
+    settled = _data(space, condensed(ended[: len(ended) // BLOCK * BLOCK], LEARNED), budget)
+    known = _data(space, condensed(ended, SHOWN), budget)
     if len(known.params) < 2:
         return space.at(random.random(len(space.free)).tolist())
     if len(settled.params) < 2:
@@ -56,17 +64,22 @@ def improving(
     believed = accuracy.at(known.places)[0][:, 0]
     front = front_of(macs, believed, np.log(budget))
     middle = [known.params[i] for i in front] or known.params
+    points = np.column_stack([macs[front], np.exp(believed[front])])
+    corner = (float(np.log(budget)), float(np.exp(np.quantile(believed, 0.75))))
+
+    def gains(candidates: Array) -> Array:
+        where = Cube(space.free).snap(candidates)
+        mean, deviation = accuracy.at(where)
+        log_macs = cost.at(where)[0][:, 0]
+        gained = gain(log_macs, mean[:, 0], deviation[:, 0], front=points, corner=corner)
+        nearest = cdist(where, known.places, "chebyshev").min(axis=1)
+        return np.where(nearest < APART, -1.0, gained)  # those are tried or run
+
     candidates = _candidates(np.array([space.cube(params) for params in middle]), random)
-    where = Cube(space.free).snap(candidates)
-    mean, deviation = accuracy.at(where)
-    gains = gain(
-        cost.at(where)[0][:, 0],
-        mean[:, 0],
-        deviation[:, 0],
-        front=np.column_stack([macs[front], np.exp(believed[front])]),
-        corner=(float(np.log(budget)), float(np.exp(np.quantile(believed, 0.75)))),
-    )
-    return space.at(candidates[int(np.argmax(gains))].tolist())
+    for halvings in range(1, ROUNDS + 1):
+        best = candidates[np.argsort(-gains(candidates), kind="stable")[:LEADERS]]
+        candidates = _around(best, REACH / 2**halvings, random)
+    return space.at(candidates[int(np.argmax(gains(candidates)))].tolist())
 
 
 def condensed(history: Sequence[FrozenTrial], most: int) -> list[FrozenTrial]:
@@ -121,7 +134,18 @@ class _Data:
     places: Array
     outputs: Array
     """Log error and log MACs, one row per trial."""
+    dear: Array
+    """Places of the trials over the budget."""
+    dear_macs: Array
+    """Their log MACs, one column."""
     closed: Array
+
+    def rows(self, output: int) -> tuple[Array, Array]:
+        """Places and values of one output, a column: 0 is the log error, 1 are the log MACs."""
+        values = self.outputs[:, [output]]
+        if output == 0:
+            return self.places, values
+        return np.concatenate([self.places, self.dear]), np.concatenate([values, self.dear_macs])
 
     def believing(
         self, params: Sequence[Params], places: Array, log_errors: Array, log_macs: Array
@@ -131,24 +155,29 @@ class _Data:
             [*self.params, *params],
             np.concatenate([self.places, places]),
             np.concatenate([self.outputs, np.column_stack([log_errors, log_macs])]),
+            self.dear,
+            self.dear_macs,
             self.closed,
         )
 
 
-def _data(space: Space, history: Sequence[FrozenTrial]) -> _Data:
+def _data(space: Space, history: Sequence[FrozenTrial], budget: float) -> _Data:
     whole = [trial for trial in history if trial.state == TrialState.COMPLETE]
+    dear = [trial for trial in history if OVER in trial.user_attrs]
     cube = Cube(space.free)
     params = [trial.params for trial in whole]
     values = np.array([trial.values for trial in whole], float).reshape(-1, 2)
     outputs = np.log(np.maximum(values, [SMALLEST, 1.0]))
-    return _Data(params, cube.places(params), outputs, cube.closed)
+    dear_macs = np.log([budget * (1 + trial.user_attrs[OVER]) for trial in dear]).reshape(-1, 1)
+    dear_places = cube.places([trial.params for trial in dear])
+    return _Data(params, cube.places(params), outputs, dear_places, dear_macs, cube.closed)
 
 
 def _process(settled: _Data, known: _Data, output: int, *, noise: float) -> Process:
     """The process of one output; its scales were learned when the last block was full."""
-    inputs, values = settled.places, settled.outputs[:, [output]]
+    inputs, values = settled.rows(output)
     scales = _scales(inputs.tobytes(), values.tobytes(), settled.closed.tobytes(), noise)
-    return Process.of(known.places, known.outputs[:, [output]], known.closed, *scales)
+    return Process.of(*known.rows(output), known.closed, *scales)
 
 
 @functools.lru_cache(maxsize=64)
@@ -178,3 +207,10 @@ def _candidates(around: Array, random: np.random.Generator) -> Array:
     near = np.where(random.random((count, width)) < 0.5, moved, start)
     spread = random.random((count, width))
     return np.asarray(np.clip(np.concatenate([spread, near]), 0.0, 1.0 - 1e-9))
+
+
+def _around(best: Array, reach: float, random: np.random.Generator) -> Array:
+    """These places of the unit cube, the best first, and others a few coordinates away."""
+    start = best[random.integers(len(best), size=STEPS)]
+    step = random.normal(0.0, reach, start.shape) * (random.random(start.shape) < 0.5)
+    return np.asarray(np.clip(np.concatenate([best, start + step]), 0.0, 1.0 - 1e-9))

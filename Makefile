@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Modules are compiled once rather than by each process, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all lint docs bench bench-gpu bench-scale tables lock clean
+.PHONY: quickstart test test-all lint docs bench bench-gpu bench-scale races tables lock clean
 
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
@@ -41,6 +41,11 @@ bench-gpu: $(READY)
 TRIALS ?= 5000
 bench-scale: $(READY)
 	$(BIN)/python -m tests.bench.scale --trials $(TRIALS)
+
+# Races searchers on two of the recorded tables, and writes the rows and the figure of docs/races.md.
+races: $(READY)
+	$(BIN)/python -m tests.bench.races studies/tables/sums.parquet studies/tables/digits.parquet \
+		--page docs/races.md --figure docs/search.png $(RACES)
 
 # Records the tables that searches are compared on, and prints how good they are; TABLES="digits" for
 # some. An interrupted recording resumes.

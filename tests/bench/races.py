@@ -1,34 +1,42 @@
-"""The comparison of searches in docs/search.md, from a table of recorded curves.
+"""The comparison of searches in docs/races.md, from the tables of recorded curves.
 
     python -m tests.bench.peers install
-    python -m tests.bench.races curves.parquet --to docs/search.svg --replicates 20
+    python -m tests.bench.races studies/tables/sums.parquet studies/tables/digits.parquet
 
 Runs isoflop's searchers, Optuna's samplers alone, and the searchers of other tools, each of which
 has an environment of its own, with equal epochs and the same seeds. A peer whose environment is not
-installed is left out with a line.
+installed is left out with a line. What ran is kept by searcher: an interrupted comparison resumes.
 """
 
 import argparse
+import hashlib
+import itertools
+import json
 import os
+import shlex
 import sys
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from rich.console import Console
-from rich.table import Table as Grid
 
 from methods.errors import SearcherError
-from orchestrator.board.stats.intervals import summary
-from orchestrator.report.table import number, table
 from orchestrator.search.replay import curves, tournament
 from orchestrator.search.replay.searchers import Stock, named
 from orchestrator.search.replay.simulate import Searcher
-from orchestrator.search.replay.tournament import FRACTIONS, SHOWN, Standing
+from orchestrator.search.replay.tournament import Standing, Track
 from tests.bench.peers import ENVIRONMENTS, PEERS, python_of, searcher
+from tests.bench.perfect import Perfect
+from tests.bench.verdicts import PERFECT, Field, page
 
-OURS = "default,ehvi,ehvi+predictive,random,sobol"
+OURS = "random,sobol,default,default+promote,random+promote,default+predictive"
+KEPT = Path("build/races")
+ARRAYS = ("confirmed", "observed", "times", "timed")
 
 
 def nsga2(seed: int, trials: int) -> BaseSampler:
@@ -51,84 +59,128 @@ ALONE = {
 spread here, too: from trials over the budget TPE and GP learn nothing, and propose them again."""
 
 
-def chosen(names: str, peers: str, environments: Path, console: Console) -> list[Searcher]:
+def chosen(
+    names: str, peers: str, environments: Path, console: Console
+) -> list[tuple[str, Searcher]]:
     """Searchers by name, and those peers that are installed."""
-    found = named(names) if names else []
+    found = [(name, named(name)[0]) for name in names.split(",") if name]
     wanted = [*ALONE, *PEERS] if peers == "all" else [name for name in peers.split(",") if name]
     for name in wanted:
         if name in ALONE:
-            found.append(ALONE[name])
+            found.append((name, ALONE[name]))
         elif (python := python_of(name, environments)) is not None:
-            found.append(searcher(name, python))
+            found.append((name, searcher(name, python)))
         else:
             how = f"python -m tests.bench.peers install {name}"
             console.print(f"{name} is left out: `{how}` installs it", highlight=False)
     return found
 
 
-def paired(races: list[Standing], baseline: str) -> Grid | None:
-    """Differences from one searcher on the same seeds; None where it did not run."""
-    base = next((race for race in races if race.searcher == baseline), None)
-    if base is None:
-        return None
-    columns = [number(f"{100 * fraction:.0f} % of epochs", wrap=True) for fraction in SHOWN]
-    title = f"Paired difference from {baseline}, 95 % interval"
-    grid = table("searcher", *columns, title=title)
-    for race in races:
-        gains = [race.confirmed[:, i] - base.confirmed[:, i] for i in map(FRACTIONS.index, SHOWN)]
-        grid.add_row(race.searcher, *(cell(gain.tolist()) for gain in gains))
-    return grid
+@dataclass(frozen=True)
+class Setting:
+    """What all searchers of one comparison have in common."""
+
+    table: Path
+    trials: int
+    workers: int
+    replicates: int
+
+    @property
+    def title(self) -> str:
+        """As the page calls it."""
+        return f"{self.table.stem}, {self.trials} trials a method, {self.workers} at once"
+
+    def file(self, name: str, folder: Path) -> Path:
+        """Where the result of a searcher is kept: another table or search is another file."""
+        digest = hashlib.sha256(self.table.read_bytes()).hexdigest()[:8]
+        of = f"{self.table.stem}-{digest}-{self.trials}x{self.workers}x{self.replicates}"
+        return folder / of / f"{name}.json"
 
 
-def cell(gains: list[float]) -> str:
-    each = summary(gains)
-    if each.mean is None or each.hi is None:
-        return ""
-    return f"{each.mean:+.3f} ± {each.hi - each.mean:.3f}"
+def raced(setting: Setting, track: Track, name: str, each: Searcher, folder: Path) -> Standing:
+    """A searcher's replicates, from the folder if they are kept there.
+
+    Raises:
+        SearcherError: a searcher of others fails.
+    """
+    path = setting.file(name, folder)
+    if path.exists():
+        content = json.loads(path.read_text())
+        return Standing(**{**content, **{key: np.array(content[key]) for key in ARRAYS}})
+    sizes = {"workers": setting.workers, "trials": setting.trials}
+    standing = tournament.race(track, each, **sizes, seeds=range(setting.replicates))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lists = {key: getattr(standing, key).tolist() for key in ARRAYS}
+    path.write_text(json.dumps({**vars(standing), **lists}))
+    return standing
+
+
+def compared(
+    setting: Setting, searchers: Sequence[tuple[str, Searcher]], folder: Path, console: Console
+) -> dict[str, Standing]:
+    """The races of one setting, by searcher; one that fails is left out with a line."""
+    console.rule(setting.title)
+    track = Track.of(curves.read(setting.table))
+    races = {}
+    for name, each in [*searchers, (PERFECT, Perfect(track))]:
+        try:
+            races[name] = raced(setting, track, name, each, folder)
+        except SearcherError as error:
+            console.print(f"{each.name} is left out: {error}", highlight=False)
+            continue
+        console.print(tournament.line(races[name]), highlight=False)
+    if races:
+        console.print(tournament.standings(list(races.values())))
+    return races
+
+
+def repeated(words: Sequence[str]) -> str:
+    """The command that was given, without where it writes and keeps."""
+    skipped = ("--page", "--figure", "--keep", "--environments")
+    pairs = zip(words, ["", *words], strict=False)
+    left = [word for word, before in pairs if word not in skipped and before not in skipped]
+    return shlex.join(["python", "-m", "tests.bench.races", *left])
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers by commas."""
+    return [int(part) for part in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("table", type=Path)
-    parser.add_argument("--to", type=Path, default=Path("search.svg"))
+    parser.add_argument("table", type=Path, nargs="+")
     parser.add_argument(
         "--searchers", default=OURS, help="as `isoflop simulate --searcher` has them"
     )
     listed = ", ".join([*ALONE, *PEERS])
     parser.add_argument("--peers", default="all", help=f"all, or some of {listed}, by commas")
     parser.add_argument("--environments", type=Path, default=ENVIRONMENTS)
-    parser.add_argument("--replicates", type=int, default=10)
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--trials", type=int, default=48)
+    parser.add_argument("--replicates", type=int, default=20)
+    parser.add_argument("--workers", type=numbers, default=[2, 32])
+    parser.add_argument("--trials", type=numbers, default=[16, 48])
+    parser.add_argument("--keep", type=Path, default=KEPT, help="the results, by searcher")
+    parser.add_argument("--page", type=Path, default=None, help="write the results as Markdown")
+    parser.add_argument("--figure", type=Path, default=None, help="draw those of the first setting")
     asked = parser.parse_args()
     if unknown := set(asked.peers.split(",")) - {"all", "", *ALONE, *PEERS}:
         parser.error(f"no peer is called {min(unknown)!r}; the peers are {listed}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     console = Console(width=110)
     searchers = chosen(asked.searchers, asked.peers, asked.environments, console)
-    track = tournament.Track.of(curves.read(asked.table))
-    console.print(tournament.qualities(track))
-    races = []
-    seeds = range(asked.replicates)
-    for each in searchers:
-        try:
-            race = tournament.race(
-                track, each, workers=asked.workers, trials=asked.trials, seeds=seeds
-            )
-        except SearcherError as error:
-            console.print(f"{each.name} is left out: {error}", highlight=False)
-            continue
-        races.append(race)
-        console.print(tournament.line(race), highlight=False)
-    if not races:
+    fields = []
+    for table, trials, workers in itertools.product(asked.table, asked.trials, asked.workers):
+        setting = Setting(table, trials, workers, asked.replicates)
+        races = compared(setting, searchers, asked.keep, console)
+        if races:
+            fields.append(Field(setting.title, races))
+    if not fields:
         sys.exit(1)
-    console.print(tournament.standings(races))
-    if (grid := paired(races, "random")) is not None:
-        console.print(grid)
-    for race in races:
-        means = " ".join(f"{mean:.4f}" for mean in race.confirmed.mean(axis=0))
-        console.print(f"{race.searcher}: {means}", highlight=False, soft_wrap=True)
-    tournament.write_figure(races, asked.to)
+    if asked.figure:
+        tournament.write_figure(list(fields[0].races.values()), asked.figure)
+    if asked.page:
+        figure = asked.figure.name if asked.figure else ""
+        asked.page.write_text(page(fields, asked.replicates, repeated(sys.argv[1:]), figure))
 
 
 if __name__ == "__main__":

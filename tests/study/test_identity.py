@@ -22,7 +22,6 @@ HASHES = {
     "studies/claims/resrep.yaml": "c1fe75d5e3c6",
     "studies/claims/skipnet.yaml": "adb136b31aa3",
     "studies/claims/trails.yaml": "2634dad2068d",
-    "studies/curves.yaml": "819daeee41e6",
     "studies/imagenet.yaml": "fe946b06615e",
     "studies/latency.yaml": "ba29a20ae24a",
     "studies/quickstart.yaml": "fe56e6a51af8",

@@ -1,5 +1,6 @@
 """Searchers compared on one table: replicates, intervals, the terminal's tables, the figure."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -90,6 +91,8 @@ class Standing:
     """Simulated worker seconds per second of simulation."""
     elapsed: float
     """Simulated seconds per second of simulation."""
+    cpu: float
+    """Seconds of CPU time per search, those of a searcher's own process included."""
 
 
 def race(
@@ -101,6 +104,7 @@ def race(
         SearcherError: a searcher of others fails.
     """
     options = {"workers": workers, "trials": trials}
+    began = _cpu()
     try:
         traces = [
             simulate(track.table, track.surrogates, searcher, **options, seed=seed)
@@ -126,6 +130,7 @@ def race(
         sum(run.unknown for run in runs) / max(1, started),
         sum(trace.worked for trace in traces) / wall,
         sum(trace.seconds for trace in traces) / wall,
+        (_cpu() - began) / len(traces),
     )
 
 
@@ -189,6 +194,11 @@ def write_figure(searchers: Sequence[Standing], path: Path) -> None:
         path.write_bytes(content)
     except OSError as error:
         raise StorageError(f"{path} must be writable, but: {error.strerror}") from None
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _by_epochs(track: Track, trace: Trace, trials: int) -> Array:

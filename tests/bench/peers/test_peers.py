@@ -58,25 +58,24 @@ def test_races_run_the_peers_that_are_there(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     curves.write(synthetic(), tmp_path / "t.parquet")
     listed = ["--peers", "one-epoch,optuna-nsga2,broken,primo", "--environments"]
-    small = [
-        "--searchers",
-        "random",
-        "--replicates",
-        "2",
-        "--workers",
-        "2",
-        "--trials",
-        "4",
-        "--to",
-    ]
-    words = [tmp_path / "t.parquet", *listed, tmp_path, *small, tmp_path / "f.png"]
+    kept, page = tmp_path / "kept", tmp_path / "page.md"
+    small = ["--searchers=random", "--replicates=2", "--workers=2", "--trials=4", "--keep"]
+    words = [tmp_path / "t.parquet", *listed, tmp_path, *small, kept, "--page", page]
     monkeypatch.setattr(sys, "argv", ["races", *map(str, words)])
     races.main()
     said = " ".join(capsys.readouterr().out.split())
     assert "primo is left out: `python -m tests.bench.peers install primo` installs it" in said
     assert "broken is left out: the searcher broken must be installed" in said
-    assert re.search(r"Paired difference from random.* one epoch, then the front", said)
-    assert (tmp_path / "f.png").exists()
+    rows = {row.split("`")[1]: row for row in page.read_text().splitlines() if row[:3] == "| `"}
+    assert rows.keys() == {"random", "one-epoch", "optuna-nsga2", "perfect"}
+    assert "1.00 (1.00 to 1.00)" in rows["random"]
+    first = page.read_text()
+    assert "python -m tests.bench.races" in first
+    assert {file.stem for file in kept.rglob("*.json")} == rows.keys()
+    monkeypatch.setattr(tournament, "race", None)  # what is kept is not run again
+    monkeypatch.setattr(sys, "argv", [word.replace("broken,", "") for word in sys.argv])
+    races.main()
+    assert page.read_text().partition("###")[2] == first.partition("###")[2]
 
 
 def test_what_pip_cannot_install_is_one_line(

@@ -8,6 +8,8 @@ import pytest
 from methods.data.load import load as load_data
 from orchestrator.record.provenance import PACKAGES
 from orchestrator.search.replay import curves
+from orchestrator.search.replay.searchers import SEARCHERS
+from orchestrator.search.replay.simulate import simulate
 from orchestrator.search.replay.surrogate import surrogates
 from orchestrator.study.file import load
 from orchestrator.study.space import spaces
@@ -85,3 +87,16 @@ def test_the_table_of_known_difficulty_has_images_enough() -> None:
     assert data.difficulty is not None
     assert table.provenance.data is not None
     assert table.provenance.data.parts["validation"].images >= 2_000
+
+
+def test_a_search_begins_with_the_defaults_and_without_the_points_of_the_study(
+    table: curves.Table,
+) -> None:
+    one = {"dense": surrogates(table)["dense"]}
+    trace = simulate(table, one, SEARCHERS["random"], workers=2, trials=4, seed=0)
+    history, space = trace.history, table.space("dense")
+    points = table.study.search.points["dense"]
+    assert len(points) >= 3
+    tried = [dict(history.trial("dense", n).params) for n in range(history.numbers("dense"))]
+    assert tried[0] == space.defaults()
+    assert not any({**space.defaults(), **point} in tried for point in points)

@@ -60,7 +60,7 @@ def isoflop(
         (["train", "dense", "--device", "tpu"], "--device must be one of cpu"),
         (["board", "quickstart", "--mlflow", "sqlite:///nowhere.db"], "nowhere.db"),
         (["run", "nowhere.yaml"], "there is none at nowhere.yaml"),
-        (["run", "quikstart"], "did you mean 'quickstart'? valid: cifar10, cifar100, curves, "),
+        (["run", "quikstart"], "did you mean 'quickstart'? valid: cifar10, cifar100, "),
         (["submit", "quickstart", "--cluster", "gpus"], "did you mean 'gpu'? valid: gpu, local"),
         (["plan", "nowhere.yaml"], "there is none at nowhere.yaml"),
         (["methods", "dens"], "did you mean 'dense'?"),

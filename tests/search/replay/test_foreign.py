@@ -81,7 +81,8 @@ def test_the_command_of_the_page_compares_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    curves.write(synthetic(), folder / "curves.parquet")
+    (folder / "studies" / "tables").mkdir(parents=True)
+    curves.write(synthetic(), folder / "studies" / "tables" / "sums.parquet")
     (line,) = re.findall(r"(?m)^isoflop (simulate .*mine:Mine.*)$", PAGE.read_text())
     Path("page.py").rename("mine.py")
     with pytest.raises(SystemExit, match="0"):

@@ -17,17 +17,17 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler
 from rich.console import Console
 
 from methods.errors import SearcherError
 from orchestrator.search.replay import curves, tournament
-from orchestrator.search.replay.searchers import Stock, named
+from orchestrator.search.replay.searchers import STOCK, Stock, named
 from orchestrator.search.replay.simulate import Searcher
 from orchestrator.search.replay.tournament import Standing, Track
 from tests.bench.peers import ENVIRONMENTS, PEERS, python_of, searcher
@@ -39,20 +39,16 @@ KEPT = Path("build/races")
 ARRAYS = ("confirmed", "observed", "times", "timed")
 
 
-def nsga2(seed: int, trials: int) -> BaseSampler:
-    """Four generations at least: Optuna's fifty a generation would be random in short searches."""
-    return NSGAIISampler(seed=seed, population_size=min(50, max(4, trials // 4)))
-
-
 def gp(seed: int, _trials: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return GPSampler(seed=seed)
 
 
+OPTUNA = {stock.name: stock for stock in STOCK}
 ALONE = {
-    "optuna-tpe": Stock("TPE (Optuna alone)", lambda seed, _: TPESampler(seed=seed), "tpe"),
-    "optuna-nsga2": Stock("NSGA-II (Optuna alone)", nsga2, "nsga2"),
+    "optuna-tpe": replace(OPTUNA["tpe"], name="TPE (Optuna alone)", sampler="tpe"),
+    "optuna-nsga2": replace(OPTUNA["nsga2"], name="NSGA-II (Optuna alone)", sampler="nsga2"),
     "optuna-gp": Stock("GP (Optuna alone)", gp, "gp"),
 }
 """Optuna's samplers with its own settings, by its ask and tell. What a sweep spreads evenly is

@@ -110,14 +110,18 @@ class Projection:
         self._store = None
 
     def advance(self) -> None:
-        """Writes what the log has gained.
+        """Writes what the log holds now; what it gains meanwhile is left to the next pass.
+
+        A pass that followed the log to its end would, beside short trials, never find it, and
+        write a few trials at a time.
 
         Raises:
             Exception: the store did not take it, and may later.
         """
         if self._store is None:
             self._recall()
-        while self._slice():
+        goal = self._log.stat().st_size
+        while self.offset < goal and self._slice():
             pass
 
     def _slice(self) -> bool:

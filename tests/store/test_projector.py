@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mirrored import STUDY, agrees, events, forked, logged, runs
@@ -16,6 +17,7 @@ from methods.errors import StorageError
 from orchestrator import store
 from orchestrator.record.events import decode
 from orchestrator.record.log import Log
+from orchestrator.store import mirror
 
 
 def test_the_projector_follows_the_log_and_is_started_again(tmp_path: Path, uri: str) -> None:
@@ -50,6 +52,34 @@ def test_the_projector_follows_the_log_and_is_started_again(tmp_path: Path, uri:
     log.append(decode(lines[-1]))
     log.close()
     store.project(tmp_path / "wal.jsonl", uri, STUDY)
+    agrees(uri, lines)
+
+
+def test_a_pass_leaves_what_comes_meanwhile_to_the_next(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would never end beside short trials, and write them a few at a time."""
+    lines = events()
+    first = next(n for n, line in enumerate(lines) if line["event"] == "end") + 1
+    path = logged(tmp_path, lines[:first])
+    store.claim(uri, STUDY, "ab12")
+    log, write = Log(path), mirror.write_whole
+    coming = iter([lines[first:]])
+
+    def slowly(*arguments: Any) -> list[str]:
+        for line in next(coming, []):
+            log.append(decode(line))
+        return write(*arguments)
+
+    monkeypatch.setattr(mirror, "write_whole", slowly)
+    held = path.stat().st_size
+    projection = mirror.Projection(path, uri, STUDY)
+    projection.advance()
+    assert projection.offset == held < path.stat().st_size
+    trials = [run.data.tags["key"] for run in runs(uri) if "trial" in run.data.tags]
+    assert trials == ["dense-00000"]
+    projection.advance()
+    log.close()
     agrees(uri, lines)
 
 

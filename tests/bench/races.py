@@ -30,11 +30,12 @@ from orchestrator.search.replay import curves, tournament
 from orchestrator.search.replay.searchers import STOCK, Stock, named
 from orchestrator.search.replay.simulate import Searcher
 from orchestrator.search.replay.tournament import Standing, Track
+from tests.bench.ideas import IDEAS
 from tests.bench.peers import ENVIRONMENTS, PEERS, python_of, searcher
 from tests.bench.perfect import Perfect
 from tests.bench.verdicts import PERFECT, Field, page
 
-OURS = "random,sobol,default,default+promote,random+promote,default+predictive"
+OURS = "random,sobol,default,prior,shared,default+promote,random+promote"
 KEPT = Path("build/races")
 ARRAYS = ("confirmed", "observed", "times", "timed")
 
@@ -59,7 +60,7 @@ def chosen(
     names: str, peers: str, environments: Path, console: Console
 ) -> list[tuple[str, Searcher]]:
     """Searchers by name, and those peers that are installed."""
-    found = [(name, named(name)[0]) for name in names.split(",") if name]
+    found = [(name, IDEAS.get(name) or named(name)[0]) for name in names.split(",") if name]
     wanted = [*ALONE, *PEERS] if peers == "all" else [name for name in peers.split(",") if name]
     for name in wanted:
         if name in ALONE:
@@ -147,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("table", type=Path, nargs="+")
     parser.add_argument(
-        "--searchers", default=OURS, help="as `isoflop simulate --searcher` has them"
+        "--searchers", default=OURS, help="as `isoflop simulate` has them, or prior, shared"
     )
     listed = ", ".join([*ALONE, *PEERS])
     parser.add_argument("--peers", default="all", help=f"all, or some of {listed}, by commas")

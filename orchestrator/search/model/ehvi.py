@@ -9,6 +9,7 @@ configuration nearly without noise, so the expectation is over the error alone, 
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import moocore
 import numpy as np
@@ -42,43 +43,87 @@ def improving(
 ) -> dict[str, Scalar]:
     """Free parameters of highest expected gain; `budget` are the MACs above which nothing counts.
 
-    Spread over the space where fewer than two trials of the history have values. Running trials
-    count as if they had ended as predicted (the Kriging believer of Ginsbourger et al., 2010). Of
-    trials over the budget, which took no worker, the MACs are known, and learned from.
+    Spread over the space where fewer than two trials of the history have values.
     """
-    ended = [trial for trial in history if trial.state != TrialState.RUNNING]
-    settled = _data(space, condensed(ended[: len(ended) // BLOCK * BLOCK], LEARNED), budget)
-    known = _data(space, condensed(ended, SHOWN), budget)
-    if len(known.params) < 2:
+    beliefs = Beliefs.of(space, history, budget)
+    if beliefs is None:
         return space.at(random.random(len(space.free)).tolist())
-    if len(settled.params) < 2:
-        settled = known
-    accuracy = _process(settled, known, 0, noise=0.1)
-    cost = _process(settled, known, 1, noise=1e-3)
-    if running := [trial.params for trial in history if trial.state == TrialState.RUNNING]:
-        places = Cube(space.free).places(running)
-        known = known.believing(running, places, accuracy.at(places)[0], cost.at(places)[0])
+    return best(space, beliefs, random)
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What a history says of every configuration of a space.
+
+    Running trials count as if they had ended as predicted (the Kriging believer of Ginsbourger et
+    al., 2010). Of trials over the budget, which took no worker, the MACs are known, and learned
+    from.
+    """
+
+    known: "Data"
+    accuracy: Process
+    cost: Process
+    limit: float
+    """Log MACs of the largest budget."""
+
+    @classmethod
+    def of(cls, space: Space, history: Sequence[FrozenTrial], budget: float) -> Self | None:
+        """None where fewer than two trials have values."""
+        ended = [trial for trial in history if trial.state != TrialState.RUNNING]
+        settled = _data(space, condensed(ended[: len(ended) // BLOCK * BLOCK], LEARNED), budget)
+        known = _data(space, condensed(ended, SHOWN), budget)
+        if len(known.params) < 2:
+            return None
+        if len(settled.params) < 2:
+            settled = known
         accuracy = _process(settled, known, 0, noise=0.1)
         cost = _process(settled, known, 1, noise=1e-3)
-    macs = known.outputs[:, 1]
-    believed = accuracy.at(known.places)[0][:, 0]
-    front = front_of(macs, believed, np.log(budget))
-    middle = [known.params[i] for i in front] or known.params
-    points = np.column_stack([macs[front], np.exp(believed[front])])
-    corner = (float(np.log(budget)), float(np.exp(np.quantile(believed, 0.75))))
+        if running := [trial.params for trial in history if trial.state == TrialState.RUNNING]:
+            places = Cube(space.free).places(running)
+            known = known.believing(running, places, accuracy.at(places)[0], cost.at(places)[0])
+            accuracy = _process(settled, known, 0, noise=0.1)
+            cost = _process(settled, known, 1, noise=1e-3)
+        return cls(known, accuracy, cost, float(np.log(budget)))
+
+    @functools.cached_property
+    def believed(self) -> Array:
+        """Log errors of the known trials without noise."""
+        return self.log_errors(self.known.places)[0]
+
+    @functools.cached_property
+    def front(self) -> list[int]:
+        """The known trials that no other dominates, by rising MACs."""
+        return front_of(self.known.outputs[:, 1], self.believed, self.limit)
+
+    def log_errors(self, places: Array) -> tuple[Array, Array]:
+        """Means and standard deviations at places in the coordinates of `Cube`, one a row."""
+        mean, deviation = self.accuracy.at(places)
+        return mean[:, 0], deviation[:, 0]
+
+    def gains(self, places: Array) -> Array:
+        """Expected gains of hypervolume at such places; below 0 where a trial was or is."""
+        front, macs = self.front, self.known.outputs[:, 1]
+        gained = gain(
+            self.cost.at(places)[0][:, 0],
+            *self.log_errors(places),
+            front=np.column_stack([macs[front], np.exp(self.believed[front])]),
+            corner=(self.limit, float(np.exp(np.quantile(self.believed, 0.75)))),
+        )
+        nearest = cdist(places, self.known.places, "chebyshev").min(axis=1)
+        return np.where(nearest < APART, -1.0, gained)
+
+
+def best(space: Space, beliefs: Beliefs, random: np.random.Generator) -> dict[str, Scalar]:
+    """Free parameters of highest expected gain."""
 
     def gains(candidates: Array) -> Array:
-        where = Cube(space.free).snap(candidates)
-        mean, deviation = accuracy.at(where)
-        log_macs = cost.at(where)[0][:, 0]
-        gained = gain(log_macs, mean[:, 0], deviation[:, 0], front=points, corner=corner)
-        nearest = cdist(where, known.places, "chebyshev").min(axis=1)
-        return np.where(nearest < APART, -1.0, gained)  # those are tried or run
+        return beliefs.gains(Cube(space.free).snap(candidates))
 
+    middle = [beliefs.known.params[i] for i in beliefs.front] or beliefs.known.params
     candidates = _candidates(np.array([space.cube(params) for params in middle]), random)
     for halvings in range(1, ROUNDS + 1):
-        best = candidates[np.argsort(-gains(candidates), kind="stable")[:LEADERS]]
-        candidates = _around(best, REACH / 2**halvings, random)
+        leaders = candidates[np.argsort(-gains(candidates), kind="stable")[:LEADERS]]
+        candidates = _around(leaders, REACH / 2**halvings, random)
     return space.at(candidates[int(np.argmax(gains(candidates)))].tolist())
 
 
@@ -129,7 +174,9 @@ def gain(
 
 
 @dataclass(frozen=True)
-class _Data:
+class Data:
+    """The trials of a history that processes are fitted to."""
+
     params: Sequence[Params]
     places: Array
     outputs: Array
@@ -149,9 +196,9 @@ class _Data:
 
     def believing(
         self, params: Sequence[Params], places: Array, log_errors: Array, log_macs: Array
-    ) -> "_Data":
+    ) -> "Data":
         """With further trials as if they had ended as predicted."""
-        return _Data(
+        return Data(
             [*self.params, *params],
             np.concatenate([self.places, places]),
             np.concatenate([self.outputs, np.column_stack([log_errors, log_macs])]),
@@ -161,7 +208,7 @@ class _Data:
         )
 
 
-def _data(space: Space, history: Sequence[FrozenTrial], budget: float) -> _Data:
+def _data(space: Space, history: Sequence[FrozenTrial], budget: float) -> Data:
     whole = [trial for trial in history if trial.state == TrialState.COMPLETE]
     dear = [trial for trial in history if OVER in trial.user_attrs]
     cube = Cube(space.free)
@@ -170,10 +217,10 @@ def _data(space: Space, history: Sequence[FrozenTrial], budget: float) -> _Data:
     outputs = np.log(np.maximum(values, [SMALLEST, 1.0]))
     dear_macs = np.log([budget * (1 + trial.user_attrs[OVER]) for trial in dear]).reshape(-1, 1)
     dear_places = cube.places([trial.params for trial in dear])
-    return _Data(params, cube.places(params), outputs, dear_places, dear_macs, cube.closed)
+    return Data(params, cube.places(params), outputs, dear_places, dear_macs, cube.closed)
 
 
-def _process(settled: _Data, known: _Data, output: int, *, noise: float) -> Process:
+def _process(settled: Data, known: Data, output: int, *, noise: float) -> Process:
     """The process of one output; its scales were learned when the last block was full."""
     inputs, values = settled.rows(output)
     scales = _scales(inputs.tobytes(), values.tobytes(), settled.closed.tobytes(), noise)

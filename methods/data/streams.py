@@ -1,12 +1,12 @@
 """Pixels of splits that are too large to be held: read from a cache, or decoded batch by batch."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from methods.data.decoding import cache, workers
 from methods.data.parts import Part
@@ -38,34 +38,22 @@ class Streamed:
         return 1
 
     def each(self, batches: Sequence[Rows]) -> Iterator[SomePixels]:
-        """See `Store.each`; a pass over several batches has all images decoded once, if it can."""
+        """See `Store.each`; a pass over several batches has each image decoded once, if it can."""
         index = [self.index[rows.numpy()] for rows in batches]
-        if len(index) == 1:
-            pixels = self._cached(fill=False)
-            yield torch.from_numpy(self.part.pixels(*index) if pixels is None else pixels[index[0]])
+        fill = len(index) > 1
+        if self.key is None:
+            yield from self._ahead(self._decode, index, 0)
             return
-        yield from self._ahead(index, max((len(rows) for rows in index), default=1))
+        with contextlib.closing(cache.Cached(self.part, self.key, fill=fill)) as cached:
+            count = workers.processes(cached.lacks(np.concatenate(index))) if fill else 0
+            yield from self._ahead(cached.take, index, count)
 
-    def _ahead(self, index: Sequence[workers.Rows], largest: int) -> Iterator[SomePixels]:
-        pixels = self._cached(fill=True)
-        if pixels is None and self.key is not None:
-            count = workers.processes(sum(len(rows) for rows in index))
-            if count:
-                return workers.decoded(self.part, index, largest, workers=count, pin=self.pin)
-        take = partial(_decode, self.part) if pixels is None else partial(_copy, pixels)
-        return workers.threaded(take, self.part.shape, index, largest, pin=self.pin)
+    def _ahead(
+        self, take: workers.Take, index: Sequence[workers.Rows], count: int
+    ) -> Iterator[SomePixels]:
+        largest = max((len(rows) for rows in index), default=1)
+        shape = self.part.shape
+        return workers.ahead(take, shape, index, largest, workers=count, pin=self.pin)
 
-    def _cached(self, *, fill: bool) -> cache.Decoded | None:
-        return None if self.key is None else cache.pixels(self.part, self.key, fill=fill)
-
-
-def _decode(
-    part: Part, rows: workers.Rows, out: UInt8[np.ndarray, "_ height width channels"]
-) -> None:
-    out[:] = part.pixels(rows)
-
-
-def _copy(
-    pixels: cache.Decoded, rows: workers.Rows, out: UInt8[np.ndarray, "_ height width channels"]
-) -> None:
-    np.take(pixels, rows, axis=0, out=out, mode="clip")  # which waits for the disk without the GIL
+    def _decode(self, rows: workers.Rows, out: cache.Images) -> None:
+        out[:] = self.part.pixels(rows)

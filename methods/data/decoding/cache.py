@@ -1,13 +1,13 @@
 """Pixels that are decoded once: a file of bytes in the user's cache, which is mapped into memory.
 
-All processes of a machine that want the pixels of a part decode them together, block by block. A
-block is claimed by a lock that the system lets go of when a process dies, and marked once its bytes
-are written; so a kill loses the blocks that were being decoded, and nothing else. A file gets its
-name when it is whole.
+A pass takes from the file what is there, decodes the rest as it comes to it, and writes it there: a
+training step waits for its own images alone. All processes of a machine that want the pixels of a
+part share one file. An image is marked once its bytes are written, so a kill loses the images that
+were being decoded, and nothing else; processes that decode the same one write the same bytes. The
+file gets its name when it is whole.
 """
 
 import contextlib
-import fcntl
 import functools
 import logging
 import math
@@ -15,15 +15,15 @@ import os
 import platform
 import shutil
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from jaxtyping import UInt8
 
-from methods.data.decoding import workers
 from methods.data.decoding.workers import Rows
 from methods.data.parts import Part
 from methods.errors import DataError
@@ -34,9 +34,6 @@ LIMIT = "ISOFLOP_CACHE_GIB"
 SHARE = 0.5
 """The fraction of the free disk that the pixels of a part may take."""
 
-BLOCK_BYTES = 8 << 20
-"""Pixels that are claimed, decoded and marked together; one image at least."""
-
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 """What Linux calls this start of the machine: of one that crashed, written bytes may be lost."""
 
@@ -46,7 +43,7 @@ BOOT_ID = (8, 4, 4, 4, 12)
 OLD = 3600.0
 """Seconds without a write after which a file of another start of the machine is not in use."""
 
-Decoded = UInt8[np.ndarray, "samples height width channels"]
+Images = UInt8[np.ndarray, "_ height width channels"]
 
 _log = logging.getLogger(__name__)
 _streamed: set[Path] = set()
@@ -59,23 +56,65 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "isoflop" / "data"
 
 
-def pixels(part: Part, key: str, *, fill: bool) -> Decoded | None:
-    """All pixels of a part, which this key tells from others, as the cache has them.
+class Cached:
+    """The pixels of a part, which a key tells from all others: read where the cache has them.
 
-    What it lacks is decoded on request, beside others that do so. None where they are not there, or
-    there is no room for them, which is logged.
+    The others are decoded into the file, if it is begun. `fill` begins it, unless there is no room
+    for all, which is logged. It may be used in a forked process, too, and is to be closed.
 
     Raises:
-        DataError: an image that cannot be read, or a limit that is no number.
+        DataError: a limit that is no number.
     """
-    file = _File(folder() / f"{key}.pixels", len(part.labels), part.shape)
-    try:
-        if fill and not file.whole and file.path not in _streamed:
-            _fill(file, part)
-        return file.mapped() if file.whole else None
-    except OSError as error:
-        _stream(file, f"none can be written: {error.strerror or error}")
-        return None
+
+    def __init__(self, part: Part, key: str, *, fill: bool) -> None:
+        self._part = part
+        self._file = _File(folder() / f"{key}.pixels", len(part.labels), part.shape)
+        self._filling: _Filling | None = None
+        self._whole: Images | None = None
+        try:
+            wanted = fill or self._file.aside.exists()
+            if wanted and not self._file.whole and self._file.path not in _streamed:
+                self._filling = _begun(self._file)
+            if self._file.whole:
+                self._whole = self._file.mapped(self._file.path)
+        except OSError as error:
+            _stream(self._file, f"none can be written: {error.strerror or error}")
+
+    def lacks(self, rows: Rows) -> int:
+        """How many of these need decoding."""
+        return 0 if self._whole is not None else int((~self._there(rows)).sum())
+
+    def take(self, rows: Rows, out: Images) -> None:
+        """Writes the pixels of some rows to `out`.
+
+        Raises:
+            DataError: an image that cannot be read.
+        """
+        if self._whole is not None:
+            _copy(self._whole, rows, out)
+            return
+        there = self._there(rows)
+        if self._filling is not None and there.all():
+            _copy(self._filling.pixels, rows, out)
+            return
+        made = self._part.pixels(rows[~there])
+        out[~there] = made
+        if self._filling is not None:
+            out[there] = self._filling.pixels[rows[there]]
+            self._filling.write(rows[~there], made)
+
+    def close(self) -> None:
+        """Ends a pass: a file that is whole gets its name."""
+        if self._filling is not None:
+            self._filling.close()
+
+    def _there(self, rows: Rows) -> np.ndarray:
+        nowhere = np.zeros(len(rows), bool)
+        return nowhere if self._filling is None else self._filling.marked()[rows]
+
+
+def _copy(pixels: Images, rows: Rows, out: Images) -> None:
+    np.take(pixels, rows, axis=0, out=out, mode="clip")  # which waits for the disk without the GIL
 
 
 @dataclass(frozen=True)
@@ -95,14 +134,6 @@ class _File:
         return self.samples * self.image
 
     @property
-    def block(self) -> int:
-        return max(1, BLOCK_BYTES // self.image)
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.samples // self.block)
-
-    @property
     def whole(self) -> bool:
         try:
             return self.path.stat().st_size == self.bytes
@@ -116,90 +147,65 @@ class _File:
         return self.path.with_name(f".{self.path.stem}-{platform.node()}-{boot}.part")
 
     @property
-    def rows(self) -> Iterator[tuple[int, Rows]]:
-        """Each block, by number, and the rows in it."""
-        every = np.arange(self.samples)
-        return ((n, every[n * self.block : (n + 1) * self.block]) for n in range(self.blocks))
-
-    def mapped(self) -> Decoded:
-        return np.asarray(np.memmap(self.path, np.uint8, "r", shape=(self.samples, *self.shape)))
-
-
-class _Locks:
-    """Locks of this process on the bytes of a file; a process that dies has none."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-
-    def close(self) -> None:
-        os.close(self._file)
-
-    def take(self, number: int, *, wait: bool = False) -> bool:
-        """Whether this process has the lock now."""
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
-
-    def leave(self, number: int) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
+    def marks(self) -> Path:
+        """A byte for each image: 1 once it is there."""
+        return self.aside.with_suffix(".marks")
 
     @contextlib.contextmanager
-    def held(self, number: int) -> Iterator[None]:
-        self.take(number, wait=True)
-        try:
+    def locked(self) -> Iterator[None]:
+        """While the file is begun, and while it gets its name."""
+        place = self.aside.with_suffix(".lock")
+        with FileLock(place):
             yield
-        finally:
-            self.leave(number)
+            if self.whole or not self.aside.exists():
+                place.unlink(missing_ok=True)
+
+    def mapped(self, place: Path) -> Images:
+        return np.asarray(np.memmap(place, np.uint8, "r", shape=(self.samples, *self.shape)))
 
 
-class _Filling:
-    """The file that is being filled, open; for each of its blocks a mark that it is there."""
+class _Filling(NamedTuple):
+    """The file that is being filled, open."""
 
-    def __init__(self, file: _File, locks: _Locks) -> None:
-        self.file, self.locks = file, locks
-        self.marked = file.aside.with_suffix(".marks")
-        self._pixels = os.open(file.aside, os.O_RDWR | os.O_CREAT, 0o600)
-        self._marks = os.open(self.marked, os.O_RDWR | os.O_CREAT, 0o600)
-        os.posix_fallocate(self._pixels, 0, file.bytes)
+    file: _File
+    pixels: Images
+    descriptors: tuple[int, int]
+    """Of its pixels, and of its marks."""
+
+    def marked(self) -> np.ndarray:
+        """Whether each image is there. It is read anew: who sees a mark sees the pixels, too."""
+        return np.frombuffer(os.pread(self.descriptors[1], self.file.samples, 0), bool)
+
+    def write(self, rows: Rows, content: Images) -> None:
+        """Stores images that were decoded; those that cannot be written are decoded again."""
+        pixels, marks = self.descriptors
+        with contextlib.suppress(OSError):
+            for row, image in zip(rows.tolist(), content, strict=True):
+                place, left = row * self.file.image, image.tobytes()
+                while left:
+                    done = os.pwrite(pixels, left, place)
+                    place, left = place + done, left[done:]
+            if not BOOT.exists():  # a crash of the machine would go unseen
+                os.fsync(pixels)
+            for row in rows.tolist():
+                os.pwrite(marks, b"\1", row)
 
     def close(self) -> None:
-        os.close(self._pixels)
-        os.close(self._marks)
-
-    def has(self, block: int) -> bool:
-        return os.pread(self._marks, 1, block) == b"\1"
-
-    def claim(self, block: int, *, wait: bool) -> bool:
-        """Whether the block is this process's to decode."""
-        if self.has(block) or not self.locks.take(block + 1, wait=wait):
-            return False
-        if self.has(block):
-            self.locks.leave(block + 1)
-            return False
-        return True
-
-    def write(self, block: int, content: UInt8[np.ndarray, "_ height width channels"]) -> None:
-        """Stores a block that was claimed."""
-        place, left = block * self.file.block * self.file.image, content.tobytes()
-        while left:
-            done = os.pwrite(self._pixels, left, place)
-            place, left = place + done, left[done:]
-        if not BOOT.exists():  # a crash of the machine would go unseen
-            os.fsync(self._pixels)
-        os.pwrite(self._marks, b"\1", block)
-        self.locks.leave(block + 1)
-
-    def finish(self) -> None:
-        """Gives the file its name."""
-        os.fsync(self._pixels)
-        self.file.aside.rename(self.file.path)
-        self.marked.unlink()
+        """Gives the file its name, if it is whole; who deleted it meanwhile has it decoded anew."""
+        pixels, marks = self.descriptors
+        with contextlib.suppress(OSError):
+            if self.marked().all() and not self.file.whole:
+                with self.file.locked():
+                    if not self.file.whole:
+                        os.fsync(pixels)
+                        self.file.aside.rename(self.file.path)
+                        self.file.marks.unlink()
+        os.close(pixels)
+        os.close(marks)
 
 
-def _fill(file: _File, part: Part) -> None:
-    """Decodes what is not there yet.
+def _begun(file: _File) -> _Filling | None:
+    """The file that is to be filled; None where it is whole by now, or finds no room.
 
     Raises:
         OSError: it cannot be written.
@@ -210,44 +216,18 @@ def _fill(file: _File, part: Part) -> None:
         with contextlib.suppress(FileNotFoundError):
             if left.stem != file.aside.stem and time.time() - left.stat().st_mtime > OLD:
                 left.unlink()  # of this machine before it was started anew
-    with contextlib.ExitStack() as stack:
-        locks = _Locks(file.aside.with_suffix(".lock"))
-        stack.callback(locks.close)
-        with locks.held(0):
-            if file.whole or not _has_room(file):
-                return
-            file.path.unlink(missing_ok=True)  # of another size
-            filling = _Filling(file, locks)
-            stack.callback(filling.close)
-        _log.info("%d images are decoded once, to %s", file.samples, file.path)
-        _decode(filling, part)
-        with locks.held(0):
-            if not file.whole and all(map(filling.has, range(file.blocks))):
-                filling.finish()
-        file.aside.with_suffix(".lock").unlink(missing_ok=True)
-
-
-def _decode(filling: _Filling, part: Part) -> None:
-    """Decodes the blocks that no other process has, and at last those that one left undone."""
-    claimed: deque[int] = deque()
-
-    def claims() -> Iterator[Rows]:
-        for block, rows in filling.file.rows:
-            if filling.claim(block, wait=False):
-                claimed.append(block)
-                yield rows
-
-    count = workers.processes(filling.file.samples)
-    decoded = (
-        workers.decoded(part, claims(), filling.file.block, workers=count)
-        if count
-        else (part.pixels(rows) for rows in claims())
-    )
-    for content in decoded:
-        filling.write(claimed.popleft(), np.asarray(content))
-    for block, rows in filling.file.rows:
-        if filling.claim(block, wait=True):
-            filling.write(block, part.pixels(rows))
+    with file.locked():
+        if file.whole or not _has_room(file):
+            return None
+        file.path.unlink(missing_ok=True)  # of another size
+        if not file.aside.exists():
+            _log.info("%d images are decoded once, to %s", file.samples, file.path)
+        pixels, marks = (
+            os.open(place, os.O_RDWR | os.O_CREAT, 0o600) for place in (file.aside, file.marks)
+        )
+        for descriptor, size in ((pixels, file.bytes), (marks, file.samples)):
+            os.posix_fallocate(descriptor, 0, size)
+        return _Filling(file, file.mapped(file.aside), (pixels, marks))
 
 
 def _has_room(file: _File) -> bool:

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 
-from methods.data.parts import Part
 from methods.data.splits import SomePixels
 from methods.errors import DataError
 
@@ -44,10 +43,16 @@ Take = Callable[[Rows, UInt8[np.ndarray, "_ height width channels"]], object]
 Wait = Callable[[], SomePixels]
 
 
-def decoded(
-    part: Part, batches: Iterable[Rows], largest: int, *, workers: int, pin: bool = False
+def ahead(
+    take: Take,
+    shape: tuple[int, int, int],
+    batches: Iterable[Rows],
+    largest: int,
+    *,
+    workers: int,
+    pin: bool = False,
 ) -> Iterator[SomePixels]:
-    """The pixels of each batch of rows in turn, made ahead by so many processes.
+    """The pixels of each batch of rows in turn, made ahead by so many processes, or by a thread.
 
     `largest` is the number of rows in the largest batch. Batches are pinned, if wanted, so that
     they move to a GPU beside its work.
@@ -55,22 +60,25 @@ def decoded(
     Raises:
         DataError: an image that cannot be read, or a worker that died.
     """
-    size = largest * int(np.prod(part.shape))
+    if not workers:
+        yield from _threaded(take, shape, batches, largest, pin=pin)
+        return
+    size = largest * int(np.prod(shape))
     room = max(1, AHEAD_BYTES // max(1, size))
     piece = max(1, min(PIECE, PIECE_BYTES * largest // max(1, size)))
     slots = np.frombuffer(mmap.mmap(-1, max(1, room * size)), np.uint8)
-    slots = slots.reshape(room, largest, *part.shape)
+    slots = slots.reshape(room, largest, *shape)
     pool = ProcessPoolExecutor(
         workers,
         multiprocessing.get_context("fork"),
         initializer=_begin,
-        initargs=(part, slots, os.getpid()),
+        initargs=(take, slots, os.getpid()),
     )
 
     def start(number: int, rows: Rows) -> Wait:
         slot = number % room
         pieces = [
-            pool.submit(_decode, slot, first, rows[first : first + piece])
+            pool.submit(_make, slot, first, rows[first : first + piece])
             for first in range(0, len(rows), piece)
         ]
         return lambda: _taken(pieces, slots[slot, : len(rows)], pin=pin)
@@ -78,10 +86,9 @@ def decoded(
     yield from _in_turn(pool, itertools.starmap(start, enumerate(batches)), room)
 
 
-def threaded(
+def _threaded(
     take: Take, shape: tuple[int, int, int], batches: Iterable[Rows], largest: int, *, pin: bool
 ) -> Iterator[SomePixels]:
-    """The pixels of each batch of rows in turn, made ahead by one thread."""
     room = max(1, AHEAD_BYTES // max(1, largest * int(np.prod(shape))))
     pool = ThreadPoolExecutor(1, "pixels")
 
@@ -127,7 +134,7 @@ def _taken(
     *,
     pin: bool,
 ) -> SomePixels:
-    """A copy of what is in a slot, once all its pieces are decoded."""
+    """A copy of what is in a slot, once all its pieces are there."""
     for piece in pieces:
         piece.result()
     pixels = torch.empty(slot.shape, dtype=torch.uint8, pin_memory=pin)
@@ -138,17 +145,17 @@ def _taken(
 class _Own:
     """What a worker has inherited."""
 
-    part: Part
+    take: Take
     slots: UInt8[np.ndarray, "room largest height width channels"]
 
 
-def _begin(part: Part, slots: np.ndarray, parent: int) -> None:
+def _begin(take: Take, slots: np.ndarray, parent: int) -> None:
     """A worker's first steps: its signals are its own, and it ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
-    _Own.part, _Own.slots = part, slots
+    _Own.take, _Own.slots = staticmethod(take), slots
 
 
 def _watch(parent: int) -> None:
@@ -157,5 +164,5 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-def _decode(slot: int, first: int, rows: Rows) -> None:
-    _Own.slots[slot, first : first + len(rows)] = _Own.part.pixels(rows)
+def _make(slot: int, first: int, rows: Rows) -> None:
+    _Own.take(rows, _Own.slots[slot, first : first + len(rows)])

@@ -1,11 +1,14 @@
 """The cache of decoded pixels: equal, whole whatever dies, and no larger than it may be."""
 
+import errno
 import logging
 import multiprocessing
 import os
 import platform
 import signal
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +36,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, of blocks of four images."""
+    """A cache of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "BLOCK_BYTES", 4 * SIDE * SIDE * 3)
     return tmp_path / "cache" / "isoflop" / "data"
 
 
-def store(folder: Path) -> tuple[Part, str]:
+def store(folder: Path) -> Streamed:
+    """All images of a part."""
     streamed = load(str(folder), limit_bytes=0).train.store
     assert isinstance(streamed, Streamed)
-    assert streamed.key is not None
-    return streamed.part, streamed.key
+    return replace(streamed, index=np.arange(len(streamed.part.labels)))
+
+
+def passed(streamed: Streamed, *, seed: int = 0, size: int = 4) -> np.ndarray:
+    """The pixels of all images by a shuffled pass, in their own order."""
+    order = torch.randperm(len(streamed.index), generator=torch.Generator().manual_seed(seed))
+    made = np.concatenate(list(streamed.each(list(order.split(size)))))
+    return np.asarray(made[np.argsort(order.numpy())])
+
+
+def counted(streamed: Streamed, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The images that are decoded from here on, in this process."""
+    decoded: list[int] = []
+    plain = type(streamed.part).pixels
+
+    def noted(self: Part, rows: np.ndarray) -> np.ndarray:
+        decoded.extend(rows)
+        return plain(self, rows)
+
+    monkeypatch.setattr(type(streamed.part), "pixels", noted)
+    return decoded
 
 
 def epoch(split: Split) -> list[torch.Tensor]:
@@ -87,127 +109,177 @@ def test_a_look_at_some_images_fills_no_cache(folder: Path, place: Path) -> None
     assert not place.exists()
 
 
+def test_a_batch_waits_for_its_own_images_alone(
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "AHEAD_BYTES", 1)
+    streamed = store(folder)
+    decoded = counted(streamed, monkeypatch)
+    batches = streamed.each(list(torch.arange(120).split(8)))
+    next(batches)
+    assert len(decoded) <= 3 * 8
+    list(batches)
+    assert decoded == list(range(120))
+    assert [file.suffix for file in place.iterdir()] == [".pixels"]
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_later_pass_decodes_what_earlier_ones_left_out(
+    folder: Path, place: Path, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "FEW", 0)
+    streamed = store(folder)
+    truth = every(streamed.part)
+    with threads(cores):
+        part = list(streamed.each(list(torch.arange(90).split(8))))
+    assert np.array_equal(np.concatenate(part), truth[:90])
+    assert not [*place.glob("*.pixels")]
+    with monkeypatch.context() as patch:
+        decoded = counted(streamed, patch)
+        assert np.array_equal(passed(streamed), truth)
+        assert sorted(decoded) == list(range(90, 120))
+    assert [file.suffix for file in place.iterdir()] == [".pixels"]
+
+
 def test_other_pixels_have_another_key(tmp_path: Path, folder: Path) -> None:
-    key = store(folder)[1]
-    assert store(folder)[1] == key
+    key = store(folder).key
+    assert store(folder).key == key
     assert load(str(folder), limit_bytes=0, size=9).train.store.key != key  # type: ignore[attr-defined]
     write_classes(tmp_path, per=12)
-    key = store(tmp_path)[1]
+    key = store(tmp_path).key
     os.utime(tmp_path / "bee" / "011.png", ns=(1, 1))
-    assert store(tmp_path)[1] != key
+    assert store(tmp_path).key != key
 
 
-def test_processes_decode_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    part, key = store(folder)
+def test_processes_decode_together(
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed = store(folder)
+    truth = every(streamed.part)
     monkeypatch.setattr(workers, "FEW", 0)
-    crew = [FORK.Process(target=cache.pixels, args=(part, key), kwargs={"fill": True})]
-    crew += [FORK.Process(target=_fill_on_two, args=(part, key)) for _ in range(2)]
+    crew = [
+        FORK.Process(target=_pass, args=(streamed, truth, seed, 1 + seed % 2)) for seed in range(4)
+    ]
     for process in crew:
         process.start()
     for process in crew:
         process.join()
-    assert [process.exitcode for process in crew] == [0, 0, 0]
-    filled = cache.pixels(part, key, fill=False)
-    assert filled is not None
-    assert np.array_equal(filled, every(part))
+    assert [process.exitcode for process in crew] == [0, 0, 0, 0]
+    assert [file.suffix for file in place.iterdir()] == [".pixels"]
+    monkeypatch.setattr(type(streamed.part), "pixels", lambda *_: pytest.fail("it is decoded"))
+    assert np.array_equal(passed(streamed), truth)
 
 
-def _fill_on_two(part: Part, key: str) -> None:
-    with threads(2):
-        cache.pixels(part, key, fill=True)
+def _pass(streamed: Streamed, truth: np.ndarray, seed: int, cores: int) -> None:
+    with threads(cores):
+        sys.exit(not np.array_equal(passed(streamed, seed=seed), truth))
 
 
 @pytest.mark.parametrize("at", [1, 4, 30])
 def test_what_a_killed_process_left_is_taken_up(
     folder: Path, place: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part, key = store(folder)
-    process = FORK.Process(target=_fill_and_die, args=(part, key, at))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert cache.pixels(part, key, fill=False) is None
-    decoded: list[int] = []
-    plain = type(part).pixels
-
-    def counted(self: Part, rows: np.ndarray) -> np.ndarray:
-        decoded.extend(rows)
-        return plain(self, rows)
-
+    streamed = store(folder)
+    _killed(streamed, at)
+    assert not [*place.glob("*.pixels")]
     with monkeypatch.context() as patch:
-        patch.setattr(type(part), "pixels", counted)
-        filled = cache.pixels(part, key, fill=True)
-    assert sorted(decoded) == list(range(4 * (at - 1), 120))
-    assert filled is not None
-    assert np.array_equal(filled, every(part))
+        decoded = counted(streamed, patch)
+        filled = passed(streamed)
+    assert len(decoded) == 120 - 4 * (at - 1)
+    assert np.array_equal(filled, every(streamed.part))
     assert [file.suffix for file in place.iterdir()] == [".pixels"]
 
 
-def _fill_and_die(part: Part, key: str, at: int) -> None:
-    """Dies as it is about to store its n-th block."""
+def _killed(streamed: Streamed, at: int) -> None:
+    """A process dies as it is about to store its n-th batch."""
+    process = FORK.Process(target=_fill_and_die, args=(streamed, at))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _fill_and_die(streamed: Streamed, at: int) -> None:
     write, count = cache._Filling.write, iter(range(1, at + 1))
 
-    def dying(self: cache._Filling, block: int, content: np.ndarray) -> None:
+    def dying(self: cache._Filling, rows: np.ndarray, content: np.ndarray) -> None:
         if next(count) == at:
             os.kill(os.getpid(), signal.SIGKILL)
-        write(self, block, content)
+        write(self, rows, content)
 
     cache._Filling.write = dying  # type: ignore[method-assign]
-    cache.pixels(part, key, fill=True)
+    passed(streamed, seed=3)
 
 
-def test_who_waits_takes_up_what_a_process_dies_over(folder: Path) -> None:
-    part, key = store(folder)
+def test_nobody_waits_for_a_process_that_hangs(folder: Path, place: Path) -> None:
+    streamed = store(folder)
     reader, writer = FORK.Pipe(duplex=False)
-    slow = FORK.Process(target=_stop_at, args=(part, key, writer))
+    slow = FORK.Process(target=_hang, args=(streamed, writer))
     slow.start()
     reader.recv()
-    other = FORK.Process(target=cache.pixels, args=(part, key), kwargs={"fill": True})
-    other.start()
-    other.join(0.5)
-    assert other.is_alive()
+    assert np.array_equal(passed(streamed), every(streamed.part))
+    assert len([*place.glob("*.pixels")]) == 1
     slow.kill()
     slow.join()
-    other.join()
-    assert other.exitcode == 0
-    filled = cache.pixels(part, key, fill=False)
-    assert filled is not None
-    assert np.array_equal(filled, every(part))
 
 
-def _stop_at(part: Part, key: str, writer: "multiprocessing.connection.Connection") -> None:
-    """Holds its third block for ever."""
+def _hang(streamed: Streamed, writer: "multiprocessing.connection.Connection") -> None:
+    """Stores two batches, and the third one never."""
     write, count = cache._Filling.write, iter(range(9))
 
-    def stuck(self: cache._Filling, block: int, content: np.ndarray) -> None:
+    def stuck(self: cache._Filling, rows: np.ndarray, content: np.ndarray) -> None:
         if next(count) == 2:
             writer.send(None)
             time.sleep(1000)
-        write(self, block, content)
+        write(self, rows, content)
 
     cache._Filling.write = stuck  # type: ignore[method-assign]
-    cache.pixels(part, key, fill=True)
+    passed(streamed)
 
 
-def test_blocks_of_a_machine_that_was_started_anew_are_not_trusted(
+def test_a_file_that_is_deleted_meanwhile_is_filled_anew(folder: Path, place: Path) -> None:
+    streamed = store(folder)
+    truth = every(streamed.part)
+    batches = streamed.each(list(torch.arange(120).split(8)))
+    first = next(batches)
+    for file in place.iterdir():
+        file.unlink()
+    assert np.array_equal(np.concatenate([first, *batches]), truth)
+    assert np.array_equal(passed(streamed), truth)
+    assert len([*place.glob("*.pixels")]) == 1
+
+
+def test_what_cannot_be_stored_is_decoded_again(
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed = store(folder)
+    truth = every(streamed.part)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        assert np.array_equal(passed(streamed), truth)
+    assert not [*place.glob("*.pixels")]
+    assert np.array_equal(passed(streamed), truth)
+    assert len([*place.glob("*.pixels")]) == 1
+
+
+def test_images_of_a_machine_that_was_started_anew_are_not_trusted(
     folder: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part, key = store(folder)
-    process = FORK.Process(target=_fill_and_die, args=(part, key, 9))
-    process.start()
-    process.join()
+    streamed = store(folder)
+    _killed(streamed, 9)
     (tmp_path / "boot").write_text("another")
     monkeypatch.setattr(cache, "BOOT", tmp_path / "boot")
     begun = [*place.iterdir()]
     assert len(begun) == 3
-    other = place / f".{key}-{platform.node()}-2-{'0' * 8}-0-0-0-0.part"
+    other = place / f".{streamed.key}-{platform.node()}-2-{'0' * 8}-0-0-0-0.part"
     other.touch()  # of a machine whose name begins alike
     for file in (*begun, other):
         os.utime(file, (0, 0))
-    filled = cache.pixels(part, key, fill=True)
-    assert filled is not None
-    assert np.array_equal(filled, every(part))
-    assert {file.name for file in place.iterdir()} == {f"{key}.pixels", other.name}
+    assert np.array_equal(passed(streamed), every(streamed.part))
+    assert {file.name for file in place.iterdir()} == {f"{streamed.key}.pixels", other.name}
 
 
 def test_a_disk_that_is_too_full_is_left_alone(
@@ -230,9 +302,9 @@ def test_a_limit_holds_over_all_parts(
 ) -> None:
     size = 120 * SIDE * SIDE * 3
     monkeypatch.setenv(cache.LIMIT, str(1.5 * size / 2**30))
-    epoch(load(str(folder), limit_bytes=0).train)
+    passed(store(folder))
     epoch(load(str(folder), limit_bytes=0, size=SIDE - 1).train)
-    assert len([*place.glob("*.pixels")]) == 1
+    assert [file.suffix for file in place.iterdir()] == [".pixels"]
 
 
 @pytest.mark.parametrize("limit", ["much", "-1", "nan"])
@@ -255,11 +327,11 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 
 def test_a_file_of_another_size_is_not_trusted(folder: Path) -> None:
-    part, key = store(folder)
-    file = cache.folder() / f"{key}.pixels"
+    streamed = store(folder)
+    file = cache.folder() / f"{streamed.key}.pixels"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"short")
-    assert cache.pixels(part, key, fill=False) is None
-    filled = cache.pixels(part, key, fill=True)
-    assert filled is not None
-    assert np.array_equal(filled, every(part))
+    assert np.array_equal(passed(streamed, size=120), every(streamed.part))
+    assert file.read_bytes() == b"short"
+    assert np.array_equal(passed(streamed), every(streamed.part))
+    assert file.stat().st_size == 120 * SIDE * SIDE * 3

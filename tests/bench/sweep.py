@@ -42,6 +42,7 @@ from orchestrator.sweep.ready import Place
 
 SLOTS = 2
 GOAL = 0.9
+TRIALS = 4
 STUDY: Mapping[str, Any] = {
     "name": "pace",
     "data": "digits",
@@ -51,7 +52,6 @@ STUDY: Mapping[str, Any] = {
         "dense": {"depth": 8, "width": {"low": 0.25, "high": 0.75, "step": 0.25}},
         "skipnet": {"depth": 8, "width": {"low": 0.25, "high": 0.75, "step": 0.25}, "gate": "rnn"},
     },
-    "search": {"trials": 4},
     "confirm": {"seeds": 2},
     "resources": {"concurrency": SLOTS},
 }
@@ -113,23 +113,24 @@ def family() -> float:
     return sum(seconds for process, seconds in spent.items() if ours(process))
 
 
-def swept() -> tuple[dict[str, float | None], list[Trial]]:
+def swept(trials: int) -> tuple[dict[str, float | None], list[Trial]]:
     """The pace of a whole sweep, and its trials in the order of their starts."""
-    trials: list[Trial] = []
+    study = Study.model_validate({**STUDY, "search": {"trials": trials}})
+    begun: list[Trial] = []
     pace = Pace()
 
     def hear(news: News) -> None:
         match news:
             case Start():
-                trials.append(encode(news))
+                begun.append(encode(news))
             case Epoch():
                 pace.first(news.metrics.seconds)
             case End():
                 pace.end()
 
     with tempfile.TemporaryDirectory(prefix="pace-") as folder:
-        sweep.run(Study.model_validate(STUDY), Place(out=Path(folder)), listener=hear)
-    return pace.figures(), trials
+        sweep.run(study, Place(out=Path(folder)), listener=hear)
+    return pace.figures(), begun
 
 
 def bare(trials: Sequence[Trial]) -> dict[str, float | None]:
@@ -178,12 +179,15 @@ def alone(trial: Trial, data: Data) -> None:
                 evaluate(view, data.test)
 
 
-def measured(rounds: int = 2) -> dict[str, Any]:
-    """Both sides in turns, and the sweep's pace as a fraction of the bare loop's."""
+def measured(rounds: int = 2, trials: int = TRIALS) -> dict[str, Any]:
+    """Both sides in turns, and the sweep's pace as a fraction of the bare loop's.
+
+    `trials` are those of each method's search.
+    """
     found = []
     for _ in range(rounds):
-        ours, trials = swept()
-        found.append({"sweep": ours, "bare": bare(trials)})
+        ours, begun = swept(trials)
+        found.append({"sweep": ours, "bare": bare(begun)})
     ratios = {
         name: _spread(lambda one, name=name: one["bare"][name] / one["sweep"][name], found)
         for name in ("wall", "cpu", "cold_wall", "cold_cpu")
@@ -224,9 +228,10 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--trials", type=int, default=TRIALS, help="of each method's search")
     parser.add_argument("--json", type=Path, default=None, help="write the figures here too")
     asked = parser.parse_args()
-    found = measured(asked.rounds)
+    found = measured(asked.rounds, asked.trials)
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1))
     Console(width=110).print(table(found))

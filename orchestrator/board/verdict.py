@@ -245,7 +245,8 @@ def _reservations(leader: Cell) -> str:
     """The weaknesses of the leading cell, which belong in the same sentence."""
     text = ""
     if leader.static:
-        what = "one network for all images" if leader.fixed else "its routing is worth nothing"
+        unshown = "its routing is not shown to be worth anything"
+        what = "one network for all images" if leader.fixed else unshown
         text += f"; the network of {leader.method} is static, {what}"
     if leader.overrun:
         text += f"; {leader.method} overruns the budget on test"

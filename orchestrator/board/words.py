@@ -149,7 +149,7 @@ def static_reason(worth: Worth) -> str:
         return f"everything runs on {share}"
     if worth.alike > MOSTLY:
         return f"{share} {verb} the same decisions"
-    return "decisions differ between images, but another image's are as good"
+    return "decisions differ between images, but are not shown to be better than another image's"
 
 
 def plural(count: int, noun: str) -> str:

@@ -93,7 +93,7 @@ def _cells(board: Board, primary: float | None) -> Table:
     if any(board.repeated(cell) is not None for cell in board.cells):
         caption += ' "as": the networks of that lower budget.'
     if any(cell.static for cell in board.cells):
-        caption += " \N{DEGREE SIGN} static: routing is worth nothing there."
+        caption += " \N{DEGREE SIGN} static: routing is not shown to be worth anything there."
     if board.noise_floor is not None:
         caption += " Gains marked ~ are within the noise of the A/A control."
     many = any(cell.top5 is not None for cell in board.cells)
@@ -149,7 +149,8 @@ def _routing(board: Board) -> Table:
         "decisions, under another image's (the same MACs), with all images under the majority's, "
         "and with all run. Worth: own minus another's, in points, with its "
         f"{100 * board.rules.confidence:g} % interval over seeds and images. A network whose "
-        "decisions are worth nothing is static (\N{DEGREE SIGN}), however much its MACs vary."
+        "decisions are not shown to be worth anything is static (\N{DEGREE SIGN}), however much "
+        "its MACs vary."
     )
     heads = ("own", "another's", "majority's", "all run", "worth")
     grid = table(text("routing", wrap=False), *map(number, heads), caption=caption)

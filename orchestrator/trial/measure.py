@@ -162,7 +162,7 @@ class _Tried:
         )
 
     def alarm(self) -> str | None:
-        """Says that deciding per image is worth nothing, with the likely reason."""
+        """Says that deciding per image is not shown to pay, with the likely reason."""
         if self.routing is None:
             return None
         figures = self.figures()

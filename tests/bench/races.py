@@ -113,13 +113,23 @@ def raced(setting: Setting, track: Track, name: str, each: Searcher, folder: Pat
 
 
 def compared(
-    setting: Setting, searchers: Sequence[tuple[str, Searcher]], folder: Path, console: Console
+    setting: Setting,
+    searchers: Sequence[tuple[str, Searcher]],
+    folder: Path,
+    console: Console,
+    *,
+    kept: bool = False,
 ) -> dict[str, Standing]:
-    """The races of one setting, by searcher; one that fails is left out with a line."""
+    """The races of one setting, by searcher; one that fails is left out with a line.
+
+    Of `kept` races those alone that the folder has.
+    """
     console.rule(setting.title)
     track = Track.of(curves.read(setting.table))
     races = {}
     for name, each in [*searchers, (PERFECT, Perfect(track))]:
+        if kept and not setting.file(name, folder).exists():
+            continue
         try:
             races[name] = raced(setting, track, name, each, folder)
         except SearcherError as error:
@@ -135,7 +145,8 @@ def repeated(words: Sequence[str]) -> str:
     """The command that was given, without where it writes and keeps."""
     skipped = ("--page", "--figure", "--keep", "--environments")
     pairs = zip(words, ["", *words], strict=False)
-    left = [word for word, before in pairs if word not in skipped and before not in skipped]
+    left = [word for word, before in pairs if not {word, before} & {*skipped}]
+    left = [word for word in left if word != "--kept"]
     return shlex.join(["python", "-m", "tests.bench.races", *left])
 
 
@@ -157,6 +168,7 @@ def main() -> None:
     parser.add_argument("--workers", type=numbers, default=[2, 32])
     parser.add_argument("--trials", type=numbers, default=[16, 48])
     parser.add_argument("--keep", type=Path, default=KEPT, help="the results, by searcher")
+    parser.add_argument("--kept", action="store_true", help="race nothing: show what is kept")
     parser.add_argument("--page", type=Path, default=None, help="write the results as Markdown")
     parser.add_argument("--figure", type=Path, default=None, help="draw those of the first setting")
     asked = parser.parse_args()
@@ -168,7 +180,7 @@ def main() -> None:
     fields = []
     for table, trials, workers in itertools.product(asked.table, asked.trials, asked.workers):
         setting = Setting(table, trials, workers, asked.replicates)
-        races = compared(setting, searchers, asked.keep, console)
+        races = compared(setting, searchers, asked.keep, console, kept=asked.kept)
         if races:
             fields.append(Field(setting.title, races))
     if not fields:

@@ -31,7 +31,7 @@ def test_decisions_that_are_worth_something_make_a_network_dynamic():
     [
         (0.99, 9e5, "everything runs on 99.0 % of the images"),
         (0.97, 8e5, "97.0 % of the images get the same decisions"),
-        (0.30, 8e5, "another image's are as good"),
+        (0.30, 8e5, "not shown to be better than another image's"),
     ],
 )
 def test_decisions_that_are_worth_nothing_make_it_static_with_a_reason(

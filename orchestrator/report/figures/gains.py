@@ -92,7 +92,9 @@ def marks_text(board: Board) -> str:
     cells = [cell for cell in board.cells if cell.method != board.baseline]
     texts = {
         "\N{BLACK STAR} highest mean at its budget": any(map(board.leads, cells)),
-        "\N{DEGREE SIGN} static: deciding per image is worth nothing": any(c.static for c in cells),
+        "\N{DEGREE SIGN} static: deciding per image is not shown to pay": any(
+            cell.static for cell in cells
+        ),
         "as \N{LESS-THAN OR EQUAL TO}: the networks of that lower budget": any(
             board.repeated(cell) is not None for cell in cells
         ),

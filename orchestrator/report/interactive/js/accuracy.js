@@ -54,7 +54,7 @@ function cellMark(cells, line, cost) {
       ["MMACs", cost.column === "macs_mean_m" ? "" : short(number(cell.macs_mean_m))],
       ["Letters", cell.letters],
       ["Highest mean", highest],
-      ["The network is", cell.static === "True" ? "static: deciding per image is worth nothing" : ""],
+      ["The network is", cell.static === "True" ? "static: deciding per image is not shown to pay" : ""],
       ["Gain", cell.gain_lo ? `${gain} (${points(cell.gain_lo)} to ${points(cell.gain_hi)})` : gain],
       ["Worth of routing", cell.worth && `${points(cell.worth)} points`],
       ["Budget", cell.overrun === "True" ? "exceeded on test" : ""],

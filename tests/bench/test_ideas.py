@@ -13,7 +13,7 @@ from tests.bench.ideas import WIDTH, Shared, prior, shared
 
 BUDGET = 1e6
 PLACES = np.random.default_rng(1).random((40, 2))
-"""Of the space of dense: its learning rate and its width."""
+"""Places in the space of dense: a learning rate and a width each."""
 
 
 def opened() -> tuple[Study, dict[str, Space]]:

@@ -170,7 +170,7 @@ class _Filling(NamedTuple):
     file: _File
     pixels: Images
     descriptors: tuple[int, int]
-    """Of its pixels, and of its marks."""
+    """The files of its pixels and of its marks."""
 
     def marked(self) -> np.ndarray:
         """Whether each image is there. It is read anew: who sees a mark sees the pixels, too."""

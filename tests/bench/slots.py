@@ -1,14 +1,16 @@
 """The gain of a search by what its proposals see, with many trials at once (docs/search.md).
 
-    python -m tests.bench.slots quickstart.parquet --sampler ehvi --slots 2,8,32 --replicates 24
+    python -m tests.bench.slots studies/tables/sums.parquet --shares 2
 
-Replays one sampler on a table of recorded curves under several rules: what a proposal waits for and
-sees. `--noise 0.25` makes seeds differ by a quarter of what they did, so that configurations
-differ beyond them; `--slow dsnet=4` makes a method's epochs take four times as long; `--random`
-draws every proposal at random, which is enough to measure how long workers wait.
+Replays one sampler, by default that of `isoflop run`, on a table of recorded curves under several
+rules: what a proposal waits for and sees. `--noise 0.25` makes seeds differ by a quarter of what
+they did, so that configurations differ beyond them; `--slow dsnet=4` makes a method's epochs take
+four times as long; `--random` draws every proposal at random, which is enough to measure how long
+workers wait. CPU seconds are the median over replicates, of one search of all methods.
 """
 
 import argparse
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,9 +76,11 @@ def rules(sampler: str, shares_: Sequence[float], *, at_random: bool) -> list[Ru
 def measured(
     track: tournament.Track, rule: Rule, *, slots: int, trials: int, seeds: Sequence[int]
 ) -> Array:
-    """Seeds x (share of the best hypervolume at 40 % and all of the epochs, makespan)."""
+    """Seeds x (share of the best hypervolume at 40 % and all of the epochs, makespan, CPU seconds
+    of the simulated search)."""
     found = []
     for seed in seeds:
+        began = time.process_time()
         trace = simulate(
             track.table, track.surrogates, rule, workers=slots, trials=trials, seed=seed
         )
@@ -84,7 +88,7 @@ def measured(
             shares(run, track.goals[method], by_epochs(run, (0.4, 1.0), trials))[1]
             for method, run in trace.runs.items()
         ]
-        found.append([*np.mean(volumes, axis=0), trace.seconds])
+        found.append([*np.mean(volumes, axis=0), trace.seconds, time.process_time() - began])
     return np.array(found)
 
 
@@ -103,7 +107,7 @@ def altered(track: tournament.Track, noise: float, slow: Mapping[str, float]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", type=Path)
-    parser.add_argument("--sampler", default="ehvi")
+    parser.add_argument("--sampler", default="auto")
     parser.add_argument("--slots", default="2,8,32")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--replicates", type=int, default=24)
@@ -117,9 +121,11 @@ def main() -> None:
     console, seeds = Console(width=100), range(asked.replicates)
     shares_ = [float(share) for share in asked.shares.split(",")]
     for slots in map(int, asked.slots.split(",")):
-        columns = ("40 % of epochs", "all", "against the former", "makespan")
-        title = f"{asked.sampler}, {slots} slots, {asked.trials} trials a method, x {len(seeds)}"
-        grid = table("rule", *map(number, columns), title=title)
+        columns = ("40 % of epochs", "all", "against the former", "makespan", "CPU s")
+        title = (
+            f"{asked.table.stem}, {asked.sampler}, {slots} slots, {asked.trials} trials a method"
+        )
+        grid = table("rule", *map(number, columns), title=f"{title}, x {len(seeds)}")
         races = {
             rule.name: measured(track, rule, slots=slots, trials=asked.trials, seeds=seeds)
             for rule in rules(asked.sampler, shares_, at_random=asked.random)
@@ -132,8 +138,9 @@ def main() -> None:
                 if race is former or paired.hi is None or paired.mean is None
                 else (f"{paired.mean:+.3f} ± {paired.hi - paired.mean:.3f}")
             )
-            early, late, seconds = race.mean(axis=0)
-            grid.add_row(name, f"{early:.3f}", f"{late:.3f}", gained, f"{seconds:.0f} s")
+            early, late, seconds, _ = race.mean(axis=0)
+            ends = (gained, f"{seconds:.0f} s", f"{np.median(race[:, 3]):.2g}")
+            grid.add_row(name, f"{early:.3f}", f"{late:.3f}", *ends)
         console.print(grid)
 
 

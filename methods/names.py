@@ -45,8 +45,7 @@ SYNONYMS: Mapping[str, str] = {
     "step": "increment",
     "log": "loguniform logscale",
     # samplers
-    "gp": "bayesian bo gaussian",
-    "nsga2": "evolution evolutionary genetic",
+    "ehvi": "bayesian bo gaussian",
     "sobol": "grid",
 }
 """A name of isoflop -> the names in other tools and papers, folded."""

@@ -52,13 +52,12 @@ def simulate(  # noqa: PLR0917
     searcher: Annotated[
         str,
         typer.Option(
-            help="Replay these searchers, joined by commas: default, ehvi, tpe, gp, nsga2, "
-            "random, sobol, ehvi+asha, ehvi+moasha, ehvi+predictive, tpe+predictive, "
+            help="Replay these searchers, joined by commas: default, ehvi, tpe, random, sobol, "
             "default+promote, random+promote, ehvi+promote or tpe+promote. A class of your own is "
             "`package.module:Class`; another Python interpreter runs it as "
             "`PYTHON:package.module:Class`."
         ),
-    ] = "default,random,nsga2,tpe",
+    ] = "default,random,tpe",
     workers: Annotated[int, typer.Option(help="Run this many trials at once.", min=1)] = 4,
     trials: Annotated[
         int,

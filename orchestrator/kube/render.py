@@ -62,10 +62,10 @@ def render(file: Path, cluster: Cluster) -> Rendered:
         StudyError, MethodError: the study cannot be run as written, or not on Kubernetes.
         KubernetesError: name, image or workers do not do for it.
     """
-    from orchestrator.study.space import spaces  # noqa: PLC0415  # loads torch and optuna
+    from orchestrator.study.check import runnable  # noqa: PLC0415  # loads torch and optuna
 
     study = load(file)
-    spaces(study)  # a mistake in a method's fields is an error here, not in the driver
+    runnable(study)  # a mistake in a method's fields is an error here, not in the driver
     name = sweep_name(study)
     _same_ray(cluster)
     _reachable_data(study, cluster)

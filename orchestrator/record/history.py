@@ -76,6 +76,7 @@ class History:
         self.study = study
         self.spaces = spaces
         self.book = book
+        self.keeps_curves = study.search.stop != "none"  # those of search trials that ended
         self.begun: Begun | None = None
         """The first driver's beginning, which stands for all."""
         self.records: dict[str, Record] = {}
@@ -378,9 +379,8 @@ class History:
     def _end(self, end: End) -> None:
         record = self.records[end.trial]
         record.end, record.open, record.waits = end, False, False
-        role = record.start.role
-        if self.study.search.stop == "none" or role != "search":
-            record.curve.clear()  # whoever stops trials compares them with the ended ones
+        if (role := record.start.role) != "search" or not self.keeps_curves:
+            record.curve.clear()
         if role != "search":
             self.confirmed += role == "confirm"
             return

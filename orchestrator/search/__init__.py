@@ -1,1 +1,1 @@
-"""The search: proposals, stopping and the plan. It knows neither Ray nor clocks."""
+"""The search: proposals, promotion and the plan. It knows neither Ray nor clocks."""

@@ -31,9 +31,8 @@ from orchestrator.search.confirming import (
     settled,
     spent,
 )
+from orchestrator.search.promotion.brackets import Promotion
 from orchestrator.search.samplers import Sampler, propose, sampled, uninformed
-from orchestrator.search.stops.brackets import Promotion
-from orchestrator.search.stops.stopping import Stopping, StopRule
 from orchestrator.search.window import Window
 from orchestrator.study.params import parts
 from orchestrator.study.space import Space
@@ -44,6 +43,8 @@ logger = logging.getLogger(__name__)
 Predict = Callable[[str, Params], float | None]
 """The least milliseconds that a method with these parameters can take, as predicted here; None
 where that cannot be predicted."""
+Stop = Callable[[Ticket], str | None]
+"""Why a trial ends after its latest epoch, before its full length; None where it continues."""
 
 
 class Turn(enum.Enum):
@@ -63,10 +64,10 @@ class Agenda:
     """Serves the trials of one study in their order, and keeps its history.
 
     `lag` is the number of trials at once, or more; searches share it (see `window.Window`).
-    `warm` are trials of an earlier study, by method. `sample`, `stopping` and `window` are the
-    study's unless a simulation compares others. `predict` tells times where budgets are in
-    milliseconds: asked once for each trial, when it is chosen, and recorded with it, so that any
-    later driver decides as this one did.
+    `warm` are trials of an earlier study, by method. `sample` and `window` are the study's unless a
+    simulation compares others, which may `stop` trials, too. `predict` tells times where budgets
+    are in milliseconds: asked once for each trial, when it is chosen, and recorded with it, so that
+    any later driver decides as this one did.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Agenda:
         lag: int = 1,
         warm: Mapping[str, Sequence[FrozenTrial]] | None = None,
         sample: Sampler = sampled,
-        stopping: StopRule | None = None,
+        stop: Stop | None = None,
         window: Window | None = None,
         predict: Predict | None = None,
     ) -> None:
@@ -88,7 +89,7 @@ class Agenda:
         self._warm = warm or {}
         self._sample = sample
         self._predict = predict
-        self._stopping = stopping or Stopping(history, task)
+        self._stop = stop
         promotes = self._study.search.stop == "promote"
         self._promotion = Promotion(history, task, self._window.lag) if promotes else None
         self._running: dict[str, Ticket] = {}
@@ -138,7 +139,7 @@ class Agenda:
     def heard(self, trial: str, result: Result) -> bool:
         """A worker's result: an epoch, its end, or both; False where its worker is to stop.
 
-        The trial has ended by itself, or because its front would not take it in, or it pauses.
+        The trial has ended by itself, or is stopped, or pauses.
         """
         ticket, ending = self._running[trial], result.ending
         if result.warning:
@@ -150,7 +151,7 @@ class Agenda:
             self.history.rest(trial)
             return False
         if ending is None:
-            reason = self._stopping.reason(ticket, self._window.lag)
+            reason = self._stop(ticket) if self._stop else None
             if reason is None:
                 return True
             ending = Ending("PRUNED", reason)
@@ -265,23 +266,20 @@ class Agenda:
     def _shown(self, space: Space, number: int) -> list[FrozenTrial] | None:
         """What the proposal of this number sees; None while a trial runs that it waits for.
 
-        It waits for none where it depends on none, unless running trials are stopped: those are
-        compared with the ended ones. Where trials pause, their brackets wait for what they need.
+        It waits for none where it depends on none. Where trials pause, their brackets wait for what
+        they need.
         """
-        search, lag, plan = space.search, self._window.lag, self._study.search
+        search = space.search
         opened = self.history.opened(search)
-        if plan.stop != "predictive" and number - opened < uninformed(space, plan):
+        if number - opened < uninformed(space, self._study.search):
             return []
         if self._promotion:
             ended = self._promotion.shown(search, number)
         else:
-            ended = self.history.trials(search, number - lag)
+            ended = self.history.trials(search, number - self._window.lag)
         if ended is None:
             return None
-        shown = [
-            *self._warm.get(space.method, ()),
-            *(self._stopping.shown(search, trial) for trial in ended[opened:]),
-        ]
+        shown = [*self._warm.get(space.method, ()), *ended[opened:]]
         if self._window.running:
             later = range(max(opened, len(ended)), number)
             shown += [unended(self.history.trial(search, each)) for each in later]

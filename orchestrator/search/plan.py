@@ -19,13 +19,13 @@ from orchestrator.search.samples import accepted, price, reach, sampled, spread
 from orchestrator.search.split import Detectable, Splits, detectable_by, splits_of
 from orchestrator.search.window import Sight, sight, waves
 from orchestrator.study.budgets import MACS, Cost
-from orchestrator.study.check import SMALL, images, layers, prepared, reading, slots_here
+from orchestrator.study.check import SMALL, images, layers, prepared, reading, runnable, slots_here
 from orchestrator.study.distributions import ends, ranged
 from orchestrator.study.file import Study
 from orchestrator.study.identity import BASE
 from orchestrator.study.params import derive, parts, unreduced
 from orchestrator.study.sections import SearchPlan
-from orchestrator.study.space import Space, spaces
+from orchestrator.study.space import Space
 from orchestrator.trial.packing import Packing, Trial, packing
 from orchestrator.trial.rate import GPUS, Hours, Load, Rate, check_rate, slots_on
 from orchestrator.trial.timing import Timing, quiet, time_trial
@@ -159,7 +159,7 @@ def plan(study: Study, *, steps: int = STEPS, rate: float | None = None) -> Plan
                 "milliseconds; delete `--rate`, or give the budgets in million MACs",
                 at=("budgets",),
             )
-    opened = spaces(study)
+    opened = runnable(study)
     slots, untimed = _slots(study) if rate is None else (None, None)
     average = os.getloadavg()[0]
     device = "cuda" if study.resources.gpu and slots else "cpu"

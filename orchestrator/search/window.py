@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.record.history import History
+from orchestrator.search.promotion.brackets import SIZE
 from orchestrator.search.samplers import sampler_of, uninformed
-from orchestrator.search.stops.brackets import SIZE
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space
 
@@ -93,7 +93,7 @@ def waves(study: Study, space: Space, trials: int, slots: int) -> tuple[int, int
     most, where so many trials of the study run at once."""
     lag = Window.of(slots, len(study.methods) * study.search.repeats).lag
     free = uninformed(space, study.search) + bool(space.opening)
-    first = max(lag, min(trials, free) if study.search.stop != "predictive" else 0)
+    first = max(lag, min(trials, free))
     later = math.ceil(max(0, trials - first) / lag)
     return min(trials, 1) + later, int(min(trials, first, slots))
 

@@ -19,6 +19,7 @@ from methods.training.loop import check_parts
 from orchestrator.study.distributions import ends
 from orchestrator.study.file import Study
 from orchestrator.study.params import original_of, parts
+from orchestrator.study.reading import Retired
 from orchestrator.study.sections import Resources
 from orchestrator.study.space import Space, spaces
 
@@ -46,8 +47,27 @@ def prepare(study: Study) -> Prepared:
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
     """
-    by_method = spaces(study)  # a mistake in the file is reported before the data are read
+    by_method = runnable(study)  # a mistake in the file is reported before the data are read
     return prepared(study, images(study), by_method)
+
+
+def runnable(study: Study) -> dict[str, Space]:
+    """The spaces of a study that is to run, and not only to be read.
+
+    Raises:
+        StudyError: as `spaces`, or the study asks for what only earlier versions had.
+    """
+    for name, field_ in type(study.search).model_fields.items():
+        word = getattr(study.search, name)
+        for retired in field_.metadata:
+            if isinstance(retired, Retired) and word in retired.words:
+                with study.lines():
+                    raise StudyError(
+                        f"search.{name}: `{word}` is gone, since {retired.why} (docs/search.md); "
+                        f"write `{retired.instead}`, or delete `{name}`",
+                        at=("search", name),
+                    )
+    return spaces(study)
 
 
 def images(study: Study, device: str = "cpu") -> Data:

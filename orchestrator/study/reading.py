@@ -11,7 +11,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import pydantic
 from pydantic_core import ErrorDetails
-from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
+from pydantic_core.core_schema import (
+    CoreSchema,
+    no_info_after_validator_function,
+    no_info_wrap_validator_function,
+    simple_ser_schema,
+)
 
 from methods.errors import IsoflopError, nearest
 from methods.names import same
@@ -50,6 +55,27 @@ class Matching:
         if not re.fullmatch(self.pattern, text):
             raise ValueError(f"must be {self.words}, but got {shown(text)}")
         return text
+
+
+@dataclass(frozen=True)
+class Retired:
+    """Annotation of a closed choice: words that only records of earlier versions may hold."""
+
+    words: Sequence[str]
+    why: str
+    """Why they went, after `since`."""
+    instead: str
+    """The word to write."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: pydantic.GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_wrap_validator_function(
+            self._read, handler(source), serialization=simple_ser_schema("str")
+        )
+
+    def _read(self, value: object, choice: pydantic.ValidatorFunctionWrapHandler) -> object:
+        return value if value in self.words else choice(value)
 
 
 class Misfit(ValueError):

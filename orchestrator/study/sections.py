@@ -6,7 +6,7 @@ import pydantic
 from pydantic import Field
 
 from methods.values import Scalar
-from orchestrator.study.reading import Misfit, Strict
+from orchestrator.study.reading import Misfit, Retired, Strict
 
 LEAST_REPEATED = 4
 """Minimal number of trials of a repeated search: samplers spread this many over the space before
@@ -28,12 +28,18 @@ class SearchPlan(Strict):
     """Device-seconds per search, in place of `trials`: methods get equal time instead of equal
     epochs, to within one trial. `trials` is then what the samplers expect, and the number of trials
     depends on the machine."""
-    sampler: Literal["auto", "ehvi", "tpe", "gp", "nsga2", "random", "sobol"] = "auto"
-    """Sampler of configurations; `auto` is ehvi."""
-    stop: Literal["none", "predictive", "promote"] = "none"
+    sampler: Annotated[
+        Literal["auto", "ehvi", "tpe", "random", "sobol"],
+        Retired(("gp", "nsga2"), "it was behind the default on every table it ran on", "auto"),
+    ] = "auto"
+    """Sampler of configurations; `auto` is ehvi. `tpe` is Optuna's default, a yardstick."""
+    stop: Annotated[
+        Literal["none", "promote"],
+        Retired(("predictive",), "it gained nothing on any table it ran on", "none"),
+    ] = "none"
     """Whether trials are stopped early, so that other trials of the same method get their epochs.
-    `predictive` stops trials that are unlikely to join the Pareto front. `promote` pauses each
-    trial after a quarter of its epochs; of four trials the two that promise most resume."""
+    `promote` pauses each trial after a quarter of its epochs; of four trials the two that promise
+    most resume."""
     published: Annotated[bool, Field(exclude_if=lambda first: first)] = True
     """Whether the first trial of a method uses its paper's settings, where the study fixes
     nothing."""

@@ -12,10 +12,9 @@ from orchestrator.record import contents, journal
 from orchestrator.record.ledger import recorded
 from orchestrator.record.provenance import SOURCE, Foreign, refuse_other_source
 from orchestrator.store.place import check_folder, default_uri
-from orchestrator.study.check import Prepared, images, prepared, slots_here
+from orchestrator.study.check import Prepared, images, prepared, runnable, slots_here
 from orchestrator.study.file import Study
 from orchestrator.study.params import outside
-from orchestrator.study.space import spaces
 from orchestrator.sweep import starts, warm
 
 
@@ -66,7 +65,7 @@ def ready(study: Study, place: Place) -> Ready:
     Raises:
         IsoflopError: the study, the data, the folder, the stores or the resources cannot be used.
     """
-    by_method = spaces(study)  # a mistake in the file is reported before anything else
+    by_method = runnable(study)  # a mistake in the file is reported before anything else
     if place.here:
         with study.lines():
             slots_here(study.resources)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, GPSampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler
 from rich.console import Console
 
 from methods.errors import SearcherError
@@ -46,14 +46,20 @@ def gp(seed: int, _trials: int) -> BaseSampler:
         return GPSampler(seed=seed)
 
 
+def nsga2(seed: int, trials: int) -> BaseSampler:
+    """Four generations at least: Optuna's fifty a generation would be random in short searches."""
+    return NSGAIISampler(seed=seed, population_size=min(50, max(4, trials // 4)))
+
+
 OPTUNA = {stock.name: stock for stock in STOCK}
 ALONE = {
     "optuna-tpe": replace(OPTUNA["tpe"], name="TPE (Optuna alone)", sampler="tpe"),
-    "optuna-nsga2": replace(OPTUNA["nsga2"], name="NSGA-II (Optuna alone)", sampler="nsga2"),
-    "optuna-gp": Stock("GP (Optuna alone)", gp, "gp"),
+    "optuna-nsga2": Stock("NSGA-II (Optuna alone)", nsga2, "nsga2"),
+    "optuna-gp": Stock("GP (Optuna alone)", gp, "tpe", seeded_as="gp"),
 }
 """Optuna's samplers with its own settings, by its ask and tell. What a sweep spreads evenly is
-spread here, too: from trials over the budget TPE and GP learn nothing, and propose them again."""
+spread here, too, for TPE and GP: from trials over the budget they learn nothing, and propose them
+again. GP has the starts that `tpe` has in a study."""
 
 
 def chosen(

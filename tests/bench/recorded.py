@@ -19,9 +19,9 @@ from rich.table import Table as Grid
 from scipy.stats import spearmanr
 
 from orchestrator.report.table import number, table, text
+from orchestrator.search.promotion.curves import SMALLEST
 from orchestrator.search.replay import curves
 from orchestrator.search.replay.surrogate import surrogates
-from orchestrator.search.stops.rungs import SMALLEST
 
 QUARTER = 0.25
 

@@ -28,6 +28,7 @@ from orchestrator.study.space import Space, searches
 
 IMAGES = 200
 DEAR = "costs 1.3 MMACs at least, the largest budget is 1"
+STOPPED = "at epoch 1 of 30 its probability of joining the front is 0.001, below 0.1"
 WIDTH = {"low": 0.25, "high": 1.0}
 FIXED = {"depth": 8, "gate": "rnn", "alpha": 1, "target": 0, "policy_lr": 0.01}
 STUDY = Study.model_validate(
@@ -158,6 +159,11 @@ def made(out: Path, study: Study = STUDY) -> Place:
         ticket = ledger.history.add(next(iter(searches(study).values())), {"width": 1.0}, over=0.3)
         ledger.history.start(ticket)
         ledger.history.end(ticket.trial, Ending.without_a_worker(outcome))
+    if study.search.stop != "none":
+        ticket = ledger.history.add(next(iter(searches(study).values())), {"width": 0.75})
+        ledger.history.start(ticket)
+        ledger.history.epoch(ticket.trial, 1, 1000, decode_metrics({"curve/val_acc": 0.2}))
+        ledger.history.end(ticket.trial, Ending("PRUNED", STOPPED))
     rows = ledger.history.rows()
     ledger.close()
     store.project(folder / "wal.jsonl", uri, study.name)

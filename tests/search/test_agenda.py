@@ -191,7 +191,7 @@ def test_what_breaks_the_largest_budget_draws_no_sampler(name: str) -> None:
     for trial in history:
         lr = trial.params["recipe.lr"]
         trial.values = [0.5 * lr, 1e6 * (9 if lr < 0.6 else 1)]
-    count = 8 if name == "gp" else 20  # each of its proposals takes half a second
+    count = 20
     proposed = [propose(space, history, found, 60 + n)["recipe.lr"] for n in range(count)]
     within = sum(lr > 0.55 for lr in proposed)
     if name == "random":
@@ -201,7 +201,7 @@ def test_what_breaks_the_largest_budget_draws_no_sampler(name: str) -> None:
 
 
 def test_a_learning_sampler_begins_where_sobol_does() -> None:
-    space, found = line("gp")
+    space, found = line("tpe")
     _, even = line("sobol")
     begun = [propose(space, [], found, number)["recipe.lr"] for number in range(1, 9)]
     assert begun == [propose(space, [], even, number)["recipe.lr"] for number in range(1, 9)]
@@ -238,7 +238,7 @@ def test_failed_trials_teach_a_sampler_nothing_and_harm_nothing() -> None:
     assert propose(space, [*history, failed], found, 21) == propose(space, history, found, 21)
 
 
-@pytest.mark.parametrize("name", ["gp", "tpe", "nsga2"])
+@pytest.mark.parametrize("name", ["ehvi", "tpe"])
 def test_refusals_teach_a_sampler(tmp_path: Path, name: str) -> None:
     """Wide networks are best and over the budget: they are refused a few times, not for ever."""
     found = study(

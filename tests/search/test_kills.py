@@ -115,8 +115,7 @@ def finished(what: Study, history: History, seed: int) -> list[Row]:
 
 STUDIES = {
     "random": (study("random"), 1),
-    "nsga2, raced": (study("nsga2", seeds=3, race=True, budget=4), 1),
-    "tpe, stopped early": (study("tpe", "predictive", trials=9, epochs=6), 8),
+    "tpe, raced": (study("tpe", seeds=3, race=True, budget=4), 1),
     "ehvi": (study("ehvi", trials=12), 17),
     "random, from a base": (study("random", start={"skipnet": "base"}), 4),
     "random, repeated, from bases": (
@@ -124,7 +123,6 @@ STUDIES = {
         11,
     ),
     "random, repeated": (study("random", repeats=2), 3),
-    "tpe, stopped early, repeated": (study("tpe", "predictive", 9, 6, repeats=2), 25),
     "random, repeated, raced": (study("random", repeats=3, race=True, budget=4), 7),
     "random, promoted": (study("random", "promote", trials=6), 3),
     "tpe, promoted": (study("tpe", "promote", trials=9, epochs=6), 8),

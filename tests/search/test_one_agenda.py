@@ -175,17 +175,13 @@ class Case(NamedTuple):
 CASES = [
     Case("random", 16, 60),
     Case("sobol", 16, 60, warm=True),
-    Case("nsga2", 20, 40, warm=True),
-    Case("tpe", 16, 40, stop="predictive"),
-    Case("ehvi", 16, 40, stop="predictive", warm=True),
-    Case("gp", 6, 15, warm=True),
+    Case("ehvi", 16, 40, warm=True),
     Case("random", 16, 60, stop="promote"),
     Case("tpe", 16, 40, stop="promote", warm=True),
 ]
 LONG = [
     Case("random", 48, 200),
     Case("sobol", 48, 200, warm=True),
-    Case("nsga2", 80, 190),
     Case("tpe", 80, 190, warm=True),
     Case("ehvi", 92, 190),
     Case("auto", 6, 15),

@@ -16,8 +16,8 @@ from orchestrator.record.history import History
 from orchestrator.record.result import Ending, Result
 from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import WAIT, Agenda
+from orchestrator.search.promotion.brackets import SIZE
 from orchestrator.search.replay.simulate import searched_only
-from orchestrator.search.stops.brackets import SIZE
 from orchestrator.study.file import Study
 from orchestrator.study.identity import number_of
 from orchestrator.study.space import searches
@@ -99,7 +99,7 @@ def test_a_paused_trial_leaves_its_epochs_to_others_of_its_method(trials: int) -
 
 @settings(max_examples=10, deadline=None)
 @given(
-    st.sampled_from(["random", "tpe", "nsga2"]),
+    st.sampled_from(["random", "tpe"]),
     st.integers(1, 12),
     st.integers(1, 9),
     st.integers(0, 99),

@@ -26,7 +26,7 @@ BASE: dict[str, Any] = {
     "budgets": [20],
     "recipe": {"epochs": 4},
     "methods": {"dense": {"depth": 8}, "skipnet": {"depth": 8}},
-    "search": {"trials": 5, "sampler": "gp"},
+    "search": {"trials": 5, "sampler": "tpe"},
     "confirm": {"seeds": 2},
     "resources": {"gpu": 1, "cpu": 8},
 }
@@ -139,7 +139,7 @@ def test_the_terminal_and_files_have_the_hours(rated: Plan) -> None:
 
 def test_a_search_that_sees_nothing_on_many_gpus_is_told() -> None:
     methods = {"dense": {"depth": {"choices": [8, 14, 20]}}}
-    what = study(methods=methods, search={"trials": 12, "sampler": "gp"})
+    what = study(methods=methods, search={"trials": 12, "sampler": "tpe"})
     (said,) = (said for said in plan(what, rate=1000).warnings if "blind" in said)
     assert "blind with 8 trials at once" in said
 
@@ -156,7 +156,7 @@ def test_a_rate_that_is_none_is_one_line_and_exit_code_2(
     assert len(done.err.splitlines()) == 1
 
 
-@given(st.integers(1, 40), st.integers(1, 64), st.sampled_from(["gp", "sobol", "tpe"]))
+@given(st.integers(1, 40), st.integers(1, 64), st.sampled_from(["ehvi", "sobol", "tpe"]))
 def test_waves_are_those_of_trials_that_wait_for_the_ones_before(
     trials: int, slots: int, sampler: str
 ) -> None:

@@ -50,6 +50,12 @@ def study(sampler: str, trials: int = 12, methods: int = 2, **search: Any) -> St
     return searched_only(whole, names, trials, seed=3)
 
 
+def unspread(what: Study) -> Study:
+    """The same with a sampler that learns from the first trial on, as one of others may."""
+    search = what.search.model_copy(update={"sampler": "watched"})
+    return what.model_copy(update={"search": search})
+
+
 class Watched:
     """A sampler that draws at random, and notes what it is shown: search, number, trials."""
 
@@ -81,7 +87,7 @@ def test_a_search_looks_back_by_twice_its_share_of_the_slots(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_it_sees_the_ends_up_to_there_and_all_later_trials_as_running(seed: int) -> None:
-    what, watched = study("nsga2", trials=14), Watched()
+    what, watched = unspread(study("tpe", trials=14)), Watched()
     agenda = Agenda(History(what, spaces(what)), TASK, lag=5, sample=watched)
     execute(agenda, lambda ticket: ends(what, ticket), at_once=5, seed=seed)
     lag = Window.of(5, 2).lag
@@ -96,7 +102,7 @@ def test_it_sees_the_ends_up_to_there_and_all_later_trials_as_running(seed: int)
 
 def test_a_refusal_is_seen_at_once() -> None:
     """Wide networks of `dense` are over the budget, which takes no worker to know."""
-    what, watched = killed("nsga2", trials=9), Watched()
+    what, watched = unspread(killed("tpe", trials=9)), Watched()
     agenda = Agenda(History(what, spaces(what)), TASK, lag=20, sample=watched)
     execute(agenda, lambda ticket: worker(what, ticket), at_once=20)
     over = [t for _, _, shown in watched.seen for t in shown if OVER in t.user_attrs]
@@ -104,7 +110,7 @@ def test_a_refusal_is_seen_at_once() -> None:
     assert all(t.state != TrialState.RUNNING for t in over)
 
 
-@pytest.mark.parametrize("sampler", ["ehvi", "tpe", pytest.param("gp", marks=pytest.mark.full)])
+@pytest.mark.parametrize("sampler", ["ehvi", "tpe"])
 def test_workers_race_and_the_trials_are_the_same(sampler: str) -> None:
     found = []
     for seed, at_once in enumerate((6, 6, 3)):
@@ -116,7 +122,7 @@ def test_workers_race_and_the_trials_are_the_same(sampler: str) -> None:
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize("sampler", ["ehvi", "tpe", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["ehvi", "tpe", "random"])
 def test_one_trial_that_never_ends_holds_up_its_own_search_alone(sampler: str) -> None:
     what = study(sampler, trials=30)
     agenda = Agenda(History(what, spaces(what)), TASK, lag=4)
@@ -135,7 +141,7 @@ def test_one_trial_that_never_ends_holds_up_its_own_search_alone(sampler: str) -
     assert isinstance(agenda.next(), Ticket)
 
 
-@pytest.mark.parametrize("sampler", ["ehvi", "tpe", "gp"])
+@pytest.mark.parametrize("sampler", ["ehvi", "tpe"])
 def test_proposals_that_see_each_other_run_lie_further_apart(sampler: str) -> None:
     what = killed(sampler, trials=40)
     space = spaces(what)["dense"]
@@ -201,7 +207,7 @@ def test_a_beginning_says_by_which_rule(tmp_path: Path) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(
-    st.sampled_from(["tpe", "nsga2", "sobol"]),
+    st.sampled_from(["tpe", "ehvi", "sobol"]),
     st.integers(1, 18),
     st.integers(1, 40),
     st.integers(1, 2),

@@ -85,8 +85,8 @@ def test_what_cannot_be_is_refused_in_a_line(tmp_path: Path, budgets: str, sente
 
 
 def test_what_predicts_macs_does_not_go_with_milliseconds(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="`predictive` predicts MACs, not milliseconds"):
-        read(tmp_path, "{latency_ms: [1]}", "search: {stop: predictive}\n")
+    with pytest.raises(StudyError, match="`promote` predicts MACs, not milliseconds"):
+        read(tmp_path, "{latency_ms: [1]}", "search: {stop: promote}\n")
     with pytest.raises(StudyError, match=r"`primary` must be one of the budgets \[1.0\]"):
         read(tmp_path, "{latency_ms: [1]}", "primary: 2\n")
 

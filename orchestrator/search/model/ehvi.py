@@ -20,7 +20,7 @@ from scipy.special import ndtr
 from methods.values import Params, Scalar
 from orchestrator.record.trials import OVER
 from orchestrator.search.model.gaussian import Array, Cube, Process, learn
-from orchestrator.search.stops.rungs import SMALLEST
+from orchestrator.search.promotion.curves import SMALLEST
 from orchestrator.study.space import Space
 
 CANDIDATES = 400

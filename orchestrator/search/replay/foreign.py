@@ -68,11 +68,11 @@ class Foreign:
         """
         pipe = self._begun()
         pipe.ask("clear")
-        search = study.search.model_copy(update={"sampler": "foreign", "stop": "predictive"})
+        search = study.search.model_copy(update={"sampler": "foreign", "stop": "none"})
         history = Continuing(study.model_copy(update={"search": search}), spaces)
         window = replace(Window.of(lag, len(spaces)), running=False)  # it knows what it proposed
         rule = _Rule(self.name, pipe, history)
-        return Agenda(history, task, window=window, sample=rule.sample, stopping=rule)
+        return Agenda(history, task, window=window, sample=rule.sample, stop=rule.reason)
 
     def close(self) -> None:
         """End its process, if it has one."""
@@ -93,6 +93,7 @@ class Continuing(History):
 
     def __init__(self, study: Study, spaces: Mapping[str, Space]) -> None:
         super().__init__(study, spaces)
+        self.keeps_curves = True  # the searcher is told how far a trial came that it stopped
         self._continued: dict[str, str] = {}
 
     def continues(self, trial: str, stopped: str) -> None:
@@ -136,6 +137,7 @@ class _Rule:
     _told: dict[str, int] = field(default_factory=dict)
     """Trials that each search's object was told of."""
     _stops: dict[str, bool] = field(default_factory=dict)
+    """Whether each search's object may stop trials."""
     _asked: set[str] = field(default_factory=set)
 
     def sample(
@@ -153,15 +155,12 @@ class _Rule:
             return self._continued(search, number, answer)
         return self._checked(space, answer)
 
-    def reason(self, ticket: Ticket, _lag: int) -> str | None:
+    def reason(self, ticket: Ticket) -> str | None:
         search = search_of(ticket.trial)
         if ticket.trial not in self._asked or not self._stops[search]:
             return None
         content = {"trial": number_of(ticket.trial), **self._latest(ticket.trial)}
         return "stopped" if self.pipe.ask("stop", search, content) else None
-
-    def shown(self, _search: str, trial: FrozenTrial) -> FrozenTrial:
-        return trial
 
     def _open(self, space: Space, study: Study) -> None:
         defaults = space.defaults()

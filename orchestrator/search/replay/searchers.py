@@ -1,11 +1,11 @@
-"""Ways to search that can be simulated: a sampler, and a rule that stops trials or none."""
+"""Ways to search that can be simulated: a sampler, with promotion or without."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
 import optuna
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from methods.api import Task
@@ -15,8 +15,6 @@ from orchestrator.record.history import History
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.replay.foreign import PATIENCE, Foreign
 from orchestrator.search.replay.simulate import Searcher
-from orchestrator.search.stops.rungs import Plan
-from orchestrator.search.stops.stopping import Stopping
 from orchestrator.search.window import Window
 from orchestrator.study.file import Study
 from orchestrator.study.params import derive
@@ -26,27 +24,25 @@ from orchestrator.study.space import Space
 
 @dataclass(frozen=True)
 class Strategy:
-    """The search of `isoflop run`: its proposals and its stops."""
+    """The search of `isoflop run`: its proposals and its pauses."""
 
     name: str
     sampler: str
-    plan: Plan | None = None
     promotes: bool = False
     """Whether trials pause at a rung."""
 
     def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
         """A fresh search in memory."""
-        stop = "promote" if self.promotes else "predictive" if self.plan else "none"
-        history = in_memory(study, spaces, self.sampler, stop)
-        return Agenda(history, task, lag=lag, stopping=Stopping(history, task, self.plan))
+        stop = "promote" if self.promotes else "none"
+        return Agenda(in_memory(study, spaces, self.sampler, stop), task, lag=lag)
 
 
 @dataclass(frozen=True)
 class Stock:
     """One of Optuna's samplers by ask and tell, in a separate study; stops nothing.
 
-    Starts, refusals and effort are the agenda's. NSGA-II counts its generations in the study that
-    asked: our own way, a fresh study per proposal, would make it a random search.
+    Starts, refusals and effort are the agenda's. The study lives as long as the search, since some
+    count in it: NSGA-II its generations.
     """
 
     name: str
@@ -54,10 +50,14 @@ class Stock:
     """From a seed and the number of whole trials."""
     sampler: str = ""
     """The sampler whose evenly spread trials these searches have; that of their name by default."""
+    seeded_as: str = ""
+    """The word that its seeds derive from; that sampler by default."""
 
     def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
         """A fresh search in memory."""
-        samples = {search: _AskAndTell(self.make) for search in spaces}
+        sampler = self.sampler or self.name
+        word = self.seeded_as or sampler
+        samples = {search: _AskAndTell(self.make, word) for search in spaces}
 
         def sample(
             space: Space, history: Sequence[FrozenTrial], study: Study, number: int
@@ -65,8 +65,7 @@ class Stock:
             return samples[space.search](space, history, study, number)
 
         window = replace(Window.of(lag, len(spaces)), running=False)  # its study has them itself
-        history = in_memory(study, spaces, self.sampler or self.name)
-        return Agenda(history, task, window=window, sample=sample)
+        return Agenda(in_memory(study, spaces, sampler), task, window=window, sample=sample)
 
 
 @dataclass
@@ -74,6 +73,7 @@ class _AskAndTell:
     """One method's sampler, in an Optuna study that lives as long as the search."""
 
     make: Callable[[int, int], BaseSampler]
+    word: str
     _study: optuna.Study | None = None
     _asked: dict[int, optuna.Trial] = field(default_factory=dict)
     _told: int = 0
@@ -82,7 +82,7 @@ class _AskAndTell:
         self, space: Space, history: Sequence[FrozenTrial], study: Study, number: int
     ) -> Params:
         if self._study is None:
-            seed = derive(study, f"{space.search}/{study.search.sampler}", 0)
+            seed = derive(study, f"{space.search}/{self.word}", 0)
             sampler = self.make(seed, study.search.trials)
             self._study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
         for trial in history[self._told :]:
@@ -98,30 +98,20 @@ class _AskAndTell:
 def in_memory(
     study: Study, spaces: Mapping[str, Space], sampler: str, stop: str = "none"
 ) -> History:
-    """The empty history of a study with this sampler, which keeps its curves where trials stop."""
+    """The empty history of a study with this sampler."""
     search = study.search.model_copy(update={"sampler": sampler, "stop": stop})
     return History(study.model_copy(update={"search": search}), spaces)
-
-
-def _nsga2(seed: int, trials: int) -> BaseSampler:
-    """Four generations at least: Optuna's fifty a generation would be random in short searches."""
-    return NSGAIISampler(seed=seed, population_size=min(50, max(4, trials // 4)))
 
 
 SAMPLERS: tuple[str, ...] = get_args(SearchPlan.model_fields["sampler"].annotation)
 """What a study file may ask for."""
 STOCK = (
     Stock("random", lambda seed, _: RandomSampler(seed=seed)),
-    Stock("nsga2", _nsga2),
     Stock("tpe", lambda seed, _: TPESampler(seed=seed)),
 )
 OURS = (
     Strategy("default", "auto"),
     *(Strategy(name, name) for name in SAMPLERS if name != "auto"),
-    Strategy("ehvi+asha", "ehvi", Plan(rule="asha")),
-    Strategy("ehvi+moasha", "ehvi", Plan(rule="moasha")),
-    Strategy("ehvi+predictive", "ehvi", Plan(rule="predictive")),
-    Strategy("tpe+predictive", "tpe", Plan(rule="predictive")),
     Strategy("default+promote", "auto", promotes=True),
     *(Strategy(f"{name}+promote", name, promotes=True) for name in ("random", "ehvi", "tpe")),
 )

@@ -11,8 +11,8 @@ from scipy.stats import spearmanr
 from methods.errors import StudyError
 from methods.values import Params, Scalar
 from orchestrator.search.model.gaussian import Array, Cube, Process
+from orchestrator.search.promotion.curves import SMALLEST
 from orchestrator.search.replay.curves import Table
-from orchestrator.search.stops.rungs import SMALLEST
 
 FEWEST = 5
 """Recorded trials that a method's surrogate needs, at least."""

@@ -14,23 +14,21 @@ from tables import EPOCHS, synthetic
 
 from methods.api import Task
 from methods.errors import StorageError, StudyError
-from orchestrator.record.trials import Ticket
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.model.ehvi import condensed, gain
 from orchestrator.search.model.gaussian import Cube
 from orchestrator.search.replay import tournament
 from orchestrator.search.replay.searchers import SEARCHERS, Strategy, in_memory, named
 from orchestrator.search.replay.simulate import Trace, by_epochs, shares, simulate
-from orchestrator.search.stops.rungs import Plan
 from orchestrator.study.file import Study
 from orchestrator.study.space import Space
 
 TRACK = tournament.Track.of(synthetic())
-STOPPING = Strategy("stopping", "random", Plan(chance=0.5))
+PROMOTING = Strategy("promoting", "random", promotes=True)
 
 
 def searched(
-    searcher: Any = STOPPING, *, workers: int = 3, trials: int = 12, seed: int = 0
+    searcher: Any = PROMOTING, *, workers: int = 3, trials: int = 12, seed: int = 0
 ) -> Trace:
     return simulate(
         TRACK.table, TRACK.surrogates, searcher, workers=workers, trials=trials, seed=seed
@@ -66,11 +64,11 @@ def test_one_worker_takes_the_sum_of_all_epochs() -> None:
     assert trace.seconds == pytest.approx(trace.worked)
 
 
-def test_stopping_leaves_more_trials() -> None:
+def test_promotion_leaves_more_trials() -> None:
     plain = searched(Strategy("plain", "random"))
-    stopped = searched()
+    promoted = searched()
     for method, run in plain.runs.items():
-        assert stopped.runs[method].started > run.started == 12
+        assert promoted.runs[method].started > run.started == 12
 
 
 class Watching:
@@ -82,8 +80,8 @@ class Watching:
         self.shown_to: list[tuple[int, list[int]]] = []
 
     def agenda(self, study: Study, spaces: Mapping[str, Space], task: Task, lag: int) -> Agenda:
-        self.history = in_memory(study, spaces, "nsga2")  # which learns from the first trial on
-        return Agenda(self.history, task, lag=lag, sample=self.sample, stopping=self)
+        self.history = in_memory(study, spaces, "watching")  # it learns from the first trial on
+        return Agenda(self.history, task, lag=lag, sample=self.sample)
 
     def sample(
         self, space: Space, history: Sequence[FrozenTrial], study: Study, number: int
@@ -92,13 +90,6 @@ class Watching:
         self.shown_to.append((number, [trial.number for trial in ended]))
         random = np.random.default_rng(number)
         return space.at(random.random(len(space.free)).tolist())
-
-    def reason(self, ticket: Ticket, lag: int) -> str | None:
-        assert lag == 4
-        return None
-
-    def shown(self, method: str, trial: FrozenTrial) -> FrozenTrial:
-        return trial
 
 
 def test_a_proposal_sees_the_trials_that_are_numbered_a_lag_before() -> None:

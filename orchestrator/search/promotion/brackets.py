@@ -23,14 +23,17 @@ from orchestrator.record.history import History
 from orchestrator.record.result import Ending
 from orchestrator.record.trials import EPOCHS, OVER, Ticket, search_ticket
 from orchestrator.search.model.ehvi import front_of, gain
-from orchestrator.search.stops.rungs import REMEMBERED, SMALLEST, Array, Curve, forecasts
-from orchestrator.search.stops.stopping import Curves
+from orchestrator.search.model.gaussian import Array
+from orchestrator.search.promotion.curves import SMALLEST, Curve, Curves
+from orchestrator.search.promotion.forecast import forecasts
 from orchestrator.study.identity import trial_name
 
 SIZE = 4
 """Trials of a bracket."""
 SHARE = 0.25
 """Part of its epochs that a trial trains before it pauses."""
+REMEMBERED = 200
+"""Latest complete trials of a search from which ends are predicted."""
 
 
 def rung(epochs: int) -> int | None:

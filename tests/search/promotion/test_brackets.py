@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from orchestrator.record.events import Bracket, Rung, decode, encode
 from orchestrator.search.model.ehvi import gain
-from orchestrator.search.stops.brackets import most_promising, rung
-from orchestrator.search.stops.rungs import ENOUGH, SMALLEST, UNSURE, Curve, forecasts, outlook
+from orchestrator.search.promotion.brackets import most_promising, rung
+from orchestrator.search.promotion.curves import SMALLEST, Curve
+from orchestrator.search.promotion.forecast import ENOUGH, UNSURE, forecasts
 
 EPOCHS = 8
 FIRST = 2
@@ -43,12 +44,6 @@ def test_with_few_whole_curves_an_error_falls_as_theirs_did(count: int) -> None:
     assert macs == pytest.approx(math.log(2e5))
     assert math.exp(error) == pytest.approx(curve(0.1, 1e5).errors[-1] if count else now.errors[-1])
     assert deviation == UNSURE
-
-
-def test_with_enough_of_them_the_forecast_is_the_outlook() -> None:
-    whole = [curve(0.05 * (n + 1), 1e5 * (n + 1)) for n in range(ENOUGH)]
-    now = [curve(0.12, 2e5, FIRST), curve(0.3, 1e5, FIRST)]
-    assert forecasts(now, whole).tolist() == [list(outlook(each, whole) or ()) for each in now]
 
 
 def test_prices_are_those_to_come() -> None:

@@ -1,1 +1,0 @@
-"""Trials that end before their full length, and those that pause meanwhile."""

@@ -66,17 +66,17 @@ class Toleration(Strict):
 
 
 class Pods(Strict):
-    """On which nodes pods may run, and what they are beside."""
+    """On which nodes pods may run, and what is added to them."""
 
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels that a node must have."""
     tolerations: list[Toleration] = Field(default_factory=list)
     """Taints that the pods tolerate."""
     object_store: Memory | None = None
-    """Ray's object store in each pod, a part of its memory; by default 500 MB. /dev/shm holds it
-    and has 512Mi more."""
+    """Ray's object store in each pod, a part of its memory; by default 500 MB. It lies in
+    /dev/shm, which is 512Mi larger."""
     pod_template: PodTemplate | None = None
-    """What these pods have beside, merged in after the cluster's own `pod_template`."""
+    """What is added to these pods, after the `pod_template` at the top of the file."""
 
 
 class Head(Pods):
@@ -177,7 +177,7 @@ class Cluster(Strict):
     ]
     """Groups of worker pods; Kueue accepts seven at most."""
     pod_template: PodTemplate | None = None
-    """What head and workers have beside, in Kubernetes' own words."""
+    """What is added to the head and all workers, in Kubernetes' own words."""
     trial: Trial = Trial()
     """What a trial takes on this cluster; by default as the study's `resources` say."""
     mlflow: Annotated[SecretKey, Field(examples=[{"secret": "mlflow"}])]

@@ -3,13 +3,15 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import cast, get_args
 
 from methods.errors import KubernetesError
 from orchestrator.kube.api import CLAIMS, NAMESPACES, QUEUES, RAY_JOBS, SECRETS, Api, Refused
 from orchestrator.kube.cluster import Cluster, claim
 from orchestrator.kube.names import GROUP, VERSION
 from orchestrator.kube.operator import check_operator
-from orchestrator.kube.render import Rendered
+from orchestrator.kube.render import Rendered, templates
+from orchestrator.kube.template.security import LABEL, Level, refused
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ def check(api: Api, rendered: Rendered, cluster: Cluster) -> None:
             "`helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0 --namespace "
             "kuberay-system --create-namespace` installs it"
         )
-    _namespace(api, cluster.namespace)
+    _namespace(api, cluster.namespace, rendered)
     check_operator(api, cluster.namespace)
     _secret(api, cluster.namespace, "mlflow", cluster.mlflow.secret, cluster.mlflow.key)
     if cluster.optuna:
@@ -45,7 +47,7 @@ def check(api: Api, rendered: Rendered, cluster: Cluster) -> None:
     api.create(RAY_JOBS, rendered.ray_job, dry_run=True)
 
 
-def _namespace(api: Api, name: str) -> None:
+def _namespace(api: Api, name: str, rendered: Rendered) -> None:
     with _unless_forbidden(f"namespace {name}"):
         namespace = api.find(NAMESPACES, "", name)
         if namespace is None:
@@ -56,6 +58,20 @@ def _namespace(api: Api, name: str) -> None:
         if (namespace.get("status") or {}).get("phase") == "Terminating":
             raise KubernetesError(
                 f"the namespace {name!r} is being deleted; wait, then create it again"
+            )
+        labels = namespace["metadata"].get("labels") or {}
+        _admitted(rendered, name, labels.get(LABEL))
+
+
+def _admitted(rendered: Rendered, namespace: str, level: str | None) -> None:
+    """Refuse pods that Pod Security would: it looks at pods alone, and admits their RayJob."""
+    if level not in get_args(Level):
+        return
+    for pod, template in templates(rendered.ray_job).items():
+        for field in refused(template, cast(Level, level)):
+            raise KubernetesError(
+                f"namespace {namespace!r} enforces Pod Security `{level}`, but {pod} would have "
+                f"{field}; take it out of `pod_template`, or take a namespace that admits it"
             )
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from methods.errors import KubernetesError
 from orchestrator.kube.names import NAMESPACE
+from orchestrator.kube.template.fields import PodTemplate
 from orchestrator.study.reading import Matching, Misfit, Strict, read_as
 from orchestrator.study.sections import Resources
 
@@ -64,16 +65,21 @@ class Toleration(Strict):
         return self
 
 
-class Placement(Strict):
-    """On which nodes pods may run."""
+class Pods(Strict):
+    """On which nodes pods may run, and what is added to them."""
 
     node_selector: dict[str, str] = Field(default_factory=dict)
     """Labels that a node must have."""
     tolerations: list[Toleration] = Field(default_factory=list)
     """Taints that the pods tolerate."""
+    object_store: Memory | None = None
+    """Ray's object store in each pod, a part of its memory; by default 500 MB. It lies in
+    /dev/shm, which is 512Mi larger."""
+    pod_template: PodTemplate | None = None
+    """What is added to these pods, after the `pod_template` at the top of the file."""
 
 
-class Head(Placement):
+class Head(Pods):
     """The head: Ray's own services and the sweep's driver; no trial runs there."""
 
     cpu: Annotated[int, Field(ge=1)] = 2
@@ -82,7 +88,7 @@ class Head(Placement):
     """Request and limit."""
 
 
-class Workers(Placement):
+class Workers(Pods):
     """One kind of worker pod."""
 
     name: Name
@@ -170,6 +176,8 @@ class Cluster(Strict):
         Field(min_length=1, max_length=7, examples=[[{"name": "cpu", "cpu": 4, "memory": "8Gi"}]]),
     ]
     """Groups of worker pods; Kueue accepts seven at most."""
+    pod_template: PodTemplate | None = None
+    """What is added to the head and all workers, in Kubernetes' own words."""
     trial: Trial = Trial()
     """What a trial takes on this cluster; by default as the study's `resources` say."""
     mlflow: Annotated[SecretKey, Field(examples=[{"secret": "mlflow"}])]

@@ -2,16 +2,25 @@
 
 from typing import Any
 
-from orchestrator.kube.cluster import SPOT, Cluster, Placement, Workers, claim
+from orchestrator.kube.cluster import SPOT, Cluster, Head, Pods, Workers, claim
+from orchestrator.kube.template.hold import check_merged, check_store
+from orchestrator.kube.template.merge import merge
+from orchestrator.kube.template.quantities import amount
 
 Manifest = dict[str, Any]
 
 RUNS, DATA, STUDY = "/runs", "/data", "/etc/isoflop"
 """Where pods mount the claims of ledgers and of data, and the head the study's ConfigMap."""
+ACCOUNT = "ray-sweep"
+"""The head's service account, which k8s/base creates."""
 USER = 1000
 """User and group of every process in the image."""
-OBJECT_STORE = "500000000"
-"""Bytes of Ray's object store in a pod."""
+OBJECT_STORE = 500_000_000
+"""Bytes of Ray's object store in a pod that does not say otherwise."""
+SHARED = "1Gi"
+"""Size of such a pod's /dev/shm, where the object store lies."""
+BESIDE_STORE = 512
+"""MiB by which /dev/shm is larger than an object store that the cluster file gives."""
 LOGS: Manifest = {"name": "ray-logs", "mountPath": "/tmp/ray"}
 """Ray's own folder; KubeRay mounts this name here too, for its autoscaler."""
 LOG_CONTAINER = "driver-log"
@@ -83,7 +92,7 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
         {"name": "study", "configMap": {"name": config_map}},
     ]
     pod["tolerations"] = [*pod.get("tolerations", []), *_left_soon(cluster.head)]
-    pod["serviceAccountName"] = "ray-sweep"
+    pod["serviceAccountName"] = ACCOUNT
     pod["automountServiceAccountToken"] = cluster.autoscaling
     pod |= _off_spot(cluster)
     annotations = {
@@ -95,12 +104,17 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
             "dashboard-host": "0.0.0.0",
             "num-cpus": "0",
             "num-gpus": "0",
-            "object-store-memory": OBJECT_STORE,
+            "object-store-memory": str(_object_store(cluster.head)),
         },
-        "template": {
-            "metadata": {"labels": _labels("head"), "annotations": annotations},
-            "spec": pod,
-        },
+        "template": _with_template(
+            cluster,
+            cluster.head,
+            {
+                "metadata": {"labels": _labels("head"), "annotations": annotations},
+                "spec": pod,
+            },
+            "the head",
+        ),
     }
 
 
@@ -127,9 +141,14 @@ def workers(cluster: Cluster, group: Workers) -> Manifest:
         "rayStartParams": {
             "num-cpus": str(group.cpu),
             "num-gpus": str(group.gpu),
-            "object-store-memory": OBJECT_STORE,
+            "object-store-memory": str(_object_store(group)),
         },
-        "template": {"metadata": {"labels": _labels("worker")}, "spec": pod},
+        "template": _with_template(
+            cluster,
+            group,
+            {"metadata": {"labels": _labels("worker")}, "spec": pod},
+            f"the workers {group.name!r}",
+        ),
     }
 
 
@@ -146,20 +165,55 @@ def submitter(cluster: Cluster) -> Manifest:
     return {"metadata": {"labels": _labels("submitter")}, "spec": pod}
 
 
-def autoscaling() -> Manifest:
-    """The fields of a RayCluster whose groups grow and shrink, with a hardened autoscaler."""
+def autoscaling(context: Manifest) -> Manifest:
+    """The fields of a RayCluster whose groups grow and shrink; the autoscaler, which runs in the
+    head's pod, has the security context of Ray's container."""
     return {
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": {
             "version": "v2",
             "upscalingMode": "Default",
             "idleTimeoutSeconds": 120,
-            "securityContext": HARDENED,
+            "securityContext": context,
             "resources": _resources("500m", "512Mi"),
             "env": [HOME, NO_GPU],
             "volumeMounts": [TMP],
         },
     }
+
+
+def _with_template(cluster: Cluster, place: Head | Workers, base: Manifest, name: str) -> Manifest:
+    """A pod with what the cluster file's templates add, checked.
+
+    Raises:
+        KubernetesError: they take away or change what must stay, or do not fit.
+    """
+    merged = base
+    for template in (cluster.pod_template, place.pod_template):
+        if template:
+            merged = merge(merged, template.patch(base["spec"]["containers"][0]["name"]))
+    if merged is not base:
+        token = bool(base["spec"]["automountServiceAccountToken"])
+        check_merged(base, merged, name, token=token)
+    if place.object_store or _volume(merged, "shm") != _volume(base, "shm"):
+        check_store(merged["spec"], _object_store(place), name, place.memory)
+    return merged
+
+
+def _object_store(place: Pods) -> int:
+    """Bytes of Ray's object store in a pod."""
+    return int(amount(place.object_store)) if place.object_store else OBJECT_STORE
+
+
+def _shared(place: Pods) -> str:
+    """The size of a pod's /dev/shm."""
+    if not place.object_store:
+        return SHARED
+    return f"{(_object_store(place) >> 20) + BESIDE_STORE}Mi"
+
+
+def _volume(template: Manifest, name: str) -> Manifest:
+    return next(dict(each) for each in template["spec"]["volumes"] if each["name"] == name)
 
 
 def _ray_container(
@@ -201,11 +255,11 @@ def _container(
     }
 
 
-def _ray_pod(cluster: Cluster, place: Placement, containers: list[Manifest]) -> Manifest:
+def _ray_pod(cluster: Cluster, place: Pods, containers: list[Manifest]) -> Manifest:
     """A pod of Ray's cluster, with the claims, on the nodes that the cluster file names."""
     volumes: list[Manifest] = [
         {"name": "tmp", "emptyDir": {"sizeLimit": "10Gi"}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared(place)}},
         {"name": "runs", "persistentVolumeClaim": {"claimName": claim(cluster.storage)}},
     ]
     if cluster.datasets:
@@ -234,7 +288,7 @@ def _resources(cpu: str, memory: str) -> Manifest:
     return {kind: {"cpu": cpu, "memory": memory} for kind in ("requests", "limits")}
 
 
-def _left_soon(head: Placement) -> list[Manifest]:
+def _left_soon(head: Pods) -> list[Manifest]:
     """Tolerations by which the head leaves a lost node soon, unless the cluster file says when."""
     keys = [key for key in LOST_NODE if key not in [each.key for each in head.tolerations]]
     brief = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": EVICTED_AFTER}

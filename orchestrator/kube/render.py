@@ -27,12 +27,15 @@ from orchestrator.kube.names import (
     sweep_name,
 )
 from orchestrator.kube.pods import DATA, RUNS, STUDY, Manifest
+from orchestrator.kube.template.needs import needs
+from orchestrator.kube.template.quantities import amount
 from orchestrator.study.document import is_text, read
 from orchestrator.study.file import Study, load
 from orchestrator.study.sections import Resources
 
 KUBERAY = "1.6"
 """The oldest KubeRay that knows every field that is rendered; the tests hold them against 1.7.0."""
+DISK = "ephemeral-storage"
 PATIENCE = 900
 """Seconds for which a driver waits for the one before it to let go of the study's folder."""
 
@@ -79,6 +82,8 @@ def render(file: Path, cluster: Cluster) -> Rendered:
         HASH_LABEL: study.hash,
     }
     metadata = {"name": name, "namespace": cluster.namespace, "labels": labels}
+    head = pods.head(cluster, name)
+    context = head["template"]["spec"]["containers"][0].get("securityContext") or {}
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -101,8 +106,8 @@ def render(file: Path, cluster: Cluster) -> Rendered:
             "rayClusterSpec": {
                 "rayVersion": _ray_here(),
                 "authOptions": {"mode": "token"},
-                **(pods.autoscaling() if cluster.autoscaling else {}),
-                "headGroupSpec": pods.head(cluster, name),
+                **(pods.autoscaling(context) if cluster.autoscaling else {}),
+                "headGroupSpec": head,
                 "workerGroupSpecs": [pods.workers(cluster, group) for group in cluster.workers],
             },
             **(
@@ -125,8 +130,10 @@ def dump(objects: list[Manifest]) -> str:
 def preface(rendered: Rendered, cluster: Cluster) -> str:
     """What must be there for a sweep, and what it takes, as comments above its YAML."""
     mode = "ReadWriteOnce or ReadWriteMany" if cluster.one_node else "ReadWriteMany"
+    specs = [template["spec"] for template in templates(rendered.ray_job).values()]
+    ours = any(spec.get("serviceAccountName") == pods.ACCOUNT for spec in specs)
     objects = [
-        "ServiceAccount ray-sweep (k8s/base has it)",
+        *(["ServiceAccount ray-sweep (k8s/base has it)"] if ours else []),
         f"PersistentVolumeClaim {claim(cluster.storage)}, {mode}",
         *_data_claim(cluster, mode),
         f"Secret {cluster.mlflow.secret}, key {cluster.mlflow.key}; keys username and password "
@@ -135,17 +142,33 @@ def preface(rendered: Rendered, cluster: Cluster) -> str:
         *([f"Secret {cluster.pull_secret}, of the registry"] if cluster.pull_secret else []),
         *([f"LocalQueue {cluster.queue}, of Kueue"] if cluster.queue else []),
     ]
+    classes, referred = needs(specs)
+    ours_too = {" ".join(each.replace(",", "").split()[:2]) for each in objects}
+    referred = [each for each in referred if each not in {*ours_too, f"ConfigMap {rendered.name}"}]
     attempts = _count(cluster.retries + 1, "attempt")
     ends = f", {cluster.hours:g} h until it is ended" if cluster.hours else ""
     lines = [
         f"Must be installed: KubeRay {KUBERAY} or newer{' and Kueue' if cluster.queue else ''}.",
+        *([f"Must exist in the cluster: {', '.join(classes)}."] if classes else []),
         f"Namespace {rendered.namespace} must exist, and in it:",
-        *(f"  {each}" for each in objects),
+        *(f"  {each}" for each in [*objects, *referred]),
         f"Takes at most {_totals(rendered.ray_job)}.",
         f"Runs {_count(rendered.slots, 'trial')} at once when all pods are there.",
         f"Makes at most {attempts}; each has {cluster.start_minutes} min to start{ends}.",
     ]
     return "".join(f"# {line}\n" for line in lines)
+
+
+def templates(ray_job: Manifest) -> dict[str, Manifest]:
+    """The templates of a sweep's pods, by what the pods are."""
+    spec = ray_job["spec"]
+    cluster = spec["rayClusterSpec"]
+    found = {"the head": cluster["headGroupSpec"]["template"]}
+    for group in cluster["workerGroupSpecs"]:
+        found[f"the workers {group['groupName']!r}"] = group["template"]
+    if "submitterPodTemplate" in spec:
+        found["the submitter"] = spec["submitterPodTemplate"]
+    return found
 
 
 def _data_claim(cluster: Cluster, mode: str) -> list[str]:
@@ -163,7 +186,7 @@ def _totals(ray_job: Manifest) -> str:
     if "submitterPodTemplate" in spec:
         sets.append((spec["submitterPodTemplate"], 1))
     requests = [
-        (container["resources"]["requests"], copies)
+        (_requested(container), copies)
         for template, copies in sets
         for container in template["spec"]["containers"]
     ]
@@ -171,20 +194,20 @@ def _totals(ray_job: Manifest) -> str:
         requests.append((cluster["autoscalerOptions"]["resources"]["requests"], 1))
     amounts: defaultdict[str, float] = defaultdict(float)
     for request, copies in requests:
-        for resource, amount in request.items():
-            amounts[resource] += copies * _amount(amount)
-    gpus = [f"{amounts[key]:g} {key}" for key in sorted(set(amounts) - {"cpu", "memory"})]
-    memory = amounts["memory"] / _amount("1Gi")
+        for resource, quantity in request.items():
+            amounts[resource] += copies * amount(quantity)
+    others = set(amounts) - {"cpu", "memory", DISK}
+    gpus = [f"{amounts[key]:g} {key}" for key in sorted(others)]
+    memory, disk = (amounts[key] / amount("1Gi") for key in ("memory", DISK))
     parts = [_count(sum(copies for _, copies in sets), "pod"), f"{amounts['cpu']:g} CPUs"]
-    return ", ".join([*parts, f"{memory:.4g} GiB of memory", *(gpus or ["no GPUs"])])
+    parts += [f"{memory:.4g} GiB of memory", *([f"{disk:.4g} GiB of disk"] if disk else [])]
+    return ", ".join([*parts, *(gpus or ["no GPUs"])])
 
 
-def _amount(text: str) -> float:
-    """Kubernetes' quantities, as far as they are rendered here."""
-    for suffix, factor in {"m": 1e-3, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}.items():
-        if text.endswith(suffix):
-            return float(text.removesuffix(suffix)) * factor
-    return float(text)
+def _requested(container: Manifest) -> dict[str, str]:
+    """What a container requests; where it only has limits, these."""
+    resources = container.get("resources") or {}
+    return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from methods.values import shown
 Location = tuple[int | str, ...]
 """The place of a value in a file: keys and positions, outermost first."""
 
-DEEPEST = 12
+DEEPEST = 16
 """Largest depth of nested lists and fields."""
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 """Characters that text must not contain."""

@@ -219,7 +219,7 @@ def test_python_s_mappings_are_read_alike(fields: Mapping[str, Any], sentence: s
 def test_a_mapping_that_holds_itself_is_refused() -> None:
     methods: dict[str, Any] = {"dense": {}}
     methods["dense"]["width"] = methods
-    with pytest.raises(StudyError, match="at most 12 deep"):
+    with pytest.raises(StudyError, match="at most 16 deep"):
         isoflop.Study(name="mine", data="digits", budgets=[1], methods=methods)
 
 

@@ -1,0 +1,142 @@
+"""The strategic merge: its laws, its keys as Kubernetes' OpenAPI has them, its directives."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.kube.template.merge import KEYS, merge
+from orchestrator.kube.template.schema import _pod_spec
+
+SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
+DEFINITIONS = SCHEMAS / "v1.37.0-local-strict" / "_definitions.json"
+POD = "io.k8s.api.core.v1.PodSpec"
+Json = dict[str, Any]
+
+NAMES = st.sampled_from(["a", "b", "c"])
+LEAVES = st.one_of(st.integers(), st.sampled_from(["x", "y"]), st.lists(st.integers(), max_size=2))
+
+
+def maps(leaves: st.SearchStrategy[Any], *, complete: bool) -> st.SearchStrategy[Json]:
+    """Parts of pods: plain fields, nested ones, and lists with keys; patches delete, too."""
+
+    def deeper(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
+        entry = st.tuples(NAMES, st.dictionaries(NAMES, inner, max_size=2)).map(
+            lambda pair: {**pair[1], "name": pair[0]}
+        )
+        entries = st.lists(entry, max_size=3, unique_by=lambda each: str(each["name"]))
+        words = st.just({}) if complete else st.sampled_from([{}, {"$patch": "replace"}])
+        plain = st.tuples(st.dictionaries(NAMES, inner, max_size=3), words)
+        both = plain.map(lambda pair: {**pair[0], **pair[1]})
+        return st.one_of(both, st.fixed_dictionaries({"env": entries}))
+
+    return st.recursive(leaves, deeper, max_leaves=8).filter(lambda each: isinstance(each, dict))
+
+
+BASES = maps(LEAVES, complete=True)
+DELETES = st.sampled_from([None, {"$patch": "delete"}])
+PATCHES = maps(st.one_of(LEAVES, DELETES), complete=False)
+
+
+@given(BASES)
+def test_an_empty_patch_changes_nothing(base: Json) -> None:
+    assert merge(base, {}) == base
+
+
+@given(BASES, PATCHES)
+def test_a_patch_twice_is_a_patch_once_and_changes_no_argument(base: Json, patch: Json) -> None:
+    arguments = copy.deepcopy((base, patch))
+    once = merge(base, patch)
+    assert merge(once, patch) == once
+    assert (base, patch) == arguments
+    assert "$patch" not in json.dumps(once)
+    assert "null" not in json.dumps(once)
+
+
+@given(BASES, NAMES)
+def test_what_is_deleted_is_absent_and_the_rest_stays(base: Json, name: str) -> None:
+    rest = {key: part for key, part in base.items() if key != name}
+    assert merge(base, {name: None}) == rest
+    assert merge(base, {name: {"$patch": "delete"}}) == rest
+    env = [{"name": each, "value": each} for each in "abc"]
+    deleted = merge({"env": env}, {"env": [{"name": name, "$patch": "delete"}]})
+    assert deleted == {"env": [each for each in env if each["name"] != name]}
+
+
+@given(BASES, BASES)
+def test_a_patch_without_directives_is_contained_in_the_outcome(base: Json, patch: Json) -> None:
+    def contains(outcome: Any, part: Any) -> bool:
+        if isinstance(part, dict):
+            return all(contains(outcome[name], each) for name, each in part.items())
+        if isinstance(part, list) and part and isinstance(part[0], dict):
+            by_name = {each["name"]: each for each in outcome}
+            return all(contains(by_name[each["name"]], each) for each in part)
+        return bool(outcome == part) or (part == [] and isinstance(outcome, list))
+
+    assert contains(merge(base, patch), patch)
+
+
+def test_lists_with_keys_are_merged_in_place_and_others_replaced() -> None:
+    base = {
+        "containers": [
+            {"name": "ray", "args": ["a", "b"], "env": [{"name": "HOME", "value": "/tmp"}]},
+            {"name": "log"},
+        ],
+        "tolerations": [{"key": "a"}],
+    }
+    patch = {
+        "containers": [
+            {"name": "mesh", "image": "mesh:1"},
+            {"name": "ray", "args": ["c"], "env": [{"name": "PROXY", "value": "p"}]},
+        ],
+        "tolerations": [{"key": "b"}],
+    }
+    env = [{"name": "HOME", "value": "/tmp"}, {"name": "PROXY", "value": "p"}]
+    assert merge(base, patch) == {
+        "containers": [
+            {"name": "ray", "args": ["c"], "env": env},
+            {"name": "log"},
+            {"name": "mesh", "image": "mesh:1"},
+        ],
+        "tolerations": [{"key": "b"}],
+    }
+    only = merge(base, {"containers": [{"$patch": "replace"}, {"name": "mesh"}]})
+    assert only["containers"] == [{"name": "mesh"}]
+    other = {"containers": [{"name": "ray", "$patch": "replace", "image": "x:1"}]}
+    assert merge(base, other)["containers"] == [{"name": "ray", "image": "x:1"}, {"name": "log"}]
+
+
+def test_the_keys_are_kubernetes_own() -> None:
+    """Every list below a pod's specification has in the table the key of the OpenAPI, or none."""
+    definitions = json.loads(DEFINITIONS.read_text())["$defs"]
+    keys: dict[str, set[str | None]] = {}
+    open_, known = [POD], {POD}
+    while open_:
+        for name, field in definitions[open_.pop()].get("properties", {}).items():
+            if "items" in field:
+                keys.setdefault(name, set()).add(field.get("x-kubernetes-patch-merge-key"))
+            for part in (field, field.get("items", {}), field.get("additionalProperties", {})):
+                name_of = isinstance(part, dict) and part.get("$ref", "").rpartition("/")[2]
+                if name_of and name_of not in known:
+                    known.add(name_of)
+                    open_.append(name_of)
+    assert len(known) > 90
+    assert {name: {key} for name, key in KEYS.items()} == {
+        name: found for name, found in keys.items() if found != {None}
+    }
+
+
+def test_the_clients_models_have_the_fields_of_the_schemas() -> None:
+    definitions = json.loads(DEFINITIONS.read_text())["$defs"]
+    names = set(_pod_spec().attribute_map.values())  # type: ignore[attr-defined]
+    assert names == set(definitions[POD]["properties"])
+
+
+@pytest.mark.parametrize("patch", [{"a": None}, {"a": {"b": None}}, {"env": [{"name": "x"}]}])
+def test_a_patch_on_nothing_leaves_no_trace_of_deletions(patch: Json) -> None:
+    assert None not in merge({}, patch).values()

@@ -39,7 +39,8 @@ seeds, {replicates} replicates each.
 - **epochs, time**: what is spent until the mean share reaches that with which `random` ends, over
   what `random` spends, in epochs and in simulated seconds; in parentheses 95 % bootstrap intervals
   over the replicates.
-- **CPU s**: of one search of all methods, simulation included.
+- **CPU s**: of one search of all methods, simulation included; taken beside other work, which
+  lengthens it up to threefold.
 - A searcher that is missing in a setting was not raced there.
 - `default` is the search of `isoflop run`. `{perfect}` knows the surrogates: after the defaults it
   tries the places that add most to the front without noise. It shows what could be won.

@@ -12,8 +12,8 @@ from orchestrator.record.history import History
 from orchestrator.search.agenda import Agenda
 from orchestrator.search.model.ehvi import Beliefs, best
 from orchestrator.search.model.gaussian import Array, Cube, Process
+from orchestrator.search.promotion.curves import SMALLEST
 from orchestrator.search.replay.searchers import in_memory
-from orchestrator.search.stops.rungs import SMALLEST
 from orchestrator.study.file import Study
 from orchestrator.study.params import PREFIX, derive
 from orchestrator.study.space import Space

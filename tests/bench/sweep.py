@@ -42,12 +42,12 @@ from orchestrator.sweep.ready import Place
 
 SLOTS = 2
 GOAL = 0.9
-TRIALS = 4
+TRIALS, EPOCHS = 4, 12
 STUDY: Mapping[str, Any] = {
     "name": "pace",
     "data": "digits",
     "budgets": [0.3, 1],
-    "recipe": {"epochs": 12, "batch_size": 32, "lr": {"low": 0.03, "high": 0.15, "log": True}},
+    "recipe": {"batch_size": 32, "lr": {"low": 0.03, "high": 0.15, "log": True}},
     "methods": {
         "dense": {"depth": 8, "width": {"low": 0.25, "high": 0.75, "step": 0.25}},
         "skipnet": {"depth": 8, "width": {"low": 0.25, "high": 0.75, "step": 0.25}, "gate": "rnn"},
@@ -113,9 +113,10 @@ def family() -> float:
     return sum(seconds for process, seconds in spent.items() if ours(process))
 
 
-def swept(trials: int) -> tuple[dict[str, float | None], list[Trial]]:
+def swept(trials: int, epochs: int) -> tuple[dict[str, float | None], list[Trial]]:
     """The pace of a whole sweep, and its trials in the order of their starts."""
-    study = Study.model_validate({**STUDY, "search": {"trials": trials}})
+    recipe = {**STUDY["recipe"], "epochs": epochs}
+    study = Study.model_validate({**STUDY, "recipe": recipe, "search": {"trials": trials}})
     begun: list[Trial] = []
     pace = Pace()
 
@@ -179,14 +180,14 @@ def alone(trial: Trial, data: Data) -> None:
                 evaluate(view, data.test)
 
 
-def measured(rounds: int = 2, trials: int = TRIALS) -> dict[str, Any]:
+def measured(rounds: int = 2, trials: int = TRIALS, epochs: int = EPOCHS) -> dict[str, Any]:
     """Both sides in turns, and the sweep's pace as a fraction of the bare loop's.
 
-    `trials` are those of each method's search.
+    `trials` are those of each method's search, of so many `epochs`.
     """
     found = []
     for _ in range(rounds):
-        ours, begun = swept(trials)
+        ours, begun = swept(trials, epochs)
         found.append({"sweep": ours, "bare": bare(begun)})
     ratios = {
         name: _spread(lambda one, name=name: one["bare"][name] / one["sweep"][name], found)
@@ -229,9 +230,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--trials", type=int, default=TRIALS, help="of each method's search")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of a trial")
     parser.add_argument("--json", type=Path, default=None, help="write the figures here too")
     asked = parser.parse_args()
-    found = measured(asked.rounds, asked.trials)
+    found = measured(asked.rounds, asked.trials, asked.epochs)
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1))
     Console(width=110).print(table(found))

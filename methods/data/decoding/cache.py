@@ -2,9 +2,9 @@
 
 A pass takes from the file what is there, decodes the rest as it comes to it, and writes it there: a
 training step waits for its own images alone. All processes of a machine that want the pixels of a
-part share one file. An image is marked once its bytes are written, so a kill loses the images that
-were being decoded, and nothing else; processes that decode the same one write the same bytes. The
-file gets its name when it is whole.
+part share one file. Behind the pixels it has a byte for each image, set once its bytes are written,
+so a kill loses the images that were being decoded, and nothing else; processes that decode the same
+one write the same bytes. The file gets its name when it is whole.
 """
 
 import contextlib
@@ -77,8 +77,9 @@ class Cached:
                 self._filling = _begun(self._file)
             if self._file.whole:
                 self._whole = self._file.mapped(self._file.path)
-        except OSError as error:
-            _stream(self._file, f"none can be written: {error.strerror or error}")
+        except (OSError, NotImplementedError) as error:  # the latter where files have no locks
+            why = error.strerror if isinstance(error, OSError) else None
+            _stream(self._file, f"none can be written: {why or error}")
 
     def lacks(self, rows: Rows) -> int:
         """How many of these need decoding."""
@@ -134,11 +135,14 @@ class _File:
         return self.samples * self.image
 
     @property
+    def size(self) -> int:
+        """Bytes with the marks."""
+        return self.bytes + self.samples
+
+    @property
     def whole(self) -> bool:
-        try:
-            return self.path.stat().st_size == self.bytes
-        except FileNotFoundError:
-            return False
+        """Whether it has its name; earlier versions wrote none of the marks."""
+        return _size(self.path) in (self.size, self.bytes)
 
     @functools.cached_property
     def aside(self) -> Path:
@@ -146,19 +150,16 @@ class _File:
         boot = BOOT.read_text().strip() if BOOT.exists() else ""
         return self.path.with_name(f".{self.path.stem}-{platform.node()}-{boot}.part")
 
-    @property
-    def marks(self) -> Path:
-        """A byte for each image: 1 once it is there."""
-        return self.aside.with_suffix(".marks")
-
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """While the file is begun, and while it gets its name."""
         place = self.aside.with_suffix(".lock")
         with FileLock(place):
-            yield
-            if self.whole or not self.aside.exists():
-                place.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                if self.whole or not self.aside.exists():
+                    place.unlink(missing_ok=True)
 
     def mapped(self, place: Path) -> Images:
         return np.asarray(np.memmap(place, np.uint8, "r", shape=(self.samples, *self.shape)))
@@ -169,39 +170,43 @@ class _Filling(NamedTuple):
 
     file: _File
     pixels: Images
-    descriptors: tuple[int, int]
-    """The files of its pixels and of its marks."""
+    descriptor: int
 
     def marked(self) -> np.ndarray:
         """Whether each image is there. It is read anew: who sees a mark sees the pixels, too."""
-        return np.frombuffer(os.pread(self.descriptors[1], self.file.samples, 0), bool)
+        count = self.file.samples
+        with contextlib.suppress(OSError):  # as where another machine deleted the file
+            marks = os.pread(self.descriptor, count, self.file.bytes)
+            if len(marks) == count:
+                return np.frombuffer(marks, bool)
+        return np.zeros(count, bool)
 
     def write(self, rows: Rows, content: Images) -> None:
         """Stores images that were decoded; those that cannot be written are decoded again."""
-        pixels, marks = self.descriptors
         with contextlib.suppress(OSError):
             for row, image in zip(rows.tolist(), content, strict=True):
                 place, left = row * self.file.image, image.tobytes()
                 while left:
-                    done = os.pwrite(pixels, left, place)
+                    done = os.pwrite(self.descriptor, left, place)
                     place, left = place + done, left[done:]
             if not BOOT.exists():  # a crash of the machine would go unseen
-                os.fsync(pixels)
+                os.fsync(self.descriptor)
             for row in rows.tolist():
-                os.pwrite(marks, b"\1", row)
+                os.pwrite(self.descriptor, b"\1", self.file.bytes + row)
 
     def close(self) -> None:
         """Gives the file its name, if it is whole; who deleted it meanwhile has it decoded anew."""
-        pixels, marks = self.descriptors
-        with contextlib.suppress(OSError):
-            if self.marked().all() and not self.file.whole:
+        aside = self.file.aside
+        with contextlib.suppress(OSError, NotImplementedError):
+            if aside.exists() and (self.file.whole or self.marked().all()):
                 with self.file.locked():
-                    if not self.file.whole:
-                        os.fsync(pixels)
-                        self.file.aside.rename(self.file.path)
-                        self.file.marks.unlink()
-        os.close(pixels)
-        os.close(marks)
+                    own = os.path.samestat(os.fstat(self.descriptor), aside.stat())
+                    if own and self.file.whole:  # by another machine
+                        aside.unlink()
+                    elif own:
+                        os.fsync(self.descriptor)
+                        aside.rename(self.file.path)
+        os.close(self.descriptor)
 
 
 def _begun(file: _File) -> _Filling | None:
@@ -217,24 +222,44 @@ def _begun(file: _File) -> _Filling | None:
             if left.stem != file.aside.stem and time.time() - left.stat().st_mtime > OLD:
                 left.unlink()  # of this machine before it was started anew
     with file.locked():
-        if file.whole or not _has_room(file):
+        if file.whole:
             return None
-        file.path.unlink(missing_ok=True)  # of another size
-        if not file.aside.exists():
+        if _size(file.aside) != file.size:
+            if not _has_room(file):
+                return None
+            _allocate(file)
             _log.info("%d images are decoded once, to %s", file.samples, file.path)
-        pixels, marks = (
-            os.open(place, os.O_RDWR | os.O_CREAT, 0o600) for place in (file.aside, file.marks)
-        )
-        for descriptor, size in ((pixels, file.bytes), (marks, file.samples)):
-            os.posix_fallocate(descriptor, 0, size)
-        return _Filling(file, file.mapped(file.aside), (pixels, marks))
+        return _Filling(file, file.mapped(file.aside), os.open(file.aside, os.O_RDWR))
+
+
+def _allocate(file: _File) -> None:
+    """An empty file of full size: other processes write into it only once it is there.
+
+    Raises:
+        OSError: there is no room, and nothing is left.
+    """
+    file.path.unlink(missing_ok=True)  # of another size
+    file.aside.unlink(missing_ok=True)
+    try:
+        with file.aside.open("xb") as begun:
+            os.posix_fallocate(begun.fileno(), 0, file.size)
+    except OSError:
+        file.aside.unlink(missing_ok=True)
+        raise
+
+
+def _size(place: Path) -> int | None:
+    """Bytes of a file; None where there is none."""
+    try:
+        return place.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _has_room(file: _File) -> bool:
     """Whether the disk and the user's limit have room for it; if not, that is logged."""
     place = file.path.parent
-    begun = file.aside.stat().st_blocks * 512 if file.aside.exists() else 0
-    free = int(SHARE * (free_bytes(place) + begun))
+    free = int(SHARE * free_bytes(place))
     if file.bytes > free:
         _stream(file, f"half of the free disk, {free / 2**30:.3g}, may be used")
         return False

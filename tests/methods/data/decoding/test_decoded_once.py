@@ -92,7 +92,7 @@ def test_a_cached_pass_has_the_batches_of_a_resident_set(
                 assert same(epoch(getattr(held, role)), epoch(getattr(streamed, role)))
     (file,) = place.iterdir()
     assert file.suffix == ".pixels"
-    assert file.stat().st_size == 120 * SIDE * SIDE * 3
+    assert file.stat().st_size == 120 * (SIDE * SIDE * 3 + 1)
 
 
 def test_images_are_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,16 +236,71 @@ def _hang(streamed: Streamed, writer: "multiprocessing.connection.Connection") -
     passed(streamed)
 
 
-def test_a_file_that_is_deleted_meanwhile_is_filled_anew(folder: Path, place: Path) -> None:
+@pytest.mark.parametrize("pattern", ["*", ".*.part", ".*.lock"])
+def test_a_file_that_is_deleted_meanwhile_is_filled_anew(
+    folder: Path, place: Path, pattern: str
+) -> None:
+    """Another pass begins a file anew under the name of the one that the first pass fills."""
     streamed = store(folder)
     truth = every(streamed.part)
     batches = streamed.each(list(torch.arange(120).split(8)))
     first = next(batches)
-    for file in place.iterdir():
+    for file in place.glob(pattern):
         file.unlink()
+    begun = streamed.each(list(torch.arange(40).split(8)))
+    next(begun)
     assert np.array_equal(np.concatenate([first, *batches]), truth)
     assert np.array_equal(passed(streamed), truth)
-    assert len([*place.glob("*.pixels")]) == 1
+    list(begun)
+    assert np.array_equal(passed(streamed), truth)
+    assert [file.suffix for file in place.iterdir()] == [".pixels"]
+
+
+def test_files_of_an_earlier_version_are_used_if_whole(
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file without marks is whole; one being filled had its marks, by blocks, beside it."""
+    streamed = store(folder)
+    truth = every(streamed.part)
+    file = cache._File(place / f"{streamed.key}.pixels", 120, (SIDE, SIDE, 3))
+    place.mkdir(parents=True)
+    file.aside.write_bytes(bytes(file.bytes))
+    file.aside.with_suffix(".marks").write_bytes(b"\1" * 30)
+    assert np.array_equal(passed(streamed), truth)
+    file.path.write_bytes(truth.tobytes())
+    monkeypatch.setattr(type(streamed.part), "pixels", lambda *_: pytest.fail("it is decoded"))
+    assert np.array_equal(passed(streamed), truth)
+
+
+def test_a_file_that_cannot_be_read_any_more_is_done_without(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed = store(folder)
+    truth = every(streamed.part)
+    list(streamed.each(list(torch.arange(90).split(8))))
+
+    def stale(*_: object) -> bytes:
+        raise OSError(errno.ESTALE, "it is stale")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", stale)
+        assert np.array_equal(passed(streamed), truth)
+    assert np.array_equal(passed(streamed), truth)
+
+
+def test_a_disk_that_fills_up_as_a_file_begins_keeps_nothing(
+    folder: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed = store(folder)
+    opened = len([*Path("/proc/self/fd").iterdir()])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert np.array_equal(passed(streamed), every(streamed.part))
+    assert [*place.iterdir()] == []
+    assert len([*Path("/proc/self/fd").iterdir()]) == opened
 
 
 def test_what_cannot_be_stored_is_decoded_again(
@@ -273,7 +328,7 @@ def test_images_of_a_machine_that_was_started_anew_are_not_trusted(
     (tmp_path / "boot").write_text("another")
     monkeypatch.setattr(cache, "BOOT", tmp_path / "boot")
     begun = [*place.iterdir()]
-    assert len(begun) == 3
+    assert sorted(file.suffix for file in begun) == [".lock", ".part"]
     other = place / f".{streamed.key}-{platform.node()}-2-{'0' * 8}-0-0-0-0.part"
     other.touch()  # of a machine whose name begins alike
     for file in (*begun, other):
@@ -334,4 +389,4 @@ def test_a_file_of_another_size_is_not_trusted(folder: Path) -> None:
     assert np.array_equal(passed(streamed, size=120), every(streamed.part))
     assert file.read_bytes() == b"short"
     assert np.array_equal(passed(streamed), every(streamed.part))
-    assert file.stat().st_size == 120 * SIDE * SIDE * 3
+    assert file.stat().st_size == 120 * (SIDE * SIDE * 3 + 1)

@@ -64,7 +64,8 @@ def runnable(study: Study) -> dict[str, Space]:
                 with study.lines():
                     raise StudyError(
                         f"search.{name}: `{word}` is gone, since {retired.why} (docs/search.md); "
-                        f"write `{retired.instead}`, or delete `{name}`",
+                        f"write `{retired.instead}`, or delete `{name}`, and give the study another "
+                        "`name` if it has begun",
                         at=("search", name),
                     )
     return spaces(study)

@@ -30,7 +30,7 @@ class SearchPlan(Strict):
     depends on the machine."""
     sampler: Annotated[
         Literal["auto", "ehvi", "tpe", "random", "sobol"],
-        Retired(("gp", "nsga2"), "it was behind the default on every table it ran on", "auto"),
+        Retired(("gp", "nsga2"), "it gained nothing over the default on any table it ran on", "auto"),
     ] = "auto"
     """Sampler of configurations; `auto` is ehvi. `tpe` is Optuna's default, a yardstick."""
     stop: Annotated[

@@ -19,7 +19,7 @@ def test_epochs_and_time_until_the_baselines_end() -> None:
     assert until(base, base, epochs) == "1.00 (1.00 to 1.00)"
     assert until(twice, base, epochs) == "0.50 (0.50 to 0.50)"
     assert until(twice, base, seconds) == "0.50 (0.50 to 0.50)"
-    assert until(never, base, epochs) == "never (never to never)"
+    assert until(never, base, epochs) == "never"
     assert difference(never, base) == "**-0.100 ± 0.000**"
 
 

@@ -42,8 +42,10 @@ seeds, {replicates} replicates each.
 - **CPU s**: of one search of all methods, simulation included; taken beside other work, which
   lengthens it up to threefold.
 - A searcher that is missing in a setting was not raced there.
-- `default` is the search of `isoflop run`. `{perfect}` knows the surrogates: after the defaults it
-  tries the places that add most to the front without noise. It shows what could be won.
+- `default` is the search of `isoflop run`, `+promote` [pauses trials](search.md#promotion), `prior`
+  and `shared` are [ideas](search.md#samplers) that are no part of it, and the others are
+  [peers](search.md#peers). `{perfect}` knows the surrogates: after the defaults it tries the places
+  that add most to the front without noise. It shows what could be won.
 {figure}"""
 
 
@@ -103,6 +105,8 @@ def until(race: Standing, base: Standing, spent: Spent) -> str:
     middle = ratio(np.arange(count))
     draws = [ratio(random.integers(count, size=count)) for _ in range(DRAWS)]
     low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
+    if not np.isfinite(low):  # in hardly any draw
+        return _share(middle)
     return f"{_share(middle)} ({_share(low)} to {_share(high)})"
 
 

@@ -55,8 +55,9 @@ def _map(model: Model, value: Any, at: Location) -> None:
         raise Misfit(
             joined(_dotted(at), f"must hold `field: value` pairs, but got {shown(value)}"), *at
         )
-    names: Mapping[str, str] = model.attribute_map  # type: ignore[attr-defined]
-    fields = {names[name]: field for name, field in model.model_fields.items()}
+    fields = {
+        field.serialization_alias or name: field for name, field in model.model_fields.items()
+    }
     for name, part in value.items():
         place = (*at, name)
         if name == PATCH:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Any
 
 from methods.errors import KubernetesError, nearest
@@ -37,6 +39,11 @@ FREE: tuple[Path, ...] = (
 """What a template may change of what isoflop renders; names of entries stand for their place."""
 WHOLE = ("env", "ports", "volumeMounts", "volumes", "imagePullSecrets")
 """Lists whose entries get no further fields."""
+CONTAINERS = ("initContainers", "containers")
+PLACES = {"volumeMounts": "mountPath", "volumeDevices": "devicePath"}
+"""What a container has in its file system, and the field that says where."""
+OPEN = PurePosixPath("/tmp")
+"""The one mount in whose folders a template may mount more."""
 WHY: Mapping[Path, str] = {
     ("spec", "affinity"): "the head, where the driver runs, stays off spot nodes",
     ("spec", "imagePullSecrets"): "the cluster file's `pull_secret` says it",
@@ -62,7 +69,7 @@ def check_merged(base: Manifest, merged: Manifest, pod: str, *, token: bool = Fa
             f"pod_template must leave {_named(path)} of {pod} as it is ({shown(before)}), because "
             f"{reason}, but {becomes}; leave that out of it"
         )
-    for flaw in _flaws(merged["spec"]):
+    for flaw in (*_flaws(merged["spec"]), *_covering(base["spec"], merged["spec"])):
         raise KubernetesError(f"pod_template, merged into {pod}: {flaw}")
 
 
@@ -128,7 +135,7 @@ def _flaws(spec: Manifest) -> Iterator[str]:
         if not _is_amount(limit := (volume.get("emptyDir") or {}).get("sizeLimit", "1")):
             yield f"volume {name!r} must have a sizeLimit such as 6Gi, but has {limit!r}"
     names: set[str] = set()
-    for kind in ("initContainers", "containers"):
+    for kind in CONTAINERS:
         for container in spec.get(kind) or []:
             if container["name"] in names:
                 yield f"the name {container['name']!r} must be that of one container, but is of two"
@@ -136,6 +143,31 @@ def _flaws(spec: Manifest) -> Iterator[str]:
             yield from (
                 f"container {container['name']!r} {flaw}" for flaw in _of(container, volumes)
             )
+
+
+def _covering(base: Manifest, merged: Manifest) -> Iterator[str]:
+    """Mounts that are added over those of isoflop's containers, or into them."""
+    containers = {each["name"]: each for kind in CONTAINERS for each in merged.get(kind) or []}
+    for before in (each for kind in CONTAINERS for each in base.get(kind) or []):
+        name = before["name"]
+        own = [each["mountPath"] for each in before["volumeMounts"]]
+        for kind, field in PLACES.items():
+            for each in containers[name].get(kind) or []:
+                if each[field] in own and kind == "volumeMounts":
+                    continue
+                covered = [path for path in own if _overlaps(each[field], PurePosixPath(path))]
+                if covered:
+                    yield (
+                        f"container {name!r} must have nothing over or within {covered[0]}, which "
+                        f"isoflop mounts, but has {each['name']!r} at {each[field]}; choose "
+                        "another path, as below /tmp"
+                    )
+
+
+def _overlaps(place: str, own: PurePosixPath) -> bool:
+    """Whether a path hides a mount, or lies where only isoflop writes."""
+    path = PurePosixPath(normpath("/" + place.lstrip("/")))
+    return own.is_relative_to(path) or (path.is_relative_to(own) and own != OPEN)
 
 
 def _of(container: Manifest, volumes: Mapping[str, Manifest]) -> Iterator[str]:

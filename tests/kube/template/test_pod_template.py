@@ -12,10 +12,11 @@ import pytest
 import yaml
 from conftest import CLUSTER, STUDY
 from manifests import ROOT, crd, flaws, pods, ray_pods
+from merging import job, rendered
 
 from methods.errors import KubernetesError
 from orchestrator.kube.cluster import load
-from orchestrator.kube.render import Rendered, dump, preface, render
+from orchestrator.kube.render import dump, preface, render
 from orchestrator.kube.template import schema
 from orchestrator.kube.template.quantities import amount
 
@@ -24,21 +25,6 @@ GOLDEN = ROOT / "tests" / "data" / "pods"
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 """The parts of cluster files on the page."""
-
-
-def rendered(folder: Path, cluster: str) -> Rendered:
-    (folder / "study.yaml").write_text(STUDY)
-    (folder / "cluster.yaml").write_text(cluster)
-    return render(folder / "study.yaml", load(folder / "cluster.yaml"))
-
-
-def job(folder: Path, template: str, cluster: str = CLUSTER) -> Json:
-    return rendered(folder, f"{cluster}pod_template:\n  {template}\n").ray_job
-
-
-def ray(folder: Path, fields: str, cluster: str = CLUSTER) -> Json:
-    """A sweep whose Ray containers have these fields beside."""
-    return job(folder, f"spec: {{containers: [{{name: ray, {fields}}}]}}", cluster)
 
 
 def validate(manifest: Json, monkeypatch: pytest.MonkeyPatch) -> None:

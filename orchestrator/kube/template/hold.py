@@ -8,7 +8,7 @@ from typing import Any
 
 from methods.errors import KubernetesError, nearest
 from methods.values import shown
-from orchestrator.kube.template.fields import RAY
+from orchestrator.kube.template.fields import RAY, SCRATCH
 from orchestrator.kube.template.merge import KEYS
 from orchestrator.kube.template.quantities import amount
 from orchestrator.kube.template.schema import lacking
@@ -18,8 +18,6 @@ Path = tuple[str, ...]
 
 LEAST_STORE = 75 << 20
 """Bytes of the smallest object store with which Ray 2.60 starts."""
-SCRATCH = ("tmp", "ray-logs")
-"""Volumes that may be larger, or of a storage class."""
 FREE: tuple[Path, ...] = (
     ("metadata", "annotations", "*"),
     ("spec", "serviceAccountName"),

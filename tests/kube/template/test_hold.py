@@ -70,3 +70,17 @@ def test_containers_of_ones_own_mount_what_they_like(tmp_path: Path) -> None:
 
 def test_a_mount_of_isoflops_may_be_named_again(tmp_path: Path) -> None:
     assert ray(tmp_path, "volumeMounts: [{name: runs, mountPath: /runs}]") == job(tmp_path, "{}")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "spec: {os: {name: linux}}",
+        "spec: {os: null}",
+        "spec: {volumes: [{name: tmp, emptyDir: {medium: '', sizeLimit: 50Gi}}]}",
+        "spec: {volumes: [{name: tmp, emptyDir: {medium: null}}]}",
+        "spec: {volumes: [{name: x, emptyDir: {medium: Memory}}]}",
+    ],
+)
+def test_what_changes_nothing_for_the_sweep_is_allowed(tmp_path: Path, template: str) -> None:
+    job(tmp_path, template)

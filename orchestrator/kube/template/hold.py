@@ -9,7 +9,7 @@ from typing import Any
 from methods.errors import KubernetesError, nearest
 from methods.values import shown
 from orchestrator.kube.template.fields import RAY, SCRATCH
-from orchestrator.kube.template.merge import KEYS
+from orchestrator.kube.template.merge import KEYS, identity
 from orchestrator.kube.template.quantities import amount
 from orchestrator.kube.template.schema import lacking
 
@@ -106,10 +106,10 @@ def _changes(before: Any, after: Any, path: Path) -> Iterator[tuple[Path, Any, A
         for name, part in before.items():
             yield from _changes(part, after.get(name), (*path, name))
     elif path and path[-1] in KEYS and isinstance(before, list) and isinstance(after, list):
-        key = KEYS[path[-1]]
-        entries = {str(entry[key]): entry for entry in after}
+        entries = {identity(path[-1], entry): entry for entry in after}
         for entry in before:
-            yield from _changes(entry, entries.get(str(entry[key])), (*path, str(entry[key])))
+            same = entries.get(identity(path[-1], entry))
+            yield from _changes(entry, same, (*path, str(entry[KEYS[path[-1]]])))
     elif before != after:
         yield path, before, after
 

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import CLUSTER
 from manifests import ray_pods
 from merging import job, ray
@@ -84,3 +85,24 @@ def test_a_mount_of_isoflops_may_be_named_again(tmp_path: Path) -> None:
 )
 def test_what_changes_nothing_for_the_sweep_is_allowed(tmp_path: Path, template: str) -> None:
     job(tmp_path, template)
+
+
+def test_two_ports_of_a_number_and_two_rules_of_a_topology_are_allowed(tmp_path: Path) -> None:
+    ports = "[{containerPort: 53, protocol: TCP}, {containerPort: 53, protocol: UDP}]"
+    rules = "[{topologyKey: zone, maxSkew: 3, whenUnsatisfiable: DoNotSchedule}, "
+    rules += "{topologyKey: zone, maxSkew: 1, whenUnsatisfiable: ScheduleAnyway}]"
+    template = f"containers: [{{name: ray, ports: {ports}}}], topologySpreadConstraints: {rules}"
+    manifest = job(tmp_path, f"spec: {{{template}}}")
+    for _, pod in ray_pods(manifest):
+        assert pod["spec"]["topologySpreadConstraints"] == yaml.safe_load(rules)
+        assert pod["spec"]["containers"][0]["ports"][-2:] == yaml.safe_load(ports)
+
+
+def test_a_port_of_isoflops_may_have_a_namesake_of_another_protocol(tmp_path: Path) -> None:
+    head = "ports: [%s{containerPort: 8265, protocol: UDP}]"
+    manifest = ray(tmp_path, head % "{containerPort: 8265}, ")
+    ports = dict(ray_pods(manifest))["head"]["spec"]["containers"][0]["ports"]
+    assert [port["containerPort"] for port in ports] == [6379, 8265, 10001, 8265]
+    for before in ("", "{containerPort: 8265, protocol: TCP, $patch: delete}, "):
+        with pytest.raises(KubernetesError, match=r"leave spec\.containers\.ray-head\.ports\.8265"):
+            ray(tmp_path, head % before)

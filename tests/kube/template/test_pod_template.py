@@ -116,6 +116,11 @@ def test_an_empty_template_renders_nothing_else(tmp_path: Path) -> None:
         ("spec: {runtimeClassName: 3}", "must be text"),
         ("spec: {volumes: [{emptyDir: {}}]}", "merged by `name`"),
         ("spec: {volumes: [{name: a, emptyDir: {}}, {name: a}]}", "one entry for each `name`"),
+        (
+            "spec: {containers: [{name: ray, ports: [{containerPort: 53}, "
+            "{containerPort: 53, protocol: TCP}]}]}",
+            "one entry for each `containerPort` and `protocol`, but has two for 53 and 'TCP'",
+        ),
         ("spec: {hostAliases: [{ip: 1.1.1.1, $patch: remove}]}", "must be merge, replace, delete"),
         ("spec: {$setElementOrder/containers: []}", "no field that Kubernetes knows"),
         ("specs: {}", "did you mean 'spec'?"),

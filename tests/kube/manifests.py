@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -33,6 +34,15 @@ def tool(name: str) -> str:
     if path is None:
         pytest.skip(f"{name} is not installed; `pip install -e '.[dev]'` installs it")
     return path
+
+
+@functools.cache
+def definitions() -> Json:
+    """Kubernetes' own types by their names, as the OpenAPI of 1.37 has them."""
+    folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
+    text = (folder / "v1.37.0-local-strict" / "_definitions.json").read_text()
+    types: Json = json.loads(text)["$defs"]
+    return types
 
 
 @functools.cache

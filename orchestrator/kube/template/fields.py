@@ -6,6 +6,7 @@ from typing import Any
 import pydantic
 from pydantic import Field
 
+from methods.values import shown
 from orchestrator.kube.template.merge import Manifest
 from orchestrator.kube.template.schema import check_fragment
 from orchestrator.study.places import Location
@@ -21,6 +22,15 @@ OWN_FIELDS: Mapping[str, str] = {
     "resources": "`cpu` and `memory`",
 }
 """Part of a pod's specification -> the cluster file's own fields for it."""
+UNFIT: Mapping[str, str] = {
+    "schedulingGates": "holds the pods back until something removes it, and nothing here does; "
+    "leave it out, or write `queue` to wait in one of Kueue's",
+    "activeDeadlineSeconds": "ends single pods, which KubeRay replaces; write `hours` at the top "
+    "of the cluster file instead, after which the whole sweep is ended",
+}
+"""Part of a pod's specification with which no sweep ends -> why, and what to write instead."""
+SCRATCH = ("tmp", "ray-logs")
+"""Volumes that may be larger, or of a storage class."""
 SPEC_OF_KUBERAY = ("restartPolicy", "ephemeralContainers", "nodeName", "hostname", "subdomain")
 OWN_IN_RAY: Mapping[str, str] = {"image": "`image`", "imagePullPolicy": "`pull_policy`"}
 STARTS = ("command", "args", "stdin", "stdinOnce", "tty", "restartPolicy", "restartPolicyRules")
@@ -89,6 +99,19 @@ def _reserved(spec: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
             )
         if name in SPEC_OF_KUBERAY:
             yield ("spec", name), "is for KubeRay and Kubernetes to set; leave it out"
+        if name in UNFIT:
+            yield ("spec", name), UNFIT[name]
+    system = (spec.get("os") or {}).get("name")
+    if system not in (None, "linux"):
+        yield ("spec", "os", "name"), f"must be linux, but got {shown(system)}; leave `os` out"
+    for index, volume in enumerate(spec.get("volumes") or []):
+        medium = (volume.get("emptyDir") or {}).get("medium")
+        if volume.get("name") in SCRATCH and medium:
+            yield (
+                ("spec", "volumes", index, "emptyDir", "medium"),
+                f"must stay the node's disk for {volume['name']}, where Ray puts what memory does "
+                f"not hold, but got {shown(medium)}; leave it out",
+            )
     for kind in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(kind) or []):
             at = ("spec", kind, index)

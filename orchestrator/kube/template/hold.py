@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Any
 
 from methods.errors import KubernetesError, nearest
 from methods.values import shown
-from orchestrator.kube.template.fields import RAY
-from orchestrator.kube.template.merge import KEYS
+from orchestrator.kube.template.fields import RAY, SCRATCH
+from orchestrator.kube.template.merge import KEYS, identity
 from orchestrator.kube.template.quantities import amount
 from orchestrator.kube.template.schema import lacking
 
@@ -16,8 +18,6 @@ Path = tuple[str, ...]
 
 LEAST_STORE = 75 << 20
 """Bytes of the smallest object store with which Ray 2.60 starts."""
-SCRATCH = ("tmp", "ray-logs")
-"""Volumes that may be larger, or of a storage class."""
 FREE: tuple[Path, ...] = (
     ("metadata", "annotations", "*"),
     ("spec", "serviceAccountName"),
@@ -37,6 +37,11 @@ FREE: tuple[Path, ...] = (
 """What a template may change of what isoflop renders; names of entries stand for their place."""
 WHOLE = ("env", "ports", "volumeMounts", "volumes", "imagePullSecrets")
 """Lists whose entries get no further fields."""
+CONTAINERS = ("initContainers", "containers")
+PLACES = {"volumeMounts": "mountPath", "volumeDevices": "devicePath"}
+"""What a container has in its file system, and the field that says where."""
+OPEN = PurePosixPath("/tmp")
+"""The one mount in whose folders a template may mount more."""
 WHY: Mapping[Path, str] = {
     ("spec", "affinity"): "the head, where the driver runs, stays off spot nodes",
     ("spec", "imagePullSecrets"): "the cluster file's `pull_secret` says it",
@@ -62,7 +67,7 @@ def check_merged(base: Manifest, merged: Manifest, pod: str, *, token: bool = Fa
             f"pod_template must leave {_named(path)} of {pod} as it is ({shown(before)}), because "
             f"{reason}, but {becomes}; leave that out of it"
         )
-    for flaw in _flaws(merged["spec"]):
+    for flaw in (*_flaws(merged["spec"]), *_covering(base["spec"], merged["spec"])):
         raise KubernetesError(f"pod_template, merged into {pod}: {flaw}")
 
 
@@ -101,10 +106,10 @@ def _changes(before: Any, after: Any, path: Path) -> Iterator[tuple[Path, Any, A
         for name, part in before.items():
             yield from _changes(part, after.get(name), (*path, name))
     elif path and path[-1] in KEYS and isinstance(before, list) and isinstance(after, list):
-        key = KEYS[path[-1]]
-        entries = {str(entry[key]): entry for entry in after}
+        entries = {identity(path[-1], entry): entry for entry in after}
         for entry in before:
-            yield from _changes(entry, entries.get(str(entry[key])), (*path, str(entry[key])))
+            same = entries.get(identity(path[-1], entry))
+            yield from _changes(entry, same, (*path, str(entry[KEYS[path[-1]]])))
     elif before != after:
         yield path, before, after
 
@@ -128,7 +133,7 @@ def _flaws(spec: Manifest) -> Iterator[str]:
         if not _is_amount(limit := (volume.get("emptyDir") or {}).get("sizeLimit", "1")):
             yield f"volume {name!r} must have a sizeLimit such as 6Gi, but has {limit!r}"
     names: set[str] = set()
-    for kind in ("initContainers", "containers"):
+    for kind in CONTAINERS:
         for container in spec.get(kind) or []:
             if container["name"] in names:
                 yield f"the name {container['name']!r} must be that of one container, but is of two"
@@ -136,6 +141,31 @@ def _flaws(spec: Manifest) -> Iterator[str]:
             yield from (
                 f"container {container['name']!r} {flaw}" for flaw in _of(container, volumes)
             )
+
+
+def _covering(base: Manifest, merged: Manifest) -> Iterator[str]:
+    """Mounts that are added over those of isoflop's containers, or into them."""
+    containers = {each["name"]: each for kind in CONTAINERS for each in merged.get(kind) or []}
+    for before in (each for kind in CONTAINERS for each in base.get(kind) or []):
+        name = before["name"]
+        own = [each["mountPath"] for each in before["volumeMounts"]]
+        for kind, field in PLACES.items():
+            for each in containers[name].get(kind) or []:
+                if each[field] in own and kind == "volumeMounts":
+                    continue
+                covered = [path for path in own if _overlaps(each[field], PurePosixPath(path))]
+                if covered:
+                    yield (
+                        f"container {name!r} must have nothing over or within {covered[0]}, which "
+                        f"isoflop mounts, but has {each['name']!r} at {each[field]}; choose "
+                        "another path, as below /tmp"
+                    )
+
+
+def _overlaps(place: str, own: PurePosixPath) -> bool:
+    """Whether a path hides a mount, or lies where only isoflop writes."""
+    path = PurePosixPath(normpath("/" + place.lstrip("/")))
+    return own.is_relative_to(path) or (path.is_relative_to(own) and own != OPEN)
 
 
 def _of(container: Manifest, volumes: Mapping[str, Manifest]) -> Iterator[str]:

@@ -8,6 +8,8 @@ Manifest = Mapping[str, Any]
 REFERENCES = {
     "secretKeyRef": ("Secret", "name"),
     "secretRef": ("Secret", "name"),
+    "nodePublishSecretRef": ("Secret", "name"),
+    "azureFile": ("Secret", "secretName"),
     "configMapKeyRef": ("ConfigMap", "name"),
     "configMapRef": ("ConfigMap", "name"),
     "configMap": ("ConfigMap", "name"),
@@ -15,8 +17,18 @@ REFERENCES = {
     "persistentVolumeClaim": ("PersistentVolumeClaim", "claimName"),
 }
 """Field that refers to an object of the namespace -> its kind, and where its name stands."""
-CLASSES = {"priorityClassName": "PriorityClass", "runtimeClassName": "RuntimeClass"}
-"""Field of a pod -> the kind of the object of the cluster that it names."""
+CLASSES = {
+    "priorityClassName": "PriorityClass",
+    "runtimeClassName": "RuntimeClass",
+    "storageClassName": "StorageClass",
+    "volumeAttributesClassName": "VolumeAttributesClass",
+}
+"""Field that is the name of an object of the cluster -> its kind."""
+CLAIMS = {
+    "resourceClaimName": "ResourceClaim",
+    "resourceClaimTemplateName": "ResourceClaimTemplate",
+}
+"""Field that is the name of an object of the namespace -> its kind."""
 PULLS = "imagePullSecrets"
 
 
@@ -28,26 +40,34 @@ def needs(specs: Iterable[Manifest]) -> tuple[list[str], list[str]]:
     cluster: dict[str, None] = {}
     namespace: dict[str, None] = {}
     for spec in specs:
-        for field, kind in CLASSES.items():
-            if spec.get(field):
-                cluster[f"{kind} {spec[field]}"] = None
+        cluster.update((each, None) for each in _by_name(spec, CLASSES))
         if spec.get("serviceAccountName"):
             namespace[f"ServiceAccount {spec['serviceAccountName']}"] = None
         namespace.update((f"Secret {each['name']}", None) for each in spec.get(PULLS) or [])
         namespace.update((each, None) for each in _referred(spec))
+        namespace.update((each, None) for each in _by_name(spec, CLAIMS))
     return list(cluster), list(namespace)
 
 
-def _referred(part: Any) -> Iterator[str]:
-    if isinstance(part, list):
-        for each in part:
-            yield from _referred(each)
+def _maps(part: Any) -> Iterator[Manifest]:
+    """All maps within a part of a manifest."""
     if isinstance(part, Mapping):
-        for name, each in part.items():
-            if name in REFERENCES and isinstance(each, Mapping):
-                kind, at = REFERENCES[name]
-                at = at if at in each else "name"  # a projected source calls it so
-                if each.get(at) and not each.get("optional"):
-                    yield f"{kind} {each[at]}"
-            else:
-                yield from _referred(each)
+        yield part
+    values = part.values() if isinstance(part, Mapping) else part if isinstance(part, list) else ()
+    for each in values:
+        yield from _maps(each)
+
+
+def _by_name(spec: Manifest, kinds: Mapping[str, str]) -> Iterator[str]:
+    for part in _maps(spec):
+        yield from (f"{kind} {part[name]}" for name, kind in kinds.items() if part.get(name))
+
+
+def _referred(spec: Manifest) -> Iterator[str]:
+    for part in _maps(spec):
+        for name, (kind, at) in REFERENCES.items():
+            reference = part.get(name)
+            if isinstance(reference, Mapping) and not reference.get("optional"):
+                found = reference.get(at) or reference.get("name")  # a projected source calls it so
+                if found:
+                    yield f"{kind} {found}"

@@ -8,7 +8,7 @@ import pydantic
 
 from methods.names import similar
 from methods.values import joined, mistake, shown
-from orchestrator.kube.template.merge import DIRECTIVES, KEYS, PATCH
+from orchestrator.kube.template.merge import DIRECTIVES, KEYS, PATCH, SECOND, identity
 from orchestrator.study.places import Location
 from orchestrator.study.reading import Misfit
 
@@ -55,8 +55,9 @@ def _map(model: Model, value: Any, at: Location) -> None:
         raise Misfit(
             joined(_dotted(at), f"must hold `field: value` pairs, but got {shown(value)}"), *at
         )
-    names: Mapping[str, str] = model.attribute_map  # type: ignore[attr-defined]
-    fields = {names[name]: field for name, field in model.model_fields.items()}
+    fields = {
+        field.serialization_alias or name: field for name, field in model.model_fields.items()
+    }
     for name, part in value.items():
         place = (*at, name)
         if name == PATCH:
@@ -69,10 +70,10 @@ def _map(model: Model, value: Any, at: Location) -> None:
                 f"{_dotted(place)} is no field that Kubernetes knows there; {hint or known}", *place
             )
         else:
-            _value(fields[name].annotation, part, place, KEYS.get(name))
+            _value(fields[name].annotation, part, place)
 
 
-def _value(annotation: Any, value: Any, at: Location, key: str | None) -> None:
+def _value(annotation: Any, value: Any, at: Location) -> None:
     kind = _required(annotation)
     if value is None:
         return
@@ -85,8 +86,8 @@ def _value(annotation: Any, value: Any, at: Location, key: str | None) -> None:
             raise Misfit(joined(_dotted(at), f"must be a list, but got {shown(value)}"), *at)
         for index, entry in enumerate(value):
             _map(inner, entry, (*at, index))
-        if key:
-            _keyed(value, key, at)
+        if at[-1] in KEYS:
+            _keyed(value, str(at[-1]), at)
         return
     if get_origin(kind) is dict and isinstance(value, Mapping):
         value = {name: each for name, each in value.items() if each is not None and name != PATCH}
@@ -98,8 +99,10 @@ def _value(annotation: Any, value: Any, at: Location, key: str | None) -> None:
         raise Misfit(joined(_dotted(place), mistake(first)), *place) from None
 
 
-def _keyed(entries: list[Any], key: str, at: Location) -> None:
+def _keyed(entries: list[Any], name: str, at: Location) -> None:
     """The entries of a list that is merged must say which they are, each once."""
+    key = KEYS[name]
+    keys = " and ".join(f"`{each}`" for each in (key, *SECOND.get(name, ())[:1]))
     seen: set[object] = set()
     for index, entry in enumerate(entries):
         if not isinstance(entry, Mapping) or set(entry) == {PATCH}:
@@ -111,14 +114,14 @@ def _keyed(entries: list[Any], key: str, at: Location) -> None:
                 *at,
                 index,
             )
-        if entry[key] in seen:
+        if (same := identity(name, entry)) in seen:
             raise Misfit(
-                f"{_dotted(at)} must have one entry for each `{key}`, but has two for "
-                f"{shown(entry[key])}; write them as one",
+                f"{_dotted(at)} must have one entry for each {keys}, but has two for "
+                f"{' and '.join(map(shown, same))}; write them as one",
                 *at,
                 index,
             )
-        seen.add(entry[key])
+        seen.add(same)
 
 
 def _directive(word: Any, at: Location) -> None:

@@ -2,19 +2,16 @@
 
 import copy
 import json
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import kubernetes_validate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from manifests import definitions
 
-from orchestrator.kube.template.merge import KEYS, merge
-from orchestrator.kube.template.schema import _pod_spec
+from orchestrator.kube.template.merge import KEYS, SECOND, merge
 
-SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
-DEFINITIONS = SCHEMAS / "v1.37.0-local-strict" / "_definitions.json"
 POD = "io.k8s.api.core.v1.PodSpec"
 Json = dict[str, Any]
 
@@ -111,30 +108,73 @@ def test_lists_with_keys_are_merged_in_place_and_others_replaced() -> None:
     assert merge(base, other)["containers"] == [{"name": "ray", "image": "x:1"}, {"name": "log"}]
 
 
-def test_the_keys_are_kubernetes_own() -> None:
-    """Every list below a pod's specification has in the table the key of the OpenAPI, or none."""
-    definitions = json.loads(DEFINITIONS.read_text())["$defs"]
-    keys: dict[str, set[str | None]] = {}
+def lists() -> Iterator[tuple[str, Json]]:
+    """The lists below a pod's specification, with their schemas."""
     open_, known = [POD], {POD}
     while open_:
-        for name, field in definitions[open_.pop()].get("properties", {}).items():
+        for name, field in definitions()[open_.pop()].get("properties", {}).items():
             if "items" in field:
-                keys.setdefault(name, set()).add(field.get("x-kubernetes-patch-merge-key"))
+                yield name, field
             for part in (field, field.get("items", {}), field.get("additionalProperties", {})):
                 name_of = isinstance(part, dict) and part.get("$ref", "").rpartition("/")[2]
                 if name_of and name_of not in known:
                     known.add(name_of)
                     open_.append(name_of)
     assert len(known) > 90
+
+
+def test_the_keys_are_kubernetes_own() -> None:
+    """Every list below a pod's specification has in the table the key of the OpenAPI, or none."""
+    keys: dict[str, set[str | None]] = {}
+    pairs: dict[str, set[str]] = {}
+    for name, field in lists():
+        keys.setdefault(name, set()).add(field.get("x-kubernetes-patch-merge-key"))
+        if name in KEYS:
+            more = set(field.get("x-kubernetes-list-map-keys", [])) - {KEYS[name]}
+            pairs.setdefault(name, set()).update(more)
     assert {name: {key} for name, key in KEYS.items()} == {
         name: found for name, found in keys.items() if found != {None}
     }
+    assert {name: {second} for name, (second, _) in SECOND.items()} == {
+        name: more for name, more in pairs.items() if more
+    }
 
 
-def test_the_clients_models_have_the_fields_of_the_schemas() -> None:
-    definitions = json.loads(DEFINITIONS.read_text())["$defs"]
-    names = set(_pod_spec().attribute_map.values())  # type: ignore[attr-defined]
-    assert names == set(definitions[POD]["properties"])
+DNS = [{"containerPort": 53, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}]
+SPREAD = [
+    {"topologyKey": "zone", "whenUnsatisfiable": when, "maxSkew": skew}
+    for when, skew in (("DoNotSchedule", 3), ("ScheduleAnyway", 1))
+]
+
+
+@pytest.mark.parametrize(("name", "both"), [("ports", DNS), ("topologySpreadConstraints", SPREAD)])
+def test_entries_of_one_key_are_told_apart_by_the_second(name: str, both: list[Json]) -> None:
+    first, second = both
+    key, (other, _) = KEYS[name], SECOND[name]
+    assert merge({}, {name: both}) == {name: both}
+    assert merge({name: [first]}, {name: both}) == {name: both}
+    assert merge({name: both}, {name: both[::-1]}) == {name: both}
+    more = {**second, "name": "x"}
+    assert merge({name: both}, {name: [more]}) == {name: [first, more]}
+    gone = {key: first[key], other: first[other], "$patch": "delete"}
+    assert merge({name: both}, {name: [gone]}) == {name: [second]}
+    all_gone = {key: first[key], "$patch": "delete"}
+    assert merge({name: both}, {name: [all_gone]}) == {name: []}
+    assert merge({name: both}, {name: [more, all_gone]}) == {name: [more]}
+
+
+def test_one_entry_of_a_key_is_merged_as_kubectl_does() -> None:
+    one = merge(
+        {"topologySpreadConstraints": SPREAD[:1]}, {"topologySpreadConstraints": SPREAD[1:]}
+    )
+    assert one == {"topologySpreadConstraints": SPREAD[1:]}
+    one = merge({"ports": [{"containerPort": 53, "name": "dns"}]}, {"ports": DNS[1:]})
+    assert one == {"ports": [{**DNS[1], "name": "dns"}]}
+
+
+def test_a_port_without_a_protocol_is_one_of_tcp() -> None:
+    named = {"containerPort": 53, "name": "dns"}
+    assert merge({"ports": DNS}, {"ports": [named]})["ports"] == [{**DNS[0], **named}, DNS[1]]
 
 
 @pytest.mark.parametrize("patch", [{"a": None}, {"a": {"b": None}}, {"env": [{"name": "x"}]}])

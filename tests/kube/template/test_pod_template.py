@@ -12,10 +12,11 @@ import pytest
 import yaml
 from conftest import CLUSTER, STUDY
 from manifests import ROOT, crd, flaws, pods, ray_pods
+from merging import job, rendered
 
 from methods.errors import KubernetesError
 from orchestrator.kube.cluster import load
-from orchestrator.kube.render import Rendered, dump, preface, render
+from orchestrator.kube.render import dump, preface, render
 from orchestrator.kube.template import schema
 from orchestrator.kube.template.quantities import amount
 
@@ -24,21 +25,6 @@ GOLDEN = ROOT / "tests" / "data" / "pods"
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 """The parts of cluster files on the page."""
-
-
-def rendered(folder: Path, cluster: str) -> Rendered:
-    (folder / "study.yaml").write_text(STUDY)
-    (folder / "cluster.yaml").write_text(cluster)
-    return render(folder / "study.yaml", load(folder / "cluster.yaml"))
-
-
-def job(folder: Path, template: str, cluster: str = CLUSTER) -> Json:
-    return rendered(folder, f"{cluster}pod_template:\n  {template}\n").ray_job
-
-
-def ray(folder: Path, fields: str, cluster: str = CLUSTER) -> Json:
-    """A sweep whose Ray containers have these fields beside."""
-    return job(folder, f"spec: {{containers: [{{name: ray, {fields}}}]}}", cluster)
 
 
 def validate(manifest: Json, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +116,11 @@ def test_an_empty_template_renders_nothing_else(tmp_path: Path) -> None:
         ("spec: {runtimeClassName: 3}", "must be text"),
         ("spec: {volumes: [{emptyDir: {}}]}", "merged by `name`"),
         ("spec: {volumes: [{name: a, emptyDir: {}}, {name: a}]}", "one entry for each `name`"),
+        (
+            "spec: {containers: [{name: ray, ports: [{containerPort: 53}, "
+            "{containerPort: 53, protocol: TCP}]}]}",
+            "one entry for each `containerPort` and `protocol`, but has two for 53 and 'TCP'",
+        ),
         ("spec: {hostAliases: [{ip: 1.1.1.1, $patch: remove}]}", "must be merge, replace, delete"),
         ("spec: {$setElementOrder/containers: []}", "no field that Kubernetes knows"),
         ("specs: {}", "did you mean 'spec'?"),
@@ -141,6 +132,14 @@ def test_an_empty_template_renders_nothing_else(tmp_path: Path) -> None:
         ("spec: {tolerations: []}", "write `tolerations` under"),
         ("spec: {restartPolicy: Always}", "for KubeRay and Kubernetes to set"),
         ("spec: {resources: {limits: {memory: 1Gi}}}", "write `cpu` and `memory`"),
+        ("spec: {schedulingGates: [{name: wait}]}", "write `queue` to wait in one of Kueue's"),
+        ("spec: {activeDeadlineSeconds: 5}", "write `hours` at the top of the cluster file"),
+        ("spec: {os: {name: windows}}", "spec.os.name must be linux, but got 'windows'"),
+        (
+            "spec: {volumes: [{name: tmp, emptyDir: {medium: Memory, sizeLimit: 50Gi}}]}",
+            "spec.volumes.0.emptyDir.medium must stay the node's disk for tmp",
+        ),
+        ("spec: {volumes: [{name: ray-logs, emptyDir: {medium: Memory}}]}", "for ray-logs"),
         ("spec: {containers: [{name: ray-head}]}", "is called `ray` here"),
         ("spec: {initContainers: [{name: wait-gcs-ready}]}", "which KubeRay manages"),
         ("spec: {containers: [{name: ray, image: 'x:1'}]}", "write `image` at its top"),

@@ -64,8 +64,8 @@ def runnable(study: Study) -> dict[str, Space]:
                 with study.lines():
                     raise StudyError(
                         f"search.{name}: `{word}` is gone, since {retired.why} (docs/search.md); "
-                        f"write `{retired.instead}`, or delete `{name}`, and give the study another "
-                        "`name` if it has begun",
+                        f"write `{retired.instead}`, or delete `{name}`, under another `name` if "
+                        "the study has begun",
                         at=("search", name),
                     )
     return spaces(study)

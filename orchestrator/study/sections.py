@@ -30,12 +30,12 @@ class SearchPlan(Strict):
     depends on the machine."""
     sampler: Annotated[
         Literal["auto", "ehvi", "tpe", "random", "sobol"],
-        Retired(("gp", "nsga2"), "it gained nothing over the default on any table it ran on", "auto"),
+        Retired(("gp", "nsga2"), "it gained nothing over the default on any table", "auto"),
     ] = "auto"
     """Sampler of configurations; `auto` is ehvi. `tpe` is Optuna's default, a yardstick."""
     stop: Annotated[
         Literal["none", "promote"],
-        Retired(("predictive",), "it gained nothing on any table it ran on", "none"),
+        Retired(("predictive",), "it gained nothing on any table", "none"),
     ] = "none"
     """Whether trials are stopped early, so that other trials of the same method get their epochs.
     `promote` pauses each trial after a quarter of its epochs; of four trials the two that promise

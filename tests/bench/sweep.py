@@ -64,12 +64,15 @@ class Pace:
     def __init__(self) -> None:
         self._began = self._now()
         self._ends: list[tuple[float, float]] = []
+        self._at_work: list[tuple[float, float]] = []
         self.ready: float | None = None
         """Seconds until the first trial trained."""
 
-    def end(self) -> None:
-        """A trial has ended."""
-        self._ends.append(self._now())
+    def end(self, seconds: float) -> None:
+        """A trial has ended, after so many seconds."""
+        now = self._now()
+        self._ends.append(now)
+        self._at_work.append((now[0] - seconds, now[0]))
 
     def first(self, seconds: float) -> None:
         """An epoch of so many seconds has ended; the first one counts."""
@@ -77,14 +80,19 @@ class Pace:
             self.ready = self._now()[0] - self._began[0] - seconds
 
     def figures(self) -> dict[str, float | None]:
-        """Seconds a trial: warm, and with all that came before; by the wall and in CPU time."""
+        """Seconds a trial: warm, and with all that came before; by the wall and in CPU time.
+
+        `at_work`: the fraction of the slots' warm time in which they had a trial.
+        """
         trials, last, warm = len(self._ends), self._ends[-1], self._ends[SLOTS - 1]
+        held = sum(max(0.0, end - max(begin, warm[0])) for begin, end in self._at_work)
         return {
             "trials": trials,
             "wall": (last[0] - warm[0]) / (trials - SLOTS),
             "cpu": (last[1] - warm[1]) / (trials - SLOTS),
             "cold_wall": (last[0] - self._began[0]) / trials,
             "cold_cpu": (last[1] - self._began[1]) / trials,
+            "at_work": held / (SLOTS * (last[0] - warm[0])),
             "ready": self.ready,
         }
 
@@ -118,16 +126,18 @@ def swept(trials: int, epochs: int) -> tuple[dict[str, float | None], list[Trial
     recipe = {**STUDY["recipe"], "epochs": epochs}
     study = Study.model_validate({**STUDY, "recipe": recipe, "search": {"trials": trials}})
     begun: list[Trial] = []
+    starts: dict[str, float] = {}
     pace = Pace()
 
     def hear(news: News) -> None:
         match news:
             case Start():
                 begun.append(encode(news))
+                starts[news.trial] = time.monotonic()
             case Epoch():
                 pace.first(news.metrics.seconds)
             case End():
-                pace.end()
+                pace.end(time.monotonic() - starts[news.trial])
 
     with tempfile.TemporaryDirectory(prefix="pace-") as folder:
         sweep.run(study, Place(out=Path(folder)), listener=hear)
@@ -150,8 +160,9 @@ def bare(trials: Sequence[Trial]) -> dict[str, float | None]:
         worker.start()
         waiting.put(None)
     for _ in trials:
-        pace.first(ended.get(timeout=600))
-        pace.end()
+        seconds = ended.get(timeout=600)
+        pace.first(seconds)
+        pace.end(seconds)
     for worker in workers:
         worker.join()
     return pace.figures()
@@ -220,7 +231,10 @@ def table(found: Mapping[str, Any]) -> Table:
         shown.add_row(words[name], f"{ratio['median']:.3f}", span, goal)
     for side in ("sweep", "bare"):
         own = found["rounds"][-1][side]
-        told = f"{3600 / own['wall']:.0f} trials an hour, first at work after {own['ready']:.1f} s"
+        told = (
+            f"{3600 / own['wall']:.0f} trials an hour, first at work after {own['ready']:.1f} s, "
+            f"slots at work {own['at_work']:.1%}"
+        )
         shown.add_row(f"{side}, last round", "", told, "")
     return shown
 

@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Modules are compiled once rather than by each process, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all lint docs bench bench-gpu bench-scale races tables lock clean
+.PHONY: quickstart test test-all image-check lint docs bench bench-gpu bench-scale races tables lock clean
 
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
@@ -20,6 +20,10 @@ test: $(READY)
 # Every test, including the long ones: many kills, every format of every export, long benchmarks.
 test-all: $(READY)
 	$(PYTEST)
+
+# Builds the image with Docker or Podman and runs it; without a registry, on a base of Debian's packages.
+image-check: $(READY)
+	ISOFLOP_IMAGE_CHECK=1 $(BIN)/python -m pytest -s --timeout 3000 tests/kube/test_image.py
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Modules are compiled once rather than by each process, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all lint docs bench bench-gpu bench-scale races tables lock clean
+.PHONY: quickstart test test-all lint docs bench bench-gpu bench-scale races tables manifests lock clean
 
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
@@ -56,6 +56,10 @@ tables: $(READY)
 			--to studies/tables/$$name.parquet || exit; \
 	done
 	$(BIN)/python -m tests.bench.recorded $(TABLES:%=studies/tables/%.parquet)
+
+# The chart as plain objects, for kubectl without Helm; a test compares them.
+manifests: $(READY)
+	$(BIN)/python tests/kube/chart/rendering.py --write
 
 # The environment as it is now becomes the lock; a machine's own build of torch stays its own.
 lock: $(READY)

@@ -16,8 +16,6 @@ from orchestrator.kube.template.security import LABEL, Level, refused
 logger = logging.getLogger(__name__)
 
 SHARED = "ReadWriteMany"
-INSTALL = 'helm install isoflop "$(isoflop chart)"'
-"""The command that prepares a namespace for sweeps."""
 
 
 def check(api: Api, rendered: Rendered, cluster: Cluster) -> None:
@@ -55,7 +53,8 @@ def _namespace(api: Api, name: str, rendered: Rendered) -> None:
         if namespace is None:
             raise KubernetesError(
                 f"the namespace must exist, but there is no {name!r}; "
-                f"`{INSTALL} --set namespace.name={name}` creates it and its contents"
+                f'`helm install {name} "$(isoflop chart)" --set namespace.name={name}` creates it '
+                "and its contents"
             )
         if (namespace.get("status") or {}).get("phase") == "Terminating":
             raise KubernetesError(

@@ -46,6 +46,8 @@ def answer(request: Json) -> Json:
     """What Helm lints, renders and prints, or its error."""
     import helm_python
 
+    if request.get("whole_life"):
+        return lived(request)
     values = merged(values_of(request.get("set", "")), request.get("values", {}))
     place = {"name": "isoflop", "namespace": request.get("namespace", "default")}
     try:
@@ -62,6 +64,18 @@ def answer(request: Json) -> Json:
     except helm_python.HelmError as error:
         return {"error": str(error)}
     return {"lint": lint, "text": text(files), "notes": notes(files), "files": others}
+
+
+def lived(request: Json) -> Json:
+    """A release that is installed, upgraded and removed: what is installed, then and at last."""
+    import helm_python
+
+    settings = {"kubeconfig_path": request["kubeconfig"], "storage_driver": "memory"}
+    with helm_python.Config(**settings) as cluster:
+        first = cluster.install(CHART, "isoflop")
+        second = cluster.upgrade(CHART, "isoflop")
+        cluster.uninstall("isoflop")
+    return {"manifests": [first["manifest"], second["manifest"]]}
 
 
 def text(files: dict[str, str]) -> str:

@@ -220,31 +220,86 @@ def test_a_team_has_a_namespace_of_its_own() -> None:
     assert not leaves("team", MLFLOW, "10.43.0.11", 53)
 
 
-def test_what_people_made_outlives_the_release() -> None:
-    kept = {
-        f"{o['kind']} {o['metadata']['name']}"
-        for o in chart("local")
-        if o["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep"
-    }
-    claims = {"PersistentVolumeClaim isoflop-runs", "PersistentVolumeClaim mlflow-artifacts"}
-    secrets = {"Secret postgres", "Secret mlflow-server", "Secret isoflop-optuna"}
-    assert kept == {"Namespace isoflop", *claims, *secrets}
+KINDS = {
+    "v1": (
+        *("ConfigMap", "LimitRange", "Namespace", "PersistentVolumeClaim", "ResourceQuota"),
+        *("Secret", "Service", "ServiceAccount"),
+    ),
+    "apps/v1": ("Deployment", "StatefulSet"),
+    "networking.k8s.io/v1": ("NetworkPolicy",),
+    "rbac.authorization.k8s.io/v1": ("Role",),
+}
+"""What the default values install."""
 
 
-def test_an_upgrade_keeps_the_password_that_the_database_has(server: Server) -> None:
-    secret = "/api/v1/namespaces/isoflop/secrets/postgres"
-    kinds = [{"name": "secrets", "namespaced": True, "kind": "Secret", "verbs": ["get"]}]
+def plural(kind: str) -> str:
+    name = kind.lower()
+    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+
+
+@pytest.fixture
+def empty(server: Server) -> Server:
+    """A server without objects, which says what kinds it has, as Helm asks."""
+    for path in list(server.store.objects):
+        server.take(path)
+    server.put("/version", {"major": "1", "minor": "37", "gitVersion": "v1.37.0"})
     server.put("/api", {"kind": "APIVersions", "versions": ["v1"]})
-    server.put("/apis", {"kind": "APIGroupList", "groups": []})
-    resources = {"kind": "APIResourceList", "groupVersion": "v1", "resources": kinds}
-    server.put("/api/v1", resources)
-    server.put(secret, {"apiVersion": "v1", "kind": "Secret", "data": {"password": "b2xk"}})
-    (reply,) = helm({"kubeconfig": str(server.kubeconfig)})
+    groups = []
+    for version, kinds in KINDS.items():
+        resources = [
+            {
+                "name": plural(kind),
+                "kind": kind,
+                "namespaced": kind != "Namespace",
+                "verbs": ["get"],
+            }
+            for kind in kinds
+        ]
+        path = "/api/v1" if version == "v1" else f"/apis/{version}"
+        lists = {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
+        server.put(path, lists)
+        if version != "v1":
+            at = {"groupVersion": version, "version": "v1"}
+            group = version.partition("/")[0]
+            groups.append({"name": group, "versions": [at], "preferredVersion": at})
+    server.put("/apis", {"kind": "APIGroupList", "groups": groups})
+    return server
+
+
+def places(server: Server) -> set[str]:
+    """The objects that a server has, by kind and name."""
+    paths = [path.split("/")[-2:] for path in server.store.objects if "/namespaces/" in path]
+    return {f"{kind} {name}" for kind, name in paths}
+
+
+def test_a_password_that_the_cluster_has_stays(empty: Server) -> None:
+    secret = "/api/v1/namespaces/isoflop/secrets/postgres"
+    empty.put(secret, {"apiVersion": "v1", "kind": "Secret", "data": {"password": "b2xk"}})
+    (reply,) = helm({"kubeconfig": str(empty.kubeconfig)})
     objects = tuple(yaml.safe_load_all(reply["text"]))
-    assert server.asked(f"GET {secret}") == 1
+    assert empty.asked(f"GET {secret}") == 1
     assert named(objects, "Secret", "postgres")["data"] == {"password": "b2xk"}
     uri = base64.b64decode(named(objects, "Secret", "isoflop-optuna")["data"]["uri"])
     assert uri == b"postgresql://isoflop:old@postgres:5432/optuna"
+
+
+def test_a_release_is_installed_upgraded_and_removed(empty: Server) -> None:
+    """By Helm itself; what it asks of the server is what counts."""
+    (reply,) = helm({"kubeconfig": str(empty.kubeconfig), "whole_life": True})
+    first, second = (list(yaml.safe_load_all(text)) for text in reply["manifests"])
+    assert first == second, "the upgrade has the password of the installation"
+    assert len(first) == len(chart("local"))
+    applied = [request.partition("?")[0] for request in empty.requests if "PATCH" in request]
+    assert len(applied) == 2 * len(first)
+    assert applied[0] == "PATCH /api/v1/namespaces/isoflop"
+    names = {f"{plural(each['kind'])} {each['metadata']['name']}" for each in first}
+    assert {" ".join(path.split("/")[-2:]) for path in applied} == names
+    kept = {
+        "namespaces isoflop",
+        *("persistentvolumeclaims isoflop-runs", "persistentvolumeclaims mlflow-artifacts"),
+        *("secrets postgres", "secrets mlflow-server", "secrets isoflop-optuna"),
+    }
+    assert places(empty) == kept
 
 
 def test_an_archive_of_the_chart_renders_the_same(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Modules are compiled once rather than by each process, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all image-check lint docs bench bench-gpu bench-scale races tables lock clean
+.PHONY: quickstart test test-all image-check lint docs bench bench-gpu bench-scale races tables manifests lock clean
 
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
@@ -60,6 +60,10 @@ tables: $(READY)
 			--to studies/tables/$$name.parquet || exit; \
 	done
 	$(BIN)/python -m tests.bench.recorded $(TABLES:%=studies/tables/%.parquet)
+
+# The chart as plain objects, for kubectl without Helm; a test compares them.
+manifests: $(READY)
+	$(BIN)/python tests/kube/chart/rendering.py --write
 
 # The environment as it is now becomes the lock; a machine's own build of torch stays its own.
 lock: $(READY)

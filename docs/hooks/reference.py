@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from isoflop.shipped import chart_folder
 from methods import METHODS
 from methods.training.recipe import Recipe
 from methods.values import shown
@@ -64,12 +65,18 @@ def commands() -> str:
     return "\n".join(line for command in group.commands.values() for line in _command(command))
 
 
+def values() -> str:
+    """The values of the Helm chart, which describe themselves."""
+    return f"```yaml\n{(chart_folder() / 'values.yaml').read_text()}```"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "study": study,
     "cluster": cluster,
     "recipe": recipe,
     "methods": methods,
     "commands": commands,
+    "values": values,
 }
 
 

@@ -19,7 +19,7 @@ from methods.errors import IsoflopError
 from orchestrator.cli import usage
 from orchestrator.cli.boards import board, compare, export, verify
 from orchestrator.cli.data import data
-from orchestrator.cli.kubernetes import cancel, logs, status, submit
+from orchestrator.cli.kubernetes import cancel, chart, logs, status, submit
 from orchestrator.cli.methods import methods, train
 from orchestrator.cli.replay import simulate, table
 from orchestrator.cli.run import plan, run, schema
@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run a study": (run, init, plan, data, schema),
     "Read the results": (watch, board, studies, open_study, compare, verify, export),
     "Methods and searchers": (methods, train, table, simulate),
-    "Kubernetes": (submit, status, logs, cancel),
+    "Kubernetes": (chart, submit, status, logs, cancel),
 }
 for heading, commands in COMMANDS.items():
     for command in commands:

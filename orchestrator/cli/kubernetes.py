@@ -1,4 +1,4 @@
-"""The commands for Kubernetes: submit, status, logs, cancel."""
+"""The commands for Kubernetes: chart, submit, status, logs, cancel."""
 
 import contextlib
 import os
@@ -63,6 +63,19 @@ LOOK = 15.0
 
 console = Console(stderr=True)
 """Where progress is shown; answers go to standard output."""
+
+
+def chart() -> None:
+    """Print the folder of the Helm chart that prepares a namespace for sweeps.
+
+    `helm install isoflop "$(isoflop chart)"` installs it: namespace, rights, network policies,
+    quota, storage, MLflow and PostgreSQL. values.yaml in that folder explains every value;
+    production.yaml is for a cluster of nodes. For kubectl without Helm, rendered/ has plain
+    objects of both.
+    """
+    from isoflop.shipped import chart_folder
+
+    print(chart_folder())
 
 
 def submit(  # noqa: PLR0917

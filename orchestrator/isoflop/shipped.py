@@ -1,4 +1,4 @@
-"""The studies and cluster files that isoflop ships, by name."""
+"""What isoflop ships beside its code: studies and cluster files by name, and the Helm chart."""
 
 import os
 from collections.abc import Mapping
@@ -44,6 +44,15 @@ def cluster_file(cluster: str | Path) -> Path:
     return _file(cluster, _names("clusters", "k8s/clusters"), KubernetesError, law)
 
 
+def chart_folder() -> Path:
+    """The Helm chart that prepares a namespace for sweeps.
+
+    >>> (chart_folder() / "Chart.yaml").is_file()
+    True
+    """
+    return _folder("chart", "k8s/chart")
+
+
 def _file(
     place: str | Path, names: Mapping[str, Path], error: type[IsoflopError], law: str
 ) -> Path:
@@ -62,9 +71,12 @@ def _is_path(place: str | Path) -> bool:
 
 
 def _names(installed: str, checkout: str) -> dict[str, Path]:
-    """Name -> file: below this package where it is installed, else in the checkout."""
+    """Name -> file."""
+    return {file.stem: file for file in sorted(_folder(installed, checkout).glob("*.yaml"))}
+
+
+def _folder(installed: str, checkout: str) -> Path:
+    """A folder of files: below this package where it is installed, else in the checkout."""
     here = Path(__file__).parent
     folder = here / installed
-    if not folder.is_dir():
-        folder = here.parents[1] / checkout
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return folder if folder.is_dir() else here.parents[1] / checkout

@@ -273,8 +273,8 @@ def _failure(status: int, text: str, path: str) -> KubernetesError:
         return Refused(rejected, status)
     if status == 403:
         return Refused(
-            f"you lack the permission (403): {message}; the Role sweep-submitter in k8s/base "
-            "allows it",
+            f"you lack the permission (403): {message}; the Role sweep-submitter of isoflop's "
+            "Helm chart allows it",
             status,
         )
     name = path.rsplit("/", 1)[-1]

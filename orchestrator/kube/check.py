@@ -52,8 +52,9 @@ def _namespace(api: Api, name: str, rendered: Rendered) -> None:
         namespace = api.find(NAMESPACES, "", name)
         if namespace is None:
             raise KubernetesError(
-                f"the namespace must exist, but there is no {name!r}; `kubectl apply -k "
-                "k8s/overlays/local` creates it and its contents"
+                f"the namespace must exist, but there is no {name!r}; "
+                f'`helm install {name} "$(isoflop chart)" --set namespace.name={name}` creates it '
+                "and its contents"
             )
         if (namespace.get("status") or {}).get("phase") == "Terminating":
             raise KubernetesError(
@@ -98,7 +99,7 @@ def _claim(api: Api, cluster: Cluster, field: str, uri: str, *enough: str) -> No
     if volume is None:
         raise KubernetesError(
             f"`{field}` names PersistentVolumeClaim {name!r}, but there is none in namespace "
-            f"{cluster.namespace!r}; k8s/base has an example"
+            f"{cluster.namespace!r}; isoflop's Helm chart creates isoflop-runs"
         )
     if (volume.get("status") or {}).get("phase") == "Lost":
         raise KubernetesError(f"PersistentVolumeClaim {name!r} has lost its volume")
@@ -116,7 +117,8 @@ def _queue(api: Api, namespace: str, name: str) -> None:
         if not any(api.find(queues, namespace, name) for queues in QUEUES):
             raise KubernetesError(
                 f"`queue` names Kueue's LocalQueue {name!r}, but there is none in namespace "
-                f"{namespace!r}; k8s/components/kueue has an example, for a cluster with Kueue"
+                f"{namespace!r}; `queue.create` in the values of isoflop's Helm chart creates one, "
+                "for a cluster with Kueue"
             )
 
 

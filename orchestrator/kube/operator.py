@@ -46,7 +46,7 @@ def check_operator(api: Api, namespace: str) -> None:
     raise KubernetesError(
         f"KubeRay's operator must reach the head at port {JOBS_PORT}, but it runs in namespace "
         f"{' and '.join(places)}, and no NetworkPolicy of {namespace!r} admits it; "
-        "`kubectl apply -k` the current k8s/base, or name its namespace in the policy ray-jobs"
+        "upgrade isoflop's Helm chart, with its value `network.operator` empty or that namespace"
     )
 
 

@@ -12,7 +12,7 @@ Manifest = dict[str, Any]
 RUNS, DATA, STUDY = "/runs", "/data", "/etc/isoflop"
 """Where pods mount the claims of ledgers and of data, and the head the study's ConfigMap."""
 ACCOUNT = "ray-sweep"
-"""The head's service account, which k8s/base creates."""
+"""The head's service account, which the Helm chart creates."""
 USER = 1000
 """User and group of every process in the image."""
 OBJECT_STORE = 500_000_000

@@ -133,7 +133,7 @@ def preface(rendered: Rendered, cluster: Cluster) -> str:
     specs = [template["spec"] for template in templates(rendered.ray_job).values()]
     ours = any(spec.get("serviceAccountName") == pods.ACCOUNT for spec in specs)
     objects = [
-        *(["ServiceAccount ray-sweep (k8s/base has it)"] if ours else []),
+        *(["ServiceAccount ray-sweep (isoflop's Helm chart has it)"] if ours else []),
         f"PersistentVolumeClaim {claim(cluster.storage)}, {mode}",
         *_data_claim(cluster, mode),
         f"Secret {cluster.mlflow.secret}, key {cluster.mlflow.key}; keys username and password "

@@ -44,7 +44,7 @@ def test_the_site_builds_without_a_warning(site: Path) -> None:
     ("page", "words"),
     [
         ("study", ["search", "repeats", "Device-seconds", "1 to 10,000", "weight_decay"]),
-        ("cluster", ["node_selector", "max_replicas", "start_minutes"]),
+        ("cluster", ["node_selector", "max_replicas", "start_minutes", "bucketSecret"]),
         ("methods", ["condconv", "policy_share", "arXiv 2007.03260", "as published"]),
         ("commands", ["--patience", "ISOFLOP_MLFLOW", "--broken", "an SQLite file in --out"]),
         ("api", ["isoflop.Study", "RoutedNetwork", "exit_code", "Raises"]),

@@ -64,7 +64,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked source distribution, and beside it in build.log what its build printed."""
     source = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("methods", "orchestrator", "studies", "k8s/clusters", "tests/face"):
+    for folder in ("methods", "orchestrator", "studies", "k8s", "tests/face"):
         shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
     for file in (*TOP, "pyproject.toml", "MANIFEST.in"):
         shutil.copy(ROOT / file, source)
@@ -130,7 +130,8 @@ def test_the_source_distribution_is_whole_and_builds_without_a_warning(sdist: Pa
 
 def test_the_wheel_holds_every_file_of_its_packages(site: Path) -> None:
     folders = {"methods": "methods", "orchestrator": "orchestrator", "studies": "isoflop/studies"}
-    folders |= {"k8s/clusters": "isoflop/clusters", "orchestrator/isoflop": "isoflop"}
+    folders |= {"k8s/chart": "isoflop/chart", "k8s/clusters": "isoflop/clusters"}
+    folders |= {"orchestrator/isoflop": "isoflop"}
     missing = [
         file
         for folder, installed in folders.items()
@@ -164,6 +165,9 @@ def test_the_wheel_holds_the_studies_and_clusters(site: Path, tmp_path: Path) ->
     )
     assert "kind: RayJob" in objects
     assert "name: quickstart" in objects
+    chart = Path(call(site, tmp_path, script, "chart").strip())
+    assert chart == site / "isoflop" / "chart"
+    assert "kind: Deployment" in (chart / "rendered" / "production.yaml").read_text()
     assert call(site, tmp_path, script, "--version").startswith("isoflop 0.")
 
 

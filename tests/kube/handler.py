@@ -8,6 +8,7 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from tls import TOKEN
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ Json = dict[str, Any]
 COLLECTION = re.compile(r"^(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)/([^/]+)$")
 EVERYWHERE = re.compile(r"^/api/v1/pods$")
 """The pods of all namespaces."""
+APPLY = "application/apply-patch+yaml"
+"""A patch that creates what is not there: server-side apply."""
 BLOCKED = (
     "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set "
     "finalizers on"
@@ -47,7 +50,8 @@ class Handler(BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length) or b"null")
+        read = yaml.safe_load if self.headers.get("Content-Type") == APPLY else json.loads
+        body = read(self.rfile.read(length) or b"null")
         server = self.server_
         server.requests.append(f"{self.command} {self.path}")
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -63,11 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault.isdigit():
             self._status(int(fault), "a fault of the test")
             return
-        if query.get("watch") == "true":
-            self._watch(url.path, query, fault)
-            return
-        if url.path.endswith("/log"):
-            self._log(url.path, query, fault)
+        if self._told(url.path, query, fault):
             return
         code, answer = self._done(url.path, query, body)
         then = server.on.get(f"{self.command} {url.path}")
@@ -78,6 +78,18 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         self._send(code, answer, cut=fault == "half")
+
+    def _told(self, path: str, query: Json, fault: str) -> bool:
+        """Whether this asked for something other than an object, and has its answer."""
+        if query.get("watch") == "true":
+            self._watch(path, query, fault)
+        elif path == "/openapi/v2":
+            self._schema()
+        elif path.endswith("/log"):
+            self._log(path, query, fault)
+        else:
+            return False
+        return True
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815
 
@@ -103,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
                 items = [objects[p] for p in sorted(objects) if _in(p, path, objects[p], query)]
                 version = str(server.store.version)
                 return 200, {"metadata": {"resourceVersion": version}, "items": items}
+            if current is None and self.headers.get("Content-Type") == APPLY:
+                return 201, server.put(path, body)
             if current is None:
                 return _refusal(404, f"{path} not found")
             return self._changed(path, current, body or {})
@@ -142,7 +156,14 @@ class Handler(BaseHTTPRequestHandler):
             threading.Timer(server.stopping, server.take, (path,)).start()
         else:
             server.take(path)
-        return 200, {"status": "Success"}
+        return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+
+    def _schema(self) -> None:
+        """A schema in which nothing is described: the objects are checked elsewhere."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _watch(self, path: str, query: Json, fault: str) -> None:
         server = self.server_

@@ -1,6 +1,7 @@
-"""What the manifest tests share: overlays as kustomize builds them, pods, schemas, policies."""
+"""What the manifest tests share: the chart as Helm renders it, pods, schemas, policies."""
 
 import functools
+import importlib.util
 import ipaddress
 import json
 import os
@@ -8,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,63 @@ from orchestrator.kube.template.security import refused
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
-OVERLAYS = ("local", "production")
 Json = dict[str, Any]
+SHIPPED = ("local", "production")
+"""The value sets that the chart ships: its defaults, and production.yaml."""
+TEAM: Json = {
+    "namespace": {"name": "team-a", "create": False},
+    "image": {
+        "tag": "0.1.0-ray2.60.0-cuda",
+        "digest": f"sha256:{'0' * 64}",
+        "pullSecrets": ["pull"],
+    },
+    "clusterDomain": "corp.example.com",
+    "submitters": [
+        {"kind": "Group", "name": "vision"},
+        {"kind": "ServiceAccount", "name": "ci", "namespace": "builds"},
+        {"kind": "ServiceAccount", "name": "nightly"},
+    ],
+    "runs": {"accessModes": ["ReadWriteMany"], "storageClass": "nfs"},
+    "quota": {"hard": {"requests.nvidia.com/gpu": None, "requests.nvidia.com/mig-1g.5gb": "8"}},
+    "network": {
+        "dns": ["10.43.0.10/32"],
+        "https": ["10.8.0.0/16", "::/0"],
+        "operator": "kuberay-system",
+        "ingress": "gateway",
+    },
+    "mlflow": {
+        "secret": "tracking",
+        "hosts": ["mlflow.example.com", "mlflow.example.com:8443"],
+        "accountAnnotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/mlflow"},
+        "artifacts": {"storageClass": "fast"},
+    },
+    "postgres": {"storageClass": "fast", "size": "20Gi"},
+    "pods": {
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists", "effect": "NoSchedule"}],
+        "priorityClassName": "tracking",
+    },
+    "queue": {"create": True, "name": "vision", "quotas": {"nvidia.com/mig-1g.5gb": "8"}},
+}
+"""A namespace of a team, with most values other than the defaults."""
+BARE: Json = {
+    "namespace": {"create": False},
+    "runs": {"create": False},
+    "quota": {"create": False},
+    "limits": {"create": False},
+    "network": {"https": []},
+    "mlflow": {"uriSecret": False, "artifacts": {"create": False}},
+    "postgres": {"create": False},
+}
+"""As little as the chart can install."""
+SETS: dict[str, Json] = {
+    "local": {},
+    "production": {"set": "production"},
+    "team": {"values": TEAM},
+    "bare": {"values": BARE},
+}
+SPACES = {name: "team-a" if name == "team" else "isoflop" for name in SETS}
+"""Value set -> the namespace of its objects."""
 WAITS_WITH = {"cpu": "200m", "memory": "256Mi"}
 """What KubeRay gives to the container that waits for the head; no RayJob can change it."""
 
@@ -46,20 +101,39 @@ def definitions() -> Json:
 
 
 @functools.cache
-def overlay(name: str) -> tuple[Json, ...]:
-    """The objects of an overlay, with secrets made for it aside."""
-    kubectl = tool("kubectl")
-    with tempfile.TemporaryDirectory() as aside:
-        copy = Path(aside) / "k8s"
-        shutil.copytree(K8S, copy, ignore=shutil.ignore_patterns("*.env"))
-        script = copy / "overlays" / name / "secrets.sh"
-        if script.exists():
-            subprocess.run([str(script)], check=True)
-        command = [kubectl, "kustomize", str(copy / "overlays" / name)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _rendered() -> dict[str, Json]:
+    """Every value set as Helm renders it."""
+    return dict(zip(SETS, helm(*SETS.values()), strict=True))
+
+
+def helm(*requests: Json) -> list[Json]:
+    """Answers of Helm, in a process of its own; skips where its library is not installed."""
+    if importlib.util.find_spec("helm_python") is None:
+        pytest.skip("helm-python-sdk is not installed; `pip install -e '.[dev]'` installs it")
+    script = Path(__file__).parent / "chart" / "rendering.py"
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input=json.dumps(requests),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr
-    return tuple(yaml.safe_load_all(done.stdout))
+    answers: list[Json] = json.loads(done.stdout)
+    return answers
+
+
+@functools.cache
+def chart(name: str) -> tuple[Json, ...]:
+    """The objects of a value set."""
+    reply = _rendered()[name]
+    assert "error" not in reply, reply
+    return tuple(yaml.safe_load_all(reply["text"]))
+
+
+def notes(name: str) -> str:
+    """What `helm install` prints at the end of a value set."""
+    return str(_rendered()[name]["notes"])
 
 
 def named(objects: tuple[Json, ...], kind: str, name: str) -> Json:
@@ -195,9 +269,9 @@ def fits(selector: Json, labels: Json) -> bool:
     )
 
 
-def rules(overlay_name: str, labels: Json, kind: str) -> list[Json] | None:
+def rules(name: str, labels: Json, kind: str) -> list[Json] | None:
     """What policies let into or out of a pod; None where all may pass."""
-    policies = [o["spec"] for o in overlay(overlay_name) if o["kind"] == "NetworkPolicy"]
+    policies = [o["spec"] for o in chart(name) if o["kind"] == "NetworkPolicy"]
     mine = [p for p in policies if fits(p["podSelector"], labels) and kind in p["policyTypes"]]
     return [rule for p in mine for rule in p.get(kind.lower(), [])] if mine else None
 
@@ -207,13 +281,11 @@ def open_at(rule: Json, port: int, protocol: str = "TCP") -> bool:
     return not pairs or (port, protocol) in pairs
 
 
-def allowed(
-    overlay_name: str, source: Json, target: Json, port: int, space: str = "isoflop"
-) -> bool:
+def allowed(name: str, source: Json, target: Json, port: int, space: str = "isoflop") -> bool:
     """Whether a pod of labels `source`, in namespace `space`, reaches one of `target` at a port."""
 
     def passes(labels: Json, other: Json, kind: str, side: str, other_space: str) -> bool:
-        listed = rules(overlay_name, labels, kind)
+        listed = rules(name, labels, kind)
         return listed is None or any(
             "ipBlock" not in peer
             and (
@@ -231,13 +303,13 @@ def allowed(
     return out and passes(target, source, "Ingress", "from", space)
 
 
-def leaves(overlay_name: str, source: Json, address: str, port: int, protocol: str = "TCP") -> bool:
+def leaves(name: str, source: Json, address: str, port: int, protocol: str = "TCP") -> bool:
     """Whether a pod reaches an address, in the cluster or outside it."""
     place = ipaddress.ip_address(address)
     return any(
         place in ipaddress.ip_network(block["cidr"])
         and not any(place in ipaddress.ip_network(each) for each in block.get("except", []))
-        for rule in rules(overlay_name, source, "Egress") or []
+        for rule in rules(name, source, "Egress") or []
         if open_at(rule, port, protocol)
         for block in (peer["ipBlock"] for peer in rule.get("to", []) if "ipBlock" in peer)
     )

@@ -18,19 +18,17 @@ import pytest
 import yaml
 from manifests import (
     K8S,
-    OVERLAYS,
     ROOT,
+    SETS,
+    SHIPPED,
+    SPACES,
     Json,
-    allowed,
+    chart,
     crd,
-    fits,
     flaws,
-    leaves,
     named,
-    open_at,
-    overlay,
+    notes,
     pods,
-    rules,
     tool,
 )
 from packaging.requirements import Requirement
@@ -52,7 +50,7 @@ def example(name: str) -> list[Json]:
 
 def every_object() -> list[Json]:
     """All that is built or printed, each once."""
-    built = [each for name in OVERLAYS for each in overlay(name)]
+    built = [each for name in SETS for each in chart(name)]
     return built + [each for name in EXAMPLES for each in example(name)]
 
 
@@ -98,7 +96,7 @@ def test_every_object_is_valid_to_the_letter(version: str, monkeypatch: pytest.M
 
 
 def test_a_typo_would_be_found() -> None:
-    deployment = named(overlay("local"), "Deployment", "mlflow")
+    deployment = named(chart("local"), "Deployment", "mlflow")
     typo = {**deployment, "spec": {**deployment["spec"], "replica": 1}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(typo, KUBERNETES[1], strict=True)
@@ -144,7 +142,7 @@ def test_every_container_is_locked_down() -> None:
         for flaw in flaws(pod["spec"]):
             pytest.fail(f"{name}: {flaw}")
         count += 1
-    assert count == 7, "MLflow twice, PostgreSQL, and two clusters' heads and workers"
+    assert count == 10, "MLflow in each set, PostgreSQL in two, and two clusters' heads and workers"
 
 
 def test_what_kuberay_injects_by_itself_would_be_found() -> None:
@@ -157,20 +155,23 @@ def test_what_kuberay_injects_by_itself_would_be_found() -> None:
 
 
 def test_the_namespace_enforces_it() -> None:
-    for name in OVERLAYS:
-        labels = named(overlay(name), "Namespace", "isoflop")["metadata"]["labels"]
+    for name in SHIPPED:
+        labels = named(chart(name), "Namespace", "isoflop")["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 def test_no_secret_is_written_down() -> None:
-    assert not [o for o in overlay("production") if o["kind"] == "Secret"]
+    for name in ("production", "bare"):
+        for each in (o for o in chart(name) if o["kind"] == "Secret"):
+            assert (each["metadata"]["name"], each.get("data")) == ("isoflop-mlflow", None)
+            assert each["stringData"] == {"uri": "http://mlflow:5000"}
     tracked = subprocess.run(
         ["git", "ls-files", "k8s"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     assert not [path for path in tracked if path.endswith(".env")]
     for path in tracked:
         for address in re.findall(r"\w+://[^\s/]*:([^\s/@]+)@", (ROOT / path).read_text()):
-            assert address in ("PASSWORD", "$password"), path
+            assert address in ("PASSWORD", "%s"), path
     for each in every_object():
         for name, pod in pods([each]):
             for container in pod["spec"]["containers"]:
@@ -183,14 +184,15 @@ def test_the_local_secrets_are_random_and_agree() -> None:
     import base64
 
     def values(name: str) -> dict[str, str]:
-        data = named(overlay("local"), "Secret", name)["data"]
+        data = named(chart("local"), "Secret", name)["data"]
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     password = values("postgres")["password"]
     assert len(password) == 36
     assert f":{password}@postgres:5432/mlflow" in values("mlflow-server")["backend"]
     assert f":{password}@postgres:5432/optuna" in values("isoflop-optuna")["uri"]
-    assert values("isoflop-mlflow") == {"uri": "http://mlflow:5000"}
+    other = named(chart("team"), "Secret", "postgres")["data"]["password"]
+    assert base64.b64decode(other).decode() != password
 
 
 def test_ray_has_one_version_everywhere() -> None:
@@ -204,7 +206,7 @@ def test_ray_has_one_version_everywhere() -> None:
     assert ranges
     assert all(each.contains(version) for each in ranges)
     tags = {
-        container["image"].rpartition(":")[2]
+        container["image"].partition("@")[0].rpartition(":")[2]
         for _, pod in pods(every_object())
         for container in pod["spec"]["containers"]
         if "isoflop" in container["image"]
@@ -214,114 +216,40 @@ def test_ray_has_one_version_everywhere() -> None:
         assert example(name)[1]["spec"]["rayClusterSpec"]["rayVersion"] == version
 
 
-# NetworkPolicies, as the cluster would apply them.
-
-
-HEAD = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}
-WORKER = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "worker"}
-MLFLOW = {"app.kubernetes.io/name": "mlflow"}
-POSTGRES = {"app.kubernetes.io/name": "postgres"}
-OPERATOR = {"app.kubernetes.io/name": "kuberay-operator"}
-SUBMITTER = {"app.kubernetes.io/component": "submitter"}
-
-
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_what_must_talk_may_and_nothing_else(name: str) -> None:
-    assert allowed(name, OPERATOR, HEAD, 8265, "kuberay-system")
-    assert allowed(name, SUBMITTER, HEAD, 8265)
-    assert allowed(name, HEAD, WORKER, 40000)
-    assert allowed(name, WORKER, HEAD, 6379)
-    assert allowed(name, HEAD, MLFLOW, 5000)
-    if name == "local":
-        assert allowed(name, MLFLOW, POSTGRES, 5432)
-        assert allowed(name, HEAD, POSTGRES, 5432)
-    assert allowed(name, OPERATOR, HEAD, 8265, "elsewhere")
-    assert allowed(name, {"app.kubernetes.io/component": "kuberay-operator"}, HEAD, 8265, "ray")
-    assert not allowed(name, {}, HEAD, 8265, "elsewhere")
-    assert not allowed(name, OPERATOR, HEAD, 6379, "kuberay-system")
-    assert not allowed(name, WORKER, MLFLOW, 5000)
-    assert not allowed(name, WORKER, POSTGRES, 5432)
-    assert not allowed(name, MLFLOW, HEAD, 8265)
-    assert not allowed(name, {}, HEAD, 8265)
-    assert not allowed(name, {}, SUBMITTER, 80, "elsewhere")
-    assert not allowed(name, SUBMITTER, MLFLOW, 5000)
-    assert not allowed(name, {}, MLFLOW, 5000, "elsewhere")
-
-
-@pytest.mark.parametrize("protocol", ["UDP", "TCP"])
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_every_pod_resolves_names_wherever_a_cluster_has_its_dns(name: str, protocol: str) -> None:
-    addresses = {
-        "NodeLocal DNSCache": "169.254.20.10",
-        "GKE's Cloud DNS": "169.254.169.254",
-        "kubeadm's Service": "10.96.0.10",
-        "k3s's Service": "10.43.0.10",
-        "EKS's Service": "172.20.0.10",
-        "GKE's Service": "34.118.224.10",
-    }
-    servers = [
-        ("kube-system", {"k8s-app": "kube-dns"}, 53),
-        ("kube-system", {"k8s-app": "node-local-dns"}, 53),
-        ("openshift-dns", {"dns.operator.openshift.io/daemonset-dns": "default"}, 5353),
-    ]
-    for labels in (HEAD, WORKER, MLFLOW, SUBMITTER):
-        for where, address in addresses.items():
-            assert leaves(name, labels, address, 53, protocol), where
-        for space, server, port in servers:
-            assert any(
-                open_at(rule, port, protocol)
-                and fits(peer.get("namespaceSelector"), {"kubernetes.io/metadata.name": space})
-                and fits(peer.get("podSelector", {}), server)
-                for rule in rules(name, labels, "Egress") or []
-                for peer in rule.get("to", [])
-                if "namespaceSelector" in peer
-            ), space
-        assert not leaves(name, labels, "8.8.8.8", 53, protocol)
-
-
-def test_mlflow_alone_reaches_the_metadata_servers_of_workload_identity() -> None:
-    places = [
-        ("169.254.169.254", 80),
-        ("169.254.169.252", 988),
-        ("169.254.170.23", 80),
-        ("fd00:ec2::23", 80),
-    ]
-    for address, port in places:
-        assert leaves("production", MLFLOW, address, port)
-        assert not leaves("local", MLFLOW, address, port)
-        for name in OVERLAYS:
-            assert not any(leaves(name, labels, address, port) for labels in (HEAD, WORKER))
-            assert not leaves(name, HEAD, address, 443)
+# What refers to what.
 
 
 def test_the_pods_bear_the_labels_that_the_walls_go_by() -> None:
     job = example("rayjob-cpu.yaml")[1]
-    for name, pod in pods([job, *overlay("local")]):
+    for name, pod in pods([job, *chart("local"), *chart("team")]):
         labels = pod["metadata"]["labels"]
         assert labels["app.kubernetes.io/part-of"] == "isoflop", name
-    service = named(overlay("local"), "Service", "mlflow")["spec"]
-    assert service["selector"] == MLFLOW
+    service = named(chart("local"), "Service", "mlflow")["spec"]
+    assert service["selector"] == {"app.kubernetes.io/name": "mlflow"}
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", SETS)
 def test_all_that_is_named_is_there_or_said_to_be_made(name: str) -> None:
-    objects = overlay(name)
-    claims = {o["metadata"]["name"] for o in objects if o["kind"] == "PersistentVolumeClaim"}
-    listed = (K8S / "overlays" / name / "kustomization.yaml").read_text()
-    accounts = {o["metadata"]["name"] for o in objects if o["kind"] == "ServiceAccount"}
-    jobs = [example("rayjob-cpu.yaml")[1]]
-    for _, pod in pods([*objects, *jobs]):
+    objects = chart(name)
+    assert {o["metadata"].get("namespace", SPACES[name]) for o in objects} == {SPACES[name]}
+    there = {f"{o['kind']} {o['metadata']['name']}" for o in objects}
+    there |= set(re.findall(r"(?m)^  ((?:Secret|PersistentVolumeClaim) [\w-]+)", notes(name)))
+    job = example("rayjob-cpu.yaml")[1]
+    for _, pod in pods([*objects, job]):
         for volume in pod["spec"].get("volumes", []):
             if "persistentVolumeClaim" in volume:
-                assert volume["persistentVolumeClaim"]["claimName"] in claims
-        for container in pod["spec"]["containers"]:
-            for variable in container.get("env", []):
-                source = variable.get("valueFrom", {}).get("secretKeyRef")
-                if source and not source.get("optional"):
-                    assert source["name"] in listed
-        assert pod["spec"].get("serviceAccountName", "mlflow") in accounts
-    bound = named(objects, "PersistentVolumeClaim", "isoflop-runs")["spec"]["accessModes"]
-    assert bound == (["ReadWriteOnce"] if name == "local" else ["ReadWriteMany"])
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                assert f"PersistentVolumeClaim {claim}" in there
+        containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+        for variable in (each for container in containers for each in container.get("env", [])):
+            source = variable.get("valueFrom", {}).get("secretKeyRef")
+            if source and not source.get("optional"):
+                assert f"Secret {source['name']}" in there
+        account = pod["spec"].get("serviceAccountName", "mlflow")
+        assert f"ServiceAccount {account}" in there
+    if name in SHIPPED:
+        modes = named(objects, "PersistentVolumeClaim", "isoflop-runs")["spec"]["accessModes"]
+        assert modes == (["ReadWriteOnce"] if name == "local" else ["ReadWriteMany"])
 
 
 @pytest.mark.full
@@ -329,7 +257,7 @@ def test_all_that_is_named_is_there_or_said_to_be_made(name: str) -> None:
 def test_the_mlflow_server_starts_as_told_and_knows_its_own_names(
     tmp_path: Path, postgres: Postgres
 ) -> None:
-    deployment = named(overlay("local"), "Deployment", "mlflow")["spec"]["template"]["spec"]
+    deployment = named(chart("local"), "Deployment", "mlflow")["spec"]["template"]["spec"]
     container, upgrade = deployment["containers"][0], deployment["initContainers"][0]
     values = {
         "MLFLOW_BACKEND_STORE_URI": postgres.url,
@@ -362,8 +290,8 @@ def test_the_mlflow_server_starts_as_told_and_knows_its_own_names(
 
 
 def _upgrade_in_two_pods_at_once(command: list[str], environment: dict[str, str]) -> None:
-    """Two replicas of the production overlay start on an empty database at the same moment."""
-    assert named(overlay("production"), "Deployment", "mlflow")["spec"]["replicas"] == 2
+    """Two replicas of production.yaml start on an empty database at the same moment."""
+    assert named(chart("production"), "Deployment", "mlflow")["spec"]["replicas"] == 2
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
     for process in processes:

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 from conftest import CLUSTER, STUDY
-from manifests import WAITS_WITH, crd, flaws, overlay, pods, ray_pods
+from manifests import SETS, WAITS_WITH, chart, crd, flaws, pods, ray_pods
 
 from methods.errors import KubernetesError, MethodError, StudyError
 from orchestrator.kube.cluster import Cluster, load
@@ -239,14 +239,14 @@ def test_who_requests_no_gpu_sees_none_whatever_the_image_says(tmp_path: Path) -
     manifest = job(tmp_path, FULL)
     options = manifest["spec"]["rayClusterSpec"]["autoscalerOptions"]
     assert gpus in options["env"]
-    objects = [manifest, *overlay("local"), *overlay("production")]
+    objects = [manifest, *(each for name in SETS for each in chart(name))]
     containers = [
         (name, container)
         for name, pod in pods(objects)
         for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
         if container["name"] not in ("autoscaler", "postgres", "wait-gcs-ready")
     ]
-    assert len(containers) == 9
+    assert len(containers) == 13
     for name, container in containers:
         requested = [key for key in container["resources"]["limits"] if "nvidia" in key]
         assert (gpus in container["env"]) != bool(requested), name

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from manifests import Json, named, overlay
+from manifests import SETS, Json, chart, named
 from server import JOBS, MAPS, Server, running
 
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -60,7 +60,7 @@ def test_the_role_allows_what_is_asked_and_no_more(
     server.fail("PATCH", "/configmaps/", "422")  # and removed again
     assert isoflop("submit", files[0]) == 2
 
-    rules: list[Json] = named(overlay("production"), "Role", "sweep-submitter")["rules"]
+    rules: list[Json] = named(chart("production"), "Role", "sweep-submitter")["rules"]
     granted = {
         (group, resource, name, verb)
         for rule in rules
@@ -82,10 +82,11 @@ def test_the_role_allows_what_is_asked_and_no_more(
 
 
 def test_no_other_account_has_rights() -> None:
-    for name in ("local", "production"):
-        kinds = [o["kind"] for o in overlay(name)]
-        assert not {"RoleBinding", "ClusterRole", "ClusterRoleBinding"} & set(kinds)
-        for account in (o for o in overlay(name) if o["kind"] == "ServiceAccount"):
+    for name in SETS:
+        kinds = [o["kind"] for o in chart(name)]
+        assert not {"ClusterRole", "ClusterRoleBinding"} & set(kinds)
+        assert ("RoleBinding" in kinds) == (name == "team")
+        for account in (o for o in chart(name) if o["kind"] == "ServiceAccount"):
             assert account["automountServiceAccountToken"] is False
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from manifests import OVERLAYS, overlay
+from manifests import SHIPPED, chart
 from server import JOBS, MAPS, Server, running
 
 from orchestrator.kube.cluster import load
@@ -180,11 +180,11 @@ def test_policies_that_shut_the_operator_out_are_told_before_anything_is_made(
         assert left(server) == []
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_policies_admit_an_operator_wherever_it_runs(
     server: Server, isoflop: Call, files: tuple[str, str], name: str
 ) -> None:
-    for each in overlay(name):
+    for each in chart(name):
         if each["kind"] == "NetworkPolicy":
             server.put(f"{POLICIES}/{each['metadata']['name']}", {"spec": each["spec"]})
     server.operator("somewhere-else")

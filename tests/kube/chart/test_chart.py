@@ -1,0 +1,357 @@
+"""The chart: linted and rendered by Helm, every value described, checked and put to use."""
+
+import base64
+import functools
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from manifests import (
+    K8S,
+    ROOT,
+    SETS,
+    SHIPPED,
+    SPACES,
+    TEAM,
+    Json,
+    chart,
+    helm,
+    leaves,
+    named,
+    tool,
+)
+from rendering import CHART, RENDERED, golden_of, merged
+from server import Server
+
+MLFLOW = {"app.kubernetes.io/name": "mlflow"}
+HEAD = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}
+VALUES: Json = yaml.safe_load((CHART / "values.yaml").read_text())
+FREE = {"hard", "requests", "limits", "accountAnnotations", "nodeSelector", "quotas", "resources"}
+"""Maps whose entries are for who installs to name."""
+INFO = 1
+"""The least severity of Helm's linter: a remark."""
+
+
+def paths(values: Json, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every value by its names; a map that has names of its own counts as one value."""
+    for name, value in values.items():
+        here = (*before, name)
+        if isinstance(value, dict) and not (name in FREE and here != ("limits",)):
+            yield from paths(value, here)
+        else:
+            yield here
+
+
+def nested(path: tuple[str, ...], value: Any) -> Json:
+    for name in reversed(path):
+        value = {name: value}
+    return dict(value)
+
+
+def test_helm_finds_nothing_to_mend() -> None:
+    for reply in helm(*SETS.values()):
+        assert reply["lint"]["errors"] == []
+        messages = [each for each in reply["lint"]["messages"] if each["severity"] > INFO]
+        assert messages == []
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_kubectl_gets_is_what_helm_renders(name: str) -> None:
+    (reply,) = helm({"set": name, "values": RENDERED[name]})
+    file = CHART / "rendered" / f"{name}.yaml"
+    assert golden_of(name, reply) == file.read_text(), "`make manifests` renders it again"
+
+
+def test_what_helm_and_kubectl_install_differs_in_passwords_alone() -> None:
+    secrets = {"postgres", "mlflow-server", "isoflop-optuna"}
+    for name in SHIPPED:
+        plain = list(yaml.safe_load_all((CHART / "rendered" / f"{name}.yaml").read_text()))
+        assert plain[0]["kind"] == "Namespace"
+        assert [each for each in chart(name) if each not in plain] == [
+            each
+            for each in chart(name)
+            if each["kind"] == "Secret" and each["metadata"]["name"] in secrets
+        ]
+        assert [each for each in plain if each not in chart(name)] == []
+
+
+def test_the_command_prints_where_the_chart_is(capsys: pytest.CaptureFixture[str]) -> None:
+    from orchestrator.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["chart"])
+    assert capsys.readouterr().out == f"{CHART}\n"
+
+
+def test_the_version_is_isoflops() -> None:
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert about["version"] == version
+    clusters = [yaml.safe_load(file.read_text()) for file in (K8S / "clusters").glob("*.yaml")]
+    tags = {each["image"].rpartition(":")[2].removesuffix("-cuda") for each in clusters}
+    assert tags == {about["appVersion"]}
+
+
+def test_every_value_is_described_where_it_is_set() -> None:
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    missing = []
+    for path in paths(VALUES):
+        start = 0
+        for depth, name in enumerate(path):
+            pattern = re.compile(rf"{'  ' * depth}{re.escape(name)}:")
+            start = next(n for n in range(start, len(lines)) if pattern.match(lines[n]))
+        if not lines[start - 1].lstrip().startswith("#"):
+            missing.append(path)
+    assert missing == []
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    del schema["properties"]["global"]  # Helm's own
+
+    def known(part: Json, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+        for name, field in part["properties"].items():
+            here = (*before, name)
+            if "properties" in field:
+                assert field["additionalProperties"] is False, here
+                yield from known(field, here)
+            else:
+                yield here
+
+    assert schema["additionalProperties"] is False
+    assert set(known(schema)) == set(paths(VALUES))
+
+
+def test_a_typo_is_refused_wherever_it_is() -> None:
+    groups = {path[:depth] for path in paths(VALUES) for depth in range(len(path))}
+    assert len(groups) > 10
+    replies = helm(*({"values": nested((*group, "typo"), "x")} for group in groups))
+    for group, reply in zip(groups, replies, strict=True):
+        assert "typo" in reply.get("error", ""), group
+    kinds = helm(*({"values": nested(path, {"a": [1]})} for path in paths(VALUES)))
+    for path, reply in zip(paths(VALUES), kinds, strict=True):
+        assert path[-1] in reply.get("error", ""), path
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"network": {"dns": ["10.0.0.1"]}}, "dns"),
+        ({"mlflow": {"replicas": 0}}, "replicas"),
+        ({"namespace": {"name": "Team_A"}}, "name"),
+        ({"submitters": [{"kind": "Person", "name": "x"}]}, "submitters"),
+        ({"image": {"digest": "sha256:short"}}, "digest"),
+        ({"runs": {"size": "50 GB"}}, "size"),
+        ({"postgres": {"image": "postgres"}}, "image"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(values: Json, field: str) -> None:
+    (reply,) = helm({"values": values})
+    assert field in reply["error"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        ({"namespace": "isoflop"}, "namespace.create must be false"),
+        ({"values": {"mlflow": {"replicas": 2}}}, "mlflow.artifacts.create must be false"),
+        (
+            {"values": {"mlflow": {"artifacts": {"create": False}}}},
+            "postgres.secrets must be false",
+        ),
+    ],
+)
+def test_values_that_exclude_each_other_are_refused(request_: Json, sentence: str) -> None:
+    (reply,) = helm(request_)
+    assert sentence in reply["error"]
+
+
+def test_every_value_of_a_team_changes_what_is_installed() -> None:
+    """Each of them alone, against the defaults with a queue and without random passwords."""
+    base = {"postgres": {"secrets": False}, "queue": {"create": True}}
+    changes = [
+        nested(path, functools.reduce(lambda part, name: part[name], path, TEAM))
+        for path in paths(TEAM)
+    ]
+    plain, *replies = helm(*({"values": merged(base, change)} for change in [{}, *changes]))
+    unchanged = [
+        change
+        for change, reply in zip(changes, replies, strict=True)
+        if reply["text"] == plain["text"]
+    ]
+    assert unchanged == [{"queue": {"create": True}}]
+
+
+def test_a_team_has_a_namespace_of_its_own() -> None:
+    keys = [
+        {(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in chart(name)}
+        for name in ("team", "production")
+    ]
+    assert keys[0] & keys[1] == set()
+    objects = chart("team")
+    queue = named(objects, "ClusterQueue", SPACES["team"])["spec"]
+    assert queue["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "team-a"}
+    assert queue["resourceGroups"][0]["coveredResources"] == [
+        *("cpu", "memory", "nvidia.com/gpu", "nvidia.com/mig-1g.5gb")
+    ]
+    assert named(objects, "LocalQueue", "vision")["spec"]["clusterQueue"] == "team-a"
+    hard = named(objects, "ResourceQuota", "isoflop")["spec"]["hard"]
+    assert hard["requests.nvidia.com/mig-1g.5gb"] == "8"
+    assert "requests.nvidia.com/gpu" not in hard
+    rules = named(objects, "Role", "sweep-submitter")["rules"]
+    assert ["team-a"] in [rule.get("resourceNames") for rule in rules]
+    subjects = named(objects, "RoleBinding", "sweep-submitters")["subjects"]
+    assert [each.get("namespace") for each in subjects] == [None, "builds", "team-a"]
+    server = named(objects, "Deployment", "mlflow")["spec"]["template"]["spec"]
+    hosts = next(v for v in server["containers"][0]["env"] if v["name"].endswith("HOSTS"))["value"]
+    assert "mlflow.team-a.svc.corp.example.com:5000" in hosts.split(",")
+    assert "mlflow.example.com:8443" in hosts.split(",")
+    assert leaves("team", HEAD, "10.8.1.1", 443)
+    assert not leaves("team", HEAD, "10.9.1.1", 443)
+    assert leaves("team", HEAD, "2001:db8::1", 443)
+    assert not leaves("team", HEAD, "fd00:ec2::254", 443)
+    assert leaves("team", MLFLOW, "10.43.0.10", 53)
+    assert not leaves("team", MLFLOW, "10.43.0.11", 53)
+
+
+KINDS = {
+    "v1": (
+        *("ConfigMap", "LimitRange", "Namespace", "PersistentVolumeClaim", "ResourceQuota"),
+        *("Secret", "Service", "ServiceAccount"),
+    ),
+    "apps/v1": ("Deployment", "StatefulSet"),
+    "networking.k8s.io/v1": ("NetworkPolicy",),
+    "rbac.authorization.k8s.io/v1": ("Role",),
+}
+"""What the default values install."""
+
+
+def plural(kind: str) -> str:
+    name = kind.lower()
+    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+
+
+@pytest.fixture
+def empty(server: Server) -> Server:
+    """A server without objects, which says what kinds it has, as Helm asks."""
+    for path in list(server.store.objects):
+        server.take(path)
+    server.put("/version", {"major": "1", "minor": "37", "gitVersion": "v1.37.0"})
+    server.put("/api", {"kind": "APIVersions", "versions": ["v1"]})
+    groups = []
+    for version, kinds in KINDS.items():
+        resources = [
+            {
+                "name": plural(kind),
+                "kind": kind,
+                "namespaced": kind != "Namespace",
+                "verbs": ["get"],
+            }
+            for kind in kinds
+        ]
+        path = "/api/v1" if version == "v1" else f"/apis/{version}"
+        lists = {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
+        server.put(path, lists)
+        if version != "v1":
+            at = {"groupVersion": version, "version": "v1"}
+            group = version.partition("/")[0]
+            groups.append({"name": group, "versions": [at], "preferredVersion": at})
+    server.put("/apis", {"kind": "APIGroupList", "groups": groups})
+    return server
+
+
+def places(server: Server) -> set[str]:
+    """The objects that a server has, by kind and name."""
+    paths = [path.split("/")[-2:] for path in server.store.objects if "/namespaces/" in path]
+    return {f"{kind} {name}" for kind, name in paths}
+
+
+def test_a_password_that_the_cluster_has_stays(empty: Server) -> None:
+    secret = "/api/v1/namespaces/isoflop/secrets/postgres"
+    empty.put(secret, {"apiVersion": "v1", "kind": "Secret", "data": {"password": "b2xk"}})
+    (reply,) = helm({"kubeconfig": str(empty.kubeconfig)})
+    objects = tuple(yaml.safe_load_all(reply["text"]))
+    assert empty.asked(f"GET {secret}") == 1
+    assert named(objects, "Secret", "postgres")["data"] == {"password": "b2xk"}
+    uri = base64.b64decode(named(objects, "Secret", "isoflop-optuna")["data"]["uri"])
+    assert uri == b"postgresql://isoflop:old@postgres:5432/optuna"
+
+
+def test_a_release_is_installed_upgraded_and_removed(empty: Server) -> None:
+    """By Helm itself; what it asks of the server is what counts."""
+    (reply,) = helm({"kubeconfig": str(empty.kubeconfig), "whole_life": True})
+    first, second = (list(yaml.safe_load_all(text)) for text in reply["manifests"])
+    assert first == second, "the upgrade has the password of the installation"
+    assert len(first) == len(chart("local"))
+    applied = [request.partition("?")[0] for request in empty.requests if "PATCH" in request]
+    assert len(applied) == 2 * len(first)
+    assert applied[0] == "PATCH /api/v1/namespaces/isoflop"
+    names = {f"{plural(each['kind'])} {each['metadata']['name']}" for each in first}
+    assert {" ".join(path.split("/")[-2:]) for path in applied} == names
+    kept = {
+        "namespaces isoflop",
+        *("persistentvolumeclaims isoflop-runs", "persistentvolumeclaims mlflow-artifacts"),
+        *("secrets postgres", "secrets mlflow-server", "secrets isoflop-optuna"),
+    }
+    assert places(empty) == kept
+
+
+def test_an_archive_of_the_chart_renders_the_same(tmp_path: Path) -> None:
+    archived, folder = helm({"set": "production", "package": str(tmp_path)}, {"set": "production"})
+    assert archived["text"] == folder["text"]
+    assert not [name for name in archived["files"] if "rendered" in name]
+    assert "production.yaml" in archived["files"]
+
+
+def test_an_overlay_of_yours_stands_on_what_is_rendered(tmp_path: Path) -> None:
+    (tmp_path / "production.yaml").write_text((CHART / "rendered/production.yaml").read_text())
+    patch = [{"op": "replace", "path": "/spec/resources/requests/storage", "value": "2Ti"}]
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["production.yaml"],
+        "images": [{"name": "registry.example.com/isoflop", "newName": "mine", "newTag": "1"}],
+        "patches": [
+            {
+                "target": {"kind": "PersistentVolumeClaim", "name": "isoflop-runs"},
+                "patch": yaml.safe_dump(patch),
+            }
+        ],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    command = [tool("kubectl"), "kustomize", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    built = tuple(yaml.safe_load_all(done.stdout))
+    assert len(built) == len(chart("production"))
+    claim = named(built, "PersistentVolumeClaim", "isoflop-runs")["spec"]
+    assert claim["resources"]["requests"]["storage"] == "2Ti"
+    server = named(built, "Deployment", "mlflow")["spec"]["template"]["spec"]
+    assert {c["image"] for c in (*server["initContainers"], *server["containers"])} == {"mine:1"}
+
+
+def test_the_page_creates_the_secrets_that_helm_would(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text().replace("\\\n", "")
+    lines = re.findall(r"(?m)^(kubectl -n isoflop create secret .*)$", page)
+    script = "".join(f"echo ---\n{line} --dry-run=client -o yaml\n" for line in lines)
+    environment = {
+        "PATH": f"{Path(tool('kubectl')).parent}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "password": "P",
+    }
+    command = ["bash", "-euc", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    created = {each["metadata"]["name"]: each["data"] for each in yaml.safe_load_all(done.stdout)}
+    random = base64.b64decode(named(chart("local"), "Secret", "postgres")["data"]["password"])
+    for name, data in created.items():
+        made = named(chart("local"), "Secret", name)["data"]
+        expected = {key: base64.b64decode(text).replace(random, b"P") for key, text in made.items()}
+        assert {key: base64.b64decode(text) for key, text in data.items()} == expected
+    assert set(created) == {"postgres", "mlflow-server", "isoflop-optuna"}

@@ -66,7 +66,7 @@ class Engine:
             words += ["--env=PIP_NO_INDEX=1", "--env=PIP_FIND_LINKS=/wheels"]
             told = f"on Debian's packages in place of {base}, which no registry gave"
         if self.program == "podman":
-            words += ["--pull-never", "--format=docker", "--layers=false"]
+            words += ["--pull-never", "--format=docker"]
         self.run(*words, str(ROOT))
         return Image(self, told)
 

@@ -51,11 +51,29 @@ class Rendered:
     ray_job: Manifest
     slots: int
     """How many trials run at once when all pods are there."""
+    trial: Resources
+    """What each of them takes."""
 
     @property
     def objects(self) -> list[Manifest]:
         """In the order in which they are created."""
         return [self.config_map, self.ray_job]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long a sweep takes by `isoflop plan --rate`, and what its GPUs cost."""
+
+    rate: float
+    """Images per second that one GPU trains."""
+    hours: float | None
+    """None where the time of a method is not known."""
+    gpus: int
+    """GPUs of all pods."""
+    busy: float
+    """GPUs that trials use at once, at most."""
+    price: float | None = None
+    """What one GPU costs for one hour, in the user's currency."""
 
 
 def render(file: Path, cluster: Cluster) -> Rendered:
@@ -117,7 +135,7 @@ def render(file: Path, cluster: Cluster) -> Rendered:
             ),
         },
     }
-    return Rendered(name, cluster.namespace, study.name, config_map, ray_job, slots)
+    return Rendered(name, cluster.namespace, study.name, config_map, ray_job, slots, trial)
 
 
 def dump(objects: list[Manifest]) -> str:
@@ -127,7 +145,7 @@ def dump(objects: list[Manifest]) -> str:
     )
 
 
-def preface(rendered: Rendered, cluster: Cluster) -> str:
+def preface(rendered: Rendered, cluster: Cluster, effort: Effort | None = None) -> str:
     """What must be there for a sweep, and what it takes, as comments above its YAML."""
     mode = "ReadWriteOnce or ReadWriteMany" if cluster.one_node else "ReadWriteMany"
     specs = [template["spec"] for template in templates(rendered.ray_job).values()]
@@ -155,6 +173,7 @@ def preface(rendered: Rendered, cluster: Cluster) -> str:
         f"Takes at most {_totals(rendered.ray_job)}.",
         f"Runs {_count(rendered.slots, 'trial')} at once when all pods are there.",
         f"Makes at most {attempts}; each has {cluster.start_minutes} min to start{ends}.",
+        *(_effort(effort, cluster) if effort else []),
     ]
     return "".join(f"# {line}\n" for line in lines)
 
@@ -175,6 +194,31 @@ def _data_claim(cluster: Cluster, mode: str) -> list[str]:
     if not cluster.datasets:
         return []
     return [f"PersistentVolumeClaim {claim(cluster.datasets)}, {mode} or ReadOnlyMany"]
+
+
+def _effort(effort: Effort, cluster: Cluster) -> list[str]:
+    """Hours and cost, if no attempt fails."""
+    gpus = _count(effort.gpus, "GPU")
+    if effort.hours is None:
+        return [
+            f"Hours are not known: `isoflop plan --rate {effort.rate:g}` says of which methods."
+        ]
+    lines = [
+        f"Runs about {effort.hours:.3g} h, as `isoflop plan --rate {effort.rate:g}` estimates, on "
+        f"{gpus}, of which trials use {effort.busy:g} at most.",
+    ]
+    if effort.price is not None:
+        cost = effort.price * effort.gpus * (effort.hours + cluster.keep_minutes / 60)
+        most = "Costs at most about" if cluster.autoscaling else "Costs about"
+        lines.append(
+            f"{most} {cost:,.2f} for GPUs at {effort.price:g} per GPU-hour, in that price's "
+            f"currency: {gpus} for those hours, and for {cluster.keep_minutes} min until the pods "
+            "are deleted."
+        )
+        lines.append("CPUs, memory, storage and network are not in it, nor GPUs of a second try.")
+    if cluster.hours and effort.hours > cluster.hours:
+        lines.append(f"`hours: {cluster.hours:g}` would end it before that.")
+    return lines
 
 
 def _totals(ray_job: Manifest) -> str:

@@ -21,7 +21,8 @@ from orchestrator.report.table import table, text
 if TYPE_CHECKING:
     from orchestrator.kube.api import Api
     from orchestrator.kube.cluster import Cluster
-    from orchestrator.kube.render import Effort, Rendered
+    from orchestrator.kube.preface import Effort
+    from orchestrator.kube.render import Rendered
     from orchestrator.kube.sweeps import Sweep
 
 Name = typer.Argument(help="Name the study, its file, or the sweep.")
@@ -104,7 +105,8 @@ def submit(  # noqa: PLR0917
     """Run a study on Kubernetes, as a RayJob. The same command resumes it."""
     from isoflop.shipped import cluster_file, study_file
     from orchestrator.kube.cluster import load
-    from orchestrator.kube.render import dump, preface, render
+    from orchestrator.kube.preface import preface
+    from orchestrator.kube.render import dump, render
 
     _check_estimate(rate, price, dry_run=dry_run)
     place, file = load(cluster_file(cluster)), study_file(study)
@@ -227,7 +229,7 @@ def _effort(
     Raises:
         KubernetesError: trials use no GPU.
     """
-    from orchestrator.kube.render import Effort
+    from orchestrator.kube.preface import Effort
     from orchestrator.search.plan import plan
     from orchestrator.study.file import load
 
@@ -239,14 +241,9 @@ def _effort(
     at_once = rendered.trial.model_copy(update={"concurrency": rendered.slots})
     gpus = sum(group.most * group.gpu for group in cluster.workers)
     study = load(file).model_copy(update={"resources": at_once})
-    hours = next(iter(plan(study, rate=rate, gpus=(gpus,)).hours), None)
-    return Effort(
-        rate=rate,
-        hours=hours.hours if hours else None,
-        gpus=gpus,
-        busy=hours.busy if hours else 0,
-        price=price,
-    )
+    planned = next(iter(plan(study, rate=rate, gpus=(gpus,)).hours), None)
+    hours, busy = (planned.hours, planned.busy) if planned else (None, 0)
+    return Effort(rate=rate, hours=hours, gpus=gpus, busy=busy, price=price)
 
 
 @dataclass(frozen=True)

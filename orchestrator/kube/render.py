@@ -6,7 +6,6 @@ namespace with Pod Security `restricted` admits it.
 
 import importlib.metadata
 import shlex
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import yaml
 
 from methods.errors import KubernetesError, StudyError
 from orchestrator.kube import pods
-from orchestrator.kube.cluster import Cluster, claim
+from orchestrator.kube.cluster import Cluster
 from orchestrator.kube.names import (
     GROUP,
     HASH_LABEL,
@@ -27,15 +26,10 @@ from orchestrator.kube.names import (
     sweep_name,
 )
 from orchestrator.kube.pods import DATA, RUNS, STUDY, Manifest
-from orchestrator.kube.template.needs import needs
-from orchestrator.kube.template.quantities import amount
 from orchestrator.study.document import is_text, read
 from orchestrator.study.file import Study, load
 from orchestrator.study.sections import Resources
 
-KUBERAY = "1.6"
-"""The oldest KubeRay that knows every field that is rendered; the tests hold them against 1.7.0."""
-DISK = "ephemeral-storage"
 PATIENCE = 900
 """Seconds for which a driver waits for the one before it to let go of the study's folder."""
 
@@ -58,22 +52,6 @@ class Rendered:
     def objects(self) -> list[Manifest]:
         """In the order in which they are created."""
         return [self.config_map, self.ray_job]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How long a sweep takes by `isoflop plan --rate`, and what its GPUs cost."""
-
-    rate: float
-    """Images per second that one GPU trains."""
-    hours: float | None
-    """None where the time of a method is not known."""
-    gpus: int
-    """GPUs of all pods."""
-    busy: float
-    """GPUs that trials use at once, at most."""
-    price: float | None = None
-    """What one GPU costs for one hour, in the user's currency."""
 
 
 def render(file: Path, cluster: Cluster) -> Rendered:
@@ -119,8 +97,7 @@ def render(file: Path, cluster: Cluster) -> Rendered:
             "backoffLimit": cluster.retries,
             "preRunningDeadlineSeconds": 60 * cluster.start_minutes,
             **({"activeDeadlineSeconds": int(3600 * cluster.hours)} if cluster.hours else {}),
-            "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": 60 * cluster.keep_minutes,
+            **_cleaned(cluster),
             "rayClusterSpec": {
                 "rayVersion": _ray_here(),
                 "authOptions": {"mode": "token"},
@@ -145,39 +122,6 @@ def dump(objects: list[Manifest]) -> str:
     )
 
 
-def preface(rendered: Rendered, cluster: Cluster, effort: Effort | None = None) -> str:
-    """What must be there for a sweep, and what it takes, as comments above its YAML."""
-    mode = "ReadWriteOnce or ReadWriteMany" if cluster.one_node else "ReadWriteMany"
-    specs = [template["spec"] for template in templates(rendered.ray_job).values()]
-    ours = any(spec.get("serviceAccountName") == pods.ACCOUNT for spec in specs)
-    objects = [
-        *(["ServiceAccount ray-sweep (k8s/base has it)"] if ours else []),
-        f"PersistentVolumeClaim {claim(cluster.storage)}, {mode}",
-        *_data_claim(cluster, mode),
-        f"Secret {cluster.mlflow.secret}, key {cluster.mlflow.key}; keys username and password "
-        "where MLflow asks for them",
-        *([f"Secret {cluster.optuna.secret}, key {cluster.optuna.key}"] if cluster.optuna else []),
-        *([f"Secret {cluster.pull_secret}, of the registry"] if cluster.pull_secret else []),
-        *([f"LocalQueue {cluster.queue}, of Kueue"] if cluster.queue else []),
-    ]
-    classes, referred = needs(specs)
-    ours_too = {" ".join(each.replace(",", "").split()[:2]) for each in objects}
-    referred = [each for each in referred if each not in {*ours_too, f"ConfigMap {rendered.name}"}]
-    attempts = _count(cluster.retries + 1, "attempt")
-    ends = f", {cluster.hours:g} h until it is ended" if cluster.hours else ""
-    lines = [
-        f"Must be installed: KubeRay {KUBERAY} or newer{' and Kueue' if cluster.queue else ''}.",
-        *([f"Must exist in the cluster: {', '.join(classes)}."] if classes else []),
-        f"Namespace {rendered.namespace} must exist, and in it:",
-        *(f"  {each}" for each in [*objects, *referred]),
-        f"Takes at most {_totals(rendered.ray_job)}.",
-        f"Runs {_count(rendered.slots, 'trial')} at once when all pods are there.",
-        f"Makes at most {attempts}; each has {cluster.start_minutes} min to start{ends}.",
-        *(_effort(effort, cluster) if effort else []),
-    ]
-    return "".join(f"# {line}\n" for line in lines)
-
-
 def templates(ray_job: Manifest) -> dict[str, Manifest]:
     """The templates of a sweep's pods, by what the pods are."""
     spec = ray_job["spec"]
@@ -190,72 +134,32 @@ def templates(ray_job: Manifest) -> dict[str, Manifest]:
     return found
 
 
-def _data_claim(cluster: Cluster, mode: str) -> list[str]:
-    if not cluster.datasets:
-        return []
-    return [f"PersistentVolumeClaim {claim(cluster.datasets)}, {mode} or ReadOnlyMany"]
+def _cleaned(cluster: Cluster) -> Manifest:
+    """What KubeRay deletes after the end, and when.
 
-
-def _effort(effort: Effort, cluster: Cluster) -> list[str]:
-    """Hours and cost, if no attempt fails."""
-    gpus = _count(effort.gpus, "GPU")
-    if effort.hours is None:
-        return [
-            f"Hours are not known: `isoflop plan --rate {effort.rate:g}` says of which methods."
-        ]
-    lines = [
-        f"Runs about {effort.hours:.3g} h, as `isoflop plan --rate {effort.rate:g}` estimates, on "
-        f"{gpus}, of which trials use {effort.busy:g} at most.",
+    A sweep whose pods never started, or whose head was lost, has no state of Ray: it is `Failed`
+    for KubeRay alone. Several rules may hold at once; KubeRay then takes the one that deletes most.
+    """
+    kept, cleanup = 60 * cluster.keep_minutes, cluster.cleanup
+    if cleanup is None:
+        return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": kept}
+    workers, job = cleanup.workers_minutes, cleanup.job_hours
+    steps = {
+        **({"DeleteWorkers": 60 * workers} if workers is not None else {}),
+        "DeleteCluster": kept,
+        **({"DeleteSelf": int(3600 * job)} if job is not None else {}),
+    }
+    ends = (
+        {"jobStatus": "SUCCEEDED"},
+        {"jobStatus": "FAILED"},
+        {"jobDeploymentStatus": "Failed"},
+    )
+    rules = [
+        {"policy": policy, "condition": {**end, "ttlSeconds": seconds}}
+        for end in ends
+        for policy, seconds in steps.items()
     ]
-    if effort.price is not None:
-        cost = effort.price * effort.gpus * (effort.hours + cluster.keep_minutes / 60)
-        most = "Costs at most about" if cluster.autoscaling else "Costs about"
-        lines.append(
-            f"{most} {cost:,.2f} for GPUs at {effort.price:g} per GPU-hour, in that price's "
-            f"currency: {gpus} for those hours, and for {cluster.keep_minutes} min until the pods "
-            "are deleted."
-        )
-        lines.append("CPUs, memory, storage and network are not in it, nor GPUs of a second try.")
-    if cluster.hours and effort.hours > cluster.hours:
-        lines.append(f"`hours: {cluster.hours:g}` would end it before that.")
-    return lines
-
-
-def _totals(ray_job: Manifest) -> str:
-    """Pods and what they request, with every group at its largest."""
-    spec = ray_job["spec"]
-    cluster = spec["rayClusterSpec"]
-    sets = [(cluster["headGroupSpec"]["template"], 1)]
-    sets += [(group["template"], group["maxReplicas"]) for group in cluster["workerGroupSpecs"]]
-    if "submitterPodTemplate" in spec:
-        sets.append((spec["submitterPodTemplate"], 1))
-    requests = [
-        (_requested(container), copies)
-        for template, copies in sets
-        for container in template["spec"]["containers"]
-    ]
-    if "autoscalerOptions" in cluster:
-        requests.append((cluster["autoscalerOptions"]["resources"]["requests"], 1))
-    amounts: defaultdict[str, float] = defaultdict(float)
-    for request, copies in requests:
-        for resource, quantity in request.items():
-            amounts[resource] += copies * amount(quantity)
-    others = set(amounts) - {"cpu", "memory", DISK}
-    gpus = [f"{amounts[key]:g} {key}" for key in sorted(others)]
-    memory, disk = (amounts[key] / amount("1Gi") for key in ("memory", DISK))
-    parts = [_count(sum(copies for _, copies in sets), "pod"), f"{amounts['cpu']:g} CPUs"]
-    parts += [f"{memory:.4g} GiB of memory", *([f"{disk:.4g} GiB of disk"] if disk else [])]
-    return ", ".join([*parts, *(gpus or ["no GPUs"])])
-
-
-def _requested(container: Manifest) -> dict[str, str]:
-    """What a container requests; where it only has limits, these."""
-    resources = container.get("resources") or {}
-    return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return {"shutdownAfterJobFinishes": False, "deletionStrategy": {"deletionRules": rules}}
 
 
 def _queued(labels: dict[str, str], cluster: Cluster) -> Manifest:

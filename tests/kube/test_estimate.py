@@ -41,7 +41,7 @@ def test_a_dry_run_says_how_long_it_takes_and_what_that_costs(
     ) in lines
     (cost,) = [line for line in lines if line.startswith("# Costs about ")]
     assert cost.startswith(f"# Costs about {3 * 4 * (hours.hours + 0.5):,.2f} for GPUs at 3 per ")
-    assert "until the pods are deleted" in cost
+    assert "until the workers are deleted" in cost
     assert not any("hours:" in line for line in lines)
 
 

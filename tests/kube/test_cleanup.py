@@ -1,5 +1,6 @@
 """What KubeRay deletes after the end of a sweep, and when."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 from conftest import CLUSTER, STUDY
-from manifests import crd
+from manifests import ROOT, crd
 
 from methods.errors import KubernetesError
 from orchestrator.kube.cluster import load
@@ -148,3 +149,13 @@ def test_the_oracle_refuses_what_it_should(tmp_path: Path) -> None:
         "a rule twice",
         "out of order",
     }
+
+
+def test_the_page_has_a_cleanup_that_renders(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "watching.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    spec = rendered(tmp_path, text).ray_job["spec"]
+    rules = spec["deletionStrategy"]["deletionRules"]
+    seconds = {rule["policy"]: rule["condition"]["ttlSeconds"] for rule in rules}
+    assert seconds == {"DeleteWorkers": 0, "DeleteCluster": 7200, "DeleteSelf": 604_800}
+    assert list(refused(spec)) == []

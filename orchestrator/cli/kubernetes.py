@@ -20,6 +20,9 @@ from orchestrator.report.table import table, text
 
 if TYPE_CHECKING:
     from orchestrator.kube.api import Api
+    from orchestrator.kube.cluster import Cluster
+    from orchestrator.kube.preface import Effort
+    from orchestrator.kube.render import Rendered
     from orchestrator.kube.sweeps import Sweep
 
 Name = typer.Argument(help="Name the study, its file, or the sweep.")
@@ -88,6 +91,26 @@ def submit(  # noqa: PLR0917
             help="Print the objects as YAML, and their requirements, without contacting a cluster.",
         ),
     ] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="IMAGES_PER_SECOND",
+            help="Print with --dry-run the hours that `isoflop plan --rate` derives for this "
+            "cluster.",
+            show_default="none",
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PER_GPU_HOUR",
+            help="Print with --dry-run what GPUs cost for those hours, at this price of one for "
+            "one hour, in any currency.",
+            min=0,
+            max=1e6,
+            show_default="none",
+        ),
+    ] = None,
     wait: Wait = False,
     timeout: Timeout = None,
     context: Context = None,
@@ -95,12 +118,15 @@ def submit(  # noqa: PLR0917
     """Run a study on Kubernetes, as a RayJob. The same command resumes it."""
     from isoflop.shipped import cluster_file, study_file
     from orchestrator.kube.cluster import load
-    from orchestrator.kube.render import dump, preface, render
+    from orchestrator.kube.preface import preface
+    from orchestrator.kube.render import dump, render
 
-    place = load(cluster_file(cluster))
-    rendered = render(study_file(study), place)
+    _check_estimate(rate, price, dry_run=dry_run)
+    place, file = load(cluster_file(cluster)), study_file(study)
+    rendered = render(file, place)
     if dry_run:
-        typer.echo(preface(rendered, place) + dump(rendered.objects), nl=False)
+        effort = None if rate is None else _effort(file, rendered, place, rate, price)
+        typer.echo(preface(rendered, place, effort) + dump(rendered.objects), nl=False)
         return
     api = _api(context)
     from orchestrator.kube.submit import submit as create
@@ -193,6 +219,44 @@ def cancel(
     with console.status(f"Stopping {state.name}: its driver, then its pods"):
         remove(api, space, state)
     _say(f"{state.name} is cancelled; {RESUMES}")
+
+
+def _check_estimate(rate: float | None, price: float | None, *, dry_run: bool) -> None:
+    """Refuse options that would have no effect."""
+    if rate is not None and not dry_run:
+        raise KubernetesError(
+            "--rate changes what --dry-run prints, but there is no --dry-run; give both, or none"
+        )
+    if price is not None and rate is None:
+        raise KubernetesError(
+            "--price needs the hours that --rate gives, but there is no --rate; add the images per "
+            "second that one GPU trains, as `--rate 2500`"
+        )
+
+
+def _effort(
+    file: Path, rendered: "Rendered", cluster: "Cluster", rate: float, price: float | None
+) -> "Effort":
+    """Hours and cost of a sweep on the pods of a cluster file.
+
+    Raises:
+        KubernetesError: trials use no GPU.
+    """
+    from orchestrator.kube.preface import Effort
+    from orchestrator.search.plan import plan
+    from orchestrator.study.file import load
+
+    if not rendered.trial.gpu:
+        raise KubernetesError(
+            "--rate is the throughput of a GPU, so that trials must use one, but they take none; "
+            "write `trial: {gpu: 1}` in the cluster file, or leave --rate out"
+        )
+    at_once = rendered.trial.model_copy(update={"concurrency": rendered.slots})
+    gpus = sum(group.most * group.gpu for group in cluster.workers)
+    study = load(file).model_copy(update={"resources": at_once})
+    planned = next(iter(plan(study, rate=rate, gpus=(gpus,)).hours), None)
+    hours, busy = (planned.hours, planned.busy) if planned else (None, 0)
+    return Effort(rate=rate, hours=hours, gpus=gpus, busy=busy, price=price)
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,17 @@ class Trial(Strict):
     """Processes that train one trial together."""
 
 
+class Cleanup(Strict):
+    """What is deleted in steps after the end, beside all pods after `keep_minutes`."""
+
+    workers_minutes: Annotated[int, Field(ge=0)] | None = None
+    """Minutes after which the worker pods and their GPUs are free; the head keeps its logs for
+    `keep_minutes`. Not with autoscaling, which frees idle workers by itself."""
+    job_hours: Annotated[float, Field(ge=1, le=100_000)] | None = None
+    """Hours after which the RayJob is deleted, and the study's ConfigMap with it: `status` does not
+    list the sweep any more. The study's folder and MLflow stay."""
+
+
 class SecretKey(Strict):
     """One value in a Secret; the value itself is never read here."""
 
@@ -201,6 +212,10 @@ class Cluster(Strict):
     attempts has as many. By default there is no limit."""
     keep_minutes: Annotated[int, Field(ge=0)] = 10
     """Minutes for which the pods, and so the logs, stay after the end."""
+    cleanup: Cleanup | None = None
+    """What else is deleted after the end; by default the RayJob stays. KubeRay has no rule for a
+    sweep that is stopped through Ray (`ray job stop`): with `cleanup` its pods stay until
+    `isoflop cancel`. Not with `queue`: Kueue needs KubeRay's older rule."""
 
     @property
     def ray_version(self) -> str | None:
@@ -222,7 +237,40 @@ class Cluster(Strict):
                 f"`image` must have a digest or a tag other than `latest`, but got {self.image}",
                 "image",
             )
+        self._check_cleanup()
         return self
+
+    def _check_cleanup(self) -> None:
+        """Refuse what KubeRay's operator would: it accepts the RayJob, and fails it then."""
+        if (cleanup := self.cleanup) is None:
+            return
+        workers, hours = cleanup.workers_minutes, cleanup.job_hours
+        if workers is None and hours is None:
+            raise Misfit("`cleanup` must have `workers_minutes` or `job_hours`, or both", "cleanup")
+        if self.queue:
+            raise Misfit(
+                "`cleanup` must stand without `queue`, which needs the rule that deletes all pods "
+                "after `keep_minutes`; delete one of them",
+                "cleanup",
+            )
+        if workers is not None and self.autoscaling:
+            raise Misfit(
+                "`workers_minutes` must stand without `autoscaling`, which frees idle workers by "
+                "itself; delete it",
+                "cleanup",
+            )
+        if workers is not None and workers > self.keep_minutes:
+            raise Misfit(
+                "`workers_minutes <= keep_minutes` must hold, but got "
+                f"(workers_minutes={workers}, keep_minutes={self.keep_minutes})",
+                "cleanup",
+            )
+        if hours is not None and 60 * hours < self.keep_minutes:
+            raise Misfit(
+                "`keep_minutes` must fit into `job_hours`, but got "
+                f"(keep_minutes={self.keep_minutes}, job_hours={hours:g})",
+                "cleanup",
+            )
 
 
 def claim(uri: str) -> str:

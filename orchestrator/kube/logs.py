@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from methods.errors import KubernetesError, ServerAway
 from orchestrator.kube.api import PODS, Api, Refused
-from orchestrator.kube.pods import LOG_CONTAINER
+from orchestrator.kube.pods import KEPT, LOG_CONTAINER, RUNS
 from orchestrator.kube.sweeps import Sweep, find
 from orchestrator.kube.troubles import troubles
 
@@ -80,8 +80,10 @@ def _no_log(sweep: Sweep, namespace: str) -> KubernetesError:
     if sweep.ended:
         why = "" if sweep.succeeded else f": {sweep.why}"
         return KubernetesError(
-            f"a driver's log is deleted with its pods, and {sweep.name} has none left ({sweep.line}"
-            f"{why}); its results are in MLflow: `isoflop board`"
+            f"{sweep.name} has no pods left to read its log from ({sweep.line}{why}); what its "
+            "driver printed is kept on the claim of `storage`, in "
+            f"{KEPT.removeprefix(f'{RUNS}/')}/{sweep.name}, and its results are in MLflow: "
+            "`isoflop board`"
         )
     return KubernetesError(
         f"{sweep.name} has no log yet ({sweep.line}); `isoflop logs {sweep.name} --namespace "

@@ -25,21 +25,25 @@ LOGS: Manifest = {"name": "ray-logs", "mountPath": "/tmp/ray"}
 """Ray's own folder; KubeRay mounts this name here too, for its autoscaler."""
 LOG_CONTAINER = "driver-log"
 """The head's container whose output is the driver's."""
+KEPT = f"{RUNS}/.logs"
+"""Where the claim has a folder of drivers' logs for each sweep."""
 REPEAT = """\
-trap 'exit 0' TERM
+trap 'sleep 3; exit 0' TERM
+mkdir -p "$KEPT"
 followed=
 while :; do
   for log in /tmp/ray/session_latest/logs/job-driver-*.log; do
     case $followed in *"$log"*) continue ;; esac
     [ -e "$log" ] || continue
-    tail -n +1 -F "$log" &
+    tail -n +1 -F "$log" | tee "$KEPT/$HOSTNAME-${log##*/}" &
     followed="$followed $log"
   done
   sleep 1 &
   wait $!
 done
 """
-"""Its command: a job may be submitted a second time, and has another log then."""
+"""Its command: a job may be submitted a second time, and has another log then. When the pod is
+deleted, the driver is told to stop at the same moment, and has three seconds for its last lines."""
 NOT_ROOT: Manifest = {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER}
 OWNERSHIP: Manifest = {"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"}
 PROFILE: Manifest = {"seccompProfile": {"type": "RuntimeDefault"}}
@@ -86,7 +90,7 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
     ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
     container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
     container["volumeMounts"] += [LOGS, {"name": "study", "mountPath": STUDY, "readOnly": True}]
-    pod = _ray_pod(cluster, cluster.head, [container, _driver_log(cluster)])
+    pod = _ray_pod(cluster, cluster.head, [container, _driver_log(cluster, config_map)])
     pod["volumes"] += [
         {"name": LOGS["name"], "emptyDir": {"sizeLimit": "5Gi"}},
         {"name": "study", "configMap": {"name": config_map}},
@@ -233,10 +237,12 @@ def _ray_container(
     return _container(cluster, name, {"env": variables}, _resources(str(cpu), memory), mounts)
 
 
-def _driver_log(cluster: Cluster) -> Manifest:
-    """Repeats the driver's output, so that a pod's log has it: Ray writes it to a file only."""
-    process = {"command": ["/bin/sh", "-c", REPEAT], "env": [NO_GPU]}
-    mounts = [{**LOGS, "readOnly": True}]
+def _driver_log(cluster: Cluster, sweep: str) -> Manifest:
+    """Repeats the driver's output, which Ray writes to a file only: as the pod's log, and on the
+    claim, where it stays when the pod is gone."""
+    env = [NO_GPU, {"name": "KEPT", "value": f"{KEPT}/{sweep}"}]
+    process = {"command": ["/bin/sh", "-c", REPEAT], "env": env}
+    mounts = [{**LOGS, "readOnly": True}, {"name": "runs", "mountPath": RUNS}]
     return _container(cluster, LOG_CONTAINER, process, _resources("20m", "32Mi"), mounts)
 
 

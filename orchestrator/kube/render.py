@@ -6,7 +6,6 @@ namespace with Pod Security `restricted` admits it.
 
 import importlib.metadata
 import shlex
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import yaml
 
 from methods.errors import KubernetesError, StudyError
 from orchestrator.kube import pods
-from orchestrator.kube.cluster import Cluster, claim
+from orchestrator.kube.cluster import Cluster
 from orchestrator.kube.names import (
     GROUP,
     HASH_LABEL,
@@ -27,15 +26,10 @@ from orchestrator.kube.names import (
     sweep_name,
 )
 from orchestrator.kube.pods import DATA, RUNS, STUDY, Manifest
-from orchestrator.kube.template.needs import needs
-from orchestrator.kube.template.quantities import amount
 from orchestrator.study.document import is_text, read
 from orchestrator.study.file import Study, load
 from orchestrator.study.sections import Resources
 
-KUBERAY = "1.6"
-"""The oldest KubeRay that knows every field that is rendered; the tests hold them against 1.7.0."""
-DISK = "ephemeral-storage"
 PATIENCE = 900
 """Seconds for which a driver waits for the one before it to let go of the study's folder."""
 
@@ -51,6 +45,8 @@ class Rendered:
     ray_job: Manifest
     slots: int
     """How many trials run at once when all pods are there."""
+    trial: Resources
+    """What each of them takes."""
 
     @property
     def objects(self) -> list[Manifest]:
@@ -101,8 +97,7 @@ def render(file: Path, cluster: Cluster) -> Rendered:
             "backoffLimit": cluster.retries,
             "preRunningDeadlineSeconds": 60 * cluster.start_minutes,
             **({"activeDeadlineSeconds": int(3600 * cluster.hours)} if cluster.hours else {}),
-            "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": 60 * cluster.keep_minutes,
+            **_cleaned(cluster),
             "rayClusterSpec": {
                 "rayVersion": _ray_here(),
                 "authOptions": {"mode": "token"},
@@ -117,7 +112,7 @@ def render(file: Path, cluster: Cluster) -> Rendered:
             ),
         },
     }
-    return Rendered(name, cluster.namespace, study.name, config_map, ray_job, slots)
+    return Rendered(name, cluster.namespace, study.name, config_map, ray_job, slots, trial)
 
 
 def dump(objects: list[Manifest]) -> str:
@@ -125,38 +120,6 @@ def dump(objects: list[Manifest]) -> str:
     return yaml.dump_all(
         objects, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=100, allow_unicode=True
     )
-
-
-def preface(rendered: Rendered, cluster: Cluster) -> str:
-    """What must be there for a sweep, and what it takes, as comments above its YAML."""
-    mode = "ReadWriteOnce or ReadWriteMany" if cluster.one_node else "ReadWriteMany"
-    specs = [template["spec"] for template in templates(rendered.ray_job).values()]
-    ours = any(spec.get("serviceAccountName") == pods.ACCOUNT for spec in specs)
-    objects = [
-        *(["ServiceAccount ray-sweep (isoflop's Helm chart has it)"] if ours else []),
-        f"PersistentVolumeClaim {claim(cluster.storage)}, {mode}",
-        *_data_claim(cluster, mode),
-        f"Secret {cluster.mlflow.secret}, key {cluster.mlflow.key}; keys username and password "
-        "where MLflow asks for them",
-        *([f"Secret {cluster.optuna.secret}, key {cluster.optuna.key}"] if cluster.optuna else []),
-        *([f"Secret {cluster.pull_secret}, of the registry"] if cluster.pull_secret else []),
-        *([f"LocalQueue {cluster.queue}, of Kueue"] if cluster.queue else []),
-    ]
-    classes, referred = needs(specs)
-    ours_too = {" ".join(each.replace(",", "").split()[:2]) for each in objects}
-    referred = [each for each in referred if each not in {*ours_too, f"ConfigMap {rendered.name}"}]
-    attempts = _count(cluster.retries + 1, "attempt")
-    ends = f", {cluster.hours:g} h until it is ended" if cluster.hours else ""
-    lines = [
-        f"Must be installed: KubeRay {KUBERAY} or newer{' and Kueue' if cluster.queue else ''}.",
-        *([f"Must exist in the cluster: {', '.join(classes)}."] if classes else []),
-        f"Namespace {rendered.namespace} must exist, and in it:",
-        *(f"  {each}" for each in [*objects, *referred]),
-        f"Takes at most {_totals(rendered.ray_job)}.",
-        f"Runs {_count(rendered.slots, 'trial')} at once when all pods are there.",
-        f"Makes at most {attempts}; each has {cluster.start_minutes} min to start{ends}.",
-    ]
-    return "".join(f"# {line}\n" for line in lines)
 
 
 def templates(ray_job: Manifest) -> dict[str, Manifest]:
@@ -171,47 +134,32 @@ def templates(ray_job: Manifest) -> dict[str, Manifest]:
     return found
 
 
-def _data_claim(cluster: Cluster, mode: str) -> list[str]:
-    if not cluster.datasets:
-        return []
-    return [f"PersistentVolumeClaim {claim(cluster.datasets)}, {mode} or ReadOnlyMany"]
+def _cleaned(cluster: Cluster) -> Manifest:
+    """What KubeRay deletes after the end, and when.
 
-
-def _totals(ray_job: Manifest) -> str:
-    """Pods and what they request, with every group at its largest."""
-    spec = ray_job["spec"]
-    cluster = spec["rayClusterSpec"]
-    sets = [(cluster["headGroupSpec"]["template"], 1)]
-    sets += [(group["template"], group["maxReplicas"]) for group in cluster["workerGroupSpecs"]]
-    if "submitterPodTemplate" in spec:
-        sets.append((spec["submitterPodTemplate"], 1))
-    requests = [
-        (_requested(container), copies)
-        for template, copies in sets
-        for container in template["spec"]["containers"]
+    A sweep whose pods never started, or whose head was lost, has no state of Ray: it is `Failed`
+    for KubeRay alone. Several rules may hold at once; KubeRay then takes the one that deletes most.
+    """
+    kept, cleanup = 60 * cluster.keep_minutes, cluster.cleanup
+    if cleanup is None:
+        return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": kept}
+    workers, job = cleanup.workers_minutes, cleanup.job_hours
+    steps = {
+        **({"DeleteWorkers": 60 * workers} if workers is not None else {}),
+        "DeleteCluster": kept,
+        **({"DeleteSelf": int(3600 * job)} if job is not None else {}),
+    }
+    ends = (
+        {"jobStatus": "SUCCEEDED"},
+        {"jobStatus": "FAILED"},
+        {"jobDeploymentStatus": "Failed"},
+    )
+    rules = [
+        {"policy": policy, "condition": {**end, "ttlSeconds": seconds}}
+        for end in ends
+        for policy, seconds in steps.items()
     ]
-    if "autoscalerOptions" in cluster:
-        requests.append((cluster["autoscalerOptions"]["resources"]["requests"], 1))
-    amounts: defaultdict[str, float] = defaultdict(float)
-    for request, copies in requests:
-        for resource, quantity in request.items():
-            amounts[resource] += copies * amount(quantity)
-    others = set(amounts) - {"cpu", "memory", DISK}
-    gpus = [f"{amounts[key]:g} {key}" for key in sorted(others)]
-    memory, disk = (amounts[key] / amount("1Gi") for key in ("memory", DISK))
-    parts = [_count(sum(copies for _, copies in sets), "pod"), f"{amounts['cpu']:g} CPUs"]
-    parts += [f"{memory:.4g} GiB of memory", *([f"{disk:.4g} GiB of disk"] if disk else [])]
-    return ", ".join([*parts, *(gpus or ["no GPUs"])])
-
-
-def _requested(container: Manifest) -> dict[str, str]:
-    """What a container requests; where it only has limits, these."""
-    resources = container.get("resources") or {}
-    return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return {"shutdownAfterJobFinishes": False, "deletionStrategy": {"deletionRules": rules}}
 
 
 def _queued(labels: dict[str, str], cluster: Cluster) -> Manifest:

@@ -55,6 +55,12 @@ class Sweep:
     created: str
     labels: Mapping[str, str]
     deleting: bool
+    started: str = ""
+    """When the present attempt began."""
+    patience: int = 0
+    """Seconds that its pods have to start; 0 where there is no limit."""
+    failed: int = 0
+    """Attempts that failed."""
 
     @classmethod
     def of(cls, job: Json) -> "Sweep":
@@ -74,6 +80,9 @@ class Sweep:
             created=str(metadata.get("creationTimestamp", "")),
             labels=dict(metadata.get("labels") or {}),
             deleting="deletionTimestamp" in metadata,
+            started=str(status.get("startTime") or ""),
+            patience=int((job.get("spec") or {}).get("preRunningDeadlineSeconds") or 0),
+            failed=int(status.get("failed") or 0),
         )
 
     @property

@@ -142,11 +142,13 @@ class Plan:
         return None if None in known else sum(s for s in known if s is not None) - shared
 
 
-def plan(study: Study, *, steps: int = STEPS, rate: float | None = None) -> Plan:
+def plan(
+    study: Study, *, steps: int = STEPS, rate: float | None = None, gpus: Sequence[int] = GPUS
+) -> Plan:
     """The plan of a study; times it in short epochs of `steps` optimiser steps, not at all if 0.
 
     With a `rate`, the images per second that one GPU trains, times are derived from it and from
-    MACs: nothing is timed, this machine does not matter, and well-known data are not read.
+    MACs, for these numbers of `gpus`: nothing is timed, and well-known data are not read.
 
     Raises:
         StudyError, MethodError, DataError: what must hold and does not.
@@ -220,7 +222,7 @@ def plan(study: Study, *, steps: int = STEPS, rate: float | None = None) -> Plan
         if clocked and device == "cuda"
         else None,
         rate=derived,
-        hours=_hours(study, opened, methods) if derived else (),
+        hours=_hours(study, opened, methods, gpus) if derived else (),
         stand_in=noise is not None,
     )
 
@@ -237,7 +239,7 @@ def _rate(study: Study, opened: Mapping[str, Space], task: Task, rate: float) ->
 
 
 def _hours(
-    study: Study, opened: Mapping[str, Space], methods: Sequence[MethodPlan]
+    study: Study, opened: Mapping[str, Space], methods: Sequence[MethodPlan], gpus: Sequence[int]
 ) -> tuple[Hours, ...]:
     """How long the study takes on each number of GPUs; nothing where a time is not known."""
     repeats = study.search.repeats
@@ -262,11 +264,11 @@ def _hours(
         return ()
     return tuple(
         Hours.of(
-            [load(method, slots_on(study.resources, gpus)) for method in methods],
+            [load(method, slots_on(study.resources, number)) for method in methods],
             study.resources,
-            gpus,
+            number,
         )
-        for gpus in GPUS
+        for number in gpus
     )
 
 

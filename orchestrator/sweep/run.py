@@ -36,6 +36,7 @@ from orchestrator.search.window import sight, warning
 from orchestrator.study.check import Prepared
 from orchestrator.study.file import Study
 from orchestrator.sweep import cluster, shared, signals, starts, warm
+from orchestrator.sweep.meter import metered
 from orchestrator.sweep.ready import Place, Ready, ready
 from orchestrator.sweep.tune import drive
 from orchestrator.sweep.worker import Trial
@@ -260,19 +261,20 @@ def _fit(
         if (blind := _blind(ledger, lag)) and not agenda.finished:
             logger.warning("%s", blind)
         try:
-            if not agenda.finished:
-                ledger.announce(Doing(""))
-                drive(
-                    agenda,
-                    ledger,
-                    settings,
-                    data,
-                    slots=slots,
-                    scratch=scratch,
-                    trainable=trainable,
-                )
-            if agenda.finished:
-                _time(ledger, settings, data)
+            with metered(ledger):
+                if not agenda.finished:
+                    ledger.announce(Doing(""))
+                    drive(
+                        agenda,
+                        ledger,
+                        settings,
+                        data,
+                        slots=slots,
+                        scratch=scratch,
+                        trainable=trainable,
+                    )
+                if agenda.finished:
+                    _time(ledger, settings, data)
         except KeyboardInterrupt:
             ledger.history.pause()  # first of all: whoever stops us may not wait for Ray to end
             raise

@@ -192,14 +192,14 @@ def _pod(template: Json, labels: dict[str, str]) -> Json:
 
 
 @functools.cache
-def crd(plural: str) -> Json:
-    """The strict JSON schema of one of KubeRay's resources; skips where it is not at hand."""
+def crd(plural: str, group: str = "ray.io") -> Json:
+    """The strict JSON schema of a resource, KubeRay's by default; skips where it is not at hand."""
     default = ROOT.parent / "shared" / "data" / "kuberay-crds"
     folder = Path(os.environ.get("ISOFLOP_KUBERAY_CRDS", default))
     path = folder / f"{plural}.v1.json"
     if not path.exists():
         pytest.skip(
-            f"no schema at {path}; from a cluster: `kubectl get crd {plural}.ray.io -o json`, its "
+            f"no schema at {path}; from a cluster: `kubectl get crd {plural}.{group} -o json`, its "
             "spec.versions as {versions: {v1: openAPIV3Schema}}, and ISOFLOP_KUBERAY_CRDS"
         )
     schema = json.loads(path.read_text())["versions"]["v1"]

@@ -211,6 +211,7 @@ class Sidecar:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env={**os.environ, "KEPT": f"{logs}/kept", "HOSTNAME": "head"},
         )
         self._lines: list[str] = []
         self._thread = threading.Thread(target=self._read)

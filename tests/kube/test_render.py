@@ -16,7 +16,8 @@ from manifests import SETS, WAITS_WITH, chart, crd, flaws, pods, ray_pods
 
 from methods.errors import KubernetesError, MethodError, StudyError
 from orchestrator.kube.cluster import Cluster, load
-from orchestrator.kube.render import Rendered, dump, preface, render
+from orchestrator.kube.preface import preface
+from orchestrator.kube.render import Rendered, dump, render
 from orchestrator.sweep.memory import SHARE
 
 WORKERS = "  - {name: cpu, replicas: 2, cpu: 2, memory: 4Gi}\n"

@@ -298,7 +298,9 @@ def test_logs_are_the_drivers_lines(
     server.take(f"{PODS}/head-1")
     server.status(sweep, jobDeploymentStatus="Failed", jobStatus="FAILED", reason="AppFailed")
     assert isoflop("logs", sweep) == 2
-    assert "are in MLflow: `isoflop board`" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"is kept on the claim of `storage`, in .logs/{sweep}, and its results" in message
+    assert "are in MLflow: `isoflop board`" in message
 
 
 def test_following_a_log_outlives_a_broken_stream_and_a_new_head(

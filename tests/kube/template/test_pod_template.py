@@ -16,7 +16,8 @@ from merging import job, rendered
 
 from methods.errors import KubernetesError
 from orchestrator.kube.cluster import load
-from orchestrator.kube.render import dump, preface, render
+from orchestrator.kube.preface import preface
+from orchestrator.kube.render import dump, render
 from orchestrator.kube.template import schema
 from orchestrator.kube.template.quantities import amount
 

@@ -58,6 +58,7 @@ TEAM: Json = {
         "priorityClassName": "tracking",
     },
     "queue": {"create": True, "name": "vision", "quotas": {"nvidia.com/mig-1g.5gb": "8"}},
+    "monitoring": {"create": True, "namespace": "prometheus", "labels": {"release": "prometheus"}},
 }
 """A namespace of a team, with most values other than the defaults."""
 BARE: Json = {

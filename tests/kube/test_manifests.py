@@ -40,7 +40,7 @@ EXAMPLES = {
     "rayjob-cpu.yaml": ("quickstart.yaml", "local.yaml"),
     "rayjob-gpu.yaml": ("cifar10.yaml", "gpu.yaml"),
 }
-CUSTOM = ("kueue.x-k8s.io/v1beta2", "ray.io/v1")
+CUSTOM = ("kueue.x-k8s.io/v1beta2", "monitoring.coreos.com/v1", "ray.io/v1")
 """Kinds that are no part of Kubernetes; RayJob is held against its own schema."""
 
 

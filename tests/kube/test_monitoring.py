@@ -3,18 +3,14 @@
 import functools
 import json
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
 import yaml
-from manifests import K8S, Json, allowed, crd, fits, named, overlay, ray_pods, rules, tool
+from manifests import K8S, Json, allowed, chart, crd, fits, helm, named, ray_pods, rules
 
-DASHBOARD = K8S / "components" / "monitoring" / "isoflop.json"
+DASHBOARD = K8S / "chart" / "dashboard.json"
 PORT = 8080
 """KubeRay's default of `metrics-export-port`; it names the container's port `metrics`."""
 PROMETHEUS = {"app.kubernetes.io/name": "prometheus", "app.kubernetes.io/instance": "k8s"}
@@ -24,19 +20,10 @@ SINGLE = re.compile(r"ray_\w+")
 
 @functools.cache
 def component() -> tuple[Json, ...]:
-    """The component's objects, as kustomize adds them to an empty overlay."""
-    place, command = K8S / "components" / "monitoring", tool("kubectl")
-    with tempfile.TemporaryDirectory() as aside:
-        shutil.copytree(place, Path(aside) / "monitoring")
-        content = {"kind": "Kustomization", "components": ["../monitoring"]}
-        (Path(aside) / "overlay").mkdir()
-        (Path(aside) / "overlay" / "kustomization.yaml").write_text(yaml.safe_dump(content))
-        done = subprocess.run(
-            [command, "kustomize", f"{aside}/overlay"], capture_output=True, text=True, check=False
-        )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr
-    return tuple(yaml.safe_load_all(done.stdout))
+    """The chart's objects with `monitoring.create`."""
+    (reply,) = helm({"values": {"monitoring": {"create": True}}})
+    assert "error" not in reply, reply
+    return tuple(yaml.safe_load_all(reply["text"]))
 
 
 def example_pods() -> Iterator[Json]:
@@ -48,7 +35,7 @@ def example_pods() -> Iterator[Json]:
 def test_prometheus_finds_every_pod_of_ray_and_no_other() -> None:
     spec = named(component(), "PodMonitor", "ray")["spec"]
     assert all(fits(spec["selector"], pod["metadata"]["labels"]) for pod in example_pods())
-    for each in overlay("local"):
+    for each in chart("local"):
         if each["kind"] in ("Deployment", "StatefulSet"):
             labels = each["spec"]["template"]["metadata"]["labels"]
             assert not fits(spec["selector"], labels), each["metadata"]["name"]

@@ -30,7 +30,7 @@ methods:
 search: {trials: 3, sampler: random}
 confirm: {seeds: 1}
 """
-DASHBOARD = Path(__file__).parents[2] / "k8s" / "components" / "monitoring" / "isoflop.json"
+DASHBOARD = Path(__file__).parents[2] / "k8s" / "chart" / "dashboard.json"
 SAMPLE = re.compile(r"^ray_(isoflop\w+|resources)\{(.*)\} (\S+)$")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 Levels = dict[tuple[str, ...], float]

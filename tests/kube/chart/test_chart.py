@@ -32,7 +32,16 @@ from server import Server
 MLFLOW = {"app.kubernetes.io/name": "mlflow"}
 HEAD = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}
 VALUES: Json = yaml.safe_load((CHART / "values.yaml").read_text())
-FREE = {"hard", "requests", "limits", "accountAnnotations", "nodeSelector", "quotas", "resources"}
+FREE = {
+    "hard",
+    "requests",
+    "limits",
+    "accountAnnotations",
+    "nodeSelector",
+    "quotas",
+    "resources",
+    "labels",
+}
 """Maps whose entries are for who installs to name."""
 INFO = 1
 """The least severity of Helm's linter: a remark."""
@@ -174,7 +183,8 @@ def test_values_that_exclude_each_other_are_refused(request_: Json, sentence: st
 
 def test_every_value_of_a_team_changes_what_is_installed() -> None:
     """Each of them alone, against the defaults with a queue and without random passwords."""
-    base = {"postgres": {"secrets": False}, "queue": {"create": True}}
+    base = {name: {"create": True} for name in ("queue", "monitoring")}
+    base["postgres"] = {"secrets": False}
     changes = [
         nested(path, functools.reduce(lambda part, name: part[name], path, TEAM))
         for path in paths(TEAM)
@@ -185,7 +195,7 @@ def test_every_value_of_a_team_changes_what_is_installed() -> None:
         for change, reply in zip(changes, replies, strict=True)
         if reply["text"] == plain["text"]
     ]
-    assert unchanged == [{"queue": {"create": True}}]
+    assert unchanged == [{name: {"create": True}} for name in ("queue", "monitoring")]
 
 
 def test_a_team_has_a_namespace_of_its_own() -> None:

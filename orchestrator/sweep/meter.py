@@ -1,6 +1,7 @@
 """A sweep's figures for Prometheus, which Ray exports beside its own."""
 
 import contextlib
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,8 @@ from ray.util.metrics import Gauge
 from orchestrator.record.events import End, Epoch, Lost, Paused, Rung, Start
 from orchestrator.record.ledger import Ledger, News, Resumed
 from orchestrator.record.result import Outcome
+
+logger = logging.getLogger(__name__)
 
 FIGURES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "isoflop_trials_ended": (
@@ -123,10 +126,18 @@ def metered(ledger: Ledger) -> Iterator[None]:
     meter, stop = Meter(ledger.study.name), threading.Event()
     ledger.replay(meter)
 
-    def refresh() -> None:
-        meter.report()
-        while not stop.wait(REFRESH):
+    def told() -> bool:
+        """Whether a report went out; no sweep ends for its figures."""
+        try:
             meter.report()
+        except Exception:
+            logger.warning("The sweep's figures are no longer reported to Ray.", exc_info=True)
+            return False
+        return True
+
+    def refresh() -> None:
+        while told() and not stop.wait(REFRESH):
+            pass
 
     thread = threading.Thread(target=refresh, name="meter", daemon=True)
     thread.start()
@@ -136,3 +147,4 @@ def metered(ledger: Ledger) -> Iterator[None]:
         stop.set()
         thread.join()
         ledger.listeners.remove(meter)
+        told()  # how it ended

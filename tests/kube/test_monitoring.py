@@ -5,10 +5,9 @@ import json
 import re
 from collections.abc import Iterator
 
-import jsonschema
 import kubernetes_validate
 import yaml
-from manifests import K8S, Json, allowed, chart, crd, fits, helm, named, ray_pods, rules
+from manifests import K8S, Json, allowed, chart, fits, helm, named, ray_pods, rules
 
 DASHBOARD = K8S / "chart" / "dashboard.json"
 PORT = 8080
@@ -64,9 +63,12 @@ def test_nobody_takes_the_port_of_the_figures() -> None:
         assert all(port["containerPort"] != PORT and port["name"] != "metrics" for port in ports)
 
 
-def test_the_pod_monitor_fits_its_own_schema() -> None:
-    schema = crd("podmonitors", "monitoring.coreos.com")
-    jsonschema.Draft7Validator(schema).validate(named(component(), "PodMonitor", "ray"))
+def test_the_pod_monitor_has_the_fields_of_its_kind_and_no_other() -> None:
+    monitor = named(component(), "PodMonitor", "ray")
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    assert set(monitor["spec"]) == {"selector", "podTargetLabels", "podMetricsEndpoints"}
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert set(endpoint) == {"port", "interval"}
 
 
 def test_grafana_finds_the_dashboard_and_it_is_whole() -> None:

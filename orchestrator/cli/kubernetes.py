@@ -1,7 +1,6 @@
 """The commands for Kubernetes: chart, submit, status, logs, cancel."""
 
 import contextlib
-import os
 import shlex
 import time
 from dataclasses import dataclass
@@ -286,7 +285,9 @@ def _connect(namespace: str | None, cluster: str | None, context: str | None) ->
 
 
 def _api(context: str | None) -> "Api":
-    _check_kubeconfig()  # importing the client takes half a second
+    from orchestrator.kube.names import check_kubeconfig
+
+    check_kubeconfig()  # importing the client takes half a second
     try:
         from orchestrator.kube.api import Api
     except ModuleNotFoundError as error:
@@ -295,21 +296,6 @@ def _api(context: str | None) -> "Api":
             "`pip install 'isoflop[k8s]'` installs it"
         ) from None
     return Api(context)
-
-
-def _check_kubeconfig() -> None:
-    """Check that a kubeconfig names a cluster.
-
-    Raises:
-        KubernetesError: there is no file, and this is no pod of a cluster.
-    """
-    named = os.environ.get("KUBECONFIG", "~/.kube/config")
-    files = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
-    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
-    if not in_cluster and not any(file.exists() for file in files):
-        raise KubernetesError(
-            f"a kubeconfig must name a cluster, but there is none at {named}; set KUBECONFIG"
-        )
 
 
 def _follow(api: "Api", sweep: "Sweep", options: Options, timeout: float | None) -> None:

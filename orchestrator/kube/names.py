@@ -1,5 +1,6 @@
-"""What a sweep and its objects are called in a cluster."""
+"""What a sweep and its objects are called in a cluster, and where the cluster itself is named."""
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,3 +62,18 @@ def resolve(sweep: str) -> str:
     from orchestrator.study.file import load  # noqa: PLC0415, most calls name no file
 
     return sweep_name(load(Path(sweep)))
+
+
+def check_kubeconfig() -> None:
+    """Check that a kubeconfig names a cluster.
+
+    Raises:
+        KubernetesError: there is no file, and this is no pod of a cluster.
+    """
+    named = os.environ.get("KUBECONFIG", "~/.kube/config")
+    files = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+    if not in_cluster and not any(file.exists() for file in files):
+        raise KubernetesError(
+            f"a kubeconfig must name a cluster, but there is none at {named}; set KUBECONFIG"
+        )

@@ -5,7 +5,7 @@
 
 {{/* Where an object is, and the label that all objects and pods have. */}}
 {{- define "isoflop.place" -}}
-namespace: {{ include "isoflop.namespace" . }}
+namespace: {{ include "isoflop.namespace" . | quote }}
 labels:
   app.kubernetes.io/part-of: isoflop
 {{- end }}
@@ -36,8 +36,45 @@ ipBlock: {cidr: {{ . | squote }}}
 {{- end }}
 {{- end }}
 
-{{/* Where the pods of the chart itself run. */}}
+{{/* A network outside the cluster: never one that has the addresses of metadata servers in it. */}}
+{{- define "isoflop.outside" -}}
+{{- $parts := splitList "/" (lower .) }}
+{{- $address := first $parts }}
+{{- $length := int (last $parts) }}
+{{- $least := contains ":" $address | ternary 16 8 }}
+{{- if not (has . (list "0.0.0.0/0" "::/0")) }}
+{{- if lt $length $least }}
+{{- fail (printf "network %s must have a prefix of %d or more, or be 0.0.0.0/0 or ::/0 to the letter: %s"
+  . $least "only these two leave out the addresses of metadata servers") }}
+{{- end }}
+{{- $metadata := or (hasPrefix "169.254." $address) (and (hasPrefix "169." $address) (lt $length 16)) }}
+{{- if contains ":" $address }}
+{{- $metadata = or (not (regexMatch "^([23][0-9a-f]{3}|f[cd][0-9a-f]{2}):" $address))
+  (regexMatch "^fd00:0?ec2:" $address) (and (hasPrefix "fd00:" $address) (lt $length 32)) }}
+{{- end }}
+{{- if $metadata }}
+{{- fail (printf "network %s must not have addresses of metadata servers or of one link or host in it: %s"
+  . "name the networks beside them; network.identity admits MLflow to metadata servers") }}
+{{- end }}
+{{- end }}
+{{- include "isoflop.block" . }}
+{{- end }}
+
+{{/* The TCP ports of a rule. */}}
+{{- define "isoflop.ports" -}}
+{{- range . }}
+- {protocol: TCP, port: {{ int . }}}
+{{- end }}
+{{- end }}
+
+{{/* Where the pods of the chart itself run, and with which Secrets their images are pulled. */}}
 {{- define "isoflop.pods" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
+{{- end }}
 {{- with .Values.pods.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}

@@ -46,7 +46,7 @@ def answer(request: Json) -> Json:
     """What Helm lints, renders and prints, or its error."""
     import helm_python
 
-    if request.get("whole_life"):
+    if request.get("steps"):
         return lived(request)
     values = merged(values_of(request.get("set", "")), request.get("values", {}))
     place = {"name": "isoflop", "namespace": request.get("namespace", "default")}
@@ -67,15 +67,22 @@ def answer(request: Json) -> Json:
 
 
 def lived(request: Json) -> Json:
-    """A release that is installed, upgraded and removed: what is installed, then and at last."""
+    """What the steps of a release install each, or Helm's error."""
     import helm_python
 
     settings = {"kubeconfig_path": request["kubeconfig"], "storage_driver": "memory"}
+    name, manifests = request.get("name", "isoflop"), []
+    given = {"values": request.get("values", {}), "namespace": request.get("namespace", "default")}
     with helm_python.Config(**settings) as cluster:
-        first = cluster.install(CHART, "isoflop")
-        second = cluster.upgrade(CHART, "isoflop")
-        cluster.uninstall("isoflop")
-    return {"manifests": [first["manifest"], second["manifest"]]}
+        try:
+            for step in request["steps"]:
+                if step == "uninstall":
+                    cluster.uninstall(name)
+                else:
+                    manifests.append(getattr(cluster, step)(CHART, name, **given)["manifest"])
+        except helm_python.HelmError as error:
+            return {"error": str(error)}
+    return {"manifests": manifests}
 
 
 def text(files: dict[str, str]) -> str:

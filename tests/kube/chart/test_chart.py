@@ -1,14 +1,10 @@
 """The chart: linted and rendered by Helm, every value described, checked and put to use."""
 
 import base64
-import functools
-import json
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,49 +14,19 @@ from manifests import (
     SETS,
     SHIPPED,
     SPACES,
-    TEAM,
-    Json,
     chart,
     helm,
     leaves,
     named,
     tool,
 )
-from rendering import CHART, RENDERED, golden_of, merged
+from rendering import CHART, RENDERED, golden_of
 from server import Server
 
 MLFLOW = {"app.kubernetes.io/name": "mlflow"}
 HEAD = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}
-VALUES: Json = yaml.safe_load((CHART / "values.yaml").read_text())
-FREE = {
-    "hard",
-    "requests",
-    "limits",
-    "accountAnnotations",
-    "nodeSelector",
-    "quotas",
-    "resources",
-    "labels",
-}
-"""Maps whose entries are for who installs to name."""
 INFO = 1
 """The least severity of Helm's linter: a remark."""
-
-
-def paths(values: Json, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every value by its names; a map that has names of its own counts as one value."""
-    for name, value in values.items():
-        here = (*before, name)
-        if isinstance(value, dict) and not (name in FREE and here != ("limits",)):
-            yield from paths(value, here)
-        else:
-            yield here
-
-
-def nested(path: tuple[str, ...], value: Any) -> Json:
-    for name in reversed(path):
-        value = {name: value}
-    return dict(value)
 
 
 def test_helm_finds_nothing_to_mend() -> None:
@@ -105,97 +71,6 @@ def test_the_version_is_isoflops() -> None:
     clusters = [yaml.safe_load(file.read_text()) for file in (K8S / "clusters").glob("*.yaml")]
     tags = {each["image"].rpartition(":")[2].removesuffix("-cuda") for each in clusters}
     assert tags == {about["appVersion"]}
-
-
-def test_every_value_is_described_where_it_is_set() -> None:
-    lines = (CHART / "values.yaml").read_text().splitlines()
-    missing = []
-    for path in paths(VALUES):
-        start = 0
-        for depth, name in enumerate(path):
-            pattern = re.compile(rf"{'  ' * depth}{re.escape(name)}:")
-            start = next(n for n in range(start, len(lines)) if pattern.match(lines[n]))
-        if not lines[start - 1].lstrip().startswith("#"):
-            missing.append(path)
-    assert missing == []
-
-
-def test_the_schema_knows_every_value_and_no_other() -> None:
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    del schema["properties"]["global"]  # Helm's own
-
-    def known(part: Json, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-        for name, field in part["properties"].items():
-            here = (*before, name)
-            if "properties" in field:
-                assert field["additionalProperties"] is False, here
-                yield from known(field, here)
-            else:
-                yield here
-
-    assert schema["additionalProperties"] is False
-    assert set(known(schema)) == set(paths(VALUES))
-
-
-def test_a_typo_is_refused_wherever_it_is() -> None:
-    groups = {path[:depth] for path in paths(VALUES) for depth in range(len(path))}
-    assert len(groups) > 10
-    replies = helm(*({"values": nested((*group, "typo"), "x")} for group in groups))
-    for group, reply in zip(groups, replies, strict=True):
-        assert "typo" in reply.get("error", ""), group
-    kinds = helm(*({"values": nested(path, {"a": [1]})} for path in paths(VALUES)))
-    for path, reply in zip(paths(VALUES), kinds, strict=True):
-        assert path[-1] in reply.get("error", ""), path
-
-
-@pytest.mark.parametrize(
-    ("values", "field"),
-    [
-        ({"network": {"dns": ["10.0.0.1"]}}, "dns"),
-        ({"mlflow": {"replicas": 0}}, "replicas"),
-        ({"namespace": {"name": "Team_A"}}, "name"),
-        ({"submitters": [{"kind": "Person", "name": "x"}]}, "submitters"),
-        ({"image": {"digest": "sha256:short"}}, "digest"),
-        ({"runs": {"size": "50 GB"}}, "size"),
-        ({"postgres": {"image": "postgres"}}, "image"),
-    ],
-)
-def test_a_value_that_cannot_be_is_refused(values: Json, field: str) -> None:
-    (reply,) = helm({"values": values})
-    assert field in reply["error"]
-
-
-@pytest.mark.parametrize(
-    ("request_", "sentence"),
-    [
-        ({"namespace": "isoflop"}, "namespace.create must be false"),
-        ({"values": {"mlflow": {"replicas": 2}}}, "mlflow.artifacts.create must be false"),
-        (
-            {"values": {"mlflow": {"artifacts": {"create": False}}}},
-            "postgres.secrets must be false",
-        ),
-    ],
-)
-def test_values_that_exclude_each_other_are_refused(request_: Json, sentence: str) -> None:
-    (reply,) = helm(request_)
-    assert sentence in reply["error"]
-
-
-def test_every_value_of_a_team_changes_what_is_installed() -> None:
-    """Each of them alone, against the defaults with a queue and without random passwords."""
-    base = {name: {"create": True} for name in ("queue", "monitoring")}
-    base["postgres"] = {"secrets": False}
-    changes = [
-        nested(path, functools.reduce(lambda part, name: part[name], path, TEAM))
-        for path in paths(TEAM)
-    ]
-    plain, *replies = helm(*({"values": merged(base, change)} for change in [{}, *changes]))
-    unchanged = [
-        change
-        for change, reply in zip(changes, replies, strict=True)
-        if reply["text"] == plain["text"]
-    ]
-    assert unchanged == [{name: {"create": True}} for name in ("queue", "monitoring")]
 
 
 def test_a_team_has_a_namespace_of_its_own() -> None:
@@ -295,7 +170,8 @@ def test_a_password_that_the_cluster_has_stays(empty: Server) -> None:
 
 def test_a_release_is_installed_upgraded_and_removed(empty: Server) -> None:
     """By Helm itself; what it asks of the server is what counts."""
-    (reply,) = helm({"kubeconfig": str(empty.kubeconfig), "whole_life": True})
+    request = {"kubeconfig": str(empty.kubeconfig), "steps": ["install", "upgrade", "uninstall"]}
+    (reply,) = helm(request)
     first, second = (list(yaml.safe_load_all(text)) for text in reply["manifests"])
     assert first == second, "the upgrade has the password of the installation"
     assert len(first) == len(chart("local"))
@@ -310,6 +186,34 @@ def test_a_release_is_installed_upgraded_and_removed(empty: Server) -> None:
         *("secrets postgres", "secrets mlflow-server", "secrets isoflop-optuna"),
     }
     assert places(empty) == kept
+    again = {**request, "steps": ["install"]}
+    stranger, other, same = helm({**again, "name": "x"}, {**again, "namespace": "other"}, again)
+    assert "cannot be imported" in stranger["error"]
+    assert "cannot be imported" in other["error"]
+    assert list(yaml.safe_load_all(same["manifests"][0])) == first
+
+
+def test_a_namespace_that_exists_is_left_alone(empty: Server) -> None:
+    place = "/api/v1/namespaces/isoflop"
+    empty.put(place, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "isoflop"}})
+    before = dict(empty.store.objects[place])
+    request = {"kubeconfig": str(empty.kubeconfig), "steps": ["install"]}
+    refused, installed = helm(
+        request,
+        {**request, "namespace": "isoflop", "values": {"namespace": {"create": False}}},
+    )
+    assert "cannot be imported" in refused["error"]
+    objects = list(yaml.safe_load_all(installed["manifests"][0]))
+    assert len(objects) == len(chart("local")) - 1
+    assert empty.store.objects[place] == before
+
+
+def test_a_password_that_a_uri_cannot_take_is_refused(empty: Server) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret"}
+    secret["data"] = {"password": base64.b64encode(b"p@ss/word").decode()}
+    empty.put("/api/v1/namespaces/isoflop/secrets/postgres", secret)
+    (reply,) = helm({"kubeconfig": str(empty.kubeconfig)})
+    assert "must be of letters and digits alone" in reply["error"]
 
 
 def test_an_archive_of_the_chart_renders_the_same(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from rendering import CHART, merged
 
 VALUES: Json = yaml.safe_load((CHART / "values.yaml").read_text())
 FREE = {"hard", "requests", "limits", "accountAnnotations", "nodeSelector", "quotas", "resources"}
+FREE |= {"labels"}
 """Maps whose entries are for who installs to name."""
 
 
@@ -172,6 +173,7 @@ def alternatives() -> dict[tuple[str, ...], Any]:
         ("postgres", "image"): "postgres:18",
         ("postgres", "resources"): amounts,
         ("queue", "create"): False,
+        ("monitoring", "create"): False,
     }
 
 
@@ -180,7 +182,8 @@ def test_every_value_changes_what_is_installed() -> None:
     others = alternatives()
     assert set(others) == set(paths(VALUES))
     outside = {"database": ["10.0.0.0/8"], "bucket": ["0.0.0.0/0"]}
-    base = {"postgres": {"secrets": False}, "queue": {"create": True}, "network": outside}
+    base = {name: {"create": True} for name in ("queue", "monitoring")}
+    base |= {"postgres": {"secrets": False}, "network": outside}
     several = merged(base, {"mlflow": {"artifacts": {"create": False}}})
     bases = [several if path[-1] == "replicas" else base for path in others]
     changed = [

@@ -149,6 +149,11 @@ class Cleanup(Strict):
     """Hours after which the RayJob is deleted, and the study's ConfigMap with it: `status` does not
     list the sweep any more. The study's folder and MLflow stay."""
 
+    @property
+    def job_seconds(self) -> int | None:
+        """`job_hours` as KubeRay takes it."""
+        return None if self.job_hours is None else round(3600 * self.job_hours)
+
 
 class SecretKey(Strict):
     """One value in a Secret; the value itself is never read here."""
@@ -265,7 +270,7 @@ class Cluster(Strict):
                 f"(workers_minutes={workers}, keep_minutes={self.keep_minutes})",
                 "cleanup",
             )
-        if hours is not None and 60 * hours < self.keep_minutes:
+        if (seconds := cleanup.job_seconds) is not None and seconds < 60 * self.keep_minutes:
             raise Misfit(
                 "`keep_minutes` must fit into `job_hours`, but got "
                 f"(keep_minutes={self.keep_minutes}, job_hours={hours:g})",

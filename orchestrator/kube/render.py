@@ -143,11 +143,11 @@ def _cleaned(cluster: Cluster) -> Manifest:
     kept, cleanup = 60 * cluster.keep_minutes, cluster.cleanup
     if cleanup is None:
         return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": kept}
-    workers, job = cleanup.workers_minutes, cleanup.job_hours
+    workers, job = cleanup.workers_minutes, cleanup.job_seconds
     steps = {
         **({"DeleteWorkers": 60 * workers} if workers is not None else {}),
         "DeleteCluster": kept,
-        **({"DeleteSelf": int(3600 * job)} if job is not None else {}),
+        **({"DeleteSelf": job} if job is not None else {}),
     }
     ends = (
         {"jobStatus": "SUCCEEDED"},

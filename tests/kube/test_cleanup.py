@@ -71,6 +71,11 @@ def refused(spec: Spec) -> Iterator[str]:
             "`isoflop cancel`.",
         ),
         (
+            "keep_minutes: 261\ncleanup: {job_hours: 4.35}\n",  # no whole seconds as a float
+            {"DeleteCluster": 15_660, "DeleteSelf": 15_660},
+            "its pods are deleted after 261 min, the RayJob after 4.35 h.",
+        ),
+        (
             "keep_minutes: 60\ncleanup: {workers_minutes: 60, job_hours: 1}\n",
             {"DeleteWorkers": 3600, "DeleteCluster": 3600, "DeleteSelf": 3600},
             "its workers are deleted after 60 min and its head after 60 min, the RayJob after 1 h.",

@@ -222,7 +222,7 @@ class Sidecar:
 
     def close(self) -> None:
         self._process.terminate()
-        assert self._process.wait(30) == 0, "a pod's end need not wait for it"
+        assert self._process.wait(30) == 0  # after 3 s, within a pod's time to end
         os.killpg(self._process.pid, signal.SIGKILL)  # its container's end does that
         self._thread.join()
 

@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from conftest import CLUSTER, STUDY
@@ -43,7 +43,18 @@ def repeated(folder: Path, kept: Path, pod: str) -> Iterator["subprocess.Popen[s
         try:
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill(process)
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    with suppress(ProcessLookupError):  # killed before
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def end_with(process: "subprocess.Popen[str]") -> None:
+    """What the shell leaves running ends when it does, as in a container."""
+    process.wait()
+    kill(process)
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -77,11 +88,15 @@ def test_a_log_is_kept_as_it_grows_and_through_the_end_of_its_pod(tmp_path: Path
         again = tmp_path / "logs" / "job-driver-second.log"
         again.write_text("of a second submission\n")
         until(lambda: text(kept / "head-a-job-driver-second.log") == again.read_text())
+        container_ends = threading.Thread(target=end_with, args=(process,))
+        container_ends.start()
         process.terminate()
+        container_ends.join(0.5)  # the driver is told at the same moment, and stops a little later
         with log.open("a") as file:
             file.write("stopped\n")
-        until(lambda: text(copy) == "one\nstopped\n")
-        assert process.wait(60) == 0
+        container_ends.join()
+        assert process.returncode == 0
+        assert text(copy) == "one\nstopped\n"
     with repeated(tmp_path, kept, "head-b"):  # another head: the same job, from its beginning
         until(lambda: text(kept / "head-b-job-driver-first.log") == "one\nstopped\n")
     assert text(copy) == "one\nstopped\n"

@@ -201,6 +201,38 @@ def test_status_tells_why_a_sweep_waits(
     assert not any("other" in line.split(":")[0] for line in lines)
 
 
+def test_many_pods_that_wait_alike_do_not_hide_why(
+    server: Server, isoflop: Call, sweep: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun(server, sweep, failed=1, startTime=ago(12.5))
+    cause = {"reason": "Unschedulable", "message": "0/3 nodes are available"}
+    for number in range(9):
+        name, condition = f"s-w{number}", {"type": "PodScheduled", "status": "False", **cause}
+        pod(server, name, conditions=[condition])
+        server.event(name, "FailedScheduling", f"no node for {name}")
+    server.take(CLAIM)
+    capsys.readouterr()
+    assert isoflop("status", sweep) == 0
+    text = capsys.readouterr().out
+    told = (
+        "attempts that failed before: 1",
+        "its pods have 30 min to start",
+        "PersistentVolumeClaim isoflop-runs: does not exist",
+        "s-w0 and 8 more: Unschedulable: 0/3 nodes are available",
+    )
+    assert [text.count(sentence) for sentence in told] == [1, 1, 1, 1], text
+
+
+def test_pods_are_told_of_where_others_may_not_be_read(
+    server: Server, isoflop: Call, sweep: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _submitter_stuck(server, sweep)
+    server.fail("GET", r"/pods\?.*ray\.io", "403", times=99)
+    capsys.readouterr()
+    assert isoflop("status", sweep) == 0
+    assert f"{sweep}-x: ImagePullBackOff: no such tag" in capsys.readouterr().out
+
+
 def test_a_sweep_that_runs_well_has_no_troubles(
     server: Server, isoflop: Call, sweep: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,6 +263,13 @@ def _queued(workload: dict[str, Any] | None = None, *active: str) -> Callable[[S
     return prepare
 
 
+def _queue_unreadable(server: Server, uid: str) -> None:
+    reason = {"reason": "Pending", "message": "couldn't assign flavors"}
+    condition = {"type": "QuotaReserved", "status": "False", **reason}
+    _queued({"status": {"conditions": [condition]}})(server, uid)
+    server.fail("GET", "/localqueues/", "403", times=99)
+
+
 CHECK = {"name": "provision", "state": "Pending", "message": "no capacity in zone a"}
 
 
@@ -250,6 +289,10 @@ CHECK = {"name": "provision", "state": "Pending", "message": "no capacity in zon
         (
             lambda server, _: server.take(f"{KUEUE}/localqueues/sweeps"),
             "queue sweeps: there is no such LocalQueue in namespace isoflop",
+        ),
+        (
+            _queue_unreadable,
+            "queue sweeps: Pending: couldn't assign flavors",
         ),
     ],
 )

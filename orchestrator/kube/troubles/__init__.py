@@ -1,5 +1,6 @@
 """What keeps a sweep from running, as Kubernetes, KubeRay and Kueue say it."""
 
+import contextlib
 from collections.abc import Iterator
 
 from methods.errors import KubernetesError
@@ -18,9 +19,9 @@ why it adds no node, is no warning."""
 def troubles(api: Api, namespace: str, sweep: Sweep) -> list[str]:
     """One line for each trouble, the most telling first; of what the user may not read, none.
 
-    The reason for which Kueue lets a sweep wait, an operator that does nothing, pods that KubeRay
-    could not create (a quota, a refusal by admission), pods that do not start, claims without a
-    volume, and warnings about any of them.
+    An operator that does nothing, the reason for which Kueue lets a sweep wait, pods that KubeRay
+    could not create (a quota, a refusal by admission), attempts that failed and their deadline,
+    claims without a volume, pods that do not start, and warnings about any of them.
     """
     lines: list[str] = []
     try:
@@ -30,32 +31,43 @@ def troubles(api: Api, namespace: str, sweep: Sweep) -> list[str]:
         lines += not_taken(sweep)
         for source in (waits_in_queue, not_created):
             lines += _unless_refused(source(api, namespace, sweep))
-        lines += [each for pod in pods for each in does_not_start(pod)]
-        lines += not_begun(sweep, pods)
+        lines += attempts(sweep)
         lines += _unless_refused(without_volume(api, namespace, claims))
+        lines += _do_not_start(pods)
+        lines += not_begun(sweep, pods)
         if sweep.job != "RUNNING" or sweep.ready < sweep.wanted:
             lines += _unless_refused(_warnings(api, namespace, sweep, pods, claims))
-        lines += attempts(sweep)
     except KubernetesError:  # the server is away: the sweep's state matters more
         pass
     return list(dict.fromkeys(lines))
 
 
-def _unless_refused(lines: Iterator[str]) -> list[str]:
-    try:
-        return list(lines)
-    except Refused:
-        return []
+def _unless_refused(lines: Iterator[str]) -> Iterator[str]:
+    """The lines up to what the user may not read."""
+    with contextlib.suppress(Refused):
+        yield from lines
+
+
+def _do_not_start(pods: list[Json]) -> Iterator[str]:
+    """Why pods do not start; one line for those of which the same is to be said."""
+    names: dict[str, list[str]] = {}
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        for each in dict.fromkeys(does_not_start(pod)):
+            names.setdefault(each.removeprefix(f"{name}: "), []).append(name)
+    for cause, (first, *others) in names.items():
+        yield f"{first}{f' and {len(others)} more' if others else ''}: {cause}"
 
 
 def _pods(api: Api, namespace: str, sweep: Sweep) -> list[Json]:
     """The pods of a sweep's cluster, and those that submit it (`mode: k8s-job`)."""
     selectors = [f"ray.io/cluster={sweep.cluster}"] if sweep.cluster else []
     selectors.append(f"job-name={sweep.name}")
-    try:
-        return [pod for each in selectors for pod in api.items(PODS, namespace, labels=each)]
-    except Refused:
-        return []
+    pods: list[Json] = []
+    for each in selectors:
+        with contextlib.suppress(Refused):
+            pods += api.items(PODS, namespace, labels=each)
+    return pods
 
 
 def _warnings(

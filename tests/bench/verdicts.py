@@ -69,7 +69,7 @@ def _section(field: Field) -> list[str]:
         else:
             cells.append("" if name == BASELINE else difference(race, base))
             cells += [until(race, base, epochs), until(race, base, seconds)]
-        lines.append(_row([*cells, f"{race.cpu:.2g}"]))
+        lines.append(_row([*cells, f"{float(f"{race.cpu:.2g}"):g}"]))
     return [*lines, ""]
 
 

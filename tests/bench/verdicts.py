@@ -69,7 +69,7 @@ def _section(field: Field) -> list[str]:
         else:
             cells.append("" if name == BASELINE else difference(race, base))
             cells += [until(race, base, epochs), until(race, base, seconds)]
-        lines.append(_row([*cells, f"{float(f"{race.cpu:.2g}"):g}"]))
+        lines.append(_row([*cells, _two_digits(race.cpu)]))
     return [*lines, ""]
 
 
@@ -108,6 +108,11 @@ def until(race: Standing, base: Standing, spent: Spent) -> str:
     if not np.isfinite(low):  # in hardly any draw
         return _share(middle)
     return f"{_share(middle)} ({_share(low)} to {_share(high)})"
+
+
+def _two_digits(value: float) -> str:
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:g}"
 
 
 def _share(value: float) -> str:

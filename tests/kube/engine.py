@@ -101,7 +101,7 @@ class Image:
         try:
             yield name
         finally:
-            self.engine.run("kill", name, check=False)
+            self.engine.run("rm", "--force", name, check=False)
 
 
 def _base() -> str:

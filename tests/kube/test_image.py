@@ -34,7 +34,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     built = engine.build(tmp_path_factory.mktemp("image"))
     sys.stdout.write(f"\n{TAG}, {built.told}: {built.size / 1e9:.2f} GB\n")
     yield built
-    engine.run("image", "rm", TAG)
+    engine.run("image", "rm", "--force", TAG)
 
 
 def test_it_is_below_two_gigabytes(image: Image) -> None:

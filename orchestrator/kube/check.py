@@ -44,7 +44,11 @@ def check(api: Api, rendered: Rendered, cluster: Cluster) -> None:
         _claim(api, cluster, "datasets", cluster.datasets, SHARED, "ReadOnlyMany")
     if cluster.queue:
         _queue(api, cluster.namespace, cluster.queue)
-    api.create(RAY_JOBS, rendered.ray_job, dry_run=True)
+    try:
+        api.create(RAY_JOBS, rendered.ray_job, dry_run=True)
+    except Refused as refusal:
+        if refusal.status != 409:  # the name alone is taken, by the sweep that is resumed
+            raise
 
 
 def _namespace(api: Api, name: str, rendered: Rendered) -> None:

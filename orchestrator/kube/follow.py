@@ -9,6 +9,9 @@ from orchestrator.kube.sweeps import RESUMES, Sweep
 
 WATCH = 20.0
 """Seconds of one watch."""
+SETTLES = 60.0
+"""Seconds after a server was away in which a 403 is no answer: one that has just started knows no
+roles yet."""
 PAUSE = 0.5
 """Seconds before a server that is away is asked again; they double, up to 15."""
 
@@ -19,8 +22,9 @@ def follow(
     """Every state of a sweep from now on, the last one its end; and word of a server that is away.
 
     A watch that drops, expires (410) or is refused with 5xx is begun again with a fresh list; a
-    server that is away is asked again, less and less often, until it is back. A silent watch yields
-    its last state again, every `WATCH` seconds.
+    server that is away is asked again, less and less often, until it is back; a 403 of the first
+    `SETTLES` seconds after that, too. A silent watch yields its last state again, every `WATCH`
+    seconds.
 
     Raises:
         SweepFailed: it was deleted, or replaced by another.
@@ -30,7 +34,7 @@ def follow(
     deadline = None if timeout is None else time.monotonic() + timeout
     version: str | None = None
     last: Sweep | None = None
-    pause = PAUSE
+    pause, settled = PAUSE, 0.0
     while True:
         left = _left(deadline)
         try:
@@ -57,15 +61,17 @@ def follow(
                 yield last
             if time.monotonic() - began < PAUSE:  # dropped at once: do not storm the server
                 time.sleep(min(PAUSE, _left(deadline)))
-        except ServerAway as away:
-            version = None
-            yield away
+        except (ServerAway, Refused) as error:
+            version = None  # list again
+            if isinstance(error, ServerAway):
+                settled = time.monotonic() + SETTLES
+            elif error.status == 410:  # it expired
+                continue
+            elif error.status != 403 or time.monotonic() > settled:
+                raise
+            yield ServerAway(str(error))
             time.sleep(min(pause, _left(deadline)))
             pause = min(2 * pause, 15.0)
-        except Refused as refusal:
-            if refusal.status != 410:
-                raise
-            version = None  # it expired: list again
 
 
 def _same(jobs: list[Json], name: str, uid: str | None) -> Sweep:

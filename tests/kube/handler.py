@@ -140,10 +140,10 @@ class Handler(BaseHTTPRequestHandler):
             return _refusal(400, f'strict decoding error: unknown field "{unknown[0]}"')
         if _blocks_its_owner(body):
             return _refusal(403, BLOCKED)
-        if query.get("dryRun") == "All":
-            return 201, body
         if target in server.store.objects:
             return _refusal(409, f"{target} already exists")
+        if query.get("dryRun") == "All":
+            return 201, body
         return 201, server.put(target, body)
 
     def _delete(self, path: str, current: Json, options: Json) -> tuple[int, Json]:

@@ -177,6 +177,25 @@ def test_waiting_outlives_every_fault_of_the_server(
     assert server.asked("GET") < 80, "asked, not stormed"
 
 
+@pytest.mark.parametrize("away", [True, False])
+def test_a_server_that_has_just_come_back_may_know_no_roles_yet(
+    *,
+    server: Server,
+    isoflop: Call,
+    sweep: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    away: bool,
+) -> None:
+    monkeypatch.setattr(follow, "PAUSE", 0.05)
+    if away:
+        server.fail("GET", "fieldSelector", "drop")
+    server.fail("GET", "fieldSelector", "403", times=2)
+    server.status(sweep, **DONE)
+    assert isoflop("status", sweep, "--wait") == (0 if away else 2)
+    assert "lack the permission (403)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("how", ["in the stream", "at once"])
 def test_a_watch_that_expired_is_begun_anew(
     server: Server, isoflop: Call, sweep: str, monkeypatch: pytest.MonkeyPatch, how: str

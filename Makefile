@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Modules are compiled once rather than by each process, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all image-check lint docs bench bench-gpu bench-scale races tables manifests lock clean
+.PHONY: quickstart test test-all image-check kube-check lint docs bench bench-gpu bench-scale races tables manifests lock clean
 
 quickstart: $(READY)
 	$(BIN)/isoflop run studies/quickstart.yaml
@@ -24,6 +24,10 @@ test-all: $(READY)
 # Builds the image with Docker or Podman and runs it; without a registry, on a base of Debian's packages.
 image-check: $(READY)
 	ISOFLOP_IMAGE_CHECK=1 $(BIN)/python -m pytest -s --timeout 3000 tests/kube/test_image.py
+
+# The chart and the commands on a real API server, built from Debian 12's source at the first call.
+kube-check: $(READY)
+	ISOFLOP_KUBE_CHECK=1 $(BIN)/python -m pytest --timeout 3000 tests/kube/real
 
 lint: $(READY)
 	$(BIN)/ruff check

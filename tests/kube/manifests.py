@@ -195,6 +195,11 @@ def _pod(template: Json, labels: dict[str, str]) -> Json:
 @functools.cache
 def crd(plural: str, group: str = "ray.io") -> Json:
     """The strict JSON schema of a resource, KubeRay's by default; skips where it is not at hand."""
+    return dict(_strict(crd_file(plural, group), top=True))
+
+
+def crd_file(plural: str, group: str = "ray.io") -> Json:
+    """A resource's schema as its definition has it; skips where it is not at hand."""
     default = ROOT.parent / "shared" / "data" / "kuberay-crds"
     folder = Path(os.environ.get("ISOFLOP_KUBERAY_CRDS", default))
     path = folder / f"{plural}.v1.json"
@@ -203,8 +208,8 @@ def crd(plural: str, group: str = "ray.io") -> Json:
             f"no schema at {path}; from a cluster: `kubectl get crd {plural}.{group} -o json`, its "
             "spec.versions as {versions: {v1: openAPIV3Schema}}, and ISOFLOP_KUBERAY_CRDS"
         )
-    schema = json.loads(path.read_text())["versions"]["v1"]
-    return dict(_strict(schema, top=True))
+    schema: Json = json.loads(path.read_text())["versions"]["v1"]
+    return schema
 
 
 def _strict(schema: Any, *, top: bool = False) -> Any:

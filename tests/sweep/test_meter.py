@@ -1,13 +1,16 @@
 """What Ray exports of a sweep is what its record holds."""
 
+import json
 import re
 import time
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+from prometheus import PROGRAM, Prometheus
 
 from orchestrator.record.events import End, Epoch, Start
 from orchestrator.record.ledger import Doing, News
@@ -51,6 +54,13 @@ def exported(port: int) -> Levels:
     return levels
 
 
+def expressions() -> list[str]:
+    """What the dashboard asks, with its variables as Grafana fills them in for `All`."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    texts = [target["expr"] for panel in panels for target in panel["targets"]]
+    return [text.replace("$namespace", ".+").replace("$study", ".+") for text in texts]
+
+
 def counted(log: Path) -> Levels:
     """The same from the record, by other code."""
     levels: Levels = defaultdict(float)
@@ -85,6 +95,7 @@ def test_ray_exports_what_the_record_holds(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(metering, "REFRESH", 0.3)
     (tmp_path / "study.yaml").write_text(TEXT)
     seen: Levels = {}
+    shown: dict[str, list[dict[str, Any]]] = {}
     log = tmp_path / "runs" / "metered" / "wal.jsonl"
 
     def listener(news: News) -> None:
@@ -99,6 +110,11 @@ def test_ray_exports_what_the_record_holds(tmp_path: Path, monkeypatch: pytest.M
                 break
             time.sleep(0.2)
         seen.update(levels)
+        if PROGRAM:
+            with Prometheus(tmp_path, int(node["MetricsExportPort"]), "team-a") as prometheus:
+                prometheus.until('ray_resources{State="USED"}')
+                prometheus.until("ray_isoflop_epochs")
+                shown.update({each: prometheus.query(each) for each in expressions()})
 
     run(load(tmp_path / "study.yaml"), Place(out=tmp_path / "runs"), listener=listener)
     figures = {key: value for key, value in seen.items() if key[0].startswith("isoflop")}
@@ -108,3 +124,11 @@ def test_ray_exports_what_the_record_holds(tmp_path: Path, monkeypatch: pytest.M
     assert ("resources", "CPU", "AVAILABLE") in seen
     queries = re.findall(r"ray_(\w+)", DASHBOARD.read_text())
     assert set(queries) == {key[0] for key in seen}, "the dashboard asks for what is exported"
+    for expression, series in shown.items():
+        if "GPU" not in expression and "refused" not in expression:
+            assert series, expression
+    if shown:
+        (epochs,) = (e for e in shown if e.startswith("sum by (method)"))
+        values = {each["metric"]["method"]: float(each["value"][1]) for each in shown[epochs]}
+        counts = counted(log)
+        assert values == {m: counts["isoflop_epochs", "metered", m] for m in ("dense", "skipnet")}

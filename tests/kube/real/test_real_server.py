@@ -1,17 +1,19 @@
 """`make kube-check`: the chart and the commands on a real API server."""
 
 import json
+import os
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 import yaml
 from apiserver import ADMIN, OUTSIDER, SUBMITTER, USERS, RealServer
+from binaries import Binaries, Missing, binaries
 from manifests import K8S, SETS, Json, chart, helm, ray_pods, tool
 from played import CORE, JOBS, MAPS, Operator
 from server import Server, running
@@ -64,6 +66,25 @@ def applied(server: RealServer, objects: list[Json]) -> list[str]:
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         server.ask("POST", "/api/v1/namespaces", space)
     return kubectl(server, "apply", "-f", "-", given=yaml.safe_dump_all(objects)).splitlines()
+
+
+@pytest.fixture(scope="session")
+def programs() -> Binaries:
+    if "ISOFLOP_KUBE_CHECK" not in os.environ:
+        pytest.skip("`make kube-check` runs a real API server")
+    try:
+        return binaries()
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def real(programs: Binaries, tmp_path: Path) -> Iterator[RealServer]:
+    """A server, empty but for the definitions of what is not Kubernetes' own."""
+    folder = tmp_path / "real"
+    folder.mkdir()
+    with RealServer(programs, folder) as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,18 +1,15 @@
 """`pod_template` in a cluster file: what it renders, and what is refused of it, in a sentence."""
 
-import functools
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 from conftest import CLUSTER, STUDY
-from manifests import ROOT, crd, flaws, pods, ray_pods
-from merging import job, rendered
+from manifests import ROOT, pods, ray_pods
+from merging import job, rendered, validate
 
 from methods.errors import KubernetesError
 from orchestrator.kube.cluster import load
@@ -26,19 +23,6 @@ GOLDEN = ROOT / "tests" / "data" / "pods"
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 """The parts of cluster files on the page."""
-
-
-def validate(manifest: Json, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against KubeRay's schema, Kubernetes' own for the pods, and our policies."""
-    jsonschema.Draft7Validator(crd("rayjobs")).validate(manifest)
-    read_once = functools.cache(kubernetes_validate.utils.schema_contents)
-    monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", read_once)
-    for name, pod in ray_pods(manifest):
-        whole = {"apiVersion": "v1", "kind": "Pod", **pod}
-        whole["metadata"] = {**pod["metadata"], "name": "x"}
-        for version in ("1.34", "1.37"):
-            kubernetes_validate.validate(whole, version, strict=True)
-        assert list(flaws(pod["spec"])) == [], name
 
 
 def test_a_file_that_uses_all_of_it_renders_as_recorded(

@@ -157,7 +157,7 @@ def status(  # noqa: PLR0917
 ) -> None:
     """Show the state of a sweep on Kubernetes, or list all of them."""
     api, space = _connect(namespace, cluster, context)
-    from orchestrator.kube.logs import details
+    from orchestrator.kube.logs.read import details
     from orchestrator.kube.names import resolve
     from orchestrator.kube.sweeps import RESUMES, find, sweeps
 
@@ -190,9 +190,9 @@ def logs(
     ] = False,
     context: Context = None,
 ) -> None:
-    """Print the log of a sweep's driver, as long as its pods exist."""
+    """Print the log of a sweep's driver; without its pods, say where all their logs are kept."""
     api, space = _connect(namespace, cluster, context)
-    from orchestrator.kube.logs import driver_log
+    from orchestrator.kube.logs.read import driver_log
     from orchestrator.kube.names import resolve
     from orchestrator.kube.sweeps import find
 
@@ -306,7 +306,7 @@ def _follow(api: "Api", sweep: "Sweep", options: Options, timeout: float | None)
         typer.Exit: 130 for Ctrl-C, 124 for the time-out; the sweep continues.
     """
     from orchestrator.kube.follow import follow
-    from orchestrator.kube.logs import details
+    from orchestrator.kube.logs.read import details
 
     view, looked, lines = _View(sweep.name), 0.0, list[str]()
     try:

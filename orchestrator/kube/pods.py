@@ -23,27 +23,15 @@ BESIDE_STORE = 512
 """MiB by which /dev/shm is larger than an object store that the cluster file gives."""
 LOGS: Manifest = {"name": "ray-logs", "mountPath": "/tmp/ray"}
 """Ray's own folder; KubeRay mounts this name here too, for its autoscaler."""
+RAY_LOGS = f"{LOGS['mountPath']}/session_latest/logs"
 LOG_CONTAINER = "driver-log"
 """The head's container whose output is the driver's."""
+KEEPER = "kept-logs"
+"""The container of a worker pod that keeps its logs, as the head's `driver-log` does."""
 KEPT = f"{RUNS}/.logs"
-"""Where the claim has a folder of drivers' logs for each sweep."""
-REPEAT = """\
-trap 'sleep 3; exit 0' TERM
-mkdir -p "$KEPT"
-followed=
-while :; do
-  for log in /tmp/ray/session_latest/logs/job-driver-*.log; do
-    case $followed in *"$log"*) continue ;; esac
-    [ -e "$log" ] || continue
-    tail -n +1 -F "$log" | tee "$KEPT/$HOSTNAME-${log##*/}" &
-    followed="$followed $log"
-  done
-  sleep 1 &
-  wait $!
-done
-"""
-"""Its command: a job may be submitted a second time, and has another log then. When the pod is
-deleted, the driver is told to stop at the same moment, and has three seconds for its last lines."""
+"""Where the claim has a folder of logs for each sweep: SWEEP/ATTEMPT/POD."""
+KEPT_EVERY = 30
+"""Seconds between two copies of the logs that changed."""
 NOT_ROOT: Manifest = {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER}
 OWNERSHIP: Manifest = {"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"}
 PROFILE: Manifest = {"seccompProfile": {"type": "RuntimeDefault"}}
@@ -90,7 +78,8 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
     ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
     container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
     container["volumeMounts"] += [LOGS, {"name": "study", "mountPath": STUDY, "readOnly": True}]
-    pod = _ray_pod(cluster, cluster.head, [container, _driver_log(cluster, config_map)])
+    logs = _keeper(cluster, LOG_CONTAINER, config_map, {**LOGS, "readOnly": True}, "head")
+    pod = _ray_pod(cluster, cluster.head, [container, logs])
     pod["volumes"] += [
         {"name": LOGS["name"], "emptyDir": {"sizeLimit": "5Gi"}},
         {"name": "study", "configMap": {"name": config_map}},
@@ -122,14 +111,17 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
     }
 
 
-def workers(cluster: Cluster, group: Workers) -> Manifest:
+def workers(cluster: Cluster, group: Workers, sweep: str) -> Manifest:
     """One group of worker pods, where the trials run."""
     env = [*MEMORY, *([] if group.gpu else [NO_GPU])]
     container = _ray_container(cluster, "ray-worker", group.cpu, group.memory, env)
     if group.gpu:
         for kind in ("requests", "limits"):
             container["resources"][kind][group.gpu_resource] = str(group.gpu)
-    pod = _ray_pod(cluster, group, [container])
+    containers = [container]
+    if RUNS in [mount["mountPath"] for mount in container["volumeMounts"]]:
+        containers.append(_keeper(cluster, KEEPER, sweep, {**TMP, "readOnly": True}))
+    pod = _ray_pod(cluster, group, containers)
     pod["automountServiceAccountToken"] = False
     if group.spot:
         label, value = SPOT[group.spot]
@@ -237,13 +229,19 @@ def _ray_container(
     return _container(cluster, name, {"env": variables}, _resources(str(cpu), memory), mounts)
 
 
-def _driver_log(cluster: Cluster, sweep: str) -> Manifest:
-    """Repeats the driver's output, which Ray writes to a file only: as the pod's log, and on the
-    claim, where it stays when the pod is gone."""
-    env = [NO_GPU, {"name": "KEPT", "value": f"{KEPT}/{sweep}"}]
-    process = {"command": ["/bin/sh", "-c", REPEAT], "env": env}
-    mounts = [{**LOGS, "readOnly": True}, {"name": "runs", "mountPath": RUNS}]
-    return _container(cluster, LOG_CONTAINER, process, _resources("20m", "32Mi"), mounts)
+def _keeper(cluster: Cluster, name: str, sweep: str, logs: Manifest, *head: str) -> Manifest:
+    """The container that copies a pod's logs to the claim, where they stay when the pod is gone.
+
+    That of the head repeats the driver's output, too, which Ray writes to a file only.
+    """
+    fields = {"ATTEMPT": "metadata.labels['ray.io/cluster']", "POD": "metadata.name"}
+    env = [NO_GPU, *({"name": key, "valueFrom": _field(path)} for key, path in fields.items())]
+    command = ["python", "-P", "-m", "orchestrator.kube.logs.keep", RAY_LOGS]
+    command += [f"{KEPT}/{sweep}/$(ATTEMPT)/$(POD)", str(KEPT_EVERY), *head]
+    mounts = [logs, {"name": "runs", "mountPath": RUNS}]
+    return _container(
+        cluster, name, {"command": command, "env": env}, _resources("20m", "32Mi"), mounts
+    )
 
 
 def _container(
@@ -316,6 +314,10 @@ def _off_spot(cluster: Cluster) -> Manifest:
 
 def _labels(component: str) -> dict[str, str]:
     return {"app.kubernetes.io/part-of": "isoflop", "app.kubernetes.io/component": component}
+
+
+def _field(path: str) -> Manifest:
+    return {"fieldRef": {"fieldPath": path}}
 
 
 def _secret(variable: str, secret: str, key: str, *, optional: bool = False) -> Manifest:

@@ -103,7 +103,9 @@ def render(file: Path, cluster: Cluster) -> Rendered:
                 "authOptions": {"mode": "token"},
                 **(pods.autoscaling(context) if cluster.autoscaling else {}),
                 "headGroupSpec": head,
-                "workerGroupSpecs": [pods.workers(cluster, group) for group in cluster.workers],
+                "workerGroupSpecs": [
+                    pods.workers(cluster, group, name) for group in cluster.workers
+                ],
             },
             **(
                 {"submitterPodTemplate": pods.submitter(cluster)}

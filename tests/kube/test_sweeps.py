@@ -10,7 +10,8 @@ import pytest
 import yaml
 from server import JOBS, PODS, Server, running
 
-from orchestrator.kube import logs, submit
+from orchestrator.kube import submit
+from orchestrator.kube.logs import read as logs
 
 ROOT = Path(__file__).parents[2]
 Call = Callable[..., int]
@@ -299,7 +300,7 @@ def test_logs_are_the_drivers_lines(
     server.status(sweep, jobDeploymentStatus="Failed", jobStatus="FAILED", reason="AppFailed")
     assert isoflop("logs", sweep) == 2
     message = capsys.readouterr().err
-    assert f"is kept on the claim of `storage`, in .logs/{sweep}, and its results" in message
+    assert f"are kept on the claim of `storage`, in .logs/{sweep}, and its results" in message
     assert "are in MLflow: `isoflop board`" in message
 
 

@@ -25,7 +25,7 @@ FREE: tuple[Path, ...] = (
     ("spec", "securityContext"),
     ("spec", "automountServiceAccountToken"),
     ("spec", "containers", "*", "securityContext"),
-    ("spec", "containers", "driver-log", "resources"),
+    *(("spec", "containers", name, "resources") for name in ("driver-log", "kept-logs")),
     ("spec", "volumes", "shm", "emptyDir", "sizeLimit"),
     *(("spec", "volumes", name, way) for name in SCRATCH for way in ("emptyDir", "ephemeral")),
     *(
@@ -172,7 +172,7 @@ def _of(container: Manifest, volumes: Mapping[str, Manifest]) -> Iterator[str]:
     if not container.get("image"):
         yield (
             "must have an image, but has none; isoflop's own containers are "
-            f"`{RAY}` in every pod, and `driver-log` in the head"
+            f"`{RAY}` in every pod, `driver-log` in the head and `kept-logs` in workers"
         )
     for mount in container.get("volumeMounts") or []:
         if mount["name"] not in volumes:

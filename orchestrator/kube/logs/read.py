@@ -80,8 +80,8 @@ def _no_log(sweep: Sweep, namespace: str) -> KubernetesError:
     if sweep.ended:
         why = "" if sweep.succeeded else f": {sweep.why}"
         return KubernetesError(
-            f"{sweep.name} has no pods left to read its log from ({sweep.line}{why}); what its "
-            "driver printed is kept on the claim of `storage`, in "
+            f"{sweep.name} has no pods left to read its log from ({sweep.line}{why}); the logs of "
+            "its pods, the driver's too, are kept on the claim of `storage`, in "
             f"{KEPT.removeprefix(f'{RUNS}/')}/{sweep.name}, and its results are in MLflow: "
             "`isoflop board`"
         )

@@ -30,7 +30,6 @@ from manifests import (
 )
 from packaging.requirements import Requirement
 from postgres import Postgres
-from rendering import CHART
 
 KUBERNETES = ("1.34", "1.37")
 EXAMPLES = {
@@ -161,7 +160,7 @@ def test_the_namespace_enforces_it() -> None:
 
 def test_no_secret_is_written_down() -> None:
     for name in SHIPPED:
-        text = (CHART / "rendered" / f"{name}.yaml").read_text()
+        text = (K8S / "chart" / "rendered" / f"{name}.yaml").read_text()
         for each in (o for o in yaml.safe_load_all(text) if o["kind"] == "Secret"):
             assert (each["metadata"]["name"], each.get("data")) == ("isoflop-mlflow", None)
             assert each["stringData"] == {"uri": "http://mlflow.isoflop-tracking.svc:5000"}

@@ -16,7 +16,7 @@ def database(uri: str, name: str, password: str) -> None:
     """A role that may do nothing but connect to a database of its own."""
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(uri, isolation_level="AUTOCOMMIT")
+    engine = sqlalchemy.create_engine(uri, isolation_level="AUTOCOMMIT", hide_parameters=True)
     with engine.connect() as connection:
 
         def run(command: str) -> None:
@@ -25,7 +25,9 @@ def database(uri: str, name: str, password: str) -> None:
                 f"SELECT format('{command}', CAST(:name AS text), CAST(:password AS text))"
             )
             words = {"name": name, "password": password}
-            connection.exec_driver_sql(str(connection.execute(quoted, words).scalar()))
+            ready = connection.execute(quoted, words).scalar()
+            with connection.connection.cursor() as cursor:  # a % in it has no meaning
+                cursor.execute(ready)
 
         def missing(table: str, column: str) -> bool:
             query = sqlalchemy.text(f"SELECT 1 FROM {table} WHERE {column} = :name")

@@ -81,7 +81,7 @@ def isoflop(*command: str, team: str = "", **more: str) -> tuple[int, str]:
 @pytest.mark.full
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_team_has_its_own_studies_and_its_own_database(tmp_path: Path, database: str) -> None:
     """Two teams share a server with passwords; neither reads or writes what is the other's."""
     import psycopg

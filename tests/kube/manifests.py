@@ -26,6 +26,7 @@ SHIPPED = ("local", "production")
 """The value sets that the chart ships: its defaults, and production.yaml."""
 TEAM: Json = {
     "namespace": {"name": "team-a", "create": False},
+    "tracking": {"namespace": "shared", "create": True, "secrets": True},
     "image": {
         "tag": "0.1.0-ray2.60.0-cuda",
         "digest": f"sha256:{'0' * 64}",
@@ -38,7 +39,14 @@ TEAM: Json = {
         {"kind": "ServiceAccount", "name": "nightly"},
     ],
     "runs": {"accessModes": ["ReadWriteMany"], "storageClass": "nfs"},
-    "quota": {"hard": {"requests.nvidia.com/gpu": None, "requests.nvidia.com/mig-1g.5gb": "8"}},
+    "quota": {
+        "hard": {
+            **{f"{kind}.cpu": "200" for kind in ("requests", "limits")},
+            **{f"{kind}.memory": "800Gi" for kind in ("requests", "limits")},
+            "requests.nvidia.com/gpu": "12",
+            "requests.nvidia.com/mig-1g.5gb": "8",
+        }
+    },
     "network": {
         "dns": ["10.43.0.10/32"],
         "https": ["10.8.0.0/16", "::/0"],
@@ -47,6 +55,7 @@ TEAM: Json = {
     },
     "mlflow": {
         "secret": "tracking",
+        "auth": {"create": True, "permission": "NO_PERMISSIONS"},
         "hosts": ["mlflow.example.com", "mlflow.example.com:8443"],
         "accountAnnotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/mlflow"},
         "artifacts": {"storageClass": "fast"},
@@ -57,10 +66,48 @@ TEAM: Json = {
         "tolerations": [{"key": "system", "operator": "Exists", "effect": "NoSchedule"}],
         "priorityClassName": "tracking",
     },
-    "queue": {"create": True, "name": "vision", "quotas": {"nvidia.com/mig-1g.5gb": "8"}},
+    "queue": {
+        "create": True,
+        "name": "vision",
+        "quotas": {"nvidia.com/gpu": None},
+        "flavors": [
+            {
+                "name": "a100",
+                "nodeLabels": {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"},
+                "quotas": {"nvidia.com/gpu": "4"},
+                "borrowing": {"nvidia.com/gpu": "2"},
+            },
+            {
+                "name": "l4",
+                "nodeLabels": {"nvidia.com/gpu.product": "NVIDIA-L4"},
+                "quotas": {"nvidia.com/gpu": "4"},
+                "borrowing": {"nvidia.com/gpu": "2"},
+            },
+            {
+                "name": "a100-mig",
+                "nodeLabels": {"nvidia.com/mig.config": "all-1g.5gb"},
+                "quotas": {"nvidia.com/mig-1g.5gb": "4"},
+                "borrowing": {"nvidia.com/mig-1g.5gb": "4"},
+            },
+        ],
+        "cohort": "research",
+        "borrowing": {"cpu": "50", "memory": "200Gi"},
+        "reclaim": True,
+    },
     "monitoring": {"create": True, "namespace": "prometheus", "labels": {"release": "prometheus"}},
 }
 """A namespace of a team, with most values other than the defaults."""
+SECOND: Json = {
+    **{name: TEAM[name] for name in ("image", "runs", "quota", "network")},
+    "namespace": {"name": "team-b"},
+    "tracking": {"namespace": "shared", "create": False},
+    "submitters": [{"kind": "Group", "name": "speech"}],
+    "mlflow": {name: TEAM["mlflow"][name] for name in ("secret", "auth")},
+    "queue": {**TEAM["queue"], "createFlavors": False},
+}
+"""Another team, which shares the first one's MLflow, database and cohort."""
+TOGETHER: Json = {"tracking": {"namespace": "isoflop"}}
+"""All in one namespace, as earlier charts had it."""
 BARE: Json = {
     "namespace": {"create": False},
     "runs": {"create": False},
@@ -76,9 +123,14 @@ SETS: dict[str, Json] = {
     "production": {"set": "production"},
     "team": {"values": TEAM},
     "bare": {"values": BARE},
+    "second": {"values": SECOND},
+    "together": {"values": TOGETHER},
 }
-SPACES = {name: "team-a" if name == "team" else "isoflop" for name in SETS}
-"""Value set -> the namespace of its objects."""
+SPACES = dict.fromkeys(SETS, "isoflop") | {"team": "team-a", "second": "team-b"}
+"""Value set -> the namespace of its sweeps."""
+TRACKING = dict.fromkeys(SETS, "isoflop-tracking")
+TRACKING |= {"team": "shared", "second": "shared", "together": "isoflop"}
+"""Value set -> the namespace of its MLflow."""
 WAITS_WITH = {"cpu": "200m", "memory": "256Mi"}
 """What KubeRay gives to the container that waits for the head; no RayJob can change it."""
 
@@ -137,9 +189,20 @@ def notes(name: str) -> str:
     return str(_rendered()[name]["notes"])
 
 
-def named(objects: tuple[Json, ...], kind: str, name: str) -> Json:
-    """One object."""
-    matches = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
+def cluster(name: str) -> tuple[Json, ...]:
+    """The objects of a value set, and of the release that has its MLflow."""
+    return (*chart(name), *(chart("team") if name == "second" else ()))
+
+
+def named(objects: tuple[Json, ...], kind: str, name: str, space: str = "") -> Json:
+    """One object, in any namespace or in one."""
+    matches = [
+        o
+        for o in objects
+        if o["kind"] == kind
+        and o["metadata"]["name"] == name
+        and space in ("", o["metadata"].get("namespace"))
+    ]
     assert len(matches) == 1, (kind, name)
     return matches[0]
 
@@ -148,7 +211,7 @@ def pods(objects: Iterator[Json] | tuple[Json, ...] | list[Json]) -> Iterator[tu
     """Every pod template's metadata and spec, by a name."""
     for each in objects:
         name = f"{each['kind']}/{each['metadata']['name']}"
-        if each["kind"] in ("Deployment", "StatefulSet"):
+        if each["kind"] in ("Deployment", "StatefulSet", "Job"):
             yield name, each["spec"]["template"]
         if each["kind"] == "RayJob":
             yield from ((f"{name}/{part}", pod) for part, pod in ray_pods(each))
@@ -275,10 +338,26 @@ def fits(selector: Json, labels: Json) -> bool:
     )
 
 
+BESIDE = ("mlflow", "postgres", "team-account")
+"""The names of pods that are where MLflow is."""
+
+
+def home(name: str, labels: Json) -> str:
+    """The namespace in which a value set has pods of such labels."""
+    beside = labels.get("app.kubernetes.io/name") in BESIDE
+    return TRACKING[name] if beside else SPACES[name]
+
+
 def rules(name: str, labels: Json, kind: str) -> list[Json] | None:
     """What policies let into or out of a pod; None where all may pass."""
-    policies = [o["spec"] for o in chart(name) if o["kind"] == "NetworkPolicy"]
-    mine = [p for p in policies if fits(p["podSelector"], labels) and kind in p["policyTypes"]]
+    mine = [
+        o["spec"]
+        for o in cluster(name)
+        if o["kind"] == "NetworkPolicy"
+        and o["metadata"]["namespace"] == home(name, labels)
+        and fits(o["spec"]["podSelector"], labels)
+        and kind in o["spec"]["policyTypes"]
+    ]
     return [rule for p in mine for rule in p.get(kind.lower(), [])] if mine else None
 
 
@@ -287,15 +366,16 @@ def open_at(rule: Json, port: int, protocol: str = "TCP") -> bool:
     return not pairs or (port, protocol) in pairs
 
 
-def allowed(name: str, source: Json, target: Json, port: int, space: str = "isoflop") -> bool:
-    """Whether a pod of labels `source`, in namespace `space`, reaches one of `target` at a port."""
+def allowed(name: str, source: Json, target: Json, port: int, space: str = "") -> bool:
+    """Whether a pod of labels `source`, there or in another namespace, reaches one of `target`."""
+    from_space, to_space = space or home(name, source), home(name, target)
 
     def passes(labels: Json, other: Json, kind: str, side: str, other_space: str) -> bool:
         listed = rules(name, labels, kind)
         return listed is None or any(
             "ipBlock" not in peer
             and (
-                other_space == "isoflop"
+                other_space == home(name, labels)
                 if "namespaceSelector" not in peer
                 else fits(peer["namespaceSelector"], {"kubernetes.io/metadata.name": other_space})
             )
@@ -305,8 +385,8 @@ def allowed(name: str, source: Json, target: Json, port: int, space: str = "isof
             for peer in rule.get(side, [{}])
         )
 
-    out = space != "isoflop" or passes(source, target, "Egress", "to", "isoflop")
-    return out and passes(target, source, "Ingress", "from", space)
+    out = bool(space) or passes(source, target, "Egress", "to", to_space)
+    return out and passes(target, source, "Ingress", "from", from_space)
 
 
 def leaves(name: str, source: Json, address: str, port: int, protocol: str = "TCP") -> bool:

@@ -2,28 +2,25 @@
 
 import functools
 import json
-import os
 import re
 import subprocess
-import sys
-import time
 import tomllib
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from deployed import environment, mlflow, spec_of, status
 from manifests import (
     K8S,
     ROOT,
     SETS,
     SHIPPED,
     SPACES,
+    TRACKING,
     Json,
     chart,
+    cluster,
     crd,
     flaws,
     named,
@@ -32,7 +29,6 @@ from manifests import (
     tool,
 )
 from packaging.requirements import Requirement
-from ports import free_port
 from postgres import Postgres
 
 KUBERNETES = ("1.34", "1.37")
@@ -142,7 +138,7 @@ def test_every_container_is_locked_down() -> None:
         for flaw in flaws(pod["spec"]):
             pytest.fail(f"{name}: {flaw}")
         count += 1
-    assert count == 10, "MLflow in each set, PostgreSQL in two, and two clusters' heads and workers"
+    assert count == 16, "MLflow in 5 sets, PostgreSQL in 3, 4 Jobs, two clusters' heads and workers"
 
 
 def test_what_kuberay_injects_by_itself_would_be_found() -> None:
@@ -155,16 +151,19 @@ def test_what_kuberay_injects_by_itself_would_be_found() -> None:
 
 
 def test_the_namespace_enforces_it() -> None:
-    for name in SHIPPED:
-        labels = named(chart(name), "Namespace", "isoflop")["metadata"]["labels"]
+    spaces = [each for name in SETS for each in chart(name) if each["kind"] == "Namespace"]
+    assert len(spaces) == 6
+    for space in spaces:
+        labels = space["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 def test_no_secret_is_written_down() -> None:
-    for name in ("production", "bare"):
-        for each in (o for o in chart(name) if o["kind"] == "Secret"):
+    for name in SHIPPED:
+        text = (K8S / "chart" / "rendered" / f"{name}.yaml").read_text()
+        for each in (o for o in yaml.safe_load_all(text) if o["kind"] == "Secret"):
             assert (each["metadata"]["name"], each.get("data")) == ("isoflop-mlflow", None)
-            assert each["stringData"] == {"uri": "http://mlflow:5000"}
+            assert each["stringData"] == {"uri": "http://mlflow.isoflop-tracking.svc:5000"}
     tracked = subprocess.run(
         ["git", "ls-files", "k8s"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
@@ -189,8 +188,11 @@ def test_the_local_secrets_are_random_and_agree() -> None:
 
     password = values("postgres")["password"]
     assert len(password) == 36
-    assert f":{password}@postgres:5432/mlflow" in values("mlflow-server")["backend"]
-    assert f":{password}@postgres:5432/optuna" in values("isoflop-optuna")["uri"]
+    host = "postgres.isoflop-tracking.svc:5432"
+    assert values("mlflow-server")["backend"] == f"postgresql://isoflop:{password}@{host}/mlflow"
+    team, own = values("team-isoflop")["password"], "optuna-isoflop"
+    assert values("isoflop-optuna")["uri"] == f"postgresql://{own}:{team}@{host}/{own}"
+    assert team != password
     other = named(chart("team"), "Secret", "postgres")["data"]["password"]
     assert base64.b64decode(other).decode() != password
 
@@ -231,8 +233,9 @@ def test_the_pods_bear_the_labels_that_the_walls_go_by() -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_all_that_is_named_is_there_or_said_to_be_made(name: str) -> None:
     objects = chart(name)
-    assert {o["metadata"].get("namespace", SPACES[name]) for o in objects} == {SPACES[name]}
-    there = {f"{o['kind']} {o['metadata']['name']}" for o in objects}
+    spaces = {SPACES[name], TRACKING[name]}
+    assert {o["metadata"].get("namespace", SPACES[name]) for o in objects} == spaces
+    there = {f"{o['kind']} {o['metadata']['name']}" for o in cluster(name)}
     there |= set(re.findall(r"(?m)^  ((?:Secret|PersistentVolumeClaim) [\w-]+)", notes(name)))
     job = example("rayjob-cpu.yaml")[1]
     for _, pod in pods([*objects, job]):
@@ -257,36 +260,20 @@ def test_all_that_is_named_is_there_or_said_to_be_made(name: str) -> None:
 def test_the_mlflow_server_starts_as_told_and_knows_its_own_names(
     tmp_path: Path, postgres: Postgres
 ) -> None:
-    deployment = named(chart("local"), "Deployment", "mlflow")["spec"]["template"]["spec"]
-    container, upgrade = deployment["containers"][0], deployment["initContainers"][0]
-    values = {
+    upgrade = spec_of("local", "Deployment", "mlflow")["initContainers"][0]
+    secrets = {
         "MLFLOW_BACKEND_STORE_URI": postgres.url,
         "MLFLOW_ARTIFACTS_DESTINATION": str(tmp_path / "artifacts"),
     }
-    plain = {v["name"]: v.get("value") or values[v["name"]] for v in container["env"]}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, **plain, "HOME": str(tmp_path), "PATH": path}
-    _upgrade_in_two_pods_at_once(upgrade["command"], environment)
-    port = free_port()
-    changes = {"5000": str(port), "0.0.0.0": "127.0.0.1", "workers=2": "workers=1"}
-    words = list(container["args"])
-    for old, new in changes.items():
-        words = [word.replace(old, new) for word in words]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*container["command"], *words], env=environment, stdout=log, stderr=log, cwd=tmp_path
-        )
-    try:
-        probe = container["startupProbe"]["httpGet"]["path"]
-        _until(port, probe, process)
+    _upgrade_in_two_pods_at_once(upgrade["command"], environment(upgrade, secrets, tmp_path))
+    with mlflow("local", secrets, tmp_path) as port:
         api = "/api/2.0/mlflow/experiments/search?max_results=1"
-        assert _status(port, probe, "10.1.2.3:5000") == 200, "kubelet calls a pod by its address"
-        for host in ("mlflow:5000", "mlflow.isoflop.svc.cluster.local:5000", "localhost"):
-            assert _status(port, api, host) == 200, host
-        assert _status(port, api, "evil.example.com") == 403
-    finally:
-        process.terminate()
-        process.wait()
+        assert status(port, "/health", "10.1.2.3:5000") == 200, "kubelet calls a pod by its address"
+        for host in ("mlflow:5000", "mlflow.isoflop-tracking.svc.cluster.local:5000", "localhost"):
+            assert status(port, api, host) == 200, host
+        address = named(chart("local"), "Secret", "isoflop-mlflow")["stringData"]["uri"]
+        assert status(port, api, address.removeprefix("http://")) == 200
+        assert status(port, api, "evil.example.com") == 403
 
 
 def _upgrade_in_two_pods_at_once(command: list[str], environment: dict[str, str]) -> None:
@@ -297,25 +284,3 @@ def _upgrade_in_two_pods_at_once(command: list[str], environment: dict[str, str]
     for process in processes:
         output = process.communicate()[0]
         assert process.returncode == 0, output
-
-
-def _status(port: int, path: str, host: str) -> int:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
-
-
-def _until(port: int, path: str, process: Any) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            if _status(port, path, "localhost") == 200:
-                return
-        except OSError:
-            time.sleep(0.2)
-        assert process.poll() is None, "the server ended"
-        assert time.monotonic() < deadline

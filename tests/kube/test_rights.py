@@ -85,7 +85,7 @@ def test_no_other_account_has_rights() -> None:
     for name in SETS:
         kinds = [o["kind"] for o in chart(name)]
         assert not {"ClusterRole", "ClusterRoleBinding"} & set(kinds)
-        assert ("RoleBinding" in kinds) == (name == "team")
+        assert ("RoleBinding" in kinds) == (name in ("team", "second"))
         for account in (o for o in chart(name) if o["kind"] == "ServiceAccount"):
             assert account["automountServiceAccountToken"] is False
 

@@ -118,5 +118,24 @@ def test_a_password_in_the_url_opens_the_server_and_is_never_repeated(
     assert not [file for file in out.rglob("*") if file.is_file() and leaks(file.read_bytes())]
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("API request to endpoint /x failed with error code 401 != 200. Response", "a password"),
+        ("403 Client Error: FORBIDDEN for url: http://host/artifacts", "may not do that"),
+        ("failed with error code 403 != 200. Response body: 'Invalid Host header'", "Invalid Host"),
+        ("connection to port 403 failed", "connection to port 403 failed"),
+    ],
+)
+def test_a_refusal_is_told_in_one_sentence(words: str, sentence: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    from orchestrator.store.reading.failures import REFUSALS, reason
+
+    text = reason(MlflowException(words), "http://host:5000")
+    assert sentence in text
+    assert (text in REFUSALS.values()) == (sentence in ("a password", "may not do that"))
+
+
 def leaks(content: bytes) -> bool:
     return any(part in content for part in (b"s3cret", b"wr0ng", b"@word", b"%40word"))

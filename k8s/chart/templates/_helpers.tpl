@@ -1,13 +1,51 @@
-{{/* The namespace of all objects. */}}
+{{/* The namespace of the team, where its sweeps run. */}}
 {{- define "isoflop.namespace" -}}
 {{ .Values.namespace.name }}
 {{- end }}
 
-{{/* Where an object is, and the label that all objects and pods have. */}}
-{{- define "isoflop.place" -}}
-namespace: {{ include "isoflop.namespace" . | quote }}
+{{/* The namespace of MLflow and its database. */}}
+{{- define "isoflop.tracking" -}}
+{{- $tracking := .Values.tracking }}
+{{- if not (or $tracking.create $tracking.namespace) }}
+{{- fail "tracking.namespace must be named where tracking.create is false: that of the release with MLflow" }}
+{{- end }}
+{{- $tracking.namespace | default (printf "%s-tracking" .Values.namespace.name) }}
+{{- end }}
+
+{{/* Whether both are one namespace, as in earlier charts; empty if not. */}}
+{{- define "isoflop.together" -}}
+{{- if eq (include "isoflop.tracking" .) .Values.namespace.name }}
+{{- if not .Values.tracking.create }}
+{{- fail "tracking.namespace must be another one than namespace.name where tracking.create is false" }}
+{{- end }}yes{{ end }}
+{{- end }}
+
+{{/* Whether the team has a database of its own for Optuna, made by a Job; empty if not. */}}
+{{- define "isoflop.optuna" -}}
+{{- if and .Values.postgres.create (not (include "isoflop.together" .)) }}yes{{ end }}
+{{- end }}
+
+{{/* Whether the chart makes the Secret by which drivers find MLflow; empty if not. */}}
+{{- define "isoflop.uriSecret" -}}
+{{- if and .Values.mlflow.uriSecret (or .Values.tracking.secrets (not .Values.mlflow.auth.create)) }}yes{{ end }}
+{{- end }}
+
+{{/* The label that all objects and pods have. */}}
+{{- define "isoflop.labels" -}}
 labels:
   app.kubernetes.io/part-of: isoflop
+{{- end }}
+
+{{/* Where an object of the team is. */}}
+{{- define "isoflop.place" -}}
+namespace: {{ include "isoflop.namespace" . | quote }}
+{{ include "isoflop.labels" . }}
+{{- end }}
+
+{{/* Where an object of MLflow or its database is. */}}
+{{- define "isoflop.beside" -}}
+namespace: {{ include "isoflop.tracking" . | quote }}
+{{ include "isoflop.labels" . }}
 {{- end }}
 
 {{/* An object that a removal of the release keeps, because it holds what people made. */}}

@@ -16,6 +16,17 @@ WORDS = 300
 """Characters of a library's error that are worth repeating."""
 LIBRARIES = ("mlflow", "sqlalchemy")
 """Libraries whose errors are a store's."""
+REFUSALS = {
+    "401": (
+        "it asks for a user and a password, and knows none such (401); set "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    ),
+    "403": (
+        "your user may not do that (403); a study belongs to the user who began it, so give yours "
+        "another name, or ask those who run MLflow for the permission"
+    ),
+}
+"""State of HTTP -> what MLflow means by it where it asks for passwords."""
 
 
 @contextlib.contextmanager
@@ -69,6 +80,9 @@ def reason(error: Exception, uri: str) -> str:
             f"its tables must be those of MLflow {version('mlflow')} or older, but a newer MLflow "
             f"made them (revision {revision[1]}); install that version, or newer"
         )
+    refusal = re.search(r"(?:error code |^)(401|403)\b", str(error))
+    if refusal and "Invalid Host" not in str(error):
+        return REFUSALS[refusal[1]]
     cause = str(getattr(error, "orig", None) or error).rpartition("Caused by ")[2]
     text = " ".join(Address(uri).redact(cause).split())
     return text if len(text) <= WORDS else f"{text[:WORDS]}..."

@@ -11,16 +11,25 @@ from typing import Any
 
 Json = dict[str, Any]
 CHART = Path(__file__).parents[3] / "k8s" / "chart"
-RENDERED: dict[str, Json] = {"local": {"postgres": {"secrets": False}}, "production": {}}
-"""Value set -> what kubectl cannot have of it: a random password."""
+RENDERED: dict[str, Json] = {
+    name: {"tracking": {"secrets": False}} for name in ("local", "production")
+}
+"""Value set -> what kubectl cannot have of it: random passwords."""
 HEADERS = {
     "local": """\
 # The chart with its own values, rendered by `make manifests` for kubectl without Helm; but with
-# `postgres.secrets: false`, so that the Secrets are yours to create, as docs/cluster.md shows.
+# `tracking.secrets: false`, so that the Secrets are yours to create, as docs/cluster.md shows.
 """,
     "production": """\
-# The chart with production.yaml, rendered by `make manifests` for kubectl without Helm. Fill in
-# what that file says, and create its Secrets.
+# The chart with production.yaml, rendered by `make manifests` for kubectl without Helm; but with
+# `tracking.secrets: false`. Fill in what that file says, and create its Secrets, and with
+# passwords of 12 characters or more three others, in isoflop-tracking:
+#   mlflow-admin    username, password, and flask: a random text
+#   team-isoflop    password
+# and in isoflop:
+#   isoflop-mlflow  uri       http://mlflow.isoflop-tracking.svc:5000
+#                   username  isoflop
+#                   password  that in team-isoflop
 """,
 }
 

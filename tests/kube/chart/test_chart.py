@@ -14,6 +14,7 @@ from manifests import (
     SETS,
     SHIPPED,
     SPACES,
+    TOGETHER,
     chart,
     helm,
     leaves,
@@ -44,14 +45,17 @@ def test_what_kubectl_gets_is_what_helm_renders(name: str) -> None:
 
 
 def test_what_helm_and_kubectl_install_differs_in_passwords_alone() -> None:
-    secrets = {"postgres", "mlflow-server", "isoflop-optuna"}
+    secrets = {
+        "local": {"postgres", "mlflow-server", "isoflop-optuna", "team-isoflop"},
+        "production": {"mlflow-admin", "isoflop-mlflow", "team-isoflop"},
+    }
     for name in SHIPPED:
         plain = list(yaml.safe_load_all((CHART / "rendered" / f"{name}.yaml").read_text()))
         assert plain[0]["kind"] == "Namespace"
         assert [each for each in chart(name) if each not in plain] == [
             each
             for each in chart(name)
-            if each["kind"] == "Secret" and each["metadata"]["name"] in secrets
+            if each["kind"] == "Secret" and each["metadata"]["name"] in secrets[name]
         ]
         assert [each for each in plain if each not in chart(name)] == []
 
@@ -76,26 +80,22 @@ def test_the_version_is_isoflops() -> None:
 def test_a_team_has_a_namespace_of_its_own() -> None:
     keys = [
         {(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in chart(name)}
-        for name in ("team", "production")
+        for name in ("team", "second", "production")
     ]
-    assert keys[0] & keys[1] == set()
+    assert keys[0] & keys[1] == keys[0] & keys[2] == keys[1] & keys[2] == set()
     objects = chart("team")
     queue = named(objects, "ClusterQueue", SPACES["team"])["spec"]
     assert queue["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "team-a"}
-    assert queue["resourceGroups"][0]["coveredResources"] == [
-        *("cpu", "memory", "nvidia.com/gpu", "nvidia.com/mig-1g.5gb")
-    ]
     assert named(objects, "LocalQueue", "vision")["spec"]["clusterQueue"] == "team-a"
     hard = named(objects, "ResourceQuota", "isoflop")["spec"]["hard"]
     assert hard["requests.nvidia.com/mig-1g.5gb"] == "8"
-    assert "requests.nvidia.com/gpu" not in hard
     rules = named(objects, "Role", "sweep-submitter")["rules"]
     assert ["team-a"] in [rule.get("resourceNames") for rule in rules]
     subjects = named(objects, "RoleBinding", "sweep-submitters")["subjects"]
     assert [each.get("namespace") for each in subjects] == [None, "builds", "team-a"]
     server = named(objects, "Deployment", "mlflow")["spec"]["template"]["spec"]
     hosts = next(v for v in server["containers"][0]["env"] if v["name"].endswith("HOSTS"))["value"]
-    assert "mlflow.team-a.svc.corp.example.com:5000" in hosts.split(",")
+    assert "mlflow.shared.svc.corp.example.com:5000" in hosts.split(",")
     assert "mlflow.example.com:8443" in hosts.split(",")
     assert leaves("team", HEAD, "10.8.1.1", 443)
     assert not leaves("team", HEAD, "10.9.1.1", 443)
@@ -111,6 +111,7 @@ KINDS = {
         *("Secret", "Service", "ServiceAccount"),
     ),
     "apps/v1": ("Deployment", "StatefulSet"),
+    "batch/v1": ("Job",),
     "networking.k8s.io/v1": ("NetworkPolicy",),
     "rbac.authorization.k8s.io/v1": ("Role",),
 }
@@ -158,14 +159,14 @@ def places(server: Server) -> set[str]:
 
 
 def test_a_password_that_the_cluster_has_stays(empty: Server) -> None:
-    secret = "/api/v1/namespaces/isoflop/secrets/postgres"
+    secret = "/api/v1/namespaces/isoflop-tracking/secrets/postgres"
     empty.put(secret, {"apiVersion": "v1", "kind": "Secret", "data": {"password": "b2xk"}})
     (reply,) = helm({"kubeconfig": str(empty.kubeconfig)})
     objects = tuple(yaml.safe_load_all(reply["text"]))
     assert empty.asked(f"GET {secret}") == 1
     assert named(objects, "Secret", "postgres")["data"] == {"password": "b2xk"}
-    uri = base64.b64decode(named(objects, "Secret", "isoflop-optuna")["data"]["uri"])
-    assert uri == b"postgresql://isoflop:old@postgres:5432/optuna"
+    uri = base64.b64decode(named(objects, "Secret", "mlflow-server")["data"]["backend"])
+    assert uri == b"postgresql://isoflop:old@postgres.isoflop-tracking.svc:5432/mlflow"
 
 
 def test_a_release_is_installed_upgraded_and_removed(empty: Server) -> None:
@@ -177,13 +178,15 @@ def test_a_release_is_installed_upgraded_and_removed(empty: Server) -> None:
     assert len(first) == len(chart("local"))
     applied = [request.partition("?")[0] for request in empty.requests if "PATCH" in request]
     assert len(applied) == 2 * len(first)
-    assert applied[0] == "PATCH /api/v1/namespaces/isoflop"
+    spaces = {f"PATCH /api/v1/namespaces/{name}" for name in ("isoflop", "isoflop-tracking")}
+    assert set(applied[:2]) == spaces
     names = {f"{plural(each['kind'])} {each['metadata']['name']}" for each in first}
     assert {" ".join(path.split("/")[-2:]) for path in applied} == names
     kept = {
-        "namespaces isoflop",
+        *("namespaces isoflop", "namespaces isoflop-tracking"),
         *("persistentvolumeclaims isoflop-runs", "persistentvolumeclaims mlflow-artifacts"),
         *("secrets postgres", "secrets mlflow-server", "secrets isoflop-optuna"),
+        "secrets team-isoflop",
     }
     assert places(empty) == kept
     again = {**request, "steps": ["install"]}
@@ -194,9 +197,10 @@ def test_a_release_is_installed_upgraded_and_removed(empty: Server) -> None:
 
 
 def test_a_namespace_that_exists_is_left_alone(empty: Server) -> None:
-    place = "/api/v1/namespaces/isoflop"
-    empty.put(place, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "isoflop"}})
-    before = dict(empty.store.objects[place])
+    places = [f"/api/v1/namespaces/{name}" for name in ("isoflop", "isoflop-tracking")]
+    for place in places:
+        empty.put(place, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place}})
+    before = [dict(empty.store.objects[place]) for place in places]
     request = {"kubeconfig": str(empty.kubeconfig), "steps": ["install"]}
     refused, installed = helm(
         request,
@@ -204,20 +208,39 @@ def test_a_namespace_that_exists_is_left_alone(empty: Server) -> None:
     )
     assert "cannot be imported" in refused["error"]
     objects = list(yaml.safe_load_all(installed["manifests"][0]))
-    assert len(objects) == len(chart("local")) - 1
-    assert empty.store.objects[place] == before
+    assert len(objects) == len(chart("local")) - 2
+    assert [empty.store.objects[place] for place in places] == before
+
+
+def test_what_an_earlier_chart_installed_is_not_left_behind(empty: Server) -> None:
+    """Else an upgrade would show an empty MLflow, and say nothing of the claims with all runs."""
+    old = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "mlflow"}}
+    old["metadata"]["labels"] = {"app.kubernetes.io/part-of": "isoflop"}
+    empty.put("/apis/apps/v1/namespaces/isoflop/deployments/mlflow", old)
+    request = {"kubeconfig": str(empty.kubeconfig)}
+    refused, kept = helm(request, {**request, "values": TOGETHER})
+    assert "tracking.namespace=isoflop keeps them there" in refused["error"]
+    objects = tuple(yaml.safe_load_all(kept["text"]))
+    password = named(objects, "Secret", "postgres")["data"]["password"]
+    uri = base64.b64decode(named(objects, "Secret", "isoflop-optuna")["data"]["uri"]).decode()
+    assert uri.startswith(f"postgresql://isoflop:{base64.b64decode(password).decode()}@postgres")
+    assert uri.endswith("/optuna"), "the trials of running studies"
+    named(objects, "PersistentVolumeClaim", "mlflow-artifacts", "isoflop")
+    named(objects, "StatefulSet", "postgres", "isoflop")
+    assert "Job" not in {each["kind"] for each in objects}
 
 
 def test_a_password_that_a_uri_cannot_take_is_refused(empty: Server) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret"}
     secret["data"] = {"password": base64.b64encode(b"p@ss/word").decode()}
-    empty.put("/api/v1/namespaces/isoflop/secrets/postgres", secret)
+    empty.put("/api/v1/namespaces/isoflop-tracking/secrets/postgres", secret)
     (reply,) = helm({"kubeconfig": str(empty.kubeconfig)})
     assert "must be of letters and digits alone" in reply["error"]
 
 
 def test_an_archive_of_the_chart_renders_the_same(tmp_path: Path) -> None:
-    archived, folder = helm({"set": "production", "package": str(tmp_path)}, {"set": "production"})
+    request = {"set": "production", "values": RENDERED["production"]}
+    archived, folder = helm({**request, "package": str(tmp_path)}, request)
     assert archived["text"] == folder["text"]
     assert not [name for name in archived["files"] if "rendered" in name]
     assert "production.yaml" in archived["files"]
@@ -243,7 +266,8 @@ def test_an_overlay_of_yours_stands_on_what_is_rendered(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     built = tuple(yaml.safe_load_all(done.stdout))
-    assert len(built) == len(chart("production"))
+    plain = yaml.safe_load_all((CHART / "rendered/production.yaml").read_text())
+    assert len(built) == len(list(plain))
     claim = named(built, "PersistentVolumeClaim", "isoflop-runs")["spec"]
     assert claim["resources"]["requests"]["storage"] == "2Ti"
     server = named(built, "Deployment", "mlflow")["spec"]["template"]["spec"]
@@ -252,20 +276,27 @@ def test_an_overlay_of_yours_stands_on_what_is_rendered(tmp_path: Path) -> None:
 
 def test_the_page_creates_the_secrets_that_helm_would(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "cluster.md").read_text().replace("\\\n", "")
-    lines = re.findall(r"(?m)^(kubectl -n isoflop create secret .*)$", page)
+    lines = re.findall(r"(?m)^(kubectl -n isoflop\S* create secret .*)$", page)
     script = "".join(f"echo ---\n{line} --dry-run=client -o yaml\n" for line in lines)
     environment = {
         "PATH": f"{Path(tool('kubectl')).parent}:/usr/bin:/bin",
         "HOME": str(tmp_path),
+        "host": re.findall(r"(?m)^host=(.*)$", page)[0],
         "password": "P",
+        "team": "T",
     }
     command = ["bash", "-euc", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    created = {each["metadata"]["name"]: each["data"] for each in yaml.safe_load_all(done.stdout)}
-    random = base64.b64decode(named(chart("local"), "Secret", "postgres")["data"]["password"])
-    for name, data in created.items():
-        made = named(chart("local"), "Secret", name)["data"]
-        expected = {key: base64.b64decode(text).replace(random, b"P") for key, text in made.items()}
-        assert {key: base64.b64decode(text) for key, text in data.items()} == expected
-    assert set(created) == {"postgres", "mlflow-server", "isoflop-optuna"}
+    created = {each["metadata"]["name"]: each for each in yaml.safe_load_all(done.stdout)}
+    random = {
+        base64.b64decode(named(chart("local"), "Secret", name)["data"]["password"]): letter
+        for name, letter in {"postgres": b"P", "team-isoflop": b"T"}.items()
+    }
+    for name, secret in created.items():
+        made = named(chart("local"), "Secret", name, secret["metadata"]["namespace"])["data"]
+        expected = {key: base64.b64decode(text) for key, text in made.items()}
+        for password, letter in random.items():
+            expected = {key: text.replace(password, letter) for key, text in expected.items()}
+        assert {key: base64.b64decode(text) for key, text in secret["data"].items()} == expected
+    assert set(created) == {"postgres", "mlflow-server", "isoflop-optuna", "team-isoflop"}

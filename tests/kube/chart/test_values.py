@@ -13,7 +13,7 @@ from rendering import CHART, merged
 
 VALUES: Json = yaml.safe_load((CHART / "values.yaml").read_text())
 FREE = {"hard", "requests", "limits", "accountAnnotations", "nodeSelector", "quotas", "resources"}
-FREE |= {"labels"}
+FREE |= {"labels", "borrowing"}
 """Maps whose entries are for who installs to name."""
 
 
@@ -97,6 +97,12 @@ def test_a_value_that_cannot_be_is_refused(values: Json, field: str) -> None:
     assert field in reply["error"]
 
 
+def queue(quotas: Json, gpus: str | None = None) -> Json:
+    """A queue with one kind of nodes, and so many GPUs on any."""
+    flavor = {"name": "kind", "nodeLabels": {"a": "b"}, "quotas": quotas}
+    return {"queue": {"create": True, "quotas": {"nvidia.com/gpu": gpus}, "flavors": [flavor]}}
+
+
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
@@ -104,10 +110,35 @@ def test_a_value_that_cannot_be_is_refused(values: Json, field: str) -> None:
         ({"values": {"mlflow": {"replicas": 2}}}, "mlflow.artifacts.create must be false"),
         (
             {"values": {"mlflow": {"artifacts": {"create": False}}}},
-            "postgres.secrets must be false",
+            "tracking.secrets must be false",
         ),
         ({"values": {"mlflow": {"secret": "postgres"}}}, "mlflow.secret must not be postgres"),
         ({"values": {"mlflow": {"secret": "isoflop-mlflow"}}}, "mlflow.secret must not be"),
+        ({"values": {"mlflow": {"secret": "team-isoflop"}}}, "mlflow.secret must not be"),
+        ({"namespace": "isoflop-tracking"}, "namespace.create must be false"),
+        ({"values": {"tracking": {"create": False}}}, "tracking.namespace must be named"),
+        (
+            {"values": {"tracking": {"create": False, "namespace": "isoflop"}}},
+            "tracking.namespace must be another one",
+        ),
+        (
+            {"values": {"queue": {"create": True, "borrowing": {"cpu": "1"}}}},
+            "queue.cohort must be named",
+        ),
+        (
+            {"values": {"queue": {"create": True, "cohort": "c", "borrowing": {"x": "1"}}}},
+            "borrowing of x must be of a resource in the same quotas",
+        ),
+        ({"values": queue({"nvidia.com/gpu": "4"}, "4")}, "must not be in queue.quotas"),
+        ({"values": queue({"nvidia.com/gpu": "17"})}, "requests.nvidia.com/gpu of 17 or more"),
+        (
+            {"values": queue({"nvidia.com/mig-1g.10gb": "1"})},
+            "quota.hard must have requests.nvidia.com/mig-1g.10gb of 1 or more",
+        ),
+        (
+            {"values": merged(queue({"nvidia.com/gpu": "4"}), {"namespace": {"name": "kind"}})},
+            "queue.flavors must have different names",
+        ),
     ],
 )
 def test_values_that_exclude_each_other_are_refused(request_: Json, sentence: str) -> None:
@@ -150,6 +181,7 @@ def alternatives() -> dict[tuple[str, ...], Any]:
     }
     amounts = {"requests": {"cpu": "3"}}
     return team | {
+        ("mlflow", "auth", "create"): False,
         ("image", "repository"): "mine",
         ("runs", "create"): False,
         ("runs", "size"): "1Ti",
@@ -169,10 +201,14 @@ def alternatives() -> dict[tuple[str, ...], Any]:
         ("mlflow", "artifacts", "create"): False,
         ("mlflow", "artifacts", "size"): "1Ti",
         ("postgres", "create"): False,
-        ("postgres", "secrets"): True,
+        ("tracking", "create"): False,
+        ("tracking", "secrets"): True,
         ("postgres", "image"): "postgres:18",
         ("postgres", "resources"): amounts,
         ("queue", "create"): False,
+        ("queue", "createFlavors"): False,
+        ("queue", "quotas"): {"cpu": "7"},
+        ("queue", "borrowing"): {"cpu": "7"},
         ("monitoring", "create"): False,
     }
 
@@ -183,9 +219,14 @@ def test_every_value_changes_what_is_installed() -> None:
     assert set(others) == set(paths(VALUES))
     outside = {"database": ["10.0.0.0/8"], "bucket": ["0.0.0.0/0"]}
     base = {name: {"create": True} for name in ("queue", "monitoring")}
-    base |= {"postgres": {"secrets": False}, "network": outside}
+    base |= {"tracking": {"namespace": "beside", "secrets": False}, "network": outside}
+    base["mlflow"] = {"auth": {"create": True}}
+    base["queue"] |= {"cohort": "c", "quotas": {"nvidia.com/gpu": None}}
+    base["quota"] = {"hard": {"requests.nvidia.com/mig-1g.5gb": "8"}}
     several = merged(base, {"mlflow": {"artifacts": {"create": False}}})
-    bases = [several if path[-1] == "replicas" else base for path in others]
+    open_to_all = merged(base, {"mlflow": {"auth": {"create": False}}})
+    special = {"replicas": several, "uriSecret": open_to_all}
+    bases = [special.get(path[-1], base) for path in others]
     changed = [
         merged(each, nested(path, others[path])) for each, path in zip(bases, others, strict=True)
     ]
@@ -212,22 +253,25 @@ def test_a_name_that_yaml_reads_as_another_type_stays_a_name() -> None:
             "runs": {"storageClass": name},
             "network": {"operator": name, "ingress": name},
             "mlflow": {"secret": name, "bucketSecret": name, "accountAnnotations": {"a": name}},
-            "postgres": {"secrets": False, "storageClass": name},
+            "tracking": {"namespace": f"{name}-beside", "secrets": False},
+            "postgres": {"storageClass": name},
             "pods": {"priorityClassName": name, "nodeSelector": {"pool": name}},
-            "queue": {"create": True, "name": name, "quotas": quotas},
+            "queue": {"create": True, "name": name, "quotas": quotas, "cohort": name},
+            "quota": {"create": False},
         }
 
     names = ["on", "2024", "null", "1e3", "0x1f"]
-    word, *replies = helm(*({"values": values(name)} for name in ["some-word", *names]))
-    expected = json.dumps(list(yaml.safe_load_all(word["text"])))
-    for name, reply in zip(names, replies, strict=True):
-        objects = list(yaml.safe_load_all(reply["text"]))
+    replies = helm(*({"values": values(name)} for name in ["some-word", *names]))
+    word, *texts = [re.sub(r"-[0-9a-f]{8}\b", "-digest", reply["text"]) for reply in replies]
+    expected = json.dumps(list(yaml.safe_load_all(word)))
+    for name, text in zip(names, texts, strict=True):
+        objects = list(yaml.safe_load_all(text))
         assert objects == json.loads(expected.replace("some-word", name))
 
 
 def test_every_image_of_the_chart_is_pulled_with_the_registrys_secrets() -> None:
     given = [pod["spec"].get("imagePullSecrets") for _, pod in pods(chart("team"))]
-    assert given == [[{"name": "pull"}]] * 2
+    assert given == [[{"name": "pull"}]] * 3
 
 
 def test_one_pod_with_a_claim_gives_way_before_its_successor_comes() -> None:

@@ -1,7 +1,7 @@
 """The NetworkPolicies of every value set, as a cluster would apply them."""
 
 import pytest
-from manifests import SETS, SHIPPED, allowed, fits, leaves, open_at, rules
+from manifests import SETS, SHIPPED, SPACES, TRACKING, allowed, fits, leaves, open_at, rules
 
 HEAD = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}
 WORKER = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "worker"}
@@ -9,6 +9,9 @@ MLFLOW = {"app.kubernetes.io/name": "mlflow"}
 POSTGRES = {"app.kubernetes.io/name": "postgres"}
 OPERATOR = {"app.kubernetes.io/name": "kuberay-operator"}
 SUBMITTER = {"app.kubernetes.io/component": "submitter"}
+ACCOUNT = {"app.kubernetes.io/name": "team-account"}
+OWN_OPERATOR = ("team", "second")
+"""Value sets that name the operator's namespace."""
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -18,14 +21,15 @@ def test_what_must_talk_may_and_nothing_else(name: str) -> None:
     assert allowed(name, HEAD, WORKER, 40000)
     assert allowed(name, WORKER, HEAD, 6379)
     assert allowed(name, HEAD, MLFLOW, 5000)
-    if name in ("local", "team"):
-        assert allowed(name, MLFLOW, POSTGRES, 5432)
-        assert allowed(name, HEAD, POSTGRES, 5432)
-    anywhere = name != "team"
+    has_database = name not in ("production", "bare")
+    for source in (MLFLOW, HEAD, ACCOUNT):
+        assert allowed(name, source, POSTGRES, 5432) == has_database or source == ACCOUNT
+    assert allowed(name, ACCOUNT, MLFLOW, 5000) == (name in ("production", "team", "second"))
+    anywhere = name not in OWN_OPERATOR
     assert allowed(name, OPERATOR, HEAD, 8265, "elsewhere") == anywhere
     labels = {"app.kubernetes.io/component": "kuberay-operator"}
     assert allowed(name, labels, HEAD, 8265, "ray") == anywhere
-    people = {"production": "ingress-nginx", "team": "gateway"}.get(name)
+    people = {"production": "ingress-nginx", "team": "gateway", "second": "gateway"}.get(name)
     assert allowed(name, {}, MLFLOW, 5000, people or "gateway") == bool(people)
     assert not allowed(name, {}, HEAD, 8265, "elsewhere")
     assert not allowed(name, OPERATOR, HEAD, 6379, "kuberay-system")
@@ -36,6 +40,24 @@ def test_what_must_talk_may_and_nothing_else(name: str) -> None:
     assert not allowed(name, {}, SUBMITTER, 80, "elsewhere")
     assert not allowed(name, SUBMITTER, MLFLOW, 5000)
     assert not allowed(name, {}, MLFLOW, 5000, "elsewhere")
+    for source in (HEAD, MLFLOW, ACCOUNT, {}):
+        for port, target in {5000: MLFLOW, 5432: POSTGRES, 8265: HEAD}.items():
+            assert not allowed(name, source, target, port, "elsewhere")
+    for target in (HEAD, WORKER):
+        assert not allowed(name, ACCOUNT, target, 8265)
+        assert not allowed(name, MLFLOW, target, 6379)
+    if SPACES[name] != TRACKING[name]:
+        assert not allowed(name, HEAD, MLFLOW, 5000, TRACKING[name]), "no sweep is there"
+
+
+def test_teams_do_not_reach_each_other() -> None:
+    """`second` has the objects of both."""
+    for target, port in ((HEAD, 8265), (HEAD, 6379), (WORKER, 40000)):
+        for source in (HEAD, WORKER, SUBMITTER, {}):
+            assert not allowed("second", source, target, port, "team-a")
+            assert not allowed("team", source, target, port, "team-b")
+    assert allowed("second", HEAD, MLFLOW, 5000, "team-a")
+    assert not allowed("team", HEAD, MLFLOW, 5000, "team-b"), "only with the release of team-b"
 
 
 @pytest.mark.parametrize("protocol", ["UDP", "TCP"])

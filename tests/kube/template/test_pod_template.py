@@ -21,7 +21,7 @@ from orchestrator.kube.template.quantities import amount
 Json = dict[str, Any]
 GOLDEN = ROOT / "tests" / "data" / "pods"
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+EXAMPLES = re.findall(r"```yaml\n(?!# values)(.*?)```", PAGE, re.DOTALL)
 """The parts of cluster files on the page."""
 
 

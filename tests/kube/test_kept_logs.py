@@ -1,11 +1,13 @@
 """A pod's logs outlive it: the container that keeps them, as a process here."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -189,11 +191,47 @@ def test_the_oldest_attempts_of_a_sweep_go_first(
         folder = tmp_path / name
         folder.mkdir(parents=True)
         (folder / "raylet.out").write_text("x" * 100)
-        old(folder, 500 - number)
-    bound_sweep(tmp_path, own=tmp_path / "c" / "head")
-    assert names(tmp_path) == {"b", "c"}
-    assert names(tmp_path / "b") == {"head", "worker"}
-    bound_sweep(tmp_path / "absent", own=tmp_path)
+        old(folder, keep.ENDED + 500 - number)
+    old(tmp_path / "a" / "worker", 30)  # runs
+    bound_sweep(tmp_path)
+    assert names(tmp_path) == {"a", "b", "c"}
+    assert names(tmp_path / "a") == {"worker"}
+    assert names(tmp_path / "b") == {"worker"}, "two that ended fit"
+    bound_sweep(tmp_path / "absent")
+
+
+def test_logs_whose_folder_was_deleted_are_kept_again(logs: Path, pod: Path) -> None:
+    (logs / "worker-1.err").write_text("Traceback\n")
+    keeper = Keep(logs, pod, head=False)
+    keeper.turn()
+    shutil.rmtree(pod)
+    keeper.turn()
+    assert text(pod / "worker-1.err") == "Traceback\n"
+
+
+def test_a_file_that_cannot_be_kept_costs_itself_alone(
+    logs: Path, pod: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.err", "b.err", "c.err"):
+        (logs / name).write_text(name)
+    (pod / "b.err" / "in the way").mkdir(parents=True)
+    keeper = Keep(logs, pod, head=False)
+    keeper.turn()
+    keeper.turn()
+    assert (text(pod / "a.err"), text(pod / "c.err")) == ("a.err", "c.err")
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_line_without_an_end_is_cut_and_takes_no_memory(tmp_path: Path) -> None:
+    log = tmp_path / "job-driver-first.log"
+    with log.open("wb") as file:
+        file.truncate(keep.DRIVER_FILE + 100)
+    tracemalloc.start()
+    copy_end(log, tmp_path / "copy")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "copy").stat().st_size == keep.DRIVER_FILE
+    assert peak < keep.MIB
 
 
 def test_a_full_claim_costs_logs_alone(

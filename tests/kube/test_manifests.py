@@ -11,25 +11,10 @@ import kubernetes_validate
 import pytest
 import yaml
 from deployed import environment, mlflow, spec_of, status
-from manifests import (
-    K8S,
-    ROOT,
-    SETS,
-    SHIPPED,
-    SPACES,
-    TRACKING,
-    Json,
-    chart,
-    cluster,
-    crd,
-    flaws,
-    named,
-    notes,
-    pods,
-    tool,
-)
+from manifests import K8S, ROOT, Json, chart, cluster, crd, flaws, named, notes, pods, tool
 from packaging.requirements import Requirement
 from postgres import Postgres
+from value_sets import SETS, SHIPPED, SPACES, TRACKING
 
 KUBERNETES = ("1.34", "1.37")
 EXAMPLES = {
@@ -138,7 +123,7 @@ def test_every_container_is_locked_down() -> None:
         for flaw in flaws(pod["spec"]):
             pytest.fail(f"{name}: {flaw}")
         count += 1
-    assert count == 16, "MLflow in 5 sets, PostgreSQL in 3, 4 Jobs, two clusters' heads and workers"
+    assert count == 22, "MLflow in 8 sets, PostgreSQL in 3, 7 Jobs, two clusters' heads and workers"
 
 
 def test_what_kuberay_injects_by_itself_would_be_found() -> None:
@@ -152,7 +137,7 @@ def test_what_kuberay_injects_by_itself_would_be_found() -> None:
 
 def test_the_namespace_enforces_it() -> None:
     spaces = [each for name in SETS for each in chart(name) if each["kind"] == "Namespace"]
-    assert len(spaces) == 6
+    assert len(spaces) == 12
     for space in spaces:
         labels = space["metadata"]["labels"]
         assert labels["pod-security.kubernetes.io/enforce"] == "restricted"

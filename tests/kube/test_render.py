@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 import yaml
 from conftest import CLUSTER, STUDY
-from manifests import SETS, WAITS_WITH, chart, crd, flaws, pods, ray_pods
+from manifests import WAITS_WITH, chart, crd, flaws, pods, ray_pods
+from value_sets import SETS
 
 from methods.errors import KubernetesError, MethodError, StudyError
 from orchestrator.kube.cluster import Cluster, load
@@ -247,7 +248,7 @@ def test_who_requests_no_gpu_sees_none_whatever_the_image_says(tmp_path: Path) -
         for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
         if container["name"] not in ("autoscaler", "postgres", "wait-gcs-ready")
     ]
-    assert len(containers) == 15
+    assert len(containers) == 30
     for name, container in containers:
         requested = [key for key in container["resources"]["limits"] if "nvidia" in key]
         assert (gpus in container["env"]) != bool(requested), name

@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable
 
 import pytest
-from manifests import SETS, Json, chart, named
+from manifests import Json, chart, named
 from server import JOBS, MAPS, Server, running
+from value_sets import SETS
 
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 LABELS = {"app.kubernetes.io/managed-by": "isoflop"}

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from manifests import SHIPPED, chart
+from manifests import chart
 from server import JOBS, MAPS, Server, running
+from value_sets import SHIPPED
 
 from orchestrator.kube.cluster import load
 from orchestrator.kube.names import SUBMISSION

@@ -55,10 +55,14 @@ def exported(port: int) -> Levels:
 
 
 def expressions() -> list[str]:
-    """What the dashboard asks, with its variables as Grafana fills them in for `All`."""
+    """What the dashboard asks, with its variables as Grafana fills them in for `All`, and of CPUs
+    instead of GPUs."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
     texts = [target["expr"] for panel in panels for target in panel["targets"]]
-    return [text.replace("$namespace", ".+").replace("$study", ".+") for text in texts]
+    changes = {"$namespace": ".+", "$study": ".+", '"GPU"': '"CPU"'}
+    for old, new in changes.items():
+        texts = [text.replace(old, new) for text in texts]
+    return texts
 
 
 def counted(log: Path) -> Levels:
@@ -125,10 +129,10 @@ def test_ray_exports_what_the_record_holds(tmp_path: Path, monkeypatch: pytest.M
     queries = re.findall(r"ray_(\w+)", DASHBOARD.read_text())
     assert set(queries) == {key[0] for key in seen}, "the dashboard asks for what is exported"
     for expression, series in shown.items():
-        if "GPU" not in expression and "refused" not in expression:
-            assert series, expression
-    if shown:
-        (epochs,) = (e for e in shown if e.startswith("sum by (method)"))
-        values = {each["metric"]["method"]: float(each["value"][1]) for each in shown[epochs]}
-        counts = counted(log)
-        assert values == {m: counts["isoflop_epochs", "metered", m] for m in ("dense", "skipnet")}
+        assert series, expression
+    if not PROGRAM:
+        pytest.skip("the queries were not evaluated: no Prometheus is installed")
+    (epochs,) = (e for e in shown if e.startswith("sum by (method)"))
+    values = {each["metric"]["method"]: float(each["value"][1]) for each in shown[epochs]}
+    counts = counted(log)
+    assert values == {m: counts["isoflop_epochs", "metered", m] for m in ("dense", "skipnet")}

@@ -23,11 +23,16 @@ DRIVER = "job-driver-"
 FILE, DRIVER_FILE = 1 * MIB, 16 * MIB
 """Bytes of a file's end that are kept, and of a driver's."""
 POD, SWEEP = 64 * MIB, 512 * MIB
-"""Bytes of a pod's copies and of a sweep's, at most; the oldest go first."""
+"""Bytes of a pod's copies, and of those of all pods of a sweep that ended, at most; the oldest go
+first."""
+LINE = 4096
+"""Bytes of a line that is left out where a copy would begin within it."""
 RESERVE = 256 * MIB
 """Bytes that stay free on the claim for the sweep itself."""
 SWEPT = 300.0
 """Seconds between two looks at the size of the sweep's folder."""
+ENDED = 900.0
+"""Seconds after which a folder that its pod has not touched is that of a pod that ended."""
 LAST = 3.0
 """Seconds that the driver has for its last lines: it is told to stop when this program is."""
 
@@ -66,7 +71,7 @@ class Keep:
         try:
             if self._sweep and time.monotonic() >= self._swept + SWEPT:
                 self._swept = time.monotonic()
-                bound_sweep(self._sweep, self._folder)
+                bound_sweep(self._sweep)
             self._copy()
         except OSError as error:
             if not self._failed:
@@ -77,19 +82,24 @@ class Keep:
             self._failed = False
 
     def _copy(self) -> None:
-        changed = [
-            (entry, version)
-            for entry, version in _logs(self._logs)
-            if self._copied.get(entry.name) != version
-        ]
+        if not self._folder.is_dir():  # someone deleted it, or this is the first time
+            self._copied.clear()
         self._folder.mkdir(parents=True, exist_ok=True)
         os.utime(self._folder)  # the folders of pods that are gone are older
-        for path, version in changed:
-            if shutil.disk_usage(self._folder).free < RESERVE:
-                raise OSError(0, f"less than {RESERVE // MIB} MiB is free")
-            copy_end(path, self._folder / path.name)
-            self._copied[path.name] = version
+        failures: list[OSError] = []
+        for path, version in _logs(self._logs):
+            if self._copied.get(path.name) == version:
+                continue
+            try:
+                if shutil.disk_usage(self._folder).free < RESERVE:
+                    raise OSError(0, f"less than {RESERVE // MIB} MiB is free")
+                copy_end(path, self._folder / path.name)
+                self._copied[path.name] = version
+            except OSError as error:  # the others may do
+                failures.append(error)
         _delete_oldest(self._folder.iterdir(), POD)
+        if failures:
+            raise failures[0]
 
 
 def copy_end(source: Path, target: Path) -> None:
@@ -100,8 +110,9 @@ def copy_end(source: Path, target: Path) -> None:
         with source.open("rb") as log, aside.open("wb") as copy:
             status = os.fstat(log.fileno())
             if status.st_size > limit:
-                log.seek(status.st_size - limit)
-                log.readline(limit)
+                start = log.seek(status.st_size - limit)
+                if not log.readline(LINE).endswith(b"\n"):  # longer: better a part of it than none
+                    log.seek(start)
             left = status.st_size - log.tell()
             while left > 0 and (part := log.read(min(left, 1 << 16))):
                 copy.write(part)
@@ -115,10 +126,11 @@ def copy_end(source: Path, target: Path) -> None:
             raise
 
 
-def bound_sweep(sweep: Path, own: Path) -> None:
-    """Delete the folders of the pods that ended first, until the others fit."""
-    pods = [pod for pod in sweep.glob("*/*") if pod.is_dir() and pod != own]
-    _delete_oldest(pods, SWEEP)
+def bound_sweep(sweep: Path) -> None:
+    """Delete the folders of the pods that ended first, until those that are left fit."""
+    now = time.time()
+    pods = [pod for pod in sweep.glob("*/*") if pod.is_dir()]
+    _delete_oldest([pod for pod in pods if now - pod.stat().st_mtime > ENDED], SWEEP)
     for attempt in sweep.glob("*"):
         with suppress(OSError):  # it is not empty
             attempt.rmdir()
@@ -167,7 +179,8 @@ def main() -> None:
     keep = Keep(Path(logs), Path(folder), head=place == ["head"])
     due = 0.0
     while not ends or time.monotonic() < ends[0]:
-        repeat.turn()
+        with suppress(OSError):  # a file that cannot be read now is read in the next turn
+            repeat.turn()
         if time.monotonic() >= due:
             keep.turn()
             due = time.monotonic() + float(seconds)

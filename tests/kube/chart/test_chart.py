@@ -8,21 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from manifests import (
-    K8S,
-    ROOT,
-    SETS,
-    SHIPPED,
-    SPACES,
-    TOGETHER,
-    chart,
-    helm,
-    leaves,
-    named,
-    tool,
-)
+from manifests import K8S, ROOT, chart, helm, leaves, named, tool
 from rendering import CHART, RENDERED, golden_of
 from server import Server
+from value_sets import SETS, SHIPPED, SPACES, TOGETHER
 
 MLFLOW = {"app.kubernetes.io/name": "mlflow"}
 HEAD = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from manifests import K8S, TEAM, Json, chart, helm, named, notes, pods
+from manifests import K8S, Json, chart, helm, named, notes, pods
 from rendering import CHART, merged
+from value_sets import TEAM
 
 VALUES: Json = yaml.safe_load((CHART / "values.yaml").read_text())
 FREE = {"hard", "requests", "limits", "accountAnnotations", "nodeSelector", "quotas", "resources"}

@@ -1,7 +1,8 @@
 """The NetworkPolicies of every value set, as a cluster would apply them."""
 
 import pytest
-from manifests import SETS, SHIPPED, SPACES, TRACKING, allowed, fits, leaves, open_at, rules
+from manifests import allowed, fits, leaves, open_at, rules
+from value_sets import PRODUCTION, SETS, SHIPPED, SPACES, TRACKING
 
 HEAD = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}
 WORKER = {"ray.io/is-ray-node": "yes", "ray.io/node-type": "worker"}
@@ -12,6 +13,13 @@ SUBMITTER = {"app.kubernetes.io/component": "submitter"}
 ACCOUNT = {"app.kubernetes.io/name": "team-account"}
 OWN_OPERATOR = ("team", "second")
 """Value sets that name the operator's namespace."""
+PEOPLE = {
+    "production": "ingress-nginx",
+    "team": "gateway",
+    "second": "gateway",
+    "openshift": "openshift-ingress",
+}
+"""Value set -> the namespace through which people reach MLflow."""
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -21,15 +29,15 @@ def test_what_must_talk_may_and_nothing_else(name: str) -> None:
     assert allowed(name, HEAD, WORKER, 40000)
     assert allowed(name, WORKER, HEAD, 6379)
     assert allowed(name, HEAD, MLFLOW, 5000)
-    has_database = name not in ("production", "bare")
+    has_database = name not in (*PRODUCTION, "bare")
     for source in (MLFLOW, HEAD, ACCOUNT):
         assert allowed(name, source, POSTGRES, 5432) == has_database or source == ACCOUNT
-    assert allowed(name, ACCOUNT, MLFLOW, 5000) == (name in ("production", "team", "second"))
+    assert allowed(name, ACCOUNT, MLFLOW, 5000) == (name in (*PRODUCTION, "team", "second"))
     anywhere = name not in OWN_OPERATOR
     assert allowed(name, OPERATOR, HEAD, 8265, "elsewhere") == anywhere
     labels = {"app.kubernetes.io/component": "kuberay-operator"}
     assert allowed(name, labels, HEAD, 8265, "ray") == anywhere
-    people = {"production": "ingress-nginx", "team": "gateway", "second": "gateway"}.get(name)
+    people = PEOPLE.get(name)
     assert allowed(name, {}, MLFLOW, 5000, people or "gateway") == bool(people)
     assert not allowed(name, {}, HEAD, 8265, "elsewhere")
     assert not allowed(name, OPERATOR, HEAD, 6379, "kuberay-system")
@@ -100,6 +108,6 @@ def test_mlflow_alone_reaches_the_metadata_servers_of_workload_identity() -> Non
     ]
     for address, port in places:
         for name in SETS:
-            assert leaves(name, MLFLOW, address, port) == (name == "production")
+            assert leaves(name, MLFLOW, address, port) == (name in ("production", "eks"))
             assert not any(leaves(name, labels, address, port) for labels in (HEAD, WORKER))
             assert not leaves(name, HEAD, address, 443)

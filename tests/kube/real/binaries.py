@@ -53,7 +53,10 @@ def binaries() -> Binaries:
         Missing: there are none, and they cannot be built.
     """
     if folder := os.environ.get(ENVTEST):
-        return Binaries(*(Path(folder) / name for name in ("etcd", *SERVERS)))
+        found = [Path(folder) / name for name in ("etcd", *SERVERS)]
+        if absent := [path.name for path in found if not path.exists()]:
+            raise Missing(f"{folder}, which {ENVTEST} names, has no {' and no '.join(absent)}")
+        return Binaries(*found)
     etcd = shutil.which("etcd")
     if etcd is None or not all((BUILT / name).exists() for name in SERVERS):
         _build()

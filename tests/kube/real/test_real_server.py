@@ -13,10 +13,11 @@ from typing import Protocol
 import pytest
 import yaml
 from apiserver import ADMIN, OUTSIDER, SUBMITTER, USERS, RealServer
-from binaries import Binaries, Missing, binaries
-from manifests import K8S, SETS, Json, chart, helm, ray_pods, tool
+from binaries import Binaries, binaries
+from manifests import K8S, Json, chart, helm, ray_pods, tool
 from played import CORE, JOBS, MAPS, Operator
 from server import Server, running
+from value_sets import SETS
 
 Call = Callable[..., int]
 VALUES: Json = {
@@ -72,10 +73,7 @@ def applied(server: RealServer, objects: list[Json]) -> list[str]:
 def programs() -> Binaries:
     if "ISOFLOP_KUBE_CHECK" not in os.environ:
         pytest.skip("`make kube-check` runs a real API server")
-    try:
-        return binaries()
-    except Missing as missing:
-        pytest.skip(str(missing))
+    return binaries()
 
 
 @pytest.fixture
@@ -130,6 +128,7 @@ def test_every_example_is_taken_and_so_are_the_pods_that_kuberay_makes_of_it(
         body["metadata"]["namespace"] = space
         status, answer = real.ask("POST", f"{CORE}/pods?dryRun=All", body)
         assert status == 201, answer
+        assert pruned(body["spec"], answer["spec"]) == []
 
 
 def counted(server: RealServer) -> None:

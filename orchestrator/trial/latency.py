@@ -36,10 +36,13 @@ def measured(
     try:
         settings.take_methods()
         data = (load or settings.read)()
-        folder = settings.folder / "trials"
+        trials = settings.depot.below("trials")
         modules = [
             deployed(
-                folder / one.trial, recorded_parts(one.method, one.params)[0], data.task, one.point
+                trials.below(one.trial),
+                recorded_parts(one.method, one.params)[0],
+                data.task,
+                one.point,
             ).to(device)
             for one in (pair.network, pair.reference)
         ]

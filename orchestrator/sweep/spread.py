@@ -58,10 +58,12 @@ class Crew:
     """CPU cores of each."""
     gpu: float
     """GPUs of each, 0 or 1."""
+    scratch: str
+    """The folder of this start of Ray, which every node sees: Train leaves its marks there."""
 
     @classmethod
-    def of(cls, resources: Resources) -> "Crew":
-        return cls(resources.spread, resources.cpu, resources.worker_gpu)
+    def of(cls, resources: Resources, scratch: str) -> "Crew":
+        return cls(resources.spread, resources.cpu, resources.worker_gpu, scratch)
 
 
 class Spread(Trial):
@@ -83,8 +85,7 @@ class Spread(Trial):
                 resources_per_worker={"CPU": crew.cpu, **({"GPU": 1} if crew.gpu else {})},
             ),
             run_config=ray.train.RunConfig(
-                name=f"train-{self.trial_id}",
-                storage_path=self.logdir,  # of this node alone: Train leaves nothing but marks
+                name=f"train-{self.trial_id}", storage_path=crew.scratch
             ),
         )
         self._train = threading.Thread(target=self._run, args=(trainer,), daemon=True, name="train")

@@ -206,6 +206,14 @@ def test_a_study_of_a_folder_stays_there(tmp_path: Path, server: S3) -> None:
     ready(study, Place(out=tmp_path))
 
 
+def test_a_trial_on_several_workers_is_refused(tmp_path: Path, server: S3) -> None:
+    resources = load(_file(tmp_path)).resources.model_copy(update={"workers": 2, "cpu": 0.5})
+    study = load(_file(tmp_path)).model_copy(update={"resources": resources})
+    with pytest.raises(StorageError, match="with --bucket each trial must have one worker"):
+        ready(study, Place(out=tmp_path, bucket=URI))
+    assert server.names() == []
+
+
 def test_the_command_refuses_a_bucket_in_a_line_and_writes_nothing(
     tmp_path: Path, server: S3
 ) -> None:

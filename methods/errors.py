@@ -7,7 +7,8 @@ IsoflopError
 ├── SearcherError   a searcher of yours that is not there, raises, hangs or leaves its space
 ├── StorageError    a folder, a ledger or an MLflow store that cannot be used
 │   ├── DiskFull    the disk is full; the same command resumes once there is space
-│   └── DatabaseAway a database does not answer; the same command resumes once it does
+│   ├── DatabaseAway a database does not answer; the same command resumes once it does
+│   └── BucketAway  a bucket does not answer; the same command resumes once it does
 ├── ExportError     a run or a format that cannot be exported, or an export that was altered
 ├── EvidenceError   a board that does not follow from the stored evidence
 ├── ClusterError    resources that no available machine has
@@ -82,6 +83,12 @@ class DiskFull(StorageError):
 
 class DatabaseAway(StorageError):
     """A database that does not answer; nothing is lost."""
+
+    exit_code = 1
+
+
+class BucketAway(StorageError):
+    """A bucket that does not answer; nothing is lost."""
 
     exit_code = 1
 

@@ -35,6 +35,17 @@ Database = Annotated[
     ),
 ]
 
+Bucket = Annotated[
+    str | None,
+    typer.Option(
+        "--bucket",
+        help="Keep the trials' checkpoints and evidence in this bucket (s3://BUCKET/PREFIX or "
+        "gs://BUCKET/PREFIX), so that workers need not see --out. Keys come from environment "
+        "variables.",
+        show_default="the study's folder in --out",
+    ),
+]
+
 
 def run(  # noqa: PLR0917
     study: StudyFile,
@@ -55,6 +66,7 @@ def run(  # noqa: PLR0917
         ),
     ] = None,
     optuna: Database = None,
+    bucket: Bucket = None,
     patience: Annotated[
         float,
         typer.Option(help="Wait this many seconds for another driver of the study to end.", min=0),
@@ -89,6 +101,7 @@ def run(  # noqa: PLR0917
                 address=address,
                 slots=slots,
                 optuna=optuna,
+                bucket=bucket,
                 patience=patience,
                 listener=progress,
             )
@@ -113,6 +126,7 @@ def plan(  # noqa: PLR0917
     out: Out = Path("runs"),
     mlflow: Store = None,
     optuna: Database = None,
+    bucket: Bucket = None,
     steps: Annotated[
         int,
         typer.Option(help="Time epochs of this many optimiser steps; 0 times nothing.", min=0),
@@ -153,7 +167,13 @@ def plan(  # noqa: PLR0917
     then = "timing a few steps of each method" if rate is None else "counting a step of each method"
     with Console(stderr=True).status(f"Pricing each space and {then}"):
         planned = what.plan(
-            steps=steps, out=out, mlflow=mlflow, optuna=optuna, elsewhere=elsewhere, rate=rate
+            steps=steps,
+            out=out,
+            mlflow=mlflow,
+            optuna=optuna,
+            bucket=bucket,
+            elsewhere=elsewhere,
+            rate=rate,
         )
     if as_json:
         from pydantic import TypeAdapter

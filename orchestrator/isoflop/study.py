@@ -56,6 +56,7 @@ class Study(file.Study):
         out: str | Path = "runs",
         mlflow: str | None = None,
         optuna: str | None = None,
+        bucket: str | None = None,
         elsewhere: bool = False,
         rate: float | None = None,
     ) -> "Plan":
@@ -69,6 +70,7 @@ class Study(file.Study):
             out: the folder that holds a folder per study.
             mlflow: MLflow's tracking URI; by default an SQLite store in `out`.
             optuna: Optuna's database (SQLAlchemy URL) instead of a journal file.
+            bucket: the bucket in which the trials keep their files.
             elsewhere: plan for another machine; this one may be too small for a trial.
             rate: images per second that one GPU trains of dense's defaults in this study, or else
                 of its first method's. Times are then derived from it, with hours on 1, 8 and 64
@@ -88,7 +90,8 @@ class Study(file.Study):
         if rate is not None:
             return plan(self, rate=rate)
         address = None if elsewhere else "local"
-        ready(self, Place(out=Path(out), mlflow=mlflow, optuna=optuna, address=address))
+        place = Place(out=Path(out), mlflow=mlflow, optuna=optuna, address=address, bucket=bucket)
+        ready(self, place)
         return plan(self, steps=steps)
 
     def run(
@@ -99,6 +102,7 @@ class Study(file.Study):
         address: str = "local",
         slots: int | None = None,
         optuna: str | None = None,
+        bucket: str | None = None,
         patience: float = 0,
         listener: "Listener | None" = None,
     ) -> "Results":
@@ -110,6 +114,8 @@ class Study(file.Study):
             address: a Ray cluster; "local" starts Ray on this machine.
             slots: trials at once, on a cluster whose number of nodes changes.
             optuna: Optuna's database (SQLAlchemy URL) instead of a journal file.
+            bucket: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, where trials keep their files instead
+                of in `out`, which then only this machine needs to see.
             patience: seconds to wait for another driver of the study to end.
             listener: is called with each event of the sweep.
 
@@ -124,6 +130,6 @@ class Study(file.Study):
         from orchestrator.sweep import run as sweep
         from orchestrator.sweep.ready import Place
 
-        place = Place(out=Path(out), mlflow=mlflow, optuna=optuna, address=address)
+        place = Place(out=Path(out), mlflow=mlflow, optuna=optuna, address=address, bucket=bucket)
         outcome = sweep.run(self, place, slots=slots, patience=patience, listener=listener)
         return Results(self.name, out, mlflow=mlflow, outcome=outcome)

@@ -10,6 +10,7 @@ from orchestrator.kube.api import CLAIMS, NAMESPACES, QUEUES, RAY_JOBS, SECRETS,
 from orchestrator.kube.cluster import Cluster, claim
 from orchestrator.kube.names import GROUP, VERSION
 from orchestrator.kube.operator import check_operator
+from orchestrator.kube.pods import KEYS
 from orchestrator.kube.render import Rendered, templates
 from orchestrator.kube.template.security import LABEL, Level, refused
 
@@ -36,10 +37,14 @@ def check(api: Api, rendered: Rendered, cluster: Cluster) -> None:
     _secret(api, cluster.namespace, "mlflow", cluster.mlflow.secret, cluster.mlflow.key)
     if cluster.optuna:
         _secret(api, cluster.namespace, "optuna", cluster.optuna.secret, cluster.optuna.key)
+    if cluster.bucket_secret:
+        for key in KEYS[:2]:
+            _secret(api, cluster.namespace, "bucket_secret", cluster.bucket_secret, key)
     if cluster.pull_secret:
         key = ".dockerconfigjson"
         _secret(api, cluster.namespace, "pull_secret", cluster.pull_secret, key)
-    _claim(api, cluster, "storage", cluster.storage, SHARED)
+    heads = ("ReadWriteOnce", "ReadWriteOncePod") if cluster.bucket else ()
+    _claim(api, cluster, "storage", cluster.storage, SHARED, *heads)
     if cluster.datasets:
         _claim(api, cluster, "datasets", cluster.datasets, SHARED, "ReadOnlyMany")
     if cluster.queue:
@@ -111,8 +116,8 @@ def _claim(api: Api, cluster: Cluster, field: str, uri: str, *enough: str) -> No
     if modes.isdisjoint({*enough, "ReadWriteOnce"} if cluster.one_node else enough):
         raise KubernetesError(
             f"all pods mount `{field}`, so PersistentVolumeClaim {name!r} must be {SHARED}, but is "
-            f"{' and '.join(sorted(modes))}; take a storage class that can be shared, or set "
-            "`one_node: true` if all pods run on one node"
+            f"{' and '.join(sorted(modes))}; take a storage class that can be shared, give a "
+            "`bucket`, or set `one_node: true` if all pods run on one node"
         )
 
 

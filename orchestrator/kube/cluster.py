@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from methods.errors import KubernetesError
 from orchestrator.kube.names import NAMESPACE
 from orchestrator.kube.template.fields import PodTemplate
+from orchestrator.study.places import place_of_bucket
 from orchestrator.study.reading import Matching, Misfit, Strict, read_as
 from orchestrator.study.sections import Resources
 
@@ -21,8 +22,8 @@ def _claim_uri(uri: str) -> str:
     hint = ""
     if uri.startswith(("s3://", "gs://", "abfs://")):
         hint = (
-            "; a sweep appends to its ledger and renames checkpoints, which a bucket cannot do "
-            "(MLflow's artefacts may lie in one)"
+            "; a sweep appends to its ledger, which a bucket cannot do; give it as `bucket`, for "
+            "checkpoints and evidence, and a small claim as `storage`, for the head alone"
         )
     elif uri.startswith(("file://", "hostpath://")):
         hint = "; a node's local disk is not visible to the other pods"
@@ -40,6 +41,11 @@ Memory = Annotated[str, Matching(r"[1-9][0-9]*(Mi|Gi|Ti)", "a number and Mi, Gi 
 Version = Annotated[str, Matching(r"[0-9]+\.[0-9]+\.[0-9]+", "a version such as 2.60.0")]
 Claim = Annotated[
     str, AfterValidator(_claim_uri), Field(json_schema_extra={"pattern": "^pvc://.+$"})
+]
+BucketUri = Annotated[
+    str,
+    AfterValidator(place_of_bucket),
+    Field(json_schema_extra={"pattern": "^(s3|gs)://.+$"}, examples=["s3://BUCKET/isoflop"]),
 ]
 SPOT: Mapping[str, tuple[str, str]] = {
     "karpenter": ("karpenter.sh/capacity-type", "spot"),
@@ -180,9 +186,17 @@ class Cluster(Strict):
     pull_secret: Name | None = None
     """Secret of the image's registry."""
     storage: Annotated[Claim, Field(examples=["pvc://runs"])]
-    """`pvc://CLAIM` that holds ledgers and checkpoints, mounted at /runs in every pod."""
+    """`pvc://CLAIM` that holds ledgers and checkpoints, mounted at /runs in every pod; with
+    `bucket` in the head alone."""
     one_node: bool = False
     """Whether all pods run on one node, so that a ReadWriteOnce claim is enough."""
+    bucket: BucketUri | None = None
+    """`s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX` for the checkpoints and evidence of trials:
+    workers have no claim then, and one that is ReadWriteOnce is enough for the head."""
+    bucket_secret: Name | None = None
+    """Secret with the keys of the bucket: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and, if it
+    has them, AWS_SESSION_TOKEN, AWS_REGION and AWS_ENDPOINT_URL. By default the pods have rights by
+    their service account."""
     datasets: Claim | None = None
     """`pvc://CLAIM` with data, mounted read-only at /data."""
     head: Head = Head()
@@ -241,6 +255,10 @@ class Cluster(Strict):
             raise Misfit(
                 f"`image` must have a digest or a tag other than `latest`, but got {self.image}",
                 "image",
+            )
+        if self.bucket_secret and not (self.bucket or "").startswith("s3://"):
+            raise Misfit(
+                "`bucket_secret` has keys of S3, and so needs `bucket: s3://...`", "bucket_secret"
             )
         self._check_cleanup()
         return self

@@ -60,12 +60,22 @@ MEMORY: list[Manifest] = [
 ]
 """Fractions of a worker pod's memory: at the first its largest trial fails, at the second Ray ends
 its youngest workers. At the whole of it Kubernetes ends all processes of the container."""
+HEAD = "ray-head"
+"""The head's container in which Ray and the driver run."""
+KEYS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+)
+"""Keys of `bucket_secret`, and environment variables of the same names; the first two must be."""
 TMP: Manifest = {"name": "tmp", "mountPath": "/tmp"}
 HOME: Manifest = {"name": "HOME", "value": "/tmp"}
 
 
 def head(cluster: Cluster, config_map: str) -> Manifest:
-    """Ray's head, where the driver runs; it alone mounts the study and sees Secrets."""
+    """Ray's head, where the driver runs; it alone mounts the study, and sees all Secrets."""
     mlflow, optuna = cluster.mlflow, cluster.optuna
     env = [
         _secret("ISOFLOP_MLFLOW", mlflow.secret, mlflow.key),
@@ -74,7 +84,7 @@ def head(cluster: Cluster, config_map: str) -> Manifest:
         *([_secret("ISOFLOP_OPTUNA", optuna.secret, optuna.key)] if optuna else []),
     ]
     env += [NO_GPU, NO_MONITOR]
-    container = _ray_container(cluster, "ray-head", cluster.head.cpu, cluster.head.memory, env)
+    container = _ray_container(cluster, HEAD, cluster.head.cpu, cluster.head.memory, env)
     ports = {"gcs-server": 6379, "dashboard": 8265, "client": 10001}
     container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
     container["volumeMounts"] += [LOGS, {"name": "study", "mountPath": STUDY, "readOnly": True}]
@@ -215,15 +225,23 @@ def _volume(template: Manifest, name: str) -> Manifest:
 def _ray_container(
     cluster: Cluster, name: str, cpu: int, memory: str, env: list[Manifest]
 ) -> Manifest:
+    claimed = cluster.bucket is None or name == HEAD
     plain = {
         "HOME": "/tmp",
-        "HF_HOME": f"{RUNS}/.huggingface",
+        "HF_HOME": f"{RUNS if claimed else '/tmp'}/.huggingface",
         "MPLCONFIGDIR": "/tmp/matplotlib",
         "PYTHONUNBUFFERED": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     variables = [*({"name": key, "value": value} for key, value in plain.items()), *env]
-    mounts = [TMP, {"name": "shm", "mountPath": "/dev/shm"}, {"name": "runs", "mountPath": RUNS}]
+    variables += [
+        _secret(key, cluster.bucket_secret, key, optional=key not in KEYS[:2])
+        for key in KEYS
+        if cluster.bucket_secret
+    ]
+    mounts = [TMP, {"name": "shm", "mountPath": "/dev/shm"}]
+    if claimed:
+        mounts.append({"name": "runs", "mountPath": RUNS})
     if cluster.datasets:
         mounts.append({"name": "data", "mountPath": DATA, "readOnly": True})
     return _container(cluster, name, {"env": variables}, _resources(str(cpu), memory), mounts)
@@ -264,8 +282,10 @@ def _ray_pod(cluster: Cluster, place: Pods, containers: list[Manifest]) -> Manif
     volumes: list[Manifest] = [
         {"name": "tmp", "emptyDir": {"sizeLimit": "10Gi"}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _shared(place)}},
-        {"name": "runs", "persistentVolumeClaim": {"claimName": claim(cluster.storage)}},
     ]
+    if any(mount["name"] == "runs" for each in containers for mount in each["volumeMounts"]):
+        runs = {"claimName": claim(cluster.storage)}
+        volumes.append({"name": "runs", "persistentVolumeClaim": runs})
     if cluster.datasets:
         source = {"claimName": claim(cluster.datasets), "readOnly": True}
         volumes.append({"name": "data", "persistentVolumeClaim": source})

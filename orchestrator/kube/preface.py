@@ -34,15 +34,17 @@ class Effort:
 def preface(rendered: Rendered, cluster: Cluster, effort: Effort | None = None) -> str:
     """What must be there for a sweep, and what it takes, as comments above its YAML."""
     mode = "ReadWriteOnce or ReadWriteMany" if cluster.one_node else "ReadWriteMany"
+    storage = "ReadWriteOnce or ReadWriteMany, for the head alone" if cluster.bucket else mode
     specs = [template["spec"] for template in templates(rendered.ray_job).values()]
     ours = any(spec.get("serviceAccountName") == pods.ACCOUNT for spec in specs)
     objects = [
         *(["ServiceAccount ray-sweep (isoflop's Helm chart has it)"] if ours else []),
-        f"PersistentVolumeClaim {claim(cluster.storage)}, {mode}",
+        f"PersistentVolumeClaim {claim(cluster.storage)}, {storage}",
         *_data_claim(cluster, mode),
         f"Secret {cluster.mlflow.secret}, key {cluster.mlflow.key}; keys username and password "
         "where MLflow asks for them",
         *([f"Secret {cluster.optuna.secret}, key {cluster.optuna.key}"] if cluster.optuna else []),
+        *([_bucket_keys(cluster.bucket_secret)] if cluster.bucket_secret else []),
         *([f"Secret {cluster.pull_secret}, of the registry"] if cluster.pull_secret else []),
         *([f"LocalQueue {cluster.queue}, of Kueue"] if cluster.queue else []),
     ]
@@ -54,6 +56,7 @@ def preface(rendered: Rendered, cluster: Cluster, effort: Effort | None = None) 
     lines = [
         f"Must be installed: KubeRay {KUBERAY} or newer{' and Kueue' if cluster.queue else ''}.",
         *([f"Must exist in the cluster: {', '.join(classes)}."] if classes else []),
+        *([_bucket(cluster)] if cluster.bucket else []),
         f"Namespace {rendered.namespace} must exist, and in it:",
         *(f"  {each}" for each in [*objects, *referred]),
         f"Takes at most {_totals(rendered.ray_job)}.",
@@ -63,6 +66,19 @@ def preface(rendered: Rendered, cluster: Cluster, effort: Effort | None = None) 
         *(_effort(effort, cluster) if effort else []),
     ]
     return "".join(f"# {line}\n" for line in lines)
+
+
+def _bucket(cluster: Cluster) -> str:
+    """The bucket, and by what the pods may use it."""
+    by = "the keys of its Secret" if cluster.bucket_secret else "their service accounts"
+    place = (cluster.bucket or "").partition("?")[0]
+    return f"Must exist: {place}, which head and workers can write, list, read and delete by {by}."
+
+
+def _bucket_keys(secret: str) -> str:
+    first, second, *others = pods.KEYS
+    more = f"{', '.join(others)} where the bucket needs them"
+    return f"Secret {secret}, keys {first} and {second}; {more}"
 
 
 def _data_claim(cluster: Cluster, mode: str) -> list[str]:

@@ -91,7 +91,7 @@ def render(file: Path, cluster: Cluster) -> Rendered:
         "kind": "RayJob",
         "metadata": {**metadata, **_queued(labels, cluster)},
         "spec": {
-            "entrypoint": shlex.join(_entrypoint(slots)),
+            "entrypoint": shlex.join(_entrypoint(slots, cluster.bucket)),
             "submissionMode": "HTTPMode" if cluster.mode == "http" else "K8sJobMode",
             **({"submitterConfig": {"backoffLimit": 3}} if cluster.mode == "k8s-job" else {}),
             "backoffLimit": cluster.retries,
@@ -202,10 +202,11 @@ def _text(file: Path, cluster: Cluster) -> str:
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())  # else no block of lines
 
 
-def _entrypoint(slots: int) -> list[str]:
+def _entrypoint(slots: int, bucket: str | None) -> list[str]:
     return [
         *("isoflop", "run", f"{STUDY}/study.yaml", "--out", RUNS, "--address", "auto"),
         *("--slots", str(slots), "--patience", str(PATIENCE)),
+        *(("--bucket", bucket) if bucket else ()),
     ]
 
 
@@ -230,12 +231,14 @@ def _same_ray(cluster: Cluster) -> None:
 def _reachable_data(study: Study, cluster: Cluster) -> None:
     """Data that lie on this machine are not in the pods."""
     place = study.data
-    mounts = [RUNS, *([DATA] if cluster.datasets else [])]
+    shared = [] if cluster.bucket else [RUNS]
+    mounts = [*shared, *([DATA] if cluster.datasets else [])]
     if any(place.startswith(f"{mount}/") for mount in mounts):
         return
+    places = " or ".join(f"{mount}/" for mount in mounts or [DATA])
     if place.startswith(("/", ".", "~")) or Path(place).exists():
         raise StudyError(
-            f"data must be a name, or lie in the pods' {' or '.join(f'{m}/' for m in mounts)}, but "
+            f"data must be a name, or lie in the pods' {places}, but "
             f"got {place!r}, a place on this machine; copy it to a claim, name that under "
             f"`datasets` in the cluster file, and let `data` be {DATA}/..."
         )
@@ -244,9 +247,16 @@ def _reachable_data(study: Study, cluster: Cluster) -> None:
 def _resources(study: Study, cluster: Cluster) -> Resources:
     changes = cluster.trial.model_dump(exclude_none=True)
     try:
-        return Resources.model_validate({**study.resources.model_dump(), **changes})
+        resources = Resources.model_validate({**study.resources.model_dump(), **changes})
     except ValueError as error:
         raise KubernetesError(f"trial: {error}") from None
+    if cluster.bucket and resources.spread > 1:
+        raise KubernetesError(
+            "with `bucket` each trial must have one worker, because Ray Train needs a folder that "
+            f"all nodes share, but it has {resources.spread}; write `trial: {{workers: 1}}`, or "
+            "leave `bucket` out"
+        )
+    return resources
 
 
 def _slots(trial: Resources, cluster: Cluster) -> int:

@@ -17,6 +17,7 @@ from methods.errors import IsoflopError, StorageError, StudyError
 from orchestrator.board.words import listed, plural
 from orchestrator.live.tally import Tally, ended_text
 from orchestrator.record import log
+from orchestrator.record.depot.lent import KEY
 from orchestrator.record.events import (
     Begun,
     Bracket,
@@ -228,6 +229,7 @@ def _declared(folder: Path) -> Study:
     try:
         content = json.loads(written.read_text())
         study_hash = content.pop("hash")
+        content.pop(KEY, None)
         return Study.model_validate(content).known_as(study_hash)
     except pydantic.ValidationError as error:
         first = error.errors()[0]

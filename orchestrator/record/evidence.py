@@ -27,6 +27,7 @@ from methods import files
 from methods.files import digest
 from methods.training.figures import alike, figures
 from methods.values import Params
+from orchestrator.record.depot import Depot
 from orchestrator.record.events import SPLITS
 from orchestrator.record.log import await_room
 from orchestrator.record.provenance import versions
@@ -243,19 +244,34 @@ def file_name(trial: str, sha256: str) -> str:
     return f"{trial}-{sha256[:16]}.parquet"
 
 
-def write(evidence: Evidence, study: Path) -> str:
-    """Puts the file into the study's folder, whole or not at all; its digest.
+def write(evidence: Evidence, depot: Depot) -> str:
+    """Puts the file where the study's trials keep theirs, whole or not at all; its digest.
 
-    It has reached the disk when this returns. A worker that outlives its driver writes the same, or
-    under another name.
+    It has reached the disk, or the bucket, when this returns. A worker that outlives its driver
+    writes the same, or under another name.
 
     Raises:
         DiskFull: there was no room, nor was any made.
+        BucketAway: the bucket did not answer in time.
     """
     content = packed(evidence)
     sha256 = digest(content)
-    place(content, study / FOLDER / file_name(evidence.subject.trial, sha256))
+    name = f"{FOLDER}/{file_name(evidence.subject.trial, sha256)}"
+    await_room(depot.where(name), lambda: depot.write(name, content))
     return sha256
+
+
+def fetch(depot: Depot, study: Path, trial: str, sha256: str) -> None:
+    """Copies a run's file into the study's folder, unless it is there.
+
+    Raises:
+        DiskFull: there was no room, nor was any made.
+        BucketAway: the bucket did not answer in time.
+    """
+    if read(study, trial, sha256) is None:
+        name = f"{FOLDER}/{file_name(trial, sha256)}"
+        if (content := depot.read(name)) is not None:
+            place(content, study / name)
 
 
 def place(content: bytes, path: Path) -> None:

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,9 @@ from pydantic import ValidationError
 
 from methods import files
 from methods.errors import StorageError, StudyError
+from orchestrator.record import evidence
+from orchestrator.record.depot import depot_of
+from orchestrator.record.depot.lent import KEY, encode_lent, mark, refuse_other_bucket
 from orchestrator.record.events import End, Event, Start
 from orchestrator.record.history import History
 from orchestrator.record.journal import Journal
@@ -82,11 +84,19 @@ class Ledger:
     """
 
     def __init__(
-        self, folder: Path, study: Study, *, optuna: str | None = None, patience: float = 0
+        self,
+        folder: Path,
+        study: Study,
+        *,
+        optuna: str | None = None,
+        bucket: str | None = None,
+        patience: float = 0,
     ) -> None:
         self.folder = folder.absolute()
         self.listeners: list[Listener] = []
-        self._lock, self.study = _claimed(self.folder, study, patience)
+        self.bucket, self.depot = bucket, depot_of(self.folder, bucket)
+        """Where the trials keep their files."""
+        self._lock, self.study = _claimed(self.folder, study, bucket, patience)
         self._log = Log(self.wal)
         try:
             spaces = searches(self.study)
@@ -106,8 +116,10 @@ class Ledger:
         except StorageError:
             self.close()
             raise
-        for place in (self.folder / "trials").glob("*"):  # a driver may have died before it did so
-            record = self.history.records.get(place.name)
+        for trial in self.depot.below(
+            "trials"
+        ).folders():  # a driver may have died before it did so
+            record = self.history.records.get(trial)
             if record is not None and record.end is not None:
                 self._tidy(record.start)
 
@@ -127,7 +139,12 @@ class Ledger:
         self._journal.add(search, trial)
 
     def write(self, event: Event) -> Event:
-        """An event that is about to hold: into the log, with its time."""
+        """An event that is about to hold: into the log, with its time.
+
+        The files of a confirm run stand in the study's folder before its end does in the log.
+        """
+        if isinstance(event, End):
+            self._fetch(event)
         if not event.time:
             event = dataclasses.replace(event, time=time.time_ns() // 1_000_000)
         self._log.append(event)
@@ -146,12 +163,19 @@ class Ledger:
 
     def _tidy(self, start: Start) -> None:
         """Drop the checkpoints of a trial that ended, but the last one of a confirm run."""
-        folder = self.folder / "trials" / start.trial
+        trial = self.depot.below("trials").below(start.trial)
         if start.role == "search":
-            shutil.rmtree(folder, ignore_errors=True)
+            trial.drop()
         else:
-            for left in (folder / "previous.pt", *folder.glob(files.UNFINISHED)):
-                left.unlink(missing_ok=True)
+            trial.tidy("previous.pt")
+
+    def _fetch(self, end: End) -> None:
+        """Copy what a confirm run leaves into the study's folder, unless it lies there."""
+        if self.history.records[end.trial].start.role != "search":
+            trials = "trials"
+            self.depot.below(trials).below(end.trial).fetch(self.folder / trials / end.trial)
+            if end.evidence:
+                evidence.fetch(self.depot, self.folder, end.trial, end.evidence)
 
     def replay(self, listener: Listener) -> None:
         """Tell a listener all that happened so far; it hears the rest as it happens."""
@@ -228,6 +252,7 @@ def recorded(folder: Path, study: Study) -> Study:
         return study
     content = json.loads(written.read_text())
     study_hash = content.pop("hash")
+    content.pop(KEY, None)
     with contextlib.suppress(ValidationError):
         first = Study.model_validate(content)
         if first.hash == study.hash:  # an earlier version told 1 from 1.0
@@ -264,7 +289,9 @@ def _as_begun(
     return begun
 
 
-def _claimed(folder: Path, study: Study, patience: float) -> tuple[TextIO, Study]:
+def _claimed(
+    folder: Path, study: Study, bucket: str | None, patience: float
+) -> tuple[TextIO, Study]:
     """The lock of the study's folder, held as long as it is open, and the study as recorded."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -293,13 +320,15 @@ def _claimed(folder: Path, study: Study, patience: float) -> tuple[TextIO, Study
         os.write(lock.fileno(), f"process {os.getpid()} on {platform.node()}\n".encode())
     try:
         study = recorded(folder, study)
-    except StudyError:
+        refuse_other_bucket(folder, bucket)
+        written = folder / "study.json"
+        if not written.exists():
+            content = {"hash": study.hash, **encode_lent(bucket), **study.model_dump(mode="json")}
+            files.write(written, json.dumps(content, indent=1))
+        mark(folder)
+    except (StorageError, StudyError):
         lock.close()
         raise
-    written = folder / "study.json"
-    if not written.exists():
-        content = {"hash": study.hash, **study.model_dump(mode="json")}
-        files.write(written, json.dumps(content, indent=1))
     return lock, study
 
 

@@ -85,7 +85,7 @@ def patiently(path: Path, append: Callable[[], None]) -> None:
     await_room(path, whole)
 
 
-def await_room(path: Path, write: Callable[[], None]) -> None:
+def await_room(path: Path | str, write: Callable[[], None]) -> None:
     """Write a file, trying again while there is no room; `write` leaves nothing where it fails.
 
     Raises:

@@ -12,11 +12,12 @@ from methods.data.sources import at_hand
 from methods.data.survey import survey
 from methods.errors import DataError, StorageError
 from orchestrator.record import contents
+from orchestrator.record.depot import Folder
 from orchestrator.record.provenance import Provenance
 from orchestrator.results.findings import Findings
 from orchestrator.study.check import reading
 from orchestrator.study.file import Study
-from orchestrator.trial.start import kept, place_of
+from orchestrator.trial.start import file_of, kept
 
 logger = logging.getLogger(__name__)
 
@@ -92,17 +93,16 @@ def check_starts(provenance: Provenance, folder: Path, findings: Findings) -> No
     """Compares the trained weights that a study's folder keeps with those that it began with."""
     task = Task("", *provenance.image, provenance.classes)
     for name, origin in provenance.starts.items():
-        path = place_of(folder, origin)
         if not origin.sha256:  # a base is a trial
             continue
-        if not path.exists():
+        if not (folder / file_of(origin)).exists():
             findings.notes.append(
                 f"The weights that {name} started from ({origin.name}) are missing here: they were "
                 "not compared with the digest that the study recorded."
             )
             continue
         try:
-            present = kept(path, task).sha256
+            present = kept(Folder(folder), file_of(origin), task).sha256
         except StorageError as error:
             present = str(error)
         findings.same("methods: trained weights", name, "SHA-256", origin.sha256, present)

@@ -20,6 +20,7 @@ from orchestrator import store
 from orchestrator.board.choose import best, choose, clean
 from orchestrator.board.words import budgets_text, macs_text, percent
 from orchestrator.record import evidence
+from orchestrator.record.depot import Folder
 from orchestrator.record.provenance import SOURCE
 from orchestrator.record.rows import Row
 from orchestrator.results import card
@@ -128,7 +129,8 @@ def export(source: ConfirmedPoint, how: Format, to: Path | None = None) -> Path:
     method = recorded_parts(row.method, row.params)[0]
     data = reading(study).load(seed=study.seed)
     recorded = refuse_other_data(source.folder, source.stored.provenance, data)
-    network = deployed(source.folder / "trials" / row.trial, method, data.task, row.point)
+    trial = source.folder / "trials" / row.trial
+    network = deployed(Folder(trial), method, data.task, row.point)
     images = data.test.head(IMAGES)[0]
     agreeing = _agreeing(source, network, images)
     try:

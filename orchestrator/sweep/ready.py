@@ -5,16 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from methods.data.survey import Survey, survey
+from methods.errors import StorageError
 from methods.outside import Source
 from methods.outside import recorded as recorded_sources
 from orchestrator import store
 from orchestrator.record import contents, journal
+from orchestrator.record.depot import lent
 from orchestrator.record.ledger import recorded
 from orchestrator.record.provenance import SOURCE, Foreign, refuse_other_source
 from orchestrator.store.place import check_folder, default_uri
 from orchestrator.study.check import Prepared, images, prepared, runnable, slots_here
 from orchestrator.study.file import Study
 from orchestrator.study.params import outside
+from orchestrator.study.places import place_of_bucket
 from orchestrator.sweep import starts, warm
 
 
@@ -31,6 +34,9 @@ class Place:
     address: str | None = "local"
     """A Ray cluster, or "local": this machine, which then must hold a trial. None is an unknown
     machine elsewhere: enough for a plan, not for a sweep."""
+    bucket: str | None = None
+    """The bucket in which trials keep their files; by default the study's folder, which all
+    machines must see then."""
 
     @property
     def here(self) -> bool:
@@ -41,6 +47,18 @@ class Place:
     def store(self) -> str:
         """The tracking URI that is used."""
         return self.mlflow or default_uri(self.out)
+
+    @property
+    def depot(self) -> str | None:
+        """The bucket as a study records it.
+
+        Raises:
+            StorageError: it is none.
+        """
+        try:
+            return place_of_bucket(self.bucket) if self.bucket is not None else None
+        except ValueError as error:
+            raise StorageError(f"--bucket {error}") from None
 
 
 @dataclass(frozen=True)
@@ -69,11 +87,18 @@ def ready(study: Study, place: Place) -> Ready:
     if place.here:
         with study.lines():
             slots_here(study.resources)
+    if place.depot and study.resources.spread > 1:
+        raise StorageError(
+            "with --bucket each trial must have one worker, because Ray Train needs a folder that "
+            f"all nodes share, but `resources: {{workers: {study.resources.spread}}}` asks for "
+            "more; set it to 1, or leave --bucket out"
+        )
     folder = place.out.absolute() / study.name
     check_folder(place.out, study.name)
     study = recorded(folder, study)
     journal.check(place.optuna)
     store.check(place.store)
+    lent.check(folder, place.depot)
     begun = (folder / "study.json").exists()
     with study.lines():
         sources = outside(study)

@@ -21,6 +21,7 @@ from orchestrator.board import latency
 from orchestrator.board.rules import BASELINE
 from orchestrator.record import contents, evidence, log
 from orchestrator.record.address import Address
+from orchestrator.record.depot import lend
 from orchestrator.record.ledger import Doing, Ledger, Listener, News
 from orchestrator.record.provenance import (
     SOURCE,
@@ -43,6 +44,7 @@ from orchestrator.sweep.worker import Trial
 from orchestrator.trial.job import Settings
 from orchestrator.trial.latency import measured
 from orchestrator.trial.predict import Predictor, clock
+from orchestrator.trial.start import FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ def run(
     with _disk_full_in_a_line(), contextlib.ExitStack() as stack:
         _make(place.out)
         store.claim(store_uri, study.name, study.hash)
-        ledger = Ledger(folder, study, optuna=place.optuna, patience=patience)
+        ledger = Ledger(folder, study, optuna=place.optuna, bucket=place.depot, patience=patience)
         stack.callback(ledger.close)
         _keep(ledger, checked)
         warm.keep(earlier, folder)
@@ -174,6 +176,7 @@ def _keep(ledger: Ledger, checked: Ready) -> None:
         refuse_other_source(ledger.study.name, begun.provenance.methods, checked.sources)
     outside.keep(ledger.folder / SOURCE, checked.sources)
     starts.keep(ledger.folder, checked.starts)
+    lend(ledger.folder, ledger.depot, SOURCE, FOLDER)
 
 
 def _make(out: Path) -> None:
@@ -372,8 +375,9 @@ def _settings(ledger: Ledger, origin: Provenance) -> Settings:
         fit=study.fit,
         resize=study.resize,
         data_sha256=origin.data.sha256 if origin.data else "",
-        source=str(ledger.folder / SOURCE) if origin.methods else "",
+        source=SOURCE if origin.methods else "",
         starts=starts.paths(study, ledger.folder, ledger.history.spaces),
+        bucket=ledger.bucket or "",
     )
 
 

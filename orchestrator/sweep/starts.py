@@ -10,6 +10,7 @@ from methods.api import Method, Task
 from methods.errors import MethodError, StorageError, StudyError
 from methods.training.start import Fit, Weights, fit, fresh
 from methods.values import Params, shown
+from orchestrator.record.depot import Folder
 from orchestrator.record.provenance import Origin
 from orchestrator.search import bases
 from orchestrator.study.distributions import ends
@@ -62,15 +63,15 @@ def keep(folder: Path, starts: Starts) -> None:
         return
     for origin, weights in starts.values():
         if weights is not None:
-            start.keep(start.place_of(folder, origin), weights)
+            start.keep(folder / start.file_of(origin), weights)
     files.write(index, json.dumps({name: vars(o) for name, (o, _) in starts.items()}))
 
 
 def paths(study: Study, folder: Path, spaces: Mapping[str, Space]) -> tuple[tuple[str, str], ...]:
-    """By method and control, the file from which a worker fills its networks."""
+    """By method and control, the file in the study's depot from which a worker fills networks."""
     recorded = _recorded(folder)
     based = {
-        method: folder / "trials" / ticket.trial / "last.pt"
+        method: f"trials/{ticket.trial}/last.pt"
         for ticket in bases.planned(study, spaces)
         for method in ticket.serves
     }
@@ -78,9 +79,9 @@ def paths(study: Study, folder: Path, spaces: Mapping[str, Space]) -> tuple[tupl
     for method in study.methods:
         original = study.controls.get(method, method)
         if method in based:
-            found.append((method, str(based[method])))
+            found.append((method, based[method]))
         elif original in recorded:
-            found.append((method, str(start.place_of(folder, recorded[original]))))
+            found.append((method, start.file_of(recorded[original])))
     return tuple(found)
 
 
@@ -100,7 +101,7 @@ def _weights(study: str, name: str, task: Task, folder: Path, began: Origin | No
     """Weights as they are now; the kept ones where the study has begun and they are gone here."""
     folders = [*outside.FOLDERS, Path.cwd()]
     if began is not None and start.located(name, folders) is None:
-        weights = start.kept(start.place_of(folder, began), task)
+        weights = start.kept(Folder(folder), start.file_of(began), task)
     else:
         weights = start.read(name, task, folders=folders, out=folder.parent)
     if began is not None and weights.sha256 != began.sha256:

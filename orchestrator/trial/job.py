@@ -9,6 +9,7 @@ from methods import METHODS
 from methods.data.load import Data, Reading
 from methods.data.parts import Fit
 from methods.values import Params
+from orchestrator.record.depot import Depot, depot_of
 from orchestrator.record.events import Role
 from orchestrator.record.provenance import Clock
 
@@ -21,7 +22,7 @@ class Settings:
     data_seed: int
     """Seed of the splits."""
     folder: Path
-    """The folder of the study."""
+    """The folder of the study, which with a bucket only the driver sees."""
     device: str
     threads: int
     """Number of torch's threads on the CPU."""
@@ -33,10 +34,17 @@ class Settings:
     clock: Clock | None = None
     """What trials are timed by; None where budgets are MACs."""
     source: str = ""
-    """The folder with the source of methods of other packages; empty where there are none."""
+    """The folder, in the depot, with the source of methods of other packages; empty for none."""
     starts: tuple[tuple[str, str], ...] = ()
-    """Per method that starts from trained weights, their file."""
+    """Per method that starts from trained weights, their file in the depot."""
     resize: int | None = None
+    bucket: str = ""
+    """The bucket in which trials keep their files; empty for the study's folder."""
+
+    @property
+    def depot(self) -> Depot:
+        """Where the trials of the study keep their files."""
+        return depot_of(self.folder, self.bucket)
 
     def take_methods(self) -> None:
         """Lets this process take the methods of other packages, from what the study recorded.
@@ -45,7 +53,7 @@ class Settings:
             StorageError, MethodError: it cannot.
         """
         if self.source:
-            METHODS.use(Path(self.source))
+            METHODS.use(self.depot.below(self.source).local())
 
     def read(self) -> Data:
         """The data set, read by this process alone."""
@@ -92,6 +100,7 @@ def decode_job(content: Mapping[str, Any]) -> Job:
         content.get("source", ""),
         tuple((method, path) for method, path in content.get("starts", ())),
         content.get("resize"),
+        content.get("bucket", ""),
     )
     return Job(
         content["trial"],

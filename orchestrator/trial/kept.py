@@ -17,6 +17,7 @@ from methods.files import NO_ROOM, digest
 from methods.training.start import Weights
 from methods.values import Params
 from orchestrator.record import evidence
+from orchestrator.record.depot import Folder
 from orchestrator.record.events import End, Point, Start, decode, encode
 from orchestrator.record.evidence import Evidence, Shot, Subject
 from orchestrator.record.provenance import (
@@ -80,8 +81,8 @@ class Keeper:
         self._shots: dict[str, Shot] = {}
 
     @property
-    def _trial(self) -> Path:
-        return self.folder / "trials" / self._start.trial
+    def _trial(self) -> Folder:
+        return Folder(self.folder / "trials" / self._start.trial)
 
     def point(self, point: Point, shot: Shot | None) -> None:
         """An operating point, and what it gave on each test image."""
@@ -116,7 +117,7 @@ class Keeper:
         proof = Evidence(subject, data.test.labels.cpu().numpy(), self._shots, data.difficulty)
         with self._writing():
             save(self._trial, {"train": state})
-            sha256 = evidence.write(proof, self.folder)
+            sha256 = evidence.write(proof, Folder(self.folder))
             end = End(
                 start.trial,
                 "COMPLETE",

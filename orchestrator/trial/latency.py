@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from methods.data.load import Data
-from methods.errors import IsoflopError
+from methods.errors import BucketAway, IsoflopError
 from methods.machine import device_name, tune_allocator
 from methods.shipping.choices import Choices
 from methods.shipping.clock import latencies
@@ -36,13 +36,18 @@ def measured(
     try:
         settings.take_methods()
         data = (load or settings.read)()
-        folder = settings.folder / "trials"
+        trials = settings.depot.below("trials")
         modules = [
             deployed(
-                folder / one.trial, recorded_parts(one.method, one.params)[0], data.task, one.point
+                trials.below(one.trial),
+                recorded_parts(one.method, one.params)[0],
+                data.task,
+                one.point,
             ).to(device)
             for one in (pair.network, pair.reference)
         ]
+    except BucketAway:
+        raise  # the same command measures it
     except (IsoflopError, RuntimeError) as error:
         return [Latency(*pair.key, reason=" ".join(str(error).split())[:500])]
     measurements, choices = [], Choices()

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from methods.data.load import Data
-from methods.errors import DiskFull, Diverged, PeerLost
+from methods.errors import BucketAway, DiskFull, Diverged, PeerLost
 from methods.machine import device_name
 from methods.parallel.group import from_first, rank
 from methods.training.evaluate import Evaluation, evaluate
@@ -41,7 +41,7 @@ def results(job: Job, load: Callable[[], Data] | None = None) -> Iterator[Result
     Where it is to pause its results end earlier, and its checkpoint stands in its folder before the
     last one is told. After a restart the results up to the checkpoint come again first, with their
     own times, so that a driver that died before it heard some epochs hears them now. A confirm
-    run's predictions on the test images stand in the study's folder before its end is told. `load`
+    run's predictions on the test images stand in the study's depot before its end is told. `load`
     gives the data set, which is read here by default. Each of several workers of a trial has all of
     its results; the first alone writes, and reads the checkpoint.
     """
@@ -53,8 +53,8 @@ def results(job: Job, load: Callable[[], Data] | None = None) -> Iterator[Result
             yield result
     except Diverged as error:
         yield _failure(f"diverged: {error}")
-    except (DiskFull, PeerLost):
-        raise  # no room for its evidence, or a worker died: the trial is lost, and served again
+    except (BucketAway, DiskFull, PeerLost):
+        raise  # no room for its files, or a worker died: the trial is lost, and served again
     except Exception as error:  # a trial may fail, the sweep may not
         if _out_of_memory(error):  # it would take as much again
             yield _failure(f"out of memory: {str(error) or type(error).__name__}")
@@ -66,8 +66,8 @@ def results(job: Job, load: Callable[[], Data] | None = None) -> Iterator[Result
 
 
 def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
-    folder = job.settings.folder / "trials" / job.trial
-    checkpoint = from_first(lambda: latest(folder))  # others might see a newer one by now
+    trial = job.settings.depot.below("trials").below(job.trial)
+    checkpoint = from_first(lambda: latest(trial))  # others might see a newer one by now
     first = rank() == 0
     identity = {
         "method": job.method,
@@ -95,7 +95,7 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
     phases = len(method.phases())
     state = checkpoint["train"] if checkpoint else None
     weights = None if state else dict(job.settings.starts).get(job.method)
-    start = None if weights is None else starter(weights, method, data.task)
+    start = None if weights is None else starter(job.settings.depot, weights, method, data.task)
     for epoch in train(
         method, data, recipe, seed=job.seed, device=device, state=state, start=start
     ):
@@ -110,13 +110,13 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
                 if measured.shot:
                     shots[measured.point.point] = measured.shot
             if first and test and epoch.index < epoch.epochs:
-                save_phase(folder, epoch.phase, epoch.state()["net"])
+                save_phase(trial, epoch.phase, epoch.state()["net"])
         seconds, began = seconds + time.monotonic() - began, time.monotonic()
         ending = None
         if epoch.index == epoch.epochs:
             digest = ""
             if first and shots:
-                digest = evidence.write(_evidence(job, shots, data), job.settings.folder)
+                digest = evidence.write(_evidence(job, shots, data), job.settings.depot)
             ending = Ending("COMPLETE", None, seconds, tuple(points), device_name(device), digest)
         result = Result(epoch.index, _now(), _metrics(epoch, validation), ending)
         past.append(result)
@@ -133,7 +133,7 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
                 "results": [encode_result(earlier) for earlier in past],
             }
             try:
-                save(folder, content)
+                save(trial, content)
             except OSError as error:  # no reason to stop: the one before is still there
                 result = replace(result, warning=f"no checkpoint of epoch {epoch.index}: {error}")
         yield result

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from methods import files
 from methods.api import BACKBONE, Method, Network, Task
-from methods.errors import DiskFull, StorageError
+from methods.errors import BucketAway, DiskFull, StorageError
 from methods.files import NO_ROOM
 from methods.training.layouts import plain
 from methods.training.start import Weights, fill, plain_weights
 from methods.values import Params
+from orchestrator.record.depot import Depot, Folder
 from orchestrator.record.provenance import Origin
 from orchestrator.study.params import recorded_parts
 from orchestrator.trial import kept as trained
@@ -45,7 +46,7 @@ def read(name: str, task: Task, *, folders: Sequence[Path], out: Path) -> Weight
         return _foreign(_downloaded(name, model), name, model.startswith(TENSORFLOW))
     if name.startswith(TRIAL):
         study, _, trial = name.removeprefix(TRIAL).partition("/")
-        return _of_trial(out / study / "trials" / trial / "last.pt", name, task)
+        return _of_trial(Folder(out / study / "trials" / trial), "last.pt", name, task)
     path = located(name, folders)
     if path is None:
         where = " or ".join(map(str, dict.fromkeys(folders)))
@@ -66,9 +67,9 @@ def located(name: str, folders: Sequence[Path]) -> Path | None:
     return next((path for folder in folders if (path := folder / name).exists()), None)
 
 
-def place_of(folder: Path, origin: Origin) -> Path:
-    """Where the folder of a study has the weights of such an origin."""
-    return folder / FOLDER / f"{origin.sha256[:16]}.pt"
+def file_of(origin: Origin) -> str:
+    """The file of the weights of such an origin, in the folder of a study."""
+    return f"{FOLDER}/{origin.sha256[:16]}.pt"
 
 
 def keep(path: Path, weights: Weights) -> None:
@@ -87,40 +88,42 @@ def keep(path: Path, weights: Weights) -> None:
         raise kind(f"{path} must be a file that can be written, but: {error.strerror}") from None
 
 
-def kept(path: Path, task: Task) -> Weights:
+def kept(depot: Depot, file: str, task: Task) -> Weights:
     """The weights that `keep` wrote, or those of a trial's last checkpoint.
 
     Raises:
         StorageError: they cannot be read.
     """
-    content = _loaded(path, str(path))
+    content = _loaded(depot, file, depot.where(file))
     if "tensors" in content:
         return Weights(content["origin"], content["tensors"], tuple(content["dropped"]))
-    return _of_trial(path, path.parent.name, task)
+    return _of_trial(depot, file, Path(file).parent.name, task)
 
 
-def starter(path: str, method: Method, task: Task) -> Callable[[Network], object]:
+def starter(depot: Depot, file: str, method: Method, task: Task) -> Callable[[Network], object]:
     """What fills a fresh network of a method with kept weights.
 
     Raises:
         StorageError: they cannot be read.
     """
-    return partial(fill, method=method, weights=kept(Path(path), task))
+    return partial(fill, method=method, weights=kept(depot, file, task))
 
 
-def _of_trial(path: Path, name: str, task: Task) -> Weights:
-    content = _loaded(path, name)
+def _of_trial(depot: Depot, file: str, name: str, task: Task) -> Weights:
+    content = _loaded(depot, file, name)
     try:
         identity = content["identity"]
         method, params, state = identity["method"], identity["params"], content["train"]["net"]
     except (KeyError, TypeError):
-        raise StorageError(f"{name} must be a trial's checkpoint, but {path} is none") from None
+        raise StorageError(
+            f"{name} must be a trial's checkpoint, but {depot.where(file)} is none"
+        ) from None
     return _of_network(method, params, state, name, task)
 
 
 def _by_hand(folder: Path, name: str, task: Task) -> Weights:
     row = trained.read(folder).rows[-1]
-    content = _loaded(folder / "trials" / row.trial / "last.pt", name)
+    content = _loaded(Folder(folder / "trials" / row.trial), "last.pt", name)
     return _of_network(row.method, row.params, content["train"]["net"], name, task)
 
 
@@ -186,20 +189,25 @@ def _needed(package: str, name: str) -> Any:
         ) from None
 
 
-def _loaded(path: Path, name: str) -> dict[str, Any]:
+def _loaded(depot: Depot, file: str, name: str) -> dict[str, Any]:
     """A file that torch wrote."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        packed = depot.read(file)
+        if packed is None:
+            raise FileNotFoundError(file)
+        content = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
             raise TypeError("it holds no fields")
     except FileNotFoundError:
         raise StorageError(
-            f"{name} must have weights, but there are none at {path}; name a confirm run that "
-            "ended, whose checkpoint its study keeps"
+            f"{name} must have weights, but there are none at {depot.where(file)}; name a "
+            "confirm run that ended, whose checkpoint its study keeps"
         ) from None
+    except BucketAway:
+        raise
     except Exception as error:  # a torn file has many ways to fail
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise StorageError(
-            f"{name} must have weights, but {path} cannot be read: {reason}"
+            f"{name} must have weights, but {depot.where(file)} cannot be read: {reason}"
         ) from None
     return content

@@ -11,6 +11,7 @@ from methods.data.load import load
 from methods.errors import StorageError
 from methods.training.evaluate import evaluate
 from orchestrator.board.latency import SEEDS, Network, Pair, missing, pairs, timed
+from orchestrator.record.depot import Folder
 from orchestrator.record.events import Latency, Point
 from orchestrator.study.params import recorded_parts
 from orchestrator.trial.checkpoints import deployed, view
@@ -49,7 +50,7 @@ def test_every_point_of_a_confirm_run_is_found_again(tmp_path: Path, name: str) 
     params, points = trained(tmp_path, name)
     data = load("digits", seed=0, device="cpu")
     method = recorded_parts(name, params)[0]
-    folder = tmp_path / "trials" / f"{name}-00000-seed1"
+    folder = Folder(tmp_path / "trials" / f"{name}-00000-seed1")
     assert len(points) >= len(method.phases())
     for point in points:
         assert point.test is not None

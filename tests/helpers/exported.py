@@ -10,6 +10,7 @@ from torch import nn
 from methods import METHODS
 from methods.data.load import Data, load
 from orchestrator import store
+from orchestrator.record.depot import Folder
 from orchestrator.record.events import decode
 from orchestrator.record.log import Log
 from orchestrator.record.provenance import encode_provenance, provenance
@@ -107,5 +108,5 @@ def confirmed(out: Path, method: str) -> ConfirmedPoint:
 def measured(out: Path, method: str) -> nn.Module:
     """The network that the board measured."""
     row = confirmed(out, method).row
-    folder = out / "demo" / "trials" / row.trial
+    folder = Folder(out / "demo" / "trials" / row.trial)
     return deployed(folder, parts(method, row.params)[0], digits().task, row.point)

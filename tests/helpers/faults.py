@@ -120,10 +120,14 @@ class Sweep:
 
     def rows(self) -> list[Row]:
         """The ledger's rows."""
-        ledger = Ledger(self.folder, self.study)
+        ledger = self.ledger()
         rows = ledger.history.rows()
         ledger.close()
         return rows
+
+    def ledger(self) -> Ledger:
+        """Its ledger, while no driver runs."""
+        return Ledger(self.folder, self.study)
 
     def kill(self) -> None:
         """The driver alone, at once."""
@@ -218,7 +222,7 @@ def nothing_lost(sweep: Sweep, uri: str) -> None:
         searched = [r.trial for r in rows if r.role == "search" and search_of(r.trial) == search]
         assert len(set(searched) - unfit) >= study.search.trials, sorted(searched)
 
-    ledger = Ledger(sweep.folder, study)
+    ledger = sweep.ledger()
     for search, trials in ledger.history._trials.items():
         for trial in trials:
             row = next(r for r in rows if r.trial == trial_name(search, trial.number))

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from methods.api import Task
 from orchestrator import store
 from orchestrator.record import evidence
+from orchestrator.record.depot import Folder
 from orchestrator.record.events import decode_metrics, decode_points
 from orchestrator.record.evidence import Alike, Decided, Evidence, Shot, Subject
 from orchestrator.record.history import History
@@ -152,7 +153,7 @@ def made(out: Path, study: Study = STUDY) -> Place:
             subject = Subject.of(ticket.trial, ticket.method, ticket.params, seed)
             kept = Evidence(subject, truth, shots)
             points = [{"point": n, **validated(0.8, 3e5), **kept.figures(n)} for n in shots]
-            sha256 = evidence.write(kept, folder)
+            sha256 = evidence.write(kept, Folder(folder))
             ended(ledger, ticket, points, sha256)
         spaces = further(ledger.history)
     for outcome in (Outcome("over budget", DEAR), Outcome("refused", "they do not go together")):

@@ -43,7 +43,7 @@ def job(folder: Path, cluster: str = CLUSTER, study: str = STUDY) -> dict[str, A
             ("storage: pvc://isoflop-runs\n", ""),
             "storage must be given, but is missing; write `storage: pvc://runs`",
         ),
-        (("pvc://isoflop-runs", "s3://bucket/runs"), "which a bucket cannot do"),
+        (("pvc://isoflop-runs", "s3://bucket/runs"), "give it as `bucket`"),
         (("pvc://isoflop-runs", "file:///runs"), "not visible to the other pods"),
         (("pvc://isoflop-runs", "/runs"), "storage"),
         (("-ray2.60.0", ""), "let its tag end in -ray2.60.0"),

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from methods.files import digest
 from orchestrator.record import evidence
+from orchestrator.record.depot import Folder
 from orchestrator.record.evidence import (
     Alike,
     Decided,
@@ -116,7 +117,7 @@ def test_another_content_is_another_file_and_an_altered_one_is_none(tmp_path: Pa
         Evidence(subject, np.arange(9), {"": Shot(np.arange(9) + shift, np.ones(9))})
         for shift in (0, 1)
     )
-    digests = [evidence.write(e, tmp_path) for e in (one, other, one)]
+    digests = [evidence.write(e, Folder(tmp_path)) for e in (one, other, one)]
     assert digests[0] == digests[2] != digests[1]
     files = sorted((tmp_path / "evidence").iterdir())
     assert len(files) == 2

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from methods import METHODS, outside
 from methods.api import Task
 from methods.errors import IsoflopError, StorageError, StudyError
+from orchestrator.record.depot import Folder
 from orchestrator.record.provenance import decode_provenance, encode_provenance
 from orchestrator.results.verify import verify
 from orchestrator.study.file import Study, load
@@ -90,7 +91,7 @@ def test_a_sweep_from_a_file_and_a_base_survives_its_driver(tmp_path: Path) -> N
     skipnet = json.loads(noted)["skipnet"]
     assert skipnet["left"] == ["head.weight", "head.bias"]
     kept_file = sweep.folder / "starts" / f"{skipnet['sha256'][:16]}.pt"
-    assert kept(kept_file, TASK).sha256 == skipnet["sha256"]
+    assert kept(Folder(kept_file.parent), kept_file.name, TASK).sha256 == skipnet["sha256"]
     confirmed = next(row.trial for row in rows if row.role == "confirm" and row.method == "resrep")
     assert (sweep.folder / "trials" / confirmed / "last.pt").exists()
     findings = verify("begun", sweep.out)

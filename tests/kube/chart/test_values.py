@@ -194,6 +194,7 @@ def alternatives() -> dict[tuple[str, ...], Any]:
         ("network", "databasePorts"): [6432],
         ("network", "bucket"): ["10.2.0.0/16"],
         ("network", "bucketPorts"): [9000],
+        ("network", "bucketOfSweeps"): True,
         ("network", "identity"): True,
         ("mlflow", "replicas"): 2,
         ("mlflow", "bucketSecret"): "keys",

@@ -1,0 +1,238 @@
+"""A sweep whose trials keep their files in a bucket: its workers see nothing of the driver's."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from buckets import NAME, S3, served
+from executor import rows_without_ray
+from faults import REPEATS, ROOT, Sweep, clean, different, nothing_lost
+
+from methods.errors import StorageError
+from orchestrator.record.ledger import Ledger
+from orchestrator.study.file import load
+from orchestrator.sweep.ready import Place, ready
+
+FILE = """
+name: spot
+data: digits
+budgets: [1]
+recipe: {epochs: 12, batch_size: 64}
+methods: {skipnet: {depth: 8, width: {choices: [0.25, 0.5]}, gate: rnn, policy_share: 0.75}}
+search: {trials: 2}
+confirm: {seeds: 1}
+"""
+URI = f"s3://{NAME}/team"
+HEAD = """
+import json, sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+print(json.dumps(cluster.address), flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+"""A head without CPUs, until its input ends."""
+APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+"""A process with what it starts in a world of its own: SIGKILL ends all of it at once, as the loss
+of a machine does, and what it mounts nobody else sees."""
+
+
+class BucketSweep(Sweep):
+    """A sweep with a bucket."""
+
+    def ledger(self) -> Ledger:
+        return Ledger(self.folder, self.study, bucket=URI)
+
+
+class Nodes:
+    """A Ray cluster whose worker nodes have an empty folder in the place of the driver's."""
+
+    def __init__(self, hidden: Path) -> None:
+        self._hidden = hidden
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        self._head = subprocess.Popen(
+            [sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._head.stdout is not None
+        self.address = str(json.loads(self._head.stdout.readline()))
+
+    def add(self) -> None:
+        """One more worker node, with one CPU."""
+        start = (
+            f"mount -t tmpfs -o ro none {self._hidden} && exec {sys.executable} -m "
+            f"ray.scripts.scripts start --address={self.address} --num-cpus=1 --block "
+            "--object-store-memory=100000000"
+        )
+        self._nodes.append(
+            subprocess.Popen(
+                [*APART, "sh", "-c", start],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+
+    def lose(self) -> None:
+        """The node that is there for longest dies."""
+        node = self._nodes.pop(0)
+        node.kill()
+        node.wait()
+
+    def close(self) -> None:
+        while self._nodes:
+            self.lose()
+        self._head.communicate()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    with served(monkeypatch) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def nodes(hidden: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    if not shutil.which("unshare") or subprocess.run([*APART, "true"], check=False).returncode:
+        pytest.skip("a mount namespace of its own for each node needs root and unshare")
+    hidden.mkdir(parents=True)
+    for name, value in {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}.items():
+        monkeypatch.setenv(name, value)
+    cluster = Nodes(hidden)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def resumable(sweep: Sweep, server: S3) -> set[str]:
+    """The trials that run and have a checkpoint in the bucket."""
+    kept = {name.split("/")[3] for name in server.names("team") if name.endswith("/last.pt")}
+    trials: set[str] = set()
+    for event in sweep.events():
+        if event["event"] == "start":
+            trials.add(event["trial"])
+        elif event["event"] in ("end", "lost"):
+            trials.discard(event["trial"])
+    return trials & kept
+
+
+def until_resumable(sweep: Sweep, server: S3) -> None:
+    """Until a trial would resume."""
+    deadline = time.monotonic() + 300
+    while not resumable(sweep, server):
+        assert sweep.code is None, sweep.printed()
+        assert time.monotonic() < deadline, sweep.printed()
+        time.sleep(0.1)
+
+
+def resumed_at(sweep: Sweep) -> dict[str, int]:
+    """By trial, the last epoch that came again with its own time: from a checkpoint."""
+    times = {
+        (event["trial"], event["step"]): event["time"]
+        for event in sweep.events()
+        if event["event"] == "epoch"
+    }
+    found: dict[str, int] = {}
+    for line in (sweep.folder / "repeats.txt").read_text().splitlines():
+        trial, _, step, when = line.split()
+        if times[trial, int(step)] == int(when):
+            found[trial] = max(found.get(trial, 0), int(step))
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_that_share_no_folder_lose_nothing_when_two_of_them_die(
+    tmp_path: Path, server: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = tmp_path / "sweep" / "runs"
+    with nodes(hidden, monkeypatch) as cluster:
+        for _ in range(2):
+            cluster.add()
+        words = ("--address", cluster.address, "--slots", "2", "--bucket", URI)
+        sweep = BucketSweep(tmp_path / "sweep", FILE, *words, before=REPEATS)
+        try:
+            sweep.start()
+            until_resumable(sweep, server)
+            for change in (cluster.add, cluster.lose):
+                change()
+                change()
+            sweep.until("end")
+            sweep.kill()  # the driver, too
+            sweep.start()
+            assert sweep.wait(400) == 0, sweep.printed()
+            clean(sweep.printed())
+            assert [event for event in sweep.events() if event["event"] == "lost"]
+            assert max(resumed_at(sweep).values()) > 0
+            rows = sweep.rows()
+            nothing_lost(sweep, f"sqlite:///{sweep.out / 'mlflow.db'}")
+        finally:
+            sweep.close()
+    confirmed = {row.trial for row in rows if row.role == "confirm"}
+    kept = {name.split("/")[3] for name in server.names("team/spot/trials")}
+    assert kept == confirmed, "what ended is tidied in the bucket as it is in a folder"
+    for trial in confirmed:
+        assert (sweep.folder / "trials" / trial / "last.pt").exists()
+    unbroken = rows_without_ray(sweep.study, tmp_path / "unbroken", lag=2)
+    assert different(rows, unbroken) == []
+
+
+@pytest.mark.parametrize("now", [None, "s3://elsewhere/team"])
+def test_a_study_resumes_where_it_began(tmp_path: Path, server: S3, now: str | None) -> None:
+    study = load(_file(tmp_path))
+    Ledger(tmp_path / "spot", study, bucket=URI).close()
+    before = (tmp_path / "spot" / "study.json").read_text()
+    with pytest.raises(StorageError, match=f"must keep their files where it began, in {URI}"):
+        ready(study, Place(out=tmp_path, bucket=now))
+    assert (tmp_path / "spot" / "study.json").read_text() == before
+    ready(study, Place(out=tmp_path, bucket=f"{URI}/"))
+    assert server.names() == ["team/spot/sweep"]
+
+
+def test_a_study_of_a_folder_stays_there(tmp_path: Path, server: S3) -> None:
+    study = load(_file(tmp_path))
+    Ledger(tmp_path / "spot", study).close()
+    assert "bucket" not in json.loads((tmp_path / "spot" / "study.json").read_text())
+    with pytest.raises(StorageError, match="where it began, in the study's folder, but there is"):
+        ready(study, Place(out=tmp_path, bucket=URI))
+    assert server.names() == []
+    ready(study, Place(out=tmp_path))
+
+
+def test_a_trial_on_several_workers_is_refused(tmp_path: Path, server: S3) -> None:
+    resources = load(_file(tmp_path)).resources.model_copy(update={"workers": 2, "cpu": 0.5})
+    study = load(_file(tmp_path)).model_copy(update={"resources": resources})
+    with pytest.raises(StorageError, match="with --bucket each trial must have one worker"):
+        ready(study, Place(out=tmp_path, bucket=URI))
+    assert server.names() == []
+
+
+def test_the_command_refuses_a_bucket_in_a_line_and_writes_nothing(
+    tmp_path: Path, server: S3
+) -> None:
+    study, out = _file(tmp_path), tmp_path / "runs"
+    for uri, words in (
+        ("ftp://runs/x", "--bucket must be s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, but got"),
+        ("s3://absent/x", "s3://absent/x/spot could not be written: "),
+    ):
+        command = [*Sweep(tmp_path / "command").program, "run", str(study), "--out", str(out)]
+        done = subprocess.run(
+            [*command, "--bucket", uri], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        assert words in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
+        assert not out.exists()
+
+
+def _file(folder: Path) -> Path:
+    path = folder / "spot.yaml"
+    path.write_text(FILE)
+    return path

@@ -138,7 +138,7 @@ def counted(server: RealServer) -> None:
 
 
 def pruned(sent: object, stored: object, place: str = "") -> list[str]:
-    """Fields that the server did not keep."""
+    """Fields and entries that the server did not keep; it may add some, as default tolerations."""
     if isinstance(sent, dict) and isinstance(stored, dict):
         return [
             field
@@ -150,7 +150,9 @@ def pruned(sent: object, stored: object, place: str = "") -> list[str]:
             )
         ]
     if isinstance(sent, list) and isinstance(stored, list):
-        pairs = zip(sent, stored, strict=True)
+        if len(stored) < len(sent):
+            return [place]
+        pairs = zip(sent, stored, strict=False)
         return [f for i, (a, b) in enumerate(pairs) for f in pruned(a, b, f"{place}[{i}]")]
     return []
 

@@ -39,9 +39,8 @@ Bucket = Annotated[
     str | None,
     typer.Option(
         "--bucket",
-        help="Keep the trials' checkpoints and evidence in this bucket (s3://BUCKET/PREFIX or "
-        "gs://BUCKET/PREFIX), so that workers need not see --out. Keys come from environment "
-        "variables.",
+        help="Keep the trials' checkpoints and evidence in this bucket (s3://BUCKET/PREFIX), "
+        "so that workers need not see --out. Keys come from environment variables.",
         show_default="the study's folder in --out",
     ),
 ]

@@ -114,8 +114,8 @@ class Study(file.Study):
             address: a Ray cluster; "local" starts Ray on this machine.
             slots: trials at once, on a cluster whose number of nodes changes.
             optuna: Optuna's database (SQLAlchemy URL) instead of a journal file.
-            bucket: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, where trials keep their files instead
-                of in `out`, which then only this machine needs to see.
+            bucket: s3://BUCKET/PREFIX, where trials keep their files instead of in `out`, which
+                then only this machine needs to see.
             patience: seconds to wait for another driver of the study to end.
             listener: is called with each event of the sweep.
 

@@ -191,8 +191,8 @@ class Cluster(Strict):
     one_node: bool = False
     """Whether all pods run on one node, so that a ReadWriteOnce claim is enough."""
     bucket: BucketUri | None = None
-    """`s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX` for the checkpoints and evidence of trials:
-    workers have no claim then, and one that is ReadWriteOnce is enough for the head."""
+    """`s3://BUCKET/PREFIX` for the checkpoints and evidence of trials: workers have no claim then,
+    and one that is ReadWriteOnce is enough for the head."""
     bucket_secret: Name | None = None
     """Secret with the keys of the bucket: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and, if it
     has them, AWS_SESSION_TOKEN, AWS_REGION and AWS_ENDPOINT_URL. By default the pods have rights by

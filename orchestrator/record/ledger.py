@@ -113,15 +113,14 @@ class Ledger:
             raise
         try:
             self.history = self._recorded(spaces)
+            # a driver may have died before it did so
+            for trial in self.depot.below("trials").folders():
+                record = self.history.records.get(trial)
+                if record is not None and record.end is not None:
+                    self._tidy(record.start)
         except StorageError:
             self.close()
             raise
-        for trial in self.depot.below(
-            "trials"
-        ).folders():  # a driver may have died before it did so
-            record = self.history.records.get(trial)
-            if record is not None and record.end is not None:
-                self._tidy(record.start)
 
     @property
     def wal(self) -> Path:

@@ -19,10 +19,10 @@ CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]"
 
 TIMM, TRIAL = re.compile(r"[\w.-]+"), re.compile(r"[a-z][a-z0-9-]*/[a-z][\w-]*")
 """Names of starts behind `timm:` and `trial:`."""
-IN_BUCKET = re.compile(r"(s3|gs)://[a-z0-9][-a-z0-9._]+(/[-\w.=]+)*/*", re.ASCII)
+IN_BUCKET = re.compile(r"s3://[a-z0-9][-a-z0-9._]+(/[-\w.=]+)*/*", re.ASCII)
 """A bucket, and the prefix of a study's files in it."""
-OPTIONS = {"s3": ("endpoint_override", "region", "scheme"), "gs": ()}
-"""What may follow a bucket behind a question mark, by scheme: no keys."""
+OPTIONS = {"endpoint_override", "region", "scheme"}
+"""What may follow a bucket behind a question mark: no keys."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +97,9 @@ def place_of_start(start: str) -> str:
 def place_of_bucket(uri: str) -> str:
     """A bucket's URI as a study records it, without a slash at its end."""
     place, mark, query = uri.partition("?")
-    scheme, _, rest = place.partition("://")
-    what = "must be s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
-    if "@" in rest:
+    rest = place.partition("://")[2]
+    what = "must be s3://BUCKET/PREFIX"
+    if "@" in uri:
         raise ValueError(
             f"{what}, without keys, but has some; give them as the environment variables "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -107,9 +107,9 @@ def place_of_bucket(uri: str) -> str:
     if not IN_BUCKET.fullmatch(place) or ".." in rest.split("/"):
         raise ValueError(f"{what}, but got {shown(place)}")
     names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
-    if others := sorted(set(names) - set(OPTIONS[scheme])):
+    if others := sorted(set(names) - OPTIONS):
         raise ValueError(
-            f"{what}, and S3's may be followed by ?endpoint_override=, region= and scheme=, but "
+            f"{what}, and may be followed by ?endpoint_override=, region= and scheme=, but "
             f"got {', '.join(others)}"
         )
     return f"{place.rstrip('/')}{mark if query else ''}{query}"

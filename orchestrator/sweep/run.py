@@ -340,8 +340,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _ray_death(error: Exception) -> str:
     """Why Ray died, in a line; any other error is raised."""
     for cause in _causes(error):
-        if isinstance(cause, IsoflopError):
-            raise cause from None
+        if isinstance(cause, IsoflopError):  # of a task, the error itself and not its whole trace
+            raise getattr(cause, "cause", cause) from None
         if isinstance(cause, RayError | ConnectionError):
             return f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:300]
     raise error

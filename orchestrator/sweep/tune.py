@@ -6,6 +6,7 @@ worker died is a new trial to Tune.
 
 import itertools
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneC
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from methods.errors import BucketAway
 from orchestrator.record.ledger import Ledger, Planned
 from orchestrator.record.result import decode_result
 from orchestrator.record.trials import Ticket
@@ -37,6 +39,8 @@ LOOK = 10.0
 still, and heard no worker."""
 SILENCE = 60.0
 """Seconds for which any worker may be silent: it loads libraries and reads data first."""
+AWAY = re.compile(rf"{BucketAway.__name__}: (.+)")
+"""What stands in a worker's trace where the bucket of a study did not answer it."""
 LEG = 1_000
 """Trials per Tuner: one costs a Tuner more the more it has, so a long sweep is several Tuners."""
 ROUNDS = 50
@@ -209,7 +213,11 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
         """
         self._groups.release(trial.trial_id)
         file = Path(trial.error_file or "")
-        death = _death(file.read_text() if file.is_file() else "")
+        text = file.read_text() if file.is_file() else ""
+        if away := AWAY.search(text):  # no trial is to blame: the driver ends, and all resume
+            self._agenda.history.pause()
+            raise BucketAway(away[1].strip())
+        death = _death(text)
         self._agenda.lost(_name(trial), self._silent.get(trial.trial_id, death))
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002

@@ -81,7 +81,7 @@ class S3:
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     """A server, which this process and those that it starts are told of as AWS's tools are."""
     server = S3()
-    bucket._opened.cache_clear()  # it may be of a server before this one
+    bucket._store.cache_clear()  # it may be of a server before this one
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": server.endpoint}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

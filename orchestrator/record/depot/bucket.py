@@ -1,4 +1,4 @@
-"""A bucket of an object store, by pyarrow: S3 and what speaks its language, or Google's.
+"""A bucket of an object store, by pyarrow: S3, and what speaks its language.
 
 Keys and an endpoint come from where the store's own tools take them: environment variables, the
 user's configuration, the identity of a pod. An object is replaced as a whole when its upload ends,
@@ -164,15 +164,21 @@ class Bucket:
             pause = min(2 * pause, PAUSES[1])
 
 
-@functools.lru_cache(maxsize=1024)
 def _opened(uri: str) -> tuple[Any, str]:
     """The file system of a URI, and the path in it."""
+    place, _, query = uri.partition("?")
+    path = place.partition("://")[2]
+    return _store(path.partition("/")[0], query), path
+
+
+@functools.lru_cache(maxsize=8)
+def _store(bucket: str, query: str) -> Any:
+    """The file system of a bucket: a client with connections of its own."""
     from pyarrow import fs  # noqa: PLC0415  # half a second, which a study in a folder need not take
 
-    if uri.startswith("s3:"):  # a small object takes one request then, instead of three
-        uri += f"{'&' if '?' in uri else '?'}allow_delayed_open=true"
-    filesystem, path = fs.FileSystem.from_uri(uri)
-    return filesystem, path
+    # with a delayed opening, a small object takes one request instead of three
+    options = f"{query}{'&' if query else ''}allow_delayed_open=true"
+    return fs.FileSystem.from_uri(f"s3://{bucket}?{options}")[0]
 
 
 def _content(filesystem: Any, path: str) -> bytes:

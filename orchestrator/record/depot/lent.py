@@ -91,8 +91,14 @@ def mark(folder: Path) -> None:
 
     Raises:
         BucketAway: it did not answer in time.
+        StorageError: another sweep has marked it.
     """
     if began := lent(folder):
         depot = depot_of(folder, began.uri)
         if depot.read(MARK) is None:
             depot.write(MARK, began.mark.encode())
+        if depot.read(MARK) != began.mark.encode():  # marked since `check` looked
+            raise StorageError(
+                f"a study's part of a bucket must hold nothing but its own files, but another "
+                f"sweep took {depot} at the same time; let --bucket have another prefix"
+            )

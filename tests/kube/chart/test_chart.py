@@ -191,11 +191,14 @@ def test_a_namespace_that_exists_is_left_alone(empty: Server) -> None:
         empty.put(place, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place}})
     before = [dict(empty.store.objects[place]) for place in places]
     request = {"kubeconfig": str(empty.kubeconfig), "steps": ["install"]}
-    refused, installed = helm(
+    values = {"namespace": {"create": False}}
+    refused, within, installed = helm(
         request,
-        {**request, "namespace": "isoflop", "values": {"namespace": {"create": False}}},
+        {**request, "namespace": "isoflop", "values": values},
+        {**request, "values": values},
     )
     assert "cannot be imported" in refused["error"]
+    assert "within the reach of submitters" in within["error"], "Helm's record has the passwords"
     objects = list(yaml.safe_load_all(installed["manifests"][0]))
     assert len(objects) == len(chart("local")) - 2
     assert [empty.store.objects[place] for place in places] == before

@@ -219,7 +219,7 @@ def test_the_command_refuses_a_bucket_in_a_line_and_writes_nothing(
 ) -> None:
     study, out = _file(tmp_path), tmp_path / "runs"
     for uri, words in (
-        ("ftp://runs/x", "--bucket must be s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, but got"),
+        ("ftp://runs/x", "--bucket must be s3://BUCKET/PREFIX, but got"),
         ("s3://absent/x", "s3://absent/x/spot could not be written: "),
     ):
         command = [*Sweep(tmp_path / "command").program, "run", str(study), "--out", str(out)]

@@ -101,9 +101,8 @@ def release_heap() -> None:
 def is_largest() -> bool:
     """Whether no other worker of this raylet has more memory of its own than this process."""
     here = os.getpid()
-    return (_private_pages(here), here) >= max(
-        ((_private_pages(pid), pid) for pid in _workers()), default=(0, 0)
-    )
+    own = (_private_pages(here), here)  # read once: it may grow while the others are read
+    return all(own > (_private_pages(pid), pid) for pid in _workers() if pid != here)
 
 
 def _workers() -> Iterator[int]:

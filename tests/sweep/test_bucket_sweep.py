@@ -64,10 +64,10 @@ class Nodes:
 
     def add(self) -> None:
         """One more worker node, with one CPU."""
-        start = (
-            f"mount -t tmpfs -o ro none {self._hidden} && exec {sys.executable} -m "
-            f"ray.scripts.scripts start --address={self.address} --num-cpus=1 --block "
-            "--object-store-memory=100000000"
+        start = (  # two that start at once in one /tmp/ray choose the same sockets, and one dies
+            f"mount -t tmpfs -o ro none {self._hidden} && mount -t tmpfs none /tmp/ray && "
+            f"exec {sys.executable} -m ray.scripts.scripts start --address={self.address} "
+            "--num-cpus=1 --block --object-store-memory=100000000"
         )
         self._nodes.append(
             subprocess.Popen(
@@ -101,6 +101,7 @@ def nodes(hidden: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     if not shutil.which("unshare") or subprocess.run([*APART, "true"], check=False).returncode:
         pytest.skip("a mount namespace of its own for each node needs root and unshare")
     hidden.mkdir(parents=True)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
     for name, value in {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}.items():
         monkeypatch.setenv(name, value)
     cluster = Nodes(hidden)
@@ -164,7 +165,7 @@ def test_workers_that_share_no_folder_lose_nothing_when_two_of_them_die(
             for change in (cluster.add, cluster.lose):
                 change()
                 change()
-            sweep.until("end")
+            sweep.until("end", timeout=300)
             sweep.kill()  # the driver, too
             sweep.start()
             assert sweep.wait(400) == 0, sweep.printed()

@@ -88,7 +88,7 @@ class DatabaseAway(StorageError):
 
 
 class BucketAway(StorageError):
-    """A bucket that does not answer; nothing is lost."""
+    """A bucket that does not answer, or lacks what was written; nothing is lost."""
 
     exit_code = 1
 

@@ -27,7 +27,7 @@ from methods import files
 from methods.files import digest
 from methods.training.figures import alike, figures
 from methods.values import Params
-from orchestrator.record.depot import Depot
+from orchestrator.record.depot import Bucket, Depot
 from orchestrator.record.events import SPLITS
 from orchestrator.record.log import await_room
 from orchestrator.record.provenance import versions
@@ -254,24 +254,30 @@ def write(evidence: Evidence, depot: Depot) -> str:
         DiskFull: there was no room, nor was any made.
         BucketAway: the bucket did not answer in time.
     """
-    content = packed(evidence)
+    return keep(evidence.subject.trial, packed(evidence), depot)
+
+
+def keep(trial: str, content: bytes, depot: Depot) -> str:
+    """As `write`, of a file's content."""
     sha256 = digest(content)
-    name = f"{FOLDER}/{file_name(evidence.subject.trial, sha256)}"
+    name = f"{FOLDER}/{file_name(trial, sha256)}"
     await_room(depot.where(name), lambda: depot.write(name, content))
     return sha256
 
 
-def fetch(depot: Depot, study: Path, trial: str, sha256: str) -> None:
+def fetch(bucket: Bucket, study: Path, trial: str, sha256: str) -> None:
     """Copies a run's file into the study's folder, unless it is there.
 
     Raises:
         DiskFull: there was no room, nor was any made.
-        BucketAway: the bucket did not answer in time.
+        BucketAway: the bucket did not answer in time, or does not hold this content.
     """
     if read(study, trial, sha256) is None:
         name = f"{FOLDER}/{file_name(trial, sha256)}"
-        if (content := depot.read(name)) is not None:
-            place(content, study / name)
+        content = bucket.read(name)
+        if content is None or digest(content) != sha256:
+            raise bucket.lacks(name)
+        place(content, study / name)
 
 
 def place(content: bytes, path: Path) -> None:

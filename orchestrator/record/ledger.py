@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from methods import files
 from methods.errors import StorageError, StudyError
 from orchestrator.record import evidence
-from orchestrator.record.depot import depot_of
+from orchestrator.record.depot import Bucket, depot_of
 from orchestrator.record.depot.lent import KEY, encode_lent, mark, refuse_other_bucket
 from orchestrator.record.events import End, Event, Start
 from orchestrator.record.history import History
@@ -169,12 +169,20 @@ class Ledger:
             trial.tidy("previous.pt")
 
     def _fetch(self, end: End) -> None:
-        """Copy what a confirm run leaves into the study's folder, unless it lies there."""
-        if self.history.records[end.trial].start.role != "search":
-            trials = "trials"
-            self.depot.below(trials).below(end.trial).fetch(self.folder / trials / end.trial)
-            if end.evidence:
-                evidence.fetch(self.depot, self.folder, end.trial, end.evidence)
+        """Copy what a confirm run leaves in a bucket into the study's folder.
+
+        Raises:
+            BucketAway: it did not answer in time, or does not hold what the worker put there.
+        """
+        searched = self.history.records[end.trial].start.role == "search"
+        if searched or not isinstance(self.depot, Bucket):
+            return
+        trials = self.depot.below("trials").below(end.trial)
+        names = trials.fetch(self.folder / "trials" / end.trial)
+        if end.evidence:
+            evidence.fetch(self.depot, self.folder, end.trial, end.evidence)
+            if "last.pt" not in names:
+                raise trials.lacks("last.pt")
 
     def replay(self, listener: Listener) -> None:
         """Tell a listener all that happened so far; it hears the rest as it happens."""

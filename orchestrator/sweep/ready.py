@@ -78,7 +78,7 @@ class Ready:
 
 
 def ready(study: Study, place: Place) -> Ready:
-    """The study as it can run there; writes nothing and starts nothing.
+    """The study as it can run there; starts nothing, and leaves nothing of what it writes to try.
 
     Raises:
         IsoflopError: the study, the data, the folder, the stores or the resources cannot be used.

@@ -14,7 +14,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from methods import outside
-from methods.errors import ClusterLost, DiskFull, IsoflopError, StorageError
+from methods.errors import BucketAway, ClusterLost, DiskFull, IsoflopError, StorageError
 from methods.files import NO_ROOM
 from orchestrator import store
 from orchestrator.board import latency
@@ -278,7 +278,7 @@ def _fit(
                     )
                 if agenda.finished:
                     _time(ledger, settings, data)
-        except KeyboardInterrupt:
+        except (BucketAway, KeyboardInterrupt):  # no trial is to blame
             ledger.history.pause()  # first of all: whoever stops us may not wait for Ray to end
             raise
 

@@ -214,8 +214,7 @@ class _Scheduler(_Stateless, FIFOScheduler):  # type: ignore[misc]
         self._groups.release(trial.trial_id)
         file = Path(trial.error_file or "")
         text = file.read_text() if file.is_file() else ""
-        if away := AWAY.search(text):  # no trial is to blame: the driver ends, and all resume
-            self._agenda.history.pause()
+        if away := AWAY.search(text):  # the driver ends, and all resume
             raise BucketAway(away[1].strip())
         death = _death(text)
         self._agenda.lost(_name(trial), self._silent.get(trial.trial_id, death))

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -67,22 +68,14 @@ def results(job: Job, load: Callable[[], Data] | None = None) -> Iterator[Result
 
 def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
     trial = job.settings.depot.below("trials").below(job.trial)
-    checkpoint = from_first(lambda: latest(trial))  # others might see a newer one by now
     first = rank() == 0
-    identity = {
-        "method": job.method,
-        "params": job.params,
-        "seed": job.seed,
-        "role": job.role,
-        "evidence": evidence.FORMAT,
-        "layout": LAYOUT,
-    }
-    if checkpoint and checkpoint["identity"] != identity:
-        logger.warning("%s: the checkpoint of another trial is ignored", job.trial)
-        checkpoint = None
+    checkpoint = from_first(lambda: _latest(job))  # others might see a newer one by now
     past = [decode_result(content) for content in checkpoint["results"]] if checkpoint else []
+    done = bool(past) and past[-1].done
+    if checkpoint and done and first and checkpoint["shots"] is not None:
+        evidence.keep(job.trial, _bytes(checkpoint["shots"]), job.settings.depot)  # if it was lost
     yield from past
-    if past and past[-1].done:
+    if done:
         return
     job.settings.take_methods()
     method, recipe = recorded_parts(job.method, job.params)
@@ -125,7 +118,7 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
         if first and due:
             saved = time.monotonic()
             content = {
-                "identity": identity,
+                "identity": _identity(job),
                 "train": epoch.state(),
                 "points": encode_points(points),
                 "shots": _tensor(_evidence(job, shots, data)) if shots else None,
@@ -137,6 +130,27 @@ def _results(job: Job, load: Callable[[], Data]) -> Iterator[Result]:
             except OSError as error:  # no reason to stop: the one before is still there
                 result = replace(result, warning=f"no checkpoint of epoch {epoch.index}: {error}")
         yield result
+
+
+def _latest(job: Job) -> dict[str, Any] | None:
+    """The last checkpoint of this trial, unless it is another's."""
+    checkpoint = latest(job.settings.depot.below("trials").below(job.trial))
+    if checkpoint and checkpoint["identity"] != _identity(job):
+        logger.warning("%s: the checkpoint of another trial is ignored", job.trial)
+        return None
+    return checkpoint
+
+
+def _identity(job: Job) -> dict[str, object]:
+    """Whose a checkpoint is, and how it is laid out."""
+    return {
+        "method": job.method,
+        "params": job.params,
+        "seed": job.seed,
+        "role": job.role,
+        "evidence": evidence.FORMAT,
+        "layout": LAYOUT,
+    }
 
 
 def _evidence(job: Job, shots: Mapping[str, Shot], data: Data) -> Evidence:
@@ -151,9 +165,14 @@ def _tensor(content: Evidence) -> torch.Tensor:
     return torch.frombuffer(bytearray(evidence.packed(content)), dtype=torch.uint8)
 
 
+def _bytes(content: torch.Tensor) -> bytes:
+    """The file that a checkpoint holds."""
+    return bytes(content.numpy().tobytes())
+
+
 def _shots(content: torch.Tensor | None) -> dict[str, Shot]:
     """The operating points of a checkpoint's evidence."""
-    return {} if content is None else dict(evidence.unpacked(content.numpy().tobytes()).points)
+    return {} if content is None else dict(evidence.unpacked(_bytes(content)).points)
 
 
 def _metrics(epoch: Epoch, validation: Evaluation) -> Metrics:

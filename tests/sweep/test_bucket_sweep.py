@@ -14,8 +14,11 @@ from buckets import NAME, S3, served
 from executor import rows_without_ray
 from faults import REPEATS, ROOT, Sweep, clean, different, nothing_lost
 
-from methods.errors import StorageError
+from methods.errors import BucketAway, StorageError
+from orchestrator.record import evidence
 from orchestrator.record.ledger import Ledger
+from orchestrator.record.result import Ending
+from orchestrator.record.trials import Ticket
 from orchestrator.study.file import load
 from orchestrator.sweep.ready import Place, ready
 
@@ -205,6 +208,34 @@ def test_a_study_of_a_folder_stays_there(tmp_path: Path, server: S3) -> None:
         ready(study, Place(out=tmp_path, bucket=URI))
     assert server.names() == []
     ready(study, Place(out=tmp_path))
+
+
+@pytest.mark.parametrize("lost", ["last.pt", "evidence", "altered"])
+def test_an_end_whose_files_the_bucket_has_lost_is_none(
+    tmp_path: Path, server: S3, lost: str
+) -> None:
+    study = load(_file(tmp_path))
+    ledger, content = Ledger(tmp_path / "spot", study, bucket=URI), b"what was predicted"
+    ticket = Ticket("skipnet-00000-seed1", "skipnet", "confirm", "skipnet-00000", 1, {"depth": 8})
+    ledger.history.start(ticket)
+    sha256 = evidence.keep(ticket.trial, content, ledger.depot)
+    depot, network = ledger.depot, f"trials/{ticket.trial}/last.pt"
+    table = f"{evidence.FOLDER}/{evidence.file_name(ticket.trial, sha256)}"
+    if lost != "last.pt":
+        depot.write(network, b"net")
+    if lost == "evidence":
+        depot.below(evidence.FOLDER).drop()
+    if lost == "altered":
+        depot.write(table, b"else")
+    with pytest.raises(BucketAway, match=f"spot/{network if lost == 'last.pt' else table} is"):
+        ledger.history.end(ticket.trial, Ending("COMPLETE", evidence=sha256))
+    assert not ledger.history.ended(ticket.trial)
+    depot.write(network, b"net")
+    evidence.keep(ticket.trial, content, depot)
+    ledger.history.end(ticket.trial, Ending("COMPLETE", evidence=sha256))
+    ledger.close()
+    assert evidence.read(tmp_path / "spot", ticket.trial, sha256) == content
+    assert (tmp_path / "spot" / network).read_bytes() == b"net"
 
 
 def test_a_trial_on_several_workers_is_refused(tmp_path: Path, server: S3) -> None:

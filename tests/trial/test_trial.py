@@ -332,6 +332,11 @@ def test_a_confirm_run_leaves_what_its_figures_were_made_of(config: dict[str, An
     first.close()
     assert told(list(results(paused))[-1])["end"]["evidence"] == end["evidence"]
 
+    shutil.rmtree(Path(config["folder"]) / evidence.FOLDER)
+    assert told(list(results(config))[-1])["end"] == end
+    again = evidence.read(Path(config["folder"]), config["trial"], end["evidence"])
+    assert again == content, "a trial that is served again after its end writes what was lost"
+
 
 def test_evidence_waits_for_room_and_without_any_the_trial_is_lost(
     config: dict[str, Any],

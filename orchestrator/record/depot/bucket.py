@@ -74,16 +74,27 @@ class Bucket:
     def tidy(self, *spares: str) -> None:
         """Nothing: there are none."""
 
-    def fetch(self, home: Path) -> None:
-        """See `Depot`.
+    def fetch(self, home: Path) -> list[str]:
+        """Copies all files into a folder of this machine's; their names.
 
         Raises:
             DiskFull: there was no room, nor was any made.
+            BucketAway: the bucket did not answer in time.
         """
+        fetched = []
         for name in self.names():
             content, path = self.read(name), home / name
             if content is not None:
                 await_room(path, functools.partial(files.write, path, content))
+                fetched.append(name)
+        return fetched
+
+    def lacks(self, name: str) -> BucketAway:
+        """The error that a file is missing or altered which a worker wrote."""
+        return BucketAway(
+            f"a bucket must keep what the workers write, but {self.where(name)} is missing, or "
+            "another than was written; nothing is lost: the same command trains the trial again"
+        )
 
     def local(self) -> Path:
         """See `Depot`; one copy serves the process as long as it lives."""

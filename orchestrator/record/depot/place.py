@@ -47,9 +47,6 @@ class Depot(Protocol):
     def tidy(self, *spares: str) -> None:
         """Deletes these files, and what writes that died have left."""
 
-    def fetch(self, home: Path) -> None:
-        """Copies all files into a folder of this machine's, unless they lie there."""
-
     def local(self) -> Path:
         """A folder of this machine's with all files, to import from."""
 
@@ -100,9 +97,6 @@ class Folder:
         for left in (*map(self.path.joinpath, spares), *self.path.glob(files.UNFINISHED)):
             with contextlib.suppress(FileNotFoundError):
                 left.unlink()
-
-    def fetch(self, home: Path) -> None:
-        """Nothing: the driver sees the folder."""
 
     def local(self) -> Path:
         """See `Depot`."""

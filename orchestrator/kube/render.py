@@ -250,12 +250,6 @@ def _resources(study: Study, cluster: Cluster) -> Resources:
         resources = Resources.model_validate({**study.resources.model_dump(), **changes})
     except ValueError as error:
         raise KubernetesError(f"trial: {error}") from None
-    if cluster.bucket and resources.spread > 1:
-        raise KubernetesError(
-            "with `bucket` each trial must have one worker, because Ray Train needs a folder that "
-            f"all nodes share, but it has {resources.spread}; write `trial: {{workers: 1}}`, or "
-            "leave `bucket` out"
-        )
     return resources
 
 

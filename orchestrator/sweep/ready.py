@@ -87,12 +87,6 @@ def ready(study: Study, place: Place) -> Ready:
     if place.here:
         with study.lines():
             slots_here(study.resources)
-    if place.depot and study.resources.spread > 1:
-        raise StorageError(
-            "with --bucket each trial must have one worker, because Ray Train needs a folder that "
-            f"all nodes share, but `resources: {{workers: {study.resources.spread}}}` asks for "
-            "more; set it to 1, or leave --bucket out"
-        )
     folder = place.out.absolute() / study.name
     check_folder(place.out, study.name)
     study = recorded(folder, study)

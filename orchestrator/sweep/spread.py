@@ -37,6 +37,9 @@ from orchestrator.trial.run import results
 
 CREW = "crew"
 """Where a configuration of Tune's says what the workers of a trial need."""
+STORAGE = "fsspec+memory:///train"
+"""Where Train keeps its files: the memory of its controller, which alone tries that place with one
+empty file. Trials write their own checkpoints, so that no node has to see it."""
 NEWS = "news"
 """Where a worker finds the queue for its results."""
 GROUP = "group"
@@ -58,12 +61,10 @@ class Crew:
     """CPU cores of each."""
     gpu: float
     """GPUs of each, 0 or 1."""
-    scratch: str
-    """The folder of this start of Ray, which every node sees: Train leaves its marks there."""
 
     @classmethod
-    def of(cls, resources: Resources, scratch: str) -> "Crew":
-        return cls(resources.spread, resources.cpu, resources.worker_gpu, scratch)
+    def of(cls, resources: Resources) -> "Crew":
+        return cls(resources.spread, resources.cpu, resources.worker_gpu)
 
 
 class Spread(Trial):
@@ -84,9 +85,7 @@ class Spread(Trial):
                 use_gpu=crew.gpu > 0,
                 resources_per_worker={"CPU": crew.cpu, **({"GPU": 1} if crew.gpu else {})},
             ),
-            run_config=ray.train.RunConfig(
-                name=f"train-{self.trial_id}", storage_path=crew.scratch
-            ),
+            run_config=ray.train.RunConfig(name=f"train-{self.trial_id}", storage_path=STORAGE),
         )
         self._train = threading.Thread(target=self._run, args=(trainer,), daemon=True, name="train")
         self._train.start()

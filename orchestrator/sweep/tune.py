@@ -65,7 +65,7 @@ def drive(
     """
     resources = ledger.study.resources
     groups = Groups()
-    crew = Crew.of(resources, scratch) if resources.spread > 1 else None
+    crew = Crew.of(resources) if resources.spread > 1 else None
     nothing = {"cpu": 0, "memory": 1}  # but for a byte, since Tune knows no trial without needs
     needs = nothing if crew else {"cpu": resources.cpu, "gpu": resources.gpu}
     trial = tune.with_resources(Spread if crew else trainable, needs)

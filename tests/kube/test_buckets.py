@@ -86,7 +86,6 @@ def test_a_dry_run_says_what_must_exist(tmp_path: Path) -> None:
         ("bucket: runs\n", "must be s3://BUCKET/PREFIX, but got 'runs'"),
         ("bucket: s3://AKIA:hidden-word@runs\n", "without keys, but has some"),
         (SECRET, "needs `bucket: s3://...`"),
-        (BUCKET + "trial: {workers: 2}\n", "with `bucket` each trial must have one worker"),
         ("bucket: gs://runs\n", "must be s3://BUCKET/PREFIX, but got 'gs://runs'"),
     ],
 )

@@ -25,7 +25,7 @@ from ray.util import get_current_placement_group, placement_group_table, remove_
 from ray.util.placement_group import PlacementGroup
 from ray.util.queue import Empty, Queue
 
-from methods.errors import PeerLost
+from methods.errors import BucketAway, PeerLost
 from methods.machine import tune_allocator
 from methods.parallel import rank
 from orchestrator.record.result import encode_result
@@ -123,8 +123,9 @@ class Spread(Trial):
         """Why the workers ended without a last result, in a line."""
         reason = str(self._failure or "they ended without a last result")
         lines = [line.strip() for line in reason.splitlines() if line.strip()]
+        away = [line for line in lines if f"{BucketAway.__name__}: " in line]
         deaths = [line for line in lines if line.startswith(("The actor died", "Worker exit"))]
-        return f"a worker of the trial died: {' '.join(deaths or lines[-1:])}"[:500]
+        return f"a worker of the trial died: {' '.join(away or deaths or lines[-1:])}"[:500]
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]

@@ -11,6 +11,8 @@ from methods.training.evaluate import evaluate
 from methods.training.loop import train
 from orchestrator.record.rows import Row
 from orchestrator.study.params import derive, recorded_parts
+from orchestrator.sweep.spread import Spread
+from orchestrator.sweep.tune import AWAY
 
 pytestmark = pytest.mark.timeout(900)
 STUDY = """
@@ -80,3 +82,15 @@ def test_a_trial_whose_process_is_killed_ends_as_if_it_were_not(
             time.sleep(0.1)
     finally:
         sweep.close()
+
+
+def test_a_bucket_that_is_away_is_heard_among_what_the_other_workers_say() -> None:
+    trial = Spread.__new__(Spread)
+    trial._failure = RuntimeError(
+        "Training failed due to worker errors:\n[Rank 0 Error Snippet]:\nTraceback ...\n"
+        "methods.errors.BucketAway: the bucket must answer, but s3://runs/a could not be written\n"
+        "[Rank 1 Error Snippet]:\nTraceback ...\nRuntimeError: Connection closed by peer"
+    )
+    away = AWAY.search(trial._end())
+    assert away is not None
+    assert away[1] == "the bucket must answer, but s3://runs/a could not be written"

@@ -101,6 +101,14 @@ class Setting:
         of = f"{self.table.stem}-{digest}-{self.trials}x{self.workers}x{self.replicates}"
         return folder / of / f"{name}.json"
 
+    def kept(self, name: str, folder: Path) -> "Setting | None":
+        """This setting with as many replicates of a searcher as are kept, if any are."""
+        for replicates in range(self.replicates, 0, -1):
+            fewer = replace(self, replicates=replicates)
+            if fewer.file(name, folder).exists():
+                return fewer
+        return None
+
 
 def raced(setting: Setting, track: Track, name: str, each: Searcher, folder: Path) -> Standing:
     """A searcher's replicates, from the folder if they are kept there.
@@ -130,16 +138,17 @@ def compared(
 ) -> dict[str, Standing]:
     """The races of one setting, by searcher; one that fails is left out with a line.
 
-    Of `kept` races those alone that the folder has.
+    Of `kept` races those alone that the folder has, also where they have fewer replicates.
     """
     console.rule(setting.title)
     track = Track.of(curves.read(setting.table))
     races = {}
     for name, each in [*searchers, (PERFECT, Perfect(track))]:
-        if kept and not setting.file(name, folder).exists():
+        of = setting.kept(name, folder) if kept else setting
+        if of is None:
             continue
         try:
-            races[name] = raced(setting, track, name, each, folder)
+            races[name] = raced(of, track, name, each, folder)
         except SearcherError as error:
             console.print(f"{each.name} is left out: {error}", highlight=False)
             continue

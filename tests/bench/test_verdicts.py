@@ -1,5 +1,7 @@
 """The figures of docs/races.md, from standings that are made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from orchestrator.search.replay.tournament import FRACTIONS, Standing
@@ -39,3 +41,13 @@ def test_the_page_has_a_row_for_each_searcher_and_the_command() -> None:
     assert [row[0] for row in cells] == ["`random`", "`b`", "`b`"]
     assert cells[1][1:5] == ["0.200", "0.400", "0.600", "1.000"]
     assert cells[2][5:8] == ["", "", ""], "without the baseline there is nothing to compare with"
+
+
+def test_fewer_replicates_are_compared_with_the_same_of_the_baseline() -> None:
+    base, few = standing("random", 0.5), standing("b", 1.0)
+    arrays = {name: getattr(base, name) for name in ("confirmed", "observed", "timed")}
+    more = {name: np.vstack([array, array[:1] / 2]) for name, array in arrays.items()}
+    text = page([Field("one", {"random": replace(base, **more), "b": few})], 4, "it")
+    row = text.splitlines()[-1]
+    assert row.startswith("| `b` (3) | 0.200 |")
+    assert "**+0.500 ± 0.000** | 0.50 (0.50 to 0.50)" in row

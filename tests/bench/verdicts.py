@@ -1,7 +1,7 @@
 """What a comparison of searches says: shares, paired differences, and epochs saved, as Markdown."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,7 +41,9 @@ seeds, {replicates} replicates each.
   over the replicates.
 - **CPU s**: of one search of all methods, simulation included; taken beside other work, which
   lengthens it up to threefold.
-- A searcher that is missing in a setting was not raced there.
+- A searcher that is missing in a setting was not raced there. One whose searches take many minutes
+  raced on the first few seeds alone (`--replicates`), as many as the number behind its name; it is
+  compared with `random` on these.
 - `default` is the search of `isoflop run`, `+promote` [pauses trials](search.md#promotion), `prior`
   and `shared` are [ideas](search.md#samplers) that are no part of it, and the others are
   [peers](search.md#peers). `{perfect}` knows the surrogates: after the defaults it tries the places
@@ -60,10 +62,13 @@ def _section(field: Field) -> list[str]:
     heads = ["searcher", *(f"{100 * fraction:.0f} %" for fraction in SHOWN)]
     heads += ["paired, 100 %", "epochs", "time", "CPU s"]
     lines = [f"### {field.title}", "", _row(heads), _row(["---"] * len(heads))]
-    base = field.races.get(BASELINE)
+    most = max(len(race.confirmed) for race in field.races.values())
     for name, race in field.races.items():
         shares = [race.confirmed[:, FRACTIONS.index(fraction)].mean() for fraction in SHOWN]
-        cells = [f"`{name}`", *(f"{share:.3f}" for share in shares)]
+        count = len(race.confirmed)
+        base = first(field.races[BASELINE], count) if BASELINE in field.races else None
+        label = f"`{name}`" if count == most else f"`{name}` ({count})"
+        cells = [label, *(f"{share:.3f}" for share in shares)]
         if base is None:
             cells += ["", "", ""]
         else:
@@ -71,6 +76,12 @@ def _section(field: Field) -> list[str]:
             cells += [until(race, base, epochs), until(race, base, seconds)]
         lines.append(_row([*cells, _two_digits(race.cpu)]))
     return [*lines, ""]
+
+
+def first(race: Standing, count: int) -> Standing:
+    """The first replicates of a race."""
+    arrays = {name: getattr(race, name)[:count] for name in ("confirmed", "observed", "timed")}
+    return replace(race, **arrays)
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -28,6 +28,17 @@ methods: {skipnet: {depth: 8, width: {choices: [0.25, 0.5]}, gate: rnn, policy_s
 search: {trials: 2}
 confirm: {seeds: 1}
 """
+LOSES = """
+from orchestrator.record import evidence
+fetch = evidence.fetch
+def lose(bucket, study, trial, sha256):
+    if not (study / "lost").exists():
+        (study / "lost").touch()
+        bucket.below(evidence.FOLDER).drop()
+    fetch(bucket, study, trial, sha256)
+evidence.fetch = lose
+"""
+"""Run before the command: the bucket loses all evidence as the first confirm run ends."""
 
 
 @pytest.fixture
@@ -122,6 +133,32 @@ def test_an_end_whose_files_the_bucket_has_lost_is_none(
     ledger.close()
     assert evidence.read(tmp_path / "spot", ticket.trial, sha256) == content
     assert (tmp_path / "spot" / network).read_bytes() == b"net"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_whose_evidence_the_bucket_has_lost_is_served_again(
+    tmp_path: Path, server: S3
+) -> None:
+    several = FILE.replace("seeds: 1", "seeds: 2")
+    sweep = BucketSweep(tmp_path / "sweep", several, "--bucket", URI, before=LOSES)
+    try:
+        sweep.start()
+        assert sweep.wait() == 1, sweep.printed()
+        said = " ".join(sweep.printed().split())
+        assert f"a bucket must keep what the workers write, but {URI}/spot/evidence/" in said
+        assert "Traceback" not in said
+        sweep.start()
+        assert sweep.wait() == 0, sweep.printed()
+        assert not [event for event in sweep.events() if event["event"] == "lost"]
+        rows = sweep.rows()
+        nothing_lost(sweep, f"sqlite:///{sweep.out / 'mlflow.db'}")
+    finally:
+        sweep.close()
+    for row in rows:
+        if row.role == "confirm":
+            assert evidence.read(sweep.folder, row.trial, row.evidence) is not None
+    assert different(rows, rows_without_ray(sweep.study, tmp_path / "unbroken", lag=2)) == []
 
 
 def test_the_command_refuses_a_bucket_in_a_line_and_writes_nothing(
